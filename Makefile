@@ -1,0 +1,43 @@
+# Two commands: `make demo` runs the main job, `make test` the tests. Each sets up all it needs.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+export DAGSTER_HOME := $(CURDIR)
+export DAGSTER_DISABLE_TELEMETRY := 1
+
+.PHONY: demo test check bench docs ui clean
+
+demo: $(VENV)/.installed $(VENV)/.weights
+	@$(BIN)/egoworld demo $(if $(VIDEO),"$(VIDEO)")
+
+test: $(VENV)/.installed $(VENV)/.weights
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed $(VENV)/.weights
+	$(BIN)/python -m benchmarks
+
+docs: $(VENV)/.installed
+	$(BIN)/egoworld contract > docs/data_contract.md
+
+ui: $(VENV)/.installed $(VENV)/.weights
+	$(BIN)/dagster dev -h 127.0.0.1 -p 3000
+
+$(VENV)/.installed: requirements.lock pyproject.toml
+	@echo "Setting up $(VENV): about 7 GB and a few minutes, once"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check setuptools==84.2.1 wheel==0.48.0
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --progress-bar on --no-build-isolation --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.weights: $(VENV)/.installed egoworld_ops/models.py
+	$(BIN)/python -m egoworld_ops.models fetch mediapipe-hands
+	@touch $@
+
+clean:
+	rm -rf output history schedules storage logs .bench

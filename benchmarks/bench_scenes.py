@@ -1,0 +1,58 @@
+"""Scene detection against decoding alone, on the same video, in turns: what it costs to find the cuts while the manifest decodes.
+
+    python benchmarks/bench_scenes.py [VIDEO]
+
+The reference decodes every frame with PyAV and throws it away. Exits with 1 above the limit.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+
+from egoworld_ops.scenes import SceneScores, find_scenes
+from egoworld_ops.settings import SceneSettings
+from egoworld_ops.video import probe
+
+ROOT = Path(__file__).resolve().parents[1]
+CANDIDATES = (ROOT.parent / "shared" / "data" / "cosmos_test_video_30s.mp4", ROOT / "examples" / "synthetic" / "kitchen.mp4")
+LIMIT = 1.20
+ROUNDS = 9
+
+
+def decode_alone(path: Path) -> None:
+    with av.open(str(path)) as container:
+        stream = container.streams.best("video")
+        stream.thread_type = "AUTO"
+        for _ in container.decode(stream):
+            pass
+
+
+def detect_scenes(path: Path) -> None:
+    scores = SceneScores()
+    seen = probe(path, scores)
+    find_scenes(scores, seen.n_frames, seen.fps, SceneSettings())
+
+
+def seconds(work: Callable[[Path], None], path: Path) -> float:
+    started = time.perf_counter()
+    work(path)
+    return time.perf_counter() - started
+
+
+def main() -> int:
+    path = Path(sys.argv[1]) if len(sys.argv) > 1 else next(p for p in CANDIDATES if p.exists())
+    seconds(detect_scenes, path)
+    pairs = [(seconds(decode_alone, path), seconds(detect_scenes, path)) for _ in range(ROUNDS)]
+    alone, scenes = (min(times) for times in zip(*pairs, strict=True))
+    print(f"{path.name}: decode alone {alone:.3f} s, with scene detection {scenes:.3f} s (best of {ROUNDS}, in turns)")
+    print(f"FIGURE scene detection / decode alone: {scenes / alone:.2f} (limit {LIMIT:.2f})")
+    return int(scenes / alone > LIMIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

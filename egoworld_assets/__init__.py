@@ -1,0 +1,1 @@
+"""egoworld_assets: the Dagster side. The only package that imports Dagster."""

@@ -1,0 +1,152 @@
+"""Asset checks, one result a video, also where a run holds many.
+
+`<asset>_contract` blocks what is below when a file breaks the data contract; `<asset>_complete` shows videos and clips that could not be
+processed and blocks nothing; `<asset>_quality` warns of numbers that are not plausible.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+
+from egoworld_assets import pipeline
+from egoworld_assets.partitions import VIDEO_IDS
+from egoworld_assets.resources import Egoworld
+from egoworld_ops import lake, operators, quality, schema
+from egoworld_ops.errors import EgoworldError
+from egoworld_ops.lake import Run
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+MAX_FINDINGS = 50
+ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+KINDS: Mapping[str, str] = {
+    "contract": "Every file keeps the data contract. Blocks what is below.",
+    "complete": "Every clip was processed; a video that cannot be read, or a clip that failed, is named with the reason and the cure.",
+    "quality": "The numbers in the files are plausible.",
+}
+
+warnings.filterwarnings("ignore", message=".*partitions_def on an AssetCheckSpec", category=dg.PreviewWarning)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What one check says about one video."""
+
+    findings: Sequence[str]
+    severity: dg.AssetCheckSeverity
+    numbers: Mapping[str, Any]
+
+
+def _files(run: Run, stage: str, video_id: str) -> dict[Path, str]:
+    """The files of a stage for a video, and the table each holds."""
+    if stage == pipeline.MANIFEST:
+        return {run.video_table(t, video_id): t for t in lake.VIDEO_TABLES}
+    return dict.fromkeys(sorted(run.video_folder(video_id).glob(f"clip_id=*/{stage}.parquet")), stage)
+
+
+def _broken(files: Mapping[Path, str]) -> Iterator[str]:
+    for path, table in files.items():
+        try:
+            schema.validate(table, lake.read_table(path, table))
+        except EgoworldError as error:
+            yield f"{path}: {error}"
+
+
+def _contract(run: Run, stage: str, video_id: str) -> _Verdict:
+    files = _files(run, stage, video_id)
+    return _Verdict(list(_broken(files)), ERROR, {"files": len(files)})
+
+
+def _complete(run: Run, stage: str, video_id: str) -> _Verdict:
+    if stage == pipeline.MANIFEST:
+        return _readable(run, video_id)
+    if (rejected := _readable(run, video_id)).findings:
+        return rejected
+    folder = run.video_folder(video_id)
+    clips = lake.read_table(run.video_table("clips", video_id), "clips")["clip_id"].to_pylist()
+    undone = [c for c in clips if not run.clip_table(stage, video_id, c).exists()]
+    failures = [lake.read_table(p, "failures").to_pylist()[0] for p in sorted(folder.glob(f"clip_id=*/{stage}.failure.parquet"))]
+    said = {row["clip_id"]: f"clip {row['clip_id']}: {row['reason']}. {row['cure']}" for row in failures}
+    findings = [said.get(c, f"clip {c}: an input from further up is missing. Look at the checks of the assets above") for c in undone]
+    return _Verdict(findings, ERROR if len(undone) == len(clips) else WARN, {"clips": len(clips), "failed": len(said)})
+
+
+def _readable(run: Run, video_id: str) -> _Verdict:
+    [video] = lake.read_table(run.video_table("videos", video_id), "videos").to_pylist()
+    numbers = {"status": video["status"], "warning": video["warning"] or "none"}
+    findings = [f"{video['path']}: {video['reason']}. {video['cure']}"] if video["status"] == "rejected" else []
+    return _Verdict(findings, ERROR, numbers)
+
+
+def _quality(run: Run, stage: str, video_id: str, connection: "DuckDBPyConnection") -> _Verdict:
+    table = "clips" if stage == pipeline.MANIFEST else stage
+    measured = quality.measure(connection, stage, [p for p, t in _files(run, stage, video_id).items() if t == table])
+    numbers = {name: "no rows" if value is None else value for name, value in measured.items()}
+    return _Verdict(quality.verdicts(stage, measured), WARN, numbers)
+
+
+def _checks(stage: str) -> dg.AssetChecksDefinition:
+    @dg.multi_asset_check(
+        name=f"{stage}_checks",
+        specs=[
+            dg.AssetCheckSpec(f"{stage}_{kind}", asset=stage, blocking=kind == "contract", description=doc, partitions_def=VIDEO_IDS)
+            for kind, doc in KINDS.items()
+        ],
+        can_subset=True,
+    )
+    def check(context: dg.AssetCheckExecutionContext, egoworld: Egoworld) -> Iterator[dg.AssetCheckEvaluation | dg.Output]:
+        import duckdb
+
+        run, videos, wanted = egoworld.run(), list(context.partition_keys), context.selected_asset_check_keys
+        targets = {v: _target(context.instance, stage, v) for v in videos}
+        with duckdb.connect(":memory:") as connection:
+            for kind in (k for k in KINDS if any(key.name == f"{stage}_{k}" for key in wanted)):
+                for video_id in videos:
+                    yield _evaluation(stage, kind, video_id, _judge(kind, run, stage, video_id, connection), targets[video_id])
+                yield dg.Output(None, f"{stage}_{stage}_{kind}")
+
+    return check
+
+
+def _judge(kind: str, run: Run, stage: str, video_id: str, connection: "DuckDBPyConnection") -> _Verdict:
+    if kind == "contract":
+        return _contract(run, stage, video_id)
+    return _complete(run, stage, video_id) if kind == "complete" else _quality(run, stage, video_id, connection)
+
+
+def _evaluation(
+    stage: str, kind: str, video_id: str, verdict: _Verdict, target: AssetCheckEvaluationTargetMaterializationData | None
+) -> dg.AssetCheckEvaluation:
+    """The event itself: `AssetCheckResult` has no place for the partition in a run that holds many."""
+    findings = list(verdict.findings)
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(stage),
+        check_name=f"{stage}_{kind}",
+        passed=not findings,
+        severity=verdict.severity,
+        blocking=kind == "contract",
+        description="; ".join(findings[:3]) or None,
+        metadata={"video": video_id, **verdict.numbers, **({"findings": findings[:MAX_FINDINGS]} if findings else {})},
+        target_materialization_data=target,
+        partition=video_id,
+    )
+
+
+def _target(instance: dg.DagsterInstance, stage: str, video_id: str) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """The materialization that is being judged: without it the UI takes the check for out of date."""
+    of_video = dg.AssetRecordsFilter(asset_key=dg.AssetKey(stage), asset_partitions=[video_id])
+    records = instance.fetch_materializations(of_video, limit=1).records
+    if not records:
+        return None
+    return AssetCheckEvaluationTargetMaterializationData(
+        run_id=records[0].event_log_entry.run_id, storage_id=records[0].storage_id, timestamp=records[0].timestamp
+    )
+
+
+CHECKS = [_checks(name) for name in (pipeline.MANIFEST, *operators.stages())]

@@ -1,0 +1,61 @@
+"""A logger for people at a terminal: one line when a step starts and ends, and what the assets themselves say."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+import dagster as dg
+
+_META = "dagster_meta"
+
+
+class _Brief(logging.Formatter):
+    """`masks ...`, `masks done (12.3 s)`, and plain messages of the code."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started: dict[str, float] = {}
+
+    def format(self, record: logging.LogRecord) -> str:
+        meta = getattr(record, _META, {})
+        event, step = meta.get("dagster_event"), meta.get("step_key") or ""
+        if event is None:
+            return f"    {meta.get('orig_message', record.getMessage())}"
+        if event.event_type_value == "STEP_START":
+            self._started[step] = time.monotonic()
+            return f"  {step} ..."
+        took_s = time.monotonic() - self._started.get(step, 0)
+        return f"  {step} failed after {took_s:.1f} s: {_reason(event)}"
+
+
+def _reason(event: dg.DagsterEvent) -> str:
+    """The innermost cause of a failed step, one line: `Failure` and our errors name culprit, reason and cure."""
+    error = event.step_failure_data.error
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error else "see the run in the UI"
+
+
+def _is_for_people(record: logging.LogRecord) -> bool:
+    event = getattr(record, _META, {}).get("dagster_event")
+    if event is None:
+        said = getattr(record, _META, {}).get("orig_message") or ""
+        return record.levelno >= logging.INFO and not said.startswith("Dependencies for step")
+    starts_asset = event.event_type_value == "STEP_START" and not (event.step_key or "").endswith("_checks")
+    return starts_asset or event.event_type_value == "STEP_FAILURE"
+
+
+@dg.logger(description="One line a step, for a terminal")
+def brief_console(_: dg.InitLoggerContext) -> logging.Logger:
+    """Writes to stderr."""
+    log = logging.getLogger("egoworld.console")
+    log.handlers.clear()
+    log.propagate = False
+    log.setLevel(logging.DEBUG)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Brief())
+    handler.addFilter(_is_for_people)
+    log.addHandler(handler)
+    return log

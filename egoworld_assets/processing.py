@@ -1,0 +1,63 @@
+"""What the command line does: register raw files, add their partitions, and launch the chain in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import dagster as dg
+
+from egoworld_assets.partitions import add_videos
+from egoworld_ops.errors import BadSettings
+from egoworld_ops.settings import Settings, load_settings
+
+Say = Callable[[str], None]
+
+
+def settings(profile: str | None) -> Settings:
+    """The settings of a profile; also what the Dagster resources of this process will see."""
+    if profile:
+        os.environ["EGOWORLD_PROFILE"] = profile
+    return load_settings(profile)
+
+
+def instance() -> dg.DagsterInstance:
+    """The Dagster instance of DAGSTER_HOME.
+
+    Raises:
+        BadSettings: DAGSTER_HOME is not set.
+    """
+    if not os.environ.get("DAGSTER_HOME"):
+        raise BadSettings("DAGSTER_HOME", "is not set", "Set it to the folder that holds dagster.yaml; `make` does so")
+    return dg.DagsterInstance.get()
+
+
+def add_partitions(video_ids: Sequence[str]) -> None:
+    """Make each video a partition of the assets."""
+    with instance() as dagster:
+        add_videos(dagster, video_ids)
+
+
+def process(video_ids: Sequence[str], say: Say) -> list[str]:
+    """Run the whole chain over registered videos, one Dagster run a video; returns the videos whose run failed."""
+    from egoworld_assets.definitions import defs
+
+    job = defs.resolve_job_def("process_videos")
+    failed = []
+    with instance() as dagster:
+        for n, video_id in enumerate(video_ids, 1):
+            say(f"[{n}/{len(video_ids)}] {video_id}")
+            quiet = {"loggers": {"brief": {}}}
+            result = job.execute_in_process(instance=dagster, partition_key=video_id, run_config=quiet, raise_on_error=False)
+            for event in result.get_asset_materialization_events():
+                say(_summary(event))
+            if not result.success:
+                failed.append(video_id)
+    return failed
+
+
+def _summary(event: dg.DagsterEvent) -> str:
+    done = event.step_materialization_data.materialization
+    metadata = {name: entry.value for name, entry in done.metadata.items()}
+    counts = ", ".join(f"{n} {name}" for name, n in metadata.items() if name.startswith(("clips ", "videos ")) and n)
+    return f"  {done.asset_key.to_user_string():<12} {metadata['dagster/row_count']:>7} rows  {metadata['seconds']:>8.2f} s  {counts}"

@@ -1,0 +1,36 @@
+"""Resources: settings and, lazily, what they lead to (the run, the pool). Building one touches neither disk nor network."""
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+
+from egoworld_assets import pipeline
+from egoworld_ops.lake import Run
+from egoworld_ops.settings import Settings, load_settings
+from gpu_workers.inline import InlinePool
+from gpu_workers.pool import Pool
+
+_POOLS: dict[int, Pool] = {}
+
+
+class Egoworld(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The settings of this deployment, the run they write to, and the pool that does the work."""
+
+    profile: str | None = Field(default=None, description="Profile: a name, or a TOML file; EGOWORLD_PROFILE, else laptop")
+
+    _settings: Settings | None = PrivateAttr(default=None)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, read once."""
+        if self._settings is None:
+            self._settings = load_settings(self.profile)
+        return self._settings
+
+    def run(self) -> Run:
+        """The run these settings write to; made where there is none."""
+        return pipeline.open_run(self.settings)
+
+    def pool(self) -> Pool:
+        """The pool: one a process, so that operators stay warm from one step to the next."""
+        threads = self.settings.pool.threads
+        return _POOLS.setdefault(threads, InlinePool(threads))

@@ -1,0 +1,264 @@
+"""Opening hostile files: which bytes are a video container, and a libav that can reach nothing but those bytes.
+
+The demuxer is chosen here from the file's first bytes, never by libav: a playlist, script or image sequence is no container, whatever
+its name.
+libav reads through one file descriptor that was checked to be a regular file; it never sees the name, and every further file,
+protocol or reference that a container asks for is refused.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from egoworld_ops.errors import CorruptVideo, EgoworldError, NotAVideo, NoVideoStream, OutOfMemory, StorageUnavailable, UnstableFile
+
+HEAD_BYTES = 1024
+READ_BYTES = 1 << 18
+MAX_SIDE_PX = 16384
+MAX_PIXELS = 1 << 26
+"""Largest picture that is decoded: twice 8K. A header may claim any size; memory is taken only below this."""
+
+CONTAINERS = "mov, mp4, matroska, webm, avi, mpegts, mpeg, flv, asf or ogg"
+_MOV_ATOMS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"styp", b"sidx")
+_SYNC_BYTE = 0x47
+_MAGIC = (
+    (b"\x1a\x45\xdf\xa3", "matroska"),
+    (b"\x00\x00\x01\xba", "mpeg"),
+    (b"FLV\x01", "flv"),
+    (bytes.fromhex("3026b2758e66cf11"), "asf"),
+    (b"OggS", "ogg"),
+)
+_STORAGE_ERRNOS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.EREMOTEIO, errno.ENODEV}
+
+# What libav's Python layer was seen to raise on broken files, besides its own errors.
+_PYTHON_FAULTS = (ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
+LIBAV_FAULTS = (av.FFmpegError, *_PYTHON_FAULTS)
+
+_CURE_VIDEO = f"Put a video file there ({CONTAINERS}), or remove it"
+_CURE_COPY = "Copy the file again from its source, or remove it"
+_CURE_WAIT = "Wait until it is wholly written, then run again"
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """An open container and the video stream that is used."""
+
+    path: Path
+    demuxer: str
+    container: InputContainer
+    stream: VideoStream
+    n_video_streams: int
+
+
+def sniff(head: bytes) -> str | None:
+    """Name of libav's demuxer for a file that starts with `head`; None where it is no supported video container."""
+    if head[4:8] in _MOV_ATOMS:
+        return "mov"
+    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        return "avi"
+    for start, name in _MAGIC:
+        if head.startswith(start):
+            return name
+    return "mpegts" if _is_transport_stream(head) else None
+
+
+def _is_transport_stream(head: bytes) -> bool:
+    """True where sync bytes stand at the packet distance of a transport stream, plain or with time codes (M2TS)."""
+    layouts = ((0, 188), (4, 192))
+    return any(head[offset::size][:3] == bytes([_SYNC_BYTE] * 3) for offset, size in layouts)
+
+
+def check_name(path: Path) -> None:
+    """Raise NotAVideo where a name cannot be stored in a table, so that the file could not be found again."""
+    if storable(path) != str(path):
+        raise NotAVideo(path, "has a name that is not valid UTF-8", "Rename it")
+
+
+def storable(path: Path) -> str:
+    """The path as text that tables can hold; bytes that are not UTF-8 are escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def file_state(path: Path) -> os.stat_result:
+    """stat of a regular file, through links, without opening it.
+
+    Raises:
+        NotAVideo: missing, a dangling link, or not a regular file.
+        StorageUnavailable: the disk did not answer.
+    """
+    try:
+        state = path.stat()
+    except FileNotFoundError as error:
+        reason = "is a link to nothing" if path.is_symlink() else "does not exist"
+        raise NotAVideo(path, reason, "Mend the link or put the file back") from error
+    except (OSError, ValueError) as error:
+        _raise_file_error(path, error)
+    if not stat.S_ISREG(state.st_mode):
+        raise NotAVideo(path, f"is {_kind(state.st_mode)}, not a regular file", _CURE_VIDEO)
+    return state
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _raise_file_error(path: Path, error: OSError | ValueError) -> NoReturn:
+    if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
+        raise StorageUnavailable(path, f"cannot be read: {error.strerror}", "Check the disk or mount") from error
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    raise NotAVideo(path, f"cannot be opened: {reason}", "Check its name and permissions") from error
+
+
+def fingerprint(state: os.stat_result) -> tuple[int, int, int, int]:
+    """What changes when a file is written to or replaced: device, inode, size, mtime in ns."""
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+@contextmanager
+def open_regular(path: Path) -> Iterator[int]:
+    """A read-only descriptor of a regular file; it never blocks, and a file that changed while it was open is an error on leaving.
+
+    Raises:
+        NotAVideo: not a regular file that can be read.
+        UnstableFile: the file changed, also where that made the body fail.
+    """
+    file_state(path)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        _raise_file_error(path, error)
+    try:
+        before = os.fstat(descriptor)
+        if not stat.S_ISREG(before.st_mode):
+            raise NotAVideo(path, "was replaced by something that is not a regular file", _CURE_VIDEO)
+        try:
+            yield descriptor
+        except EgoworldError as error:
+            _check_unchanged(path, descriptor, before, error)
+            raise
+        _check_unchanged(path, descriptor, before, None)
+    finally:
+        os.close(descriptor)
+
+
+def _check_unchanged(path: Path, descriptor: int, before: os.stat_result, cause: EgoworldError | None) -> None:
+    try:
+        now = (fingerprint(os.fstat(descriptor)), fingerprint(path.stat()))
+    except OSError as error:
+        raise UnstableFile(path, "went away while it was read", _CURE_WAIT) from error
+    if now != (fingerprint(before), fingerprint(before)):
+        raise UnstableFile(path, "changed while it was read", _CURE_WAIT) from cause
+
+
+class _Reader:
+    """The bytes behind a descriptor, as libav wants them; its own position, so that nobody else can move it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._position = 0
+
+    def read(self, size: int) -> bytes:
+        data = os.pread(self._descriptor, size, self._position)
+        self._position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence)
+        if base is None:
+            base = os.fstat(self._descriptor).st_size
+        if base + offset < 0:
+            raise OSError(errno.EINVAL, "seek before the start of the file")
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+
+def _refuse(url: str, flags: int, options: object) -> NoReturn:
+    raise PermissionError(errno.EACCES, "the container asks for another file")
+
+
+@contextmanager
+def open_media(path: Path, threads: int) -> Iterator[Media]:
+    """Open the video file `path` for decoding.
+
+    Args:
+        path: any name; it is never parsed.
+        threads: decoder threads; 0 takes as many as there are cores.
+
+    Raises:
+        NotAVideo: not a regular file that starts like a supported container, or a codec without decoder.
+        NoVideoStream: audio or attachments only.
+        CorruptVideo: the container's header is broken, or its picture is absurdly large.
+        UnstableFile: the file changed while it was open.
+    """
+    with open_regular(path) as descriptor:
+        head = os.pread(descriptor, HEAD_BYTES, 0)
+        if not head:
+            raise NotAVideo(path, "has zero bytes", _CURE_COPY)
+        demuxer = sniff(head)
+        if demuxer is None:
+            raise NotAVideo(path, f"does not start like a video container ({CONTAINERS}), but with {head[:12]!r}", _CURE_VIDEO)
+        container = _open_container(path, descriptor, demuxer)
+        with container:
+            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+            stream = _pick_stream(path, container, streams)
+            if threads != 1:
+                stream.codec_context.thread_type = "AUTO"
+            stream.codec_context.thread_count = threads
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+            yield Media(path, demuxer, container, stream, len(streams))
+
+
+def _open_container(path: Path, descriptor: int, demuxer: str) -> InputContainer:
+    options = {"protocol_whitelist": "none", "max_pixels": str(MAX_PIXELS)}
+    if demuxer == "mov":
+        options |= {"enable_drefs": "0", "use_absolute_path": "0"}
+    try:
+        return av.open(
+            _Reader(descriptor), "r", format=demuxer, options=options, metadata_errors="replace", buffer_size=READ_BYTES, io_open=_refuse
+        )
+    except LIBAV_FAULTS as error:
+        raise as_typed(path, error, f"the {demuxer} container cannot be read") from error
+
+
+def _pick_stream(path: Path, container: InputContainer, streams: list[VideoStream]) -> VideoStream:
+    if not streams:
+        raise NoVideoStream(path, f"has no video stream, but {len(container.streams)} others", "Remove it, or put the video there")
+    best = container.streams.best("video")
+    stream = best if best in streams else streams[0]
+    if stream.codec_context is None:
+        raise NotAVideo(path, "has a video stream of a codec without a decoder here", "Convert it to H.264, HEVC, AV1 or VP9")
+    check_size(path, stream.codec_context.width, stream.codec_context.height)
+    return stream
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """Raise CorruptVideo where a picture is too large to be believed."""
+    if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
+        limit = f"{MAX_SIDE_PX} px a side and {MAX_PIXELS} px in all"
+        raise CorruptVideo(path, f"claims pictures of {width} x {height} px, the limit is {limit}", "Remove it, or scale the video down")
+
+
+def as_typed(path: Path, error: BaseException, what: str) -> EgoworldError:
+    """The error of the tree that stands for one of LIBAV_FAULTS."""
+    if isinstance(error, OSError) and not isinstance(error, av.FFmpegError) and error.errno in _STORAGE_ERRNOS:
+        return StorageUnavailable(path, f"{what}: {error.strerror}", "Check the disk or mount")
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return OutOfMemory(path, f"{what}: out of memory", "Free memory or lower the number of threads")
+    reason = getattr(error, "strerror", None) or f"{type(error).__name__} {error}"
+    return CorruptVideo(path, f"{what}: {reason}", _CURE_COPY)

@@ -1,0 +1,148 @@
+"""The exception tree. Every error names its culprit, the reason and the cure, and knows whether a retry can help.
+
+    EgoworldError
+    ├── TransientError            retryable: the same call may succeed later
+    │   ├── StorageUnavailable    a disk or store did not answer, or is full
+    │   ├── OutOfMemory           host or device memory ran out
+    │   └── PoolLost              the worker pool went away
+    ├── InputError                the input is bad; never retried, one dead letter
+    │   ├── NotAVideo             not a regular file holding a supported video container
+    │   ├── NoVideoStream         a media file without a video stream
+    │   ├── EmptyVideo            a video stream without one decodable frame
+    │   ├── CorruptVideo          decoding stopped before the range that was asked for
+    │   ├── UnstableFile          the file changed while it was read
+    │   └── BadSidecar            the sidecar file beside the video does not fit its format
+    ├── SetupError                the installation or the settings are wrong; the step fails at once
+    │   ├── WeightsMissing        a weight file is not there
+    │   ├── WeightsMismatch       a weight file is not the one in the registry
+    │   ├── UnknownBackend        no such stage or backend
+    │   ├── UnknownRobot          no such robot hand
+    │   └── BadSettings           a setting is unknown or out of range
+    ├── ContractError             a table breaks the data contract: a bug in an operator, or a foreign file
+    └── OperatorCrash             an operator raised something that is not in this tree: a bug
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import ClassVar
+
+
+class EgoworldError(Exception):
+    """Base of all errors that egoworld raises on purpose.
+
+    Args:
+        culprit: what is at fault: a file, a clip, a setting, a weight.
+        reason: what is wrong with it.
+        cure: what a person can do about it.
+    """
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, culprit: object, reason: str, cure: str) -> None:
+        super().__init__(culprit, reason, cure)
+        self.culprit = printable(culprit)
+        self.reason = printable(reason)
+        self.cure = printable(cure)
+
+    def __str__(self) -> str:
+        return f"{self.culprit}: {self.reason}. {self.cure}"
+
+
+class TransientError(EgoworldError):
+    """The same call may succeed later."""
+
+    retryable = True
+
+
+class StorageUnavailable(TransientError):
+    """A disk or store did not answer, or is full."""
+
+
+class OutOfMemory(TransientError):
+    """Host or device memory ran out."""
+
+
+class PoolLost(TransientError):
+    """The worker pool went away."""
+
+
+class InputError(EgoworldError):
+    """The input is bad: never retried."""
+
+
+class NotAVideo(InputError):
+    """Not a regular file holding a supported video container."""
+
+
+class NoVideoStream(InputError):
+    """A media file without a video stream."""
+
+
+class EmptyVideo(InputError):
+    """A video stream without one decodable frame."""
+
+
+class CorruptVideo(InputError):
+    """Decoding stopped before the range that was asked for."""
+
+
+class UnstableFile(InputError):
+    """The file changed while it was read."""
+
+
+class BadSidecar(InputError):
+    """The sidecar file beside the video does not fit its format."""
+
+
+class SetupError(EgoworldError):
+    """The installation or the settings are wrong: the step fails at once."""
+
+
+class WeightsMissing(SetupError):
+    """A weight file is not there."""
+
+
+class WeightsMismatch(SetupError):
+    """A weight file is not the one in the registry."""
+
+
+class UnknownBackend(SetupError):
+    """No such stage or backend."""
+
+
+class UnknownRobot(SetupError):
+    """No such robot hand."""
+
+
+class BadSettings(SetupError):
+    """A setting is unknown or out of range."""
+
+
+class ContractError(EgoworldError):
+    """A table breaks the data contract: a bug in an operator, or a foreign file."""
+
+
+class OperatorCrash(EgoworldError):
+    """An operator raised something that is not in this tree: a bug."""
+
+
+_STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE}
+
+
+def classify(error: Exception, culprit: object) -> EgoworldError:
+    """The error of this tree that stands for `error`, which a clip or a file called `culprit` ended in."""
+    if isinstance(error, EgoworldError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutOfMemory(culprit, f"out of memory: {error}", "Lower scenes.max_clip_s or the number of workers, then run again")
+    if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
+        return StorageUnavailable(culprit, str(error), "Free or restore the storage, then run again")
+    return OperatorCrash(culprit, f"{type(error).__name__}: {error}", "This is a bug: report it with the traceback in the failures table")
+
+
+def printable(value: object, limit: int = 2000) -> str:
+    """One line of text safe for logs and tables: control characters escaped, surrogates replaced, length bounded."""
+    text = str(value).encode("utf-8", "backslashreplace").decode("utf-8")
+    line = "".join(ch if ch.isprintable() else ch.encode("unicode_escape").decode("ascii") for ch in text)
+    return line if len(line) <= limit else line[: limit - 1] + "…"

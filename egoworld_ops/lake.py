@@ -1,0 +1,274 @@
+"""The lake: where tables lie, how they are written so that a reader sees a whole file or none, and what each file says of its origin."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from egoworld_ops import schema
+from egoworld_ops.errors import ContractError, SetupError
+from egoworld_ops.types import check_id
+
+VIDEO_TABLES = ("videos", "clips")
+RUN_TABLES = tuple(name for name in schema.TABLES if name != "intake")
+PROVENANCE_KEY = b"egoworld.provenance"
+_DELETE_IT = "Delete the file and run the stage again"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file or none: temporary file in the same folder, fsync, rename, fsync the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and links in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_table(path: Path, name: str, rows: pa.Table, provenance: Mapping[str, Any]) -> None:
+    """Write rows of table `name`, checked against the contract, with their provenance in the same file.
+
+    Raises:
+        ContractError: the rows break the data contract.
+    """
+    schema.validate(name, rows)
+    metadata = dict(schema.table(name).arrow_schema().metadata or {})
+    metadata[PROVENANCE_KEY] = json.dumps(provenance, sort_keys=True).encode()
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows.replace_schema_metadata(metadata), sink, compression="zstd")
+    write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def read_table(path: Path, name: str) -> pa.Table:
+    """Rows of table `name` from one file.
+
+    Raises:
+        ContractError: the file is not Parquet, or not of this contract.
+    """
+    try:
+        rows = pq.read_table(path, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise ContractError(path, f"cannot be read as Parquet: {error}", _DELETE_IT) from error
+    if rows.schema.names != schema.table(name).arrow_schema().names:
+        raise ContractError(path, f"holds columns {rows.schema.names}, not those of table {name}", _DELETE_IT)
+    return rows
+
+
+def provenance(path: Path) -> dict[str, Any] | None:
+    """What a file says of its origin; None where there is no such file or it is not a whole file of the lake."""
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+        value = json.loads(metadata[PROVENANCE_KEY])
+    except (pa.ArrowException, OSError, KeyError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def digest_at(path: Path) -> str | None:
+    """Digest of the result a file holds; None where there is none."""
+    return (provenance(path) or {}).get("digest")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`: a hard link, or a copy where the store has no links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:
+        write_bytes(target, source.read_bytes())
+        return
+    os.replace(temporary, target)
+    sync_folder(target.parent)
+
+
+def table_glob(name: str) -> str:
+    """Pattern, below a run's folder, of the files of a table. It always matches the run's typed, empty placeholder too."""
+    if name == "failures":
+        return "*/*/*.failure.parquet"
+    return f"*/{name}.parquet" if name in VIDEO_TABLES else f"*/*/{name}.parquet"
+
+
+def _placeholder(name: str) -> Path:
+    parts = table_glob(name).replace("*.", "_.").split("/")
+    return Path("_contract", *("_" for _ in parts[1:-1]), parts[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run in the lake: a frozen configuration and all it produced."""
+
+    lake: Lake
+    run_id: str
+
+    @property
+    def path(self) -> Path:
+        return self.lake.root / f"run_id={self.run_id}"
+
+    def video_folder(self, video_id: str) -> Path:
+        return self.path / f"video_id={check_id('video_id', video_id)}"
+
+    def clip_folder(self, video_id: str, clip_id: str) -> Path:
+        return self.video_folder(video_id) / f"clip_id={check_id('clip_id', clip_id)}"
+
+    def video_table(self, table: str, video_id: str) -> Path:
+        return self.video_folder(video_id) / f"{table}.parquet"
+
+    def clip_table(self, table: str, video_id: str, clip_id: str) -> Path:
+        return self.clip_folder(video_id, clip_id) / f"{table}.parquet"
+
+    def failure(self, stage: str, video_id: str, clip_id: str) -> Path:
+        """Where a clip's failure in a stage is written."""
+        return self.clip_folder(video_id, clip_id) / f"{stage}.failure.parquet"
+
+    def adopt(self, path: Path, digest: str) -> str | None:
+        """Make sure `path` holds the result with this digest, if any run has it.
+
+        Returns:
+            "done" where it was there, "linked" where an earlier run had it, None where it has to be computed.
+        """
+        if digest_at(path) == digest:
+            return "done"
+        below = path.relative_to(self.path)
+        for other in self.lake.runs():
+            candidate = other.path / below
+            if other.run_id != self.run_id and digest_at(candidate) == digest:
+                link_or_copy(candidate, path)
+                return "linked"
+        return None
+
+    def write_meta(self, video_id: str, clip_id: str) -> None:
+        """Write the clip's `meta.json`: the provenance of every table in its folder, gathered from the files."""
+        folder = self.clip_folder(video_id, clip_id)
+        gathered = {p.stem: provenance(p) for p in sorted(folder.glob("*.parquet"))}
+        write_bytes(folder / "meta.json", json.dumps(gathered, indent=1, sort_keys=True).encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Lake:
+    """The folder of Parquet the stages write. Holds runs; knows nothing of what is in them."""
+
+    root: Path
+
+    def runs(self) -> list[Run]:
+        """All runs, newest first."""
+        names = [p.name.removeprefix("run_id=") for p in self.root.glob("run_id=*") if (p / "run.json").is_file()]
+        return [Run(self, n) for n in sorted(names, key=_age_order, reverse=True)]
+
+    def open_run(self, frozen: Mapping[str, Any], wanted: str | None, about: Mapping[str, Any]) -> Run:
+        """The run to write to: the one `wanted`, else the newest whose frozen configuration equals `frozen`, else a new one.
+
+        Args:
+            about: what else `run.json` of a new run says; not part of its identity.
+
+        Raises:
+            SetupError: the run wanted has another configuration.
+        """
+        canonical = json.loads(json.dumps(frozen))
+        for run in self.runs():
+            if wanted in (None, run.run_id) and _frozen(run) == canonical:
+                return self._point_latest(run)
+            if wanted == run.run_id:
+                raise SetupError(f"run {wanted}", "was made with another configuration", "Name no run, or one that `egoworld runs` shows as equal")
+        return self._point_latest(self._create(canonical, wanted, about))
+
+    def _create(self, frozen: Mapping[str, Any], wanted: str | None, about: Mapping[str, Any]) -> Run:
+        self.root.mkdir(parents=True, exist_ok=True)
+        for run_id in _candidates(wanted):
+            run = Run(self, check_id("run_id", run_id))
+            content = json.dumps({"run_id": run_id, "frozen": frozen, **about}, indent=1, sort_keys=True).encode()
+            if self._claim(run, content) or _frozen(run) == frozen:
+                return run
+        raise SetupError(self.root, "no free run id", "Name a run in the settings")
+
+    def _claim(self, run: Run, content: bytes) -> bool:
+        """Create the run's folder with its run.json in one rename; False where the run is there already."""
+        folder = Path(tempfile.mkdtemp(prefix=".tmp-run-", dir=self.root))
+        write_bytes(folder / "run.json", content)
+        for name in RUN_TABLES:
+            write_table(folder / _placeholder(name), name, schema.empty(name), {})
+        os.chmod(folder, 0o755)
+        try:
+            os.rename(folder, run.path)
+        except OSError:
+            _remove(folder)
+            return False
+        sync_folder(self.root)
+        return True
+
+    def _point_latest(self, run: Run) -> Run:
+        link = self.root / "latest"
+        if not link.is_symlink() or os.readlink(link) != run.path.name:
+            temporary = self.root / f".tmp-latest-{os.getpid()}"
+            temporary.unlink(missing_ok=True)
+            temporary.symlink_to(run.path.name)
+            os.replace(temporary, link)
+        return run
+
+
+def stamp(digest: str, identity: Mapping[str, Any], rows: int, seconds: float, run_id: str) -> dict[str, Any]:
+    """Provenance of a file: what its result depends on, and what making it took."""
+    return {
+        "digest": digest,
+        "identity": dict(identity),
+        "rows": rows,
+        "seconds": round(seconds, 6),
+        "host": socket.gethostname(),
+        "run_id": run_id,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _frozen(run: Run) -> Any:
+    try:
+        return json.loads((run.path / "run.json").read_text("utf-8")).get("frozen")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _age_order(run_id: str) -> tuple[str, int]:
+    """Sort key of run ids: `20260101_1200` before `20260101_1200_2` before `20260101_1200_10`."""
+    stem, _, n = run_id.partition("_")[2].partition("_")
+    return run_id.partition("_")[0] + stem, int(n) if n.isdigit() else 0
+
+
+def _candidates(wanted: str | None) -> Iterator[str]:
+    if wanted is not None:
+        yield wanted
+        return
+    minute = datetime.now(UTC).strftime("%Y%m%d_%H%M")
+    yield minute
+    yield from (f"{minute}_{n}" for n in range(2, 1000))
+
+
+def _remove(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()

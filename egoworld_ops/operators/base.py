@@ -1,0 +1,94 @@
+"""What a stage is, and the protocol every backend follows. No backend code belongs here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from egoworld_ops.sidecar import Sidecar
+from egoworld_ops.types import Camera, Clip, Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stage of the chain. Its name is also the name of its table, its asset and its folder under `operators/`.
+
+    Args:
+        name: the stage.
+        doc: what it does, one sentence.
+        inputs: stages whose tables of the same clip it reads.
+        default_backend: used where the settings name none.
+        sidecar: sections of the sidecar it reads (`camera`, `objects`).
+    """
+
+    name: str
+    doc: str
+    inputs: tuple[str, ...]
+    default_backend: str
+    sidecar: tuple[str, ...] = ()
+
+
+class BackendSettings(BaseModel):
+    """Base of every backend's own settings: unknown names are refused, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipInput:
+    """All that an operator gets for one clip.
+
+    Args:
+        clip: which frames of which video.
+        tables: the clip's tables of the stages named in `Stage.inputs`, as in the data contract.
+        sidecar: what a person said about the video.
+        camera: intrinsics, with their source.
+        sample_stride: frames from one processed frame to the next; `frames()` already obeys it.
+        open_frames: starts a fresh, lazy decode of the clip's frames.
+    """
+
+    clip: Clip
+    tables: Mapping[str, pa.Table]
+    sidecar: Sidecar
+    camera: Camera
+    sample_stride: int
+    open_frames: Callable[[], Iterator[Frame]]
+
+    def frames(self) -> Iterator[Frame]:
+        """Decode the clip's frames in order, one at a time, from its start. May be called again."""
+        return self.open_frames()
+
+
+class Operator(ABC):
+    """One backend of one stage. Its file under `operators/<stage>/` names the class `Backend`.
+
+    An operator is built once per worker (weights load here) and then runs many clips. It keeps nothing from one clip to the next, so that the
+    same input always gives the same table. It retries nothing: errors of the tree in `egoworld_ops.errors` say whether a retry helps.
+    """
+
+    version: ClassVar[str]
+    """Raised whenever the same input gives another table. Part of the digest."""
+
+    Settings: ClassVar[type[BackendSettings]] = BackendSettings
+
+    def __init__(self, settings: BackendSettings, threads: int) -> None:
+        self.settings = settings
+        self.threads = threads
+
+    @classmethod
+    def weights(cls, settings: BackendSettings) -> tuple[str, ...]:
+        """Names in `egoworld_ops.models` of the weight files this backend loads with these settings."""
+        return ()
+
+    @abstractmethod
+    def run(self, item: ClipInput) -> pa.Table:
+        """The stage's table for one clip, as the data contract has it; empty where there is nothing to find.
+
+        Raises:
+            EgoworldError: the clip cannot be processed.
+        """

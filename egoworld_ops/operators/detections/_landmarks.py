@@ -1,0 +1,45 @@
+"""Hand landmarks: MediaPipe's network on the crop of one hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from egoworld_ops.operators.detections._network import Network
+from egoworld_ops.operators.detections._roi import Roi
+
+
+@dataclass(frozen=True, slots=True)
+class Landmarks:
+    """What the network sees in one crop.
+
+    Args:
+        points_px: (21, 2) in the image.
+        landmarks_m: (21, 3) about the hand's own centre, axes of the image: x right, y down, z away.
+        presence: probability that there is a hand.
+        right: probability that it is a right hand (of the person; the image is not mirrored).
+    """
+
+    points_px: np.ndarray
+    landmarks_m: np.ndarray
+    presence: float
+    right: float
+
+
+class LandmarkNetwork:
+    """Finds the 21 landmarks of the hand in a region of interest."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._network = Network(path, threads)
+
+    def __call__(self, rgb: np.ndarray, roi: Roi) -> Landmarks:
+        """The landmarks of the hand in `roi` of an (H, W, 3) uint8 image, whether or not there is one: see `presence`."""
+        size_px = self._network.size_px
+        points, presence, right, world = self._network(roi.crop(rgb, size_px, cv2.BORDER_REPLICATE))
+        landmarks_m = world.reshape(21, 3).astype(np.float64)
+        landmarks_m[:, :2] = landmarks_m[:, :2] @ roi.rotation.T
+        points_px = roi.to_image(points.reshape(21, 3)[:, :2].astype(np.float64) / size_px)
+        return Landmarks(points_px, landmarks_m, float(presence[0]), float(right[0]))

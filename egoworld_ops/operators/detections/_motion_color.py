@@ -1,0 +1,306 @@
+"""Finds objects that move with a hand and not with the background, and whose colour is neither skin nor background. Streaming, at small size.
+
+Evidence is gathered in coordinates that move with each hand: where the hand's motion explains a pixel better than the background's, the pixel
+belongs to the hand or to what it holds. Flat surfaces, which both motions explain, count for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+
+from egoworld_ops.operators.detections._hand_shape import HandShape
+
+_SIDE_PX = 160
+_MIN_SIDE_PX = 24
+_MAX_FEATURES = 80
+_MIN_FEATURES = 6
+_TOLERANCE_PX = 0.7
+_MIN_PARALLAX_PX = 0.6
+_LEVELS_PER_NAT = 5.0
+_STEP_LIMIT = 1.0
+_STILL_NATS = 0.2
+_TOGETHER_PX = 0.3
+_TOGETHER_SHARE = 0.4
+_EVIDENCE_LIMITS = (-1.0, 3.0)
+_FOUND = 1.2
+_GROWTH_PX = 16
+_MIN_PART = 0.08
+_SQUARE = np.ones((3, 3), np.uint8)
+_MIN_SHARE_OF_HAND = 0.1
+_MAX_SHARE_OF_PICTURE = 0.25
+_REACH_HANDS = 1.3
+_NEAR_HANDS = 0.5
+_SAME_BOX_IOU = 0.2
+_SAME_COLOR = 0.6
+_PATIENCE_LOOKS = 4
+_MEMORY = 0.98
+_BINS = 8
+_HUES = 32
+_CELLS = 1024
+_SHADOW_LIKENESS = 0.4
+_SHADOW_LIGHT = (0.3, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One object found: `number` counts the clip's objects from 0, `box_px` (4,) float32 x, y, width, height, `score` 0 to 1."""
+
+    number: int
+    box_px: np.ndarray
+    score: float
+
+
+@dataclass(slots=True)
+class _Known:
+    """An object found before: its box (4,) in small pixels, its colours, and the frame counts at which it was last seen and last proposed.
+
+    It is first proposed when it is seen a second time.
+    """
+
+    box: np.ndarray
+    colors: np.ndarray
+    seen: int
+    proposed: int | None = None
+    number: int | None = None
+
+
+@dataclass(slots=True)
+class _HandEvidence:
+    """What was gathered about a hand's surroundings: its centre (2,) and the log odds (h, w) of each pixel to move with it."""
+
+    center: np.ndarray
+    odds: np.ndarray
+
+
+class MotionColorFinder:
+    """Looks for objects in one clip, every `every_frames` frames; one that stays is proposed again every `repeat_frames` frames."""
+
+    def __init__(self, every_frames: int, repeat_frames: int) -> None:
+        self._every_frames = every_frames
+        self._repeat_frames = repeat_frames
+        self._count = -1
+        self._before: np.ndarray | None = None
+        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._flow.setFinestScale(1)
+        self._hands: list[_HandEvidence] = []
+        self._known: list[_Known] = []
+
+    def update(self, rgb: np.ndarray, hands_px: Sequence[np.ndarray]) -> list[Sighting]:
+        """What is to be proposed in this frame; `hands_px` are (21, 2) image points of each hand in it."""
+        self._count += 1
+        if self._count % self._every_frames:
+            return []
+        height, width = rgb.shape[:2]
+        scale = min(1.0, _SIDE_PX / max(height, width))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        factor = np.array([width / size[0], height / size[1]])
+        picture = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+        gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        shapes = [HandShape((points_px + 0.5) / factor - 0.5, size) for points_px in hands_px]
+        self._gather(gray, shapes)
+        self._before = gray
+        found = self._candidates(picture, shapes)
+        return [Sighting(n, np.concatenate([box[:2] * factor, box[2:] * factor]).astype(np.float32), score) for n, box, score in found]
+
+    def _gather(self, gray: np.ndarray, shapes: list[HandShape]) -> None:
+        """Move each hand's evidence along with it, and add what the last step of motion says."""
+        old, self._hands = self._hands, []
+        for shape in shapes:
+            near = [h for h in old if np.linalg.norm(h.center - shape.center) < shape.length and h.odds.shape == gray.shape]
+            odds = np.zeros(gray.shape, np.float32)
+            if near:
+                before = min(near, key=lambda h: float(np.linalg.norm(h.center - shape.center)))
+                shift = np.column_stack([np.eye(2), shape.center - before.center])
+                odds = _MEMORY * cv2.warpAffine(before.odds, shift, gray.shape[::-1], flags=cv2.INTER_LINEAR)
+            self._hands.append(_HandEvidence(shape.center, odds))
+        if self._before is not None and self._before.shape == gray.shape and shapes and min(gray.shape) >= _MIN_SIDE_PX:
+            self._add_motion(self._before, gray, shapes)
+
+    def _add_motion(self, before: np.ndarray, now: np.ndarray, shapes: list[HandShape]) -> None:
+        taken = np.logical_or.reduce([s.reach(_NEAR_HANDS) | s.forearm for s in shapes])
+        A_background = _fit(*_track(before, now, ~taken))
+        if A_background is None:
+            return
+        grid = _grid(*now.shape)
+        source = grid + self._flow.calc(now, before, None)
+        still = _apply(cv2.invertAffineTransform(A_background), grid)
+        gain = (_error(before, now, still) - _error(before, now, source)) / _LEVELS_PER_NAT
+        going = _distance(source, still)
+        for hand, shape in zip(self._hands, shapes, strict=True):
+            speed = float(np.median(going[shape.core])) if shape.core.any() else 0.0
+            A_hand = _fit(*_sample(grid[shape.core], source[shape.core])) if speed >= _MIN_PARALLAX_PX else None
+            if A_hand is None:
+                continue
+            together = _distance(source, _apply(A_hand, grid)) < _TOGETHER_PX + _TOGETHER_SHARE * speed
+            step = np.where(together, gain, -_STILL_NATS)
+            hand.odds = np.clip(hand.odds + np.clip(step, -_STEP_LIMIT, _STEP_LIMIT), *_EVIDENCE_LIMITS)
+
+    def _candidates(self, picture: np.ndarray, shapes: list[HandShape]) -> list[tuple[int, np.ndarray, float]]:
+        if not shapes:
+            return []
+        flesh = np.logical_or.reduce([s.flesh | s.forearm for s in shapes])
+        cell = _cells(picture)
+        found = []
+        for hand, shape in zip(self._hands, shapes, strict=True):
+            seeds = _seeds(picture, cell, shape, hand.odds, flesh)
+            if seeds is None:
+                continue
+            number = self._identify(_box(seeds), _histogram(cell, seeds))
+            if number is None:
+                continue
+            region = _grown(picture, cell, seeds, shape.reach(_REACH_HANDS), flesh)
+            score = float((1 / (1 + np.exp(-hand.odds[seeds]))).mean())
+            found.append((number, _box(region), score))
+        return found
+
+    def _identify(self, box: np.ndarray, colors: np.ndarray) -> int | None:
+        """The number of the object in a box if it is to be proposed now, else None; keeps the books."""
+        patience = _PATIENCE_LOOKS * self._every_frames
+        same = [(_iou(k.box, box), n) for n, k in enumerate(self._known) if self._count - k.seen <= patience]
+        overlap, number = max(same, default=(0.0, -1))
+        if overlap < _SAME_BOX_IOU:
+            likeness, number = max(((float(np.sqrt(k.colors * colors).sum()), n) for n, k in enumerate(self._known)), default=(0.0, -1))
+            if likeness < _SAME_COLOR:
+                self._known.append(_Known(box, colors, self._count))
+                return None
+        known = self._known[number]
+        lost = self._count - known.seen > patience
+        known.box, known.seen = box, self._count
+        known.colors = 0.9 * known.colors + 0.1 * colors
+        if known.proposed is not None and not lost and self._count - known.proposed < self._repeat_frames:
+            return None
+        known.proposed = self._count
+        if known.number is None:
+            known.number = sum(k.number is not None for k in self._known)
+        return known.number
+
+
+def _seeds(picture: np.ndarray, cell: np.ndarray, shape: HandShape, odds: np.ndarray, flesh: np.ndarray) -> np.ndarray | None:
+    """(h, w) bool: pixels that surely move with a hand and are neither it nor of its colour; None where they are few."""
+    moving = (odds > _FOUND) & shape.reach(_REACH_HANDS) & ~flesh
+    if moving.sum() < _MIN_SHARE_OF_HAND * shape.area:
+        return None
+    rest = ~shape.reach(_NEAR_HANDS) & ~flesh
+    seeds = moving & _unlike(cell, moving, rest) & _unlike(cell, moving, shape.core)
+    seeds = cv2.morphologyEx(cv2.morphologyEx(seeds.view(np.uint8), cv2.MORPH_CLOSE, _SQUARE), cv2.MORPH_OPEN, _SQUARE) > 0
+    seeds = _largest(seeds & ~flesh)
+    return seeds if seeds.sum() >= _MIN_SHARE_OF_HAND * shape.area and not _is_shadow(picture, seeds, rest) else None
+
+
+def _unlike(cell: np.ndarray, thing: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    """(h, w) bool: pixels whose colour is commoner on the thing than on the rest."""
+    return np.asarray((_histogram(cell, thing) > _histogram(cell, rest))[cell])
+
+
+def _is_shadow(picture: np.ndarray, thing: np.ndarray, rest: np.ndarray) -> bool:
+    """Whether a thing has the hues of the rest and is darker, but not black."""
+    lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB).astype(np.int32)
+    hue = (lab[..., 1] >> 3) * _HUES + (lab[..., 2] >> 3)
+    likeness = float(np.sqrt(_histogram(hue, thing) * _histogram(hue, rest)).sum())
+    darkness = float(lab[..., 0][thing].mean() / max(1.0, lab[..., 0][rest].mean())) if rest.any() else 0.0
+    return likeness > _SHADOW_LIKENESS and _SHADOW_LIGHT[0] < darkness < _SHADOW_LIGHT[1]
+
+
+def _grown(picture: np.ndarray, cell: np.ndarray, seeds: np.ndarray, reach: np.ndarray, flesh: np.ndarray) -> np.ndarray:
+    """(h, w) bool: the thing around the seeds, by colour and edges (GrabCut); the seeds where that finds nothing better."""
+    near = (cv2.dilate(seeds.view(np.uint8), np.ones((2 * _GROWTH_PX + 1,) * 2, np.uint8)) > 0) & reach
+    alike = near & _unlike(cell, seeds, ~near)
+    trimap = np.where(seeds | alike, cv2.GC_PR_FGD, np.where(near, cv2.GC_PR_BGD, cv2.GC_BGD)).astype(np.uint8)
+    trimap[flesh] = cv2.GC_BGD
+    cv2.setRNGSeed(0)
+    cv2.grabCut(picture, trimap, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
+    region = _parts(trimap == cv2.GC_PR_FGD, _MIN_PART * int(seeds.sum()))
+    good = (region & seeds).sum() >= 0.5 * seeds.sum() and region.mean() <= _MAX_SHARE_OF_PICTURE
+    return region if good else seeds
+
+
+def _box(mask: np.ndarray) -> np.ndarray:
+    """(4,) x, y, width, height of a mask."""
+    return np.array(cv2.boundingRect(mask.view(np.uint8)), float)
+
+
+def _track(before: np.ndarray, now: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features of one small picture within a mask, found again in the next: two arrays (N, 2)."""
+    corners = cv2.goodFeaturesToTrack(before, _MAX_FEATURES, 0.01, 3, mask=mask.view(np.uint8))
+    if corners is None:
+        return np.zeros((0, 2)), np.zeros((0, 2))
+    there, ok, _ = cv2.calcOpticalFlowPyrLK(before, now, corners, None, winSize=(11, 11), maxLevel=2)
+    end = there.reshape(-1, 2)
+    good = (ok.ravel() > 0) & ((end >= 0) & (end <= np.array(now.shape[::-1]) - 1)).all(1)
+    return corners.reshape(-1, 2)[good], end[good]
+
+
+def _fit(start: np.ndarray, end: np.ndarray) -> np.ndarray | None:
+    """(2, 3) similarity that most of the features (N, 2) follow."""
+    if len(start) < _MIN_FEATURES:
+        return None
+    start, end = np.ascontiguousarray(start), np.ascontiguousarray(end)
+    fitted, inliers = cv2.estimateAffinePartial2D(start, end, method=cv2.RANSAC, ransacReprojThreshold=_TOLERANCE_PX, maxIters=100)
+    return fitted if fitted is not None and inliers.sum() >= max(_MIN_FEATURES, 0.4 * len(start)) else None
+
+
+def _sample(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most `_MAX_FEATURES` of the pairs, evenly."""
+    step = 1 + len(start) // _MAX_FEATURES
+    return start[::step], end[::step]
+
+
+@cache
+def _grid(height: int, width: int) -> np.ndarray:
+    """(height, width, 2) float32 x and y of each pixel."""
+    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).astype(np.float32)
+
+
+def _apply(A: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points (h, w, 2) float32 moved by A (2, 3)."""
+    return np.asarray(cv2.transform(points, A))
+
+
+def _distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(h, w) float32 lengths between points (h, w, 2)."""
+    x, y = cv2.split(cv2.subtract(first, second))
+    return np.asarray(cv2.magnitude(x, y))
+
+
+def _error(before: np.ndarray, now: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """(h, w) float32 grey levels between the new picture and the old one looked up at `source` (h, w, 2), averaged over 3x3 pixels."""
+    moved = cv2.remap(before, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return cv2.blur(cv2.absdiff(now, moved).astype(np.float32), (3, 3))
+
+
+def _cells(picture: np.ndarray) -> np.ndarray:
+    """(h, w) int32 colour cell in Lab, chroma stretched."""
+    lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB).astype(np.int32)
+    chroma = np.clip((lab[..., 1:] - 128) * 2 + 128, 0, 255) >> 5
+    return np.asarray(((lab[..., 0] >> 5) * _BINS + chroma[..., 0]) * _BINS + chroma[..., 1])
+
+
+def _histogram(cell: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(1024,) share of the masked pixels in each colour cell."""
+    counts = np.bincount(cell[mask], minlength=_CELLS).astype(float)
+    return counts / max(1.0, counts.sum())
+
+
+def _largest(mask: np.ndarray) -> np.ndarray:
+    """The largest connected part of a mask."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    return np.asarray(labels == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())) if count > 1 else mask
+
+
+def _parts(mask: np.ndarray, smallest: float) -> np.ndarray:
+    """The connected parts of a mask of at least so many pixels."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    good = stats[:, cv2.CC_STAT_AREA] >= smallest
+    good[0] = False
+    return np.asarray(good[labels])
+
+
+def _iou(first: np.ndarray, second: np.ndarray) -> float:
+    sides = np.minimum(first[:2] + first[2:], second[:2] + second[2:]) - np.maximum(first[:2], second[:2])
+    both = float(np.prod(np.maximum(sides, 0)))
+    return both / max(1e-9, float(np.prod(first[2:]) + np.prod(second[2:])) - both)

@@ -1,0 +1,169 @@
+"""Object proposals: prompts for the masks, given in the sidecar or found in and near the hands. Streaming, no look-ahead.
+
+Belongs here: what a detections backend calls once per processed frame, track ids, and the sidecar's prompts. How an unknown object is
+found by motion and colour is in `_motion_color.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import cv2
+import numpy as np
+from pydantic import Field
+
+from egoworld_ops.operators.base import BackendSettings
+from egoworld_ops.operators.detections._motion_color import MotionColorFinder
+from egoworld_ops.sidecar import Prompt, SidecarObject
+from egoworld_ops.types import Frame
+
+FIRST_OBJECT_TRACK = 10
+_GROW_SIDE_PX = 320
+_GROW_TOLERANCES = (24, 16, 10, 6, 3)
+_GROW_MAX_SHARE = 0.25
+
+
+class ProposalSettings(BackendSettings):
+    """Settings of the proposals.
+
+    `automatic`: look for objects by motion and colour never, always, or only where the sidecar names none. `every_frames`: processed frames
+    from one look to the next. `repeat_frames`: processed frames after which an object that is still there is proposed again.
+    """
+
+    automatic: Literal["without_sidecar", "always", "never"] = "without_sidecar"
+    every_frames: Annotated[int, Field(ge=1)] = 3
+    repeat_frames: Annotated[int, Field(ge=1)] = 45
+
+
+@dataclass(frozen=True, slots=True)
+class HandBox:
+    """One hand found in the frame.
+
+    Args:
+        role: `hand_left` or `hand_right`.
+        box_px: (4,) x, y, width, height.
+        points_px: (21, 2) image points in the contract's order.
+    """
+
+    role: str
+    box_px: np.ndarray
+    points_px: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.box_px.shape != (4,) or self.points_px.shape != (21, 2):
+            raise ValueError(f"hand: want box_px (4,) and points_px (21, 2), got {self.box_px.shape} and {self.points_px.shape}")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One object prompt in one frame: a row of the detections table.
+
+    Args:
+        track_id: from 10; the same object keeps it within the clip.
+        label: the sidecar's name for it; None where found automatically.
+        box_px: (4,) float32 x, y, width, height.
+        score: 1 for a box a person drew; for a box grown from points or found by motion and colour the confidence in it, 0 to 1.
+        source: `sidecar` or `motion_color`, as in the contract.
+    """
+
+    track_id: int
+    label: str | None
+    box_px: np.ndarray
+    score: float
+    source: Literal["motion_color", "sidecar"]
+
+
+class ObjectProposer:
+    """Proposes objects for one clip, frame by frame. Build one per clip; call `update` once per processed frame, in order.
+
+    Args:
+        settings: see `ProposalSettings`.
+        objects: the sidecar's objects; object i has track id 10 + i, objects found automatically follow.
+    """
+
+    def __init__(self, settings: ProposalSettings, objects: tuple[SidecarObject, ...]) -> None:
+        self._objects = objects
+        self._last_index: int | None = None
+        prompted = any(item.prompts for item in objects)
+        automatic = settings.automatic == "always" or (settings.automatic == "without_sidecar" and not prompted)
+        self._finder = MotionColorFinder(settings.every_frames, settings.repeat_frames) if automatic else None
+
+    def update(self, frame: Frame, hands: Sequence[HandBox]) -> list[Proposal]:
+        """The prompts of this frame: the sidecar's at exactly its frames (at the next processed one where a stride skips it), and objects
+        newly found, found again after a loss, or due for repetition. Costs about a millisecond a frame on average.
+        """
+        found = [p for i, item in enumerate(self._objects) for p in self._from_sidecar(frame, FIRST_OBJECT_TRACK + i, item)]
+        self._last_index = frame.index
+        if self._finder is not None:
+            first = FIRST_OBJECT_TRACK + len(self._objects)
+            for sighting in self._finder.update(frame.rgb, [hand.points_px for hand in hands]):
+                found.append(Proposal(first + sighting.number, None, sighting.box_px, sighting.score, "motion_color"))
+        return found
+
+    def _from_sidecar(self, frame: Frame, track_id: int, item: SidecarObject) -> list[Proposal]:
+        due = [p for p in item.prompts if self._is_due(p.frame_index, frame.index)]
+        if not due:
+            return []
+        located = box_of_prompt(frame.rgb, due[-1])
+        if located is None:
+            return []
+        box_px, score = located
+        return [Proposal(track_id, item.label, box_px, score, "sidecar")]
+
+    def _is_due(self, prompt_index: int, frame_index: int) -> bool:
+        if self._last_index is None:
+            return prompt_index == frame_index
+        return self._last_index < prompt_index <= frame_index
+
+
+def box_of_prompt(rgb: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, float] | None:
+    """The box (4,) of a person's prompt, clipped to the image, and its score; None where nothing of it lies in the image."""
+    height, width = rgb.shape[:2]
+    if prompt.box_px is not None:
+        box_px = clip_box(np.asarray(prompt.box_px, np.float32), width, height)
+        return None if box_px is None else (box_px, 1.0)
+    points = np.asarray(prompt.points_px, float).reshape(-1, 2)
+    inside = points[((points >= 0) & (points <= (width - 1, height - 1))).all(1)]
+    return grow_box(rgb, inside) if len(inside) else None
+
+
+def clip_box(box_px: np.ndarray, width: int, height: int) -> np.ndarray | None:
+    """The part of a box [x, y, w, h] within an image; None where less than a pixel of either side is left."""
+    x0, y0 = np.clip(box_px[:2], 0, (width, height))
+    x1, y1 = np.clip(box_px[:2] + box_px[2:], 0, (width, height))
+    return np.array([x0, y0, x1 - x0, y1 - y0], np.float32) if x1 - x0 >= 1 and y1 - y0 >= 1 else None
+
+
+def grow_box(rgb: np.ndarray, points_px: np.ndarray) -> tuple[np.ndarray, float]:
+    """The box (4,) of the region of like colour around points (N, 2) on one object, and its score.
+
+    The region grows over neighbours of like colour; the widest tolerance that does not leak into a quarter of the image is taken. The
+    score is the share of it that a narrower tolerance keeps: near 1 where clear edges bound the object.
+    """
+    height, width = rgb.shape[:2]
+    scale = min(1.0, _GROW_SIDE_PX / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    lab = cv2.cvtColor(cv2.medianBlur(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), 5), cv2.COLOR_RGB2LAB)
+    factor = np.array([width / size[0], height / size[1]])
+    seeds = np.clip(np.round((points_px + 0.5) / factor - 0.5).astype(int), 0, np.array(size) - 1)
+    regions = [_flood(lab, seeds, tolerance) for tolerance in _GROW_TOLERANCES]
+    tight = [i for i, region in enumerate(regions) if region.mean() <= _GROW_MAX_SHARE]
+    chosen = tight[0] if tight else len(regions) - 1
+    narrower = regions[min(chosen + 1, len(regions) - 1)]
+    x, y, w, h = cv2.boundingRect(regions[chosen].astype(np.uint8))
+    box_px = np.array([x * factor[0], y * factor[1], w * factor[0], h * factor[1]], np.float32)
+    return box_px, float(narrower.sum() / max(1, regions[chosen].sum()))
+
+
+def _flood(lab: np.ndarray, seeds: np.ndarray, tolerance: int) -> np.ndarray:
+    """(H, W) bool: pixels joined to a seed by steps, and within twice that of the seed's own colour."""
+    height, width = lab.shape[:2]
+    region = np.zeros((height, width), bool)
+    for x, y in seeds:
+        mask = np.zeros((height + 2, width + 2), np.uint8)
+        flags = 4 | (255 << 8) | cv2.FLOODFILL_MASK_ONLY | cv2.FLOODFILL_FIXED_RANGE
+        cv2.floodFill(lab, mask, (int(x), int(y)), 0, (tolerance,) * 3, (tolerance,) * 3, flags)
+        region |= mask[1:-1, 1:-1] > 0
+    return region

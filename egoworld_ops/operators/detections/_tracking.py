@@ -1,0 +1,124 @@
+"""Follows hands from frame to frame: the landmarks of one frame say where to look in the next; palms are searched for only when due.
+
+MediaPipe's own graph searches for palms on every frame with fewer hands than it may follow, so a video of one hand pays for the search
+all the time. Here a search is due while no hand is followed, in the frame that loses a hand and in those just after, and otherwise every
+`search_interval_frames` processed frames while there may be another hand. Successive searches look at successive views of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from egoworld_ops.operators.detections._landmarks import LandmarkNetwork, Landmarks
+from egoworld_ops.operators.detections._palm import PALM_LANDMARKS, Palm, PalmDetector, views
+from egoworld_ops.operators.detections._roi import Roi, roi_from_landmarks, roi_from_palm
+
+_SAME_HAND = 0.5
+"""Two sets of points are one hand where their mean distance is below this share of the palm's length (wrist to middle MCP)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedHand:
+    """One hand in one frame.
+
+    Args:
+        track: number of the track, from 0, never used again after a loss.
+        landmarks: what the network saw.
+        source: whether the palm search or the frame before said where to look.
+    """
+
+    track: int
+    landmarks: Landmarks
+    source: Literal["palm", "tracked"]
+
+
+class HandTracker:
+    """Follows up to `max_hands` hands through one clip. Build one per clip; call it once per processed frame, in order.
+
+    Args:
+        palms, landmarks: the networks.
+        max_hands: how many hands are followed.
+        min_presence: a hand is lost where the network's presence falls below.
+        search_interval_frames: see the module.
+    """
+
+    def __init__(
+        self, palms: PalmDetector, landmarks: LandmarkNetwork, max_hands: int, min_presence: float, search_interval_frames: int
+    ) -> None:
+        self._palms = palms
+        self._landmarks = landmarks
+        self._max_hands = max_hands
+        self._min_presence = min_presence
+        self._interval = search_interval_frames
+        self._rois: dict[int, Roi] = {}
+        self._next_track = 0
+        self._searches = 0
+        self._since_search = 0
+        self._since_loss = search_interval_frames
+
+    def __call__(self, rgb: np.ndarray) -> list[TrackedHand]:
+        """The hands of this frame, (H, W, 3) uint8, oldest track first."""
+        hands = self._followed(rgb)
+        self._since_search += 1
+        self._since_loss = 0 if len(hands) < len(self._rois) else self._since_loss + 1
+        if len(hands) < self._max_hands and self._search_is_due(hands):
+            self._since_search = 0
+            hands += self._searched(rgb, hands)
+        self._rois = {h.track: roi_from_landmarks(h.landmarks.points_px) for h in hands}
+        return hands
+
+    def _search_is_due(self, hands: Sequence[TrackedHand]) -> bool:
+        return not hands or self._since_loss < self._interval or self._since_search >= self._interval
+
+    def _followed(self, rgb: np.ndarray) -> list[TrackedHand]:
+        hands: list[TrackedHand] = []
+        for track, roi in self._rois.items():
+            self._take(hands, rgb, roi, track, "tracked")
+        return hands
+
+    def _searched(self, rgb: np.ndarray, known: Sequence[TrackedHand]) -> list[TrackedHand]:
+        hands = list(known)
+        looks = views(rgb.shape[1], rgb.shape[0])
+        view = looks[self._searches % len(looks)]
+        self._searches += 1
+        for palm in self._palms(rgb, view):
+            if len(hands) == self._max_hands:
+                break
+            if any(_is_palm_of(palm, h.landmarks) for h in hands):
+                continue
+            if self._take(hands, rgb, roi_from_palm(palm.box_px, palm.keypoints_px), self._next_track, "palm"):
+                self._next_track += 1
+        return hands[len(known) :]
+
+    def _take(self, hands: list[TrackedHand], rgb: np.ndarray, roi: Roi, track: int, source: Literal["palm", "tracked"]) -> bool:
+        """Append the hand in `roi`, if there is one, it touches the image, and it is none of `hands`."""
+        seen = self._landmarks(rgb, roi)
+        if seen.presence < self._min_presence or not _touches(seen.points_px, rgb) or any(_is_same(seen, h.landmarks) for h in hands):
+            return False
+        hands.append(TrackedHand(track, seen, source))
+        return True
+
+
+def _touches(points_px: np.ndarray, rgb: np.ndarray) -> bool:
+    return bool(((points_px >= 0) & (points_px <= (rgb.shape[1] - 1, rgb.shape[0] - 1))).all(1).any())
+
+
+def _is_same(one: Landmarks, other: Landmarks) -> bool:
+    return _distance(one.points_px, other.points_px) < _SAME_HAND * _palm_length(other.points_px)
+
+
+def _is_palm_of(palm: Palm, hand: Landmarks) -> bool:
+    return _distance(palm.keypoints_px, hand.points_px[PALM_LANDMARKS]) < _SAME_HAND * _palm_length(hand.points_px)
+
+
+def _distance(a_px: np.ndarray, b_px: np.ndarray) -> float:
+    return float(np.linalg.norm(a_px - b_px, axis=1).mean())
+
+
+def _palm_length(points_px: np.ndarray) -> float:
+    """Wrist to middle MCP, or the width of the palm where that is foreshortened."""
+    return float(max(np.linalg.norm(points_px[9] - points_px[0]), np.linalg.norm(points_px[17] - points_px[5])))

@@ -1,0 +1,158 @@
+"""Backend `mediapipe`: MediaPipe's palm and landmark networks follow both hands; objects are proposed in and near them.
+
+The networks, crops and decoding are those of MediaPipe 0.10 (Zhang et al., "MediaPipe Hands: On-device Real-time Hand Tracking", 2020), run by
+ai-edge-litert. How hands are followed is in `_tracking.py`, which of them is left or right in `_sides.py`, objects in `_proposals.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from egoworld_ops import models, schema
+from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
+from egoworld_ops.operators.detections._landmarks import LandmarkNetwork
+from egoworld_ops.operators.detections._palm import PalmDetector
+from egoworld_ops.operators.detections._prefetch import prefetch
+from egoworld_ops.operators.detections._proposals import HandBox, ObjectProposer, Proposal, ProposalSettings
+from egoworld_ops.operators.detections._sides import assign_sides
+from egoworld_ops.operators.detections._tracking import HandTracker, TrackedHand
+from egoworld_ops.types import Frame, Hand
+
+Probability = Annotated[float, Field(gt=0, lt=1)]
+_DECODED_AHEAD = 3
+_BOX_MARGIN = 0.1
+_TRACK_IDS: dict[Hand, int] = {"left": 1, "right": 2}
+
+
+class Settings(BackendSettings):
+    """Options of `[stages.detections.mediapipe]`."""
+
+    model: Literal["full", "lite"] = "full"
+    """`lite` is about twice as fast and less exact."""
+    num_hands: Annotated[int, Field(ge=1, le=2)] = 2
+    min_palm_score: Probability = 0.5
+    min_presence: Probability = 0.5
+    """A followed hand is lost below this."""
+    search_interval_frames: Annotated[int, Field(ge=1)] = 8
+    """Processed frames between two searches for another hand while fewer than num_hands are followed. 1 is what MediaPipe itself does; more is
+    faster, and a hand that comes into view may be found that much later. A lost hand is searched for at once."""
+    objects: bool = True
+    """Also propose objects."""
+    proposals: ProposalSettings = ProposalSettings()
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was found in one frame, before left and right are decided."""
+
+    index: int
+    timestamp_s: float
+    size_px: tuple[int, int]
+    hands: list[TrackedHand]
+    objects: list[Proposal] = field(default_factory=list)
+
+
+class Backend(Operator):
+    """Hands by MediaPipe's networks, objects by motion and colour or from the sidecar. `score` of a hand is its presence."""
+
+    version: ClassVar[str] = "1"
+    Settings: ClassVar[type[BackendSettings]] = Settings
+
+    def __init__(self, settings: BackendSettings, threads: int) -> None:
+        """Load the networks.
+
+        Raises:
+            WeightsMissing, WeightsMismatch: a network's file is not there, or not the one in the registry.
+        """
+        super().__init__(settings, threads)
+        self._options = options = cast("Settings", settings)
+        palm, landmark = self.weights(options)
+        self._palms = PalmDetector(models.path(palm), threads, options.min_palm_score)
+        self._landmarks = LandmarkNetwork(models.path(landmark), threads)
+
+    @classmethod
+    def weights(cls, settings: BackendSettings) -> tuple[str, ...]:
+        """The palm network and the landmark network."""
+        model = cast("Settings", settings).model
+        return f"palm_detection_{model}", f"hand_landmark_{model}"
+
+    def run(self, item: ClipInput) -> pa.Table:
+        """Hands and objects of each processed frame; no rows where there is nothing."""
+        seen = self._watch(item)
+        sides = assign_sides([{h.track: h.landmarks.right for h in s.hands} for s in seen])
+        rows: list[dict[str, Any]] = []
+        for frame, side in zip(seen, sides, strict=True):
+            common = {
+                "video_id": item.clip.video_id,
+                "clip_id": item.clip.clip_id,
+                "frame_index": frame.index,
+                "timestamp_s": frame.timestamp_s,
+                "sample_stride": item.sample_stride,
+                "backend": "mediapipe",
+            }
+            rows += [common | _hand_row(h, side[h.track], frame.size_px) for h in frame.hands]
+            rows += [common | _object_row(p) for p in frame.objects]
+        return schema.from_rows("detections", rows)
+
+    def _watch(self, item: ClipInput) -> list[_Seen]:
+        """One pass over the clip, decoding ahead."""
+        options = self._options
+        tracker = HandTracker(self._palms, self._landmarks, options.num_hands, options.min_presence, options.search_interval_frames)
+        proposer = ObjectProposer(options.proposals, item.sidecar.objects) if options.objects else None
+        seen = []
+        with closing(prefetch(item.frames(), _DECODED_AHEAD)) as frames:
+            for frame in frames:
+                found = _Seen(frame.index, frame.timestamp_s, (frame.rgb.shape[1], frame.rgb.shape[0]), tracker(frame.rgb))
+                if proposer is not None:
+                    found.objects = proposer.update(frame, _hand_boxes(frame, found.hands))
+                seen.append(found)
+        return seen
+
+
+def _hand_boxes(frame: Frame, hands: Sequence[TrackedHand]) -> list[HandBox]:
+    size_px = (frame.rgb.shape[1], frame.rgb.shape[0])
+    return [
+        HandBox("hand_right" if h.landmarks.right >= 0.5 else "hand_left", hand_box(h.landmarks.points_px, size_px), h.landmarks.points_px)
+        for h in hands
+    ]
+
+
+def hand_box(points_px: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """(4,) box x, y, width, height around (21, 2) points, with a margin for the flesh around the joints, within the image."""
+    low, high = points_px.min(0), points_px.max(0)
+    margin = _BOX_MARGIN * float((high - low).max())
+    low = np.clip(low - margin, 0, size_px)
+    high = np.clip(high + margin, 0, size_px)
+    return np.concatenate([low, high - low]).astype(np.float32)
+
+
+def _hand_row(hand: TrackedHand, side: Hand, size_px: tuple[int, int]) -> dict[str, Any]:
+    seen = hand.landmarks
+    return {
+        "role": f"hand_{side}",
+        "track_id": _TRACK_IDS[side],
+        "box_px": hand_box(seen.points_px, size_px),
+        "points_px": seen.points_px,
+        "landmarks_m": seen.landmarks_m,
+        "score": min(seen.presence, 1.0),
+        "handedness_score": min(seen.right if side == "right" else 1 - seen.right, 1.0),
+        "source": hand.source,
+    }
+
+
+def _object_row(found: Proposal) -> dict[str, Any]:
+    return {
+        "role": "object",
+        "track_id": found.track_id,
+        "label": found.label,
+        "box_px": found.box_px,
+        "score": found.score,
+        "source": found.source,
+    }

@@ -1,0 +1,102 @@
+"""Backend `mediapipe`: metric joints in the camera frame from the detections' landmarks, image points and the intrinsics. Reads no frames.
+
+The network's metric landmarks give the hand's shape and size, the image points and the intrinsics where it is (`_pnp.py`). Nothing is smoothed or
+carried over time. What scale error the network makes on a hand is a proportional error of its depth: it cannot be seen in one view.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+
+from egoworld_ops import schema
+from egoworld_ops.geometry import quaternion_from_matrix
+from egoworld_ops.hand_frame import in_wrist_frame, wrist_rotation
+from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
+from egoworld_ops.operators.hand_pose import _pnp
+from egoworld_ops.types import Camera, Hand
+
+_PASSED_ON = ("video_id", "clip_id", "frame_index", "timestamp_s", "sample_stride")
+
+
+class Settings(BackendSettings):
+    """Options of `[stages.hand_pose.mediapipe]`. Shares are of the hand's extent in the image, the longer side of its points' bounds."""
+
+    robust_share: Annotated[float, Field(gt=0, le=1)] = 0.03
+    """A point further than this from its projection pulls no harder."""
+    rotation_pull_share: Annotated[float, Field(ge=0, le=10)] = 0.1
+    """What a turn by one radian away from the network's own orientation costs, as an error of every point."""
+    max_reprojection_share: Annotated[float, Field(gt=0, le=1)] = 0.15
+    """Above this the landmarks and image points do not belong together: the pose is null."""
+
+
+class Backend(Operator):
+    """Solves each detected hand on its own. `score` is the detection's."""
+
+    version: ClassVar[str] = "1"
+    Settings: ClassVar[type[BackendSettings]] = Settings
+
+    def run(self, item: ClipInput) -> pa.Table:
+        """One row per detected hand; a pose that cannot be solved is null with a reason."""
+        detections = item.tables["detections"]
+        hands = detections.filter(pc.field("role").isin(["hand_left", "hand_right"]))
+        if not hands.num_rows:
+            return schema.empty("hand_pose")
+        options = cast("Settings", self.settings)
+        points_px, landmarks_m = _floats(hands, "points_px", 21, 2), _floats(hands, "landmarks_m", 21, 3)
+        extent_px = (points_px.max(1) - points_px.min(1)).max(1)
+        poses = _pnp.solve(
+            landmarks_m, points_px, item.camera, options.robust_share * extent_px, options.rotation_pull_share * extent_px
+        )
+        passed_on = hands.select([*_PASSED_ON, "role", "score"]).to_pylist()
+        rows = []
+        for i, row in enumerate(passed_on):
+            hand = cast("Hand", row.pop("role").removeprefix("hand_"))
+            common = row | {"hand": hand, "joints_px": points_px[i], "observed": True, "backend": "mediapipe"} | _intrinsics(item.camera)
+            limit_px = options.max_reprojection_share * extent_px[i]
+            rows.append(common | _pose(poses, i, landmarks_m[i], hand, limit_px))
+        return schema.from_rows("hand_pose", rows)
+
+
+def _pose(poses: _pnp.Poses, i: int, landmarks_m: np.ndarray, hand: Hand, limit_px: float) -> dict[str, Any]:
+    """The columns of hand `i`'s pose, or why there is none."""
+    if not poses.converged[i]:
+        return {"reason": "no pose in front of the camera fits the landmarks"}
+    error_px = float(poses.reprojection_px[i])
+    if error_px > limit_px:
+        return {"reprojection_px": error_px, "reason": f"reprojection error {error_px:.1f} px is above {limit_px:.1f} px for a hand of this size"}
+    R_hand_wrist = wrist_rotation(landmarks_m, hand)
+    if R_hand_wrist is None:
+        return {"reprojection_px": error_px, "reason": "wrist, index and middle knuckle lie on a line: the wrist frame is not defined"}
+    joints_m = landmarks_m @ poses.R_camera_hand[i].T + poses.t_camera_hand_m[i]
+    q = quaternion_from_matrix(poses.R_camera_hand[i] @ R_hand_wrist)
+    return {
+        "joints_m": joints_m,
+        "joints_wrist_m": in_wrist_frame(landmarks_m, R_hand_wrist),
+        "reprojection_px": error_px,
+        **dict(zip(("qw", "qx", "qy", "qz"), q, strict=True)),
+        **dict(zip(("x_m", "y_m", "z_m"), joints_m[0], strict=True)),
+    }
+
+
+def _intrinsics(camera: Camera) -> dict[str, Any]:
+    return {
+        "fx_px": camera.fx_px,
+        "fy_px": camera.fy_px,
+        "cx_px": camera.cx_px,
+        "cy_px": camera.cy_px,
+        "intrinsics_source": camera.source,
+    }
+
+
+def _floats(table: pa.Table, name: str, *shape: int) -> np.ndarray:
+    """A column of fixed-size lists as (rows, *shape) float64."""
+    values = table[name].combine_chunks()
+    for _ in shape:
+        values = values.flatten()
+    floats: np.ndarray = values.to_numpy().astype(np.float64).reshape(-1, *shape)
+    return floats

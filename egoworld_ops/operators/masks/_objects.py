@@ -1,0 +1,186 @@
+"""Masks of objects: cut out of a prompt's box once, then carried by their own motion and cut anew by colour, place and motion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from egoworld_ops.operators.masks._color import ColorModel, cells, log_ratio
+from egoworld_ops.operators.masks._motion import Motion
+from egoworld_ops.operators.masks._regions import Crop, Evidence, guided, keep_near, signed_distance
+from egoworld_ops.rle import mask_bbox
+
+_SIDE_PX = 192
+_GRABCUT_SIDE_PX = 160
+_GRABCUT_ROUNDS = 4
+_RING = 0.4
+_LOOSENESS = 0.3
+_MIN_BOX_SHARE = 0.15
+_MAX_GROWTH = 2.5
+_MIN_PX = 12
+_MEMORY = 0.9
+_COLOR_LIMIT = 3.0
+_PLACE_WEIGHT = 2.5
+_PLACE_LIMIT = 5.0
+_MOTION_PER_LEVEL = 0.08
+_MOTION_LIMIT = 2.0
+_AGREEMENT = 0.5
+_HIDDEN_SHARE = 0.04
+_IDENTITY = np.array([[1.0, 0, 0], [0, 1, 0]])
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One object in one frame: its evidence, and whether the frame itself shows it (else it is only carried there)."""
+
+    evidence: Evidence
+    observed: bool
+
+
+class ObjectTrack:
+    """One object of one clip.
+
+    Its whole shape is kept, with what hands hide; hands are taken out of what is reported.
+
+    Args:
+        label: its name, where known.
+        max_carried: frames over which it is carried without being seen before it counts as lost.
+    """
+
+    def __init__(self, label: str | None, max_carried: int) -> None:
+        self.label = label
+        self._max_carried = max_carried
+        self._colors = ColorModel(_MEMORY)
+        self._whole: np.ndarray | None = None
+        self._unseen = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is being followed."""
+        return self._whole is not None
+
+    @property
+    def colors(self) -> np.ndarray | None:
+        """(4096,) its colours, as `_color.histogram`."""
+        return self._colors.thing if self.alive else None
+
+    @property
+    def whole(self) -> np.ndarray | None:
+        """(H, W) bool: all of it in the last frame, with what hands hid."""
+        return self._whole
+
+    def prompt(self, rgb: np.ndarray, box_px: np.ndarray, exact: bool, hands: np.ndarray) -> Sighting | None:
+        """Start, or start anew, from a box [x, y, w, h] that bounds it exactly or is a guess; `hands` (H, W) bool. None where the box shows nothing of it."""
+        cut = cut_out_of_box(rgb, box_px, hands, exact)
+        if cut is None:
+            return None
+        crop, mask = cut
+        whole = np.zeros(rgb.shape[:2], bool)
+        whole[crop.window] = crop.enlarge(mask.astype(np.float32)) > 0.5
+        self._whole, self._unseen = whole, 0
+        self._colors = ColorModel(_MEMORY)
+        return self._segment(rgb, whole, hands, None)
+
+    def follow(self, rgb: np.ndarray, hands: np.ndarray, motion: Motion, A_background: np.ndarray | None, A_hand: np.ndarray | None) -> Sighting | None:
+        """Find it in the next frame. None where nothing of it is to be seen, or it is lost (then it is no longer `alive`)."""
+        assert self._whole is not None
+        A_own = motion.affine(self._whole, hands)
+        A = next((m for m in (A_own, A_hand, A_background) if m is not None), _IDENTITY)
+        moved = cv2.warpAffine(self._whole.view(np.uint8) * np.uint8(255), A, rgb.shape[1::-1], flags=cv2.INTER_LINEAR) > 127
+        preference = motion.preference(A_own, A_background) if A_own is not None and A_background is not None else None
+        sighting = self._segment(rgb, moved, hands, preference)
+        self._unseen = 0 if sighting is not None and sighting.observed else self._unseen + 1
+        if self._unseen > self._max_carried or self._whole is None:
+            self._whole = None
+            return None
+        return sighting
+
+    def _segment(self, rgb: np.ndarray, moved: np.ndarray, hands: np.ndarray, preference: np.ndarray | None) -> Sighting | None:
+        box_px = mask_bbox(moved)
+        extent_px = float(np.sqrt(moved.sum()))
+        crop = Crop.around(box_px, 4 + 0.25 * extent_px, rgb.shape[:2], _SIDE_PX)
+        if extent_px < np.sqrt(_MIN_PX) or crop is None:
+            self._whole = None
+            return None
+        picture, place, hand = crop.shrink(rgb), crop.shrink_mask(moved), crop.shrink_mask(hands)
+        if (place & ~hand).sum() < max(_MIN_PX, _HIDDEN_SHARE * place.sum()):
+            self._whole = moved
+            return None
+        logit = self._logit(picture, place, hand, None if preference is None else crop.shrink(_full(preference, rgb)))
+        mask = keep_near((logit > 0) & ~hand, place & ~hand, max(4, int(0.01 * place.sum())))
+        expected = place & ~hand
+        agreement = (mask & expected).sum() / max(1, (mask | expected).sum())
+        observed = bool(agreement >= _AGREEMENT)
+        if not observed:
+            mask = expected
+        self._remember(crop, picture, mask, place, hand, moved, observed)
+        signed = np.where(mask, np.maximum(logit, 0.1), np.minimum(logit, -0.1)).astype(np.float32)
+        signed[hand] = -8.0
+        return Sighting(Evidence(crop.x0, crop.y0, crop.enlarge(signed)), observed)
+
+    def _logit(self, picture: np.ndarray, place: np.ndarray, hand: np.ndarray, preference: np.ndarray | None) -> np.ndarray:
+        cell = cells(picture)
+        distance = signed_distance(place)
+        if self._colors.thing is None:
+            self._colors.update(cell, (place & ~hand).astype(float), (~place & ~hand).astype(float))
+        reach_px = 0.06 * np.sqrt(place.sum()) + 1
+        logit = np.clip(_PLACE_WEIGHT * distance / reach_px, -_PLACE_LIMIT, _PLACE_LIMIT)
+        logit = logit + log_ratio(self._colors.thing, self._colors.around, _COLOR_LIMIT)[cell]
+        if preference is not None:
+            logit = logit + np.clip(_MOTION_PER_LEVEL * preference, -_MOTION_LIMIT, _MOTION_LIMIT)
+        probability = (1 / (1 + np.exp(-logit))).astype(np.float32)
+        gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+        smooth = np.clip(guided(gray, probability, 3, 3e-3), 0.001, 0.999)
+        return np.asarray(np.log(smooth / (1 - smooth)), np.float32)
+
+    def _remember(self, crop: Crop, picture: np.ndarray, mask: np.ndarray, place: np.ndarray, hand: np.ndarray, moved: np.ndarray, observed: bool) -> None:
+        near_hand = cv2.dilate(hand.view(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        whole = moved.copy()
+        if observed:
+            grown = mask | (place & near_hand)
+            whole[crop.window] = crop.enlarge(grown.astype(np.float32)) > 0.5
+            core = cv2.erode(mask.view(np.uint8), np.ones((3, 3), np.uint8)) > 0
+            rest = cv2.dilate(grown.view(np.uint8), np.ones((5, 5), np.uint8)) == 0
+            self._colors.update(cells(picture), core.astype(float), (rest & ~near_hand).astype(float))
+        self._whole = whole
+
+
+def cut_out_of_box(rgb: np.ndarray, box_px: np.ndarray, hands: np.ndarray, exact: bool) -> tuple[Crop, np.ndarray] | None:
+    """The crop around a box and the thing in it, (h, w) bool at working size, hands left out (GrabCut: Rother et al., 2004).
+
+    An `exact` box bounds the thing; else the thing may reach beyond it. Where there is no background to compare with, or GrabCut leaves next to
+    nothing, the thing is all of the box but hands. None where the box shows no pixel but hands.
+    """
+    if not (np.isfinite(box_px).all() and (box_px[2:] > 0).all()):
+        return None
+    crop = Crop.around(box_px, _RING * float(box_px[2:].max()) + 4, rgb.shape[:2], _GRABCUT_SIDE_PX)
+    if crop is None:
+        return None
+    hand = crop.shrink_mask(hands)
+    inside = _rectangle(crop, box_px, 0.0) & ~hand
+    if not inside.any():
+        return None
+    maybe = inside if exact else _rectangle(crop, box_px, _LOOSENESS * float(box_px[2:].max())) & ~hand
+    trimap = np.where(inside, cv2.GC_PR_FGD, np.where(maybe, cv2.GC_PR_BGD, cv2.GC_BGD)).astype(np.uint8)
+    if (~inside).sum() < _MIN_PX or inside.sum() < _MIN_PX:
+        return crop, inside
+    cv2.setRNGSeed(0)
+    cv2.grabCut(crop.shrink(rgb), trimap, None, np.zeros((1, 65)), np.zeros((1, 65)), _GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
+    cut = trimap == cv2.GC_PR_FGD
+    good = (cut & inside).sum() >= _MIN_BOX_SHARE * inside.sum() and cut.sum() <= _MAX_GROWTH * inside.sum()
+    return crop, cut if good else inside
+
+
+def _rectangle(crop: Crop, box_px: np.ndarray, margin_px: float) -> np.ndarray:
+    """(h, w) bool at working size: a box grown by a margin; at least a pixel of it."""
+    corners = crop.points(np.stack([box_px[:2] - margin_px, box_px[:2] + box_px[2:] + margin_px]) - 0.5)
+    x0, y0, x1, y1 = np.round(corners + 0.5).astype(int).ravel()
+    mask = np.zeros((crop.height, crop.width), bool)
+    mask[max(y0, 0) : max(y1, y0 + 1, 1), max(x0, 0) : max(x1, x0 + 1, 1)] = True
+    return mask
+
+
+def _full(values: np.ndarray, rgb: np.ndarray) -> np.ndarray:
+    return cv2.resize(values, rgb.shape[1::-1], interpolation=cv2.INTER_LINEAR)

@@ -1,0 +1,162 @@
+"""SAM 2's video predictor, fed one frame after the other with bounded memory.
+
+The package's predictor wants all frames first and keeps every frame's output. This one does the same sums on the same inputs, so its masks
+are equal to the package's, but it holds one frame, and of the past only what the model can still read.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from PIL import Image
+
+from egoworld_ops.operators.masks._sam2_prompts import Prompt
+
+if not GlobalHydra.instance().is_initialized():
+    initialize_config_module("sam2")  # or else sam2 does it on import, in a way that Hydra 1.4 refuses
+
+from sam2.sam2_video_predictor import SAM2VideoPredictor
+
+# sam2.utils.misc.load_video_frames_from_jpg_images
+_IMAGE_MEAN = torch.tensor((0.485, 0.456, 0.406), dtype=torch.float32)[:, None, None]
+_IMAGE_STD = torch.tensor((0.229, 0.224, 0.225), dtype=torch.float32)[:, None, None]
+
+
+def preprocess(rgb: np.ndarray, image_size: int) -> torch.Tensor:
+    """The network's input as the package's own loader makes it: resized, ignoring the aspect ratio, and normalised.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        image_size: side of the result, px.
+
+    Returns:
+        (3, image_size, image_size) float32.
+    """
+    resized = np.asarray(Image.fromarray(rgb).resize((image_size, image_size)))
+    image = torch.from_numpy(resized / 255.0).permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+    return image.sub_(_IMAGE_MEAN).div_(_IMAGE_STD)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedMask:
+    """One track in one frame.
+
+    Args:
+        track_id: as in the prompt.
+        logits: (H, W) float32 at the video's resolution, on the model's device; the mask is where they are above 0.
+        score: probability that the track is visible in the frame: the sigmoid of the model's object score.
+    """
+
+    track_id: int
+    logits: torch.Tensor
+    score: float
+
+
+class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has no types
+    """The package's predictor with `start` and `step` in place of `init_state` and `propagate_in_video`."""
+
+    def start(self, n_frames: int, height: int, width: int) -> dict[str, Any]:
+        """The package's inference state of a video without frames: `step` brings them.
+
+        Args:
+            n_frames: how many frames will come at most; the model scales time by it where it is below its reach.
+            height, width: of the video, px.
+        """
+        per_object = ("point_inputs", "mask_inputs", "output_dict", "temp_output_dict", "frames_tracked")
+        return {
+            "images": {},
+            "num_frames": n_frames,
+            "offload_video_to_cpu": False,
+            "offload_state_to_cpu": False,
+            "video_height": height,
+            "video_width": width,
+            "device": self.device,
+            "storage_device": self.device,
+            "cached_features": {},
+            "constants": {},
+            "obj_id_to_idx": OrderedDict(),
+            "obj_idx_to_id": OrderedDict(),
+            "obj_ids": [],
+            **{f"{name}_per_obj": {} for name in per_object},
+        }
+
+    @torch.inference_mode()
+    def step(self, state: dict[str, Any], position: int, rgb: np.ndarray, prompts: Sequence[Prompt]) -> list[TrackedMask]:
+        """Track all that was prompted so far into the next frame.
+
+        Args:
+            state: from `start`.
+            position: of the frame among those of this video: 0, 1, 2, ...
+            rgb: (H, W, 3) uint8.
+            prompts: those for this frame. Each makes it a conditioning frame of its track.
+        """
+        if not prompts and not state["obj_ids"]:
+            return []
+        state["images"] = {position: preprocess(rgb, self.image_size)}
+        for prompt in prompts:
+            self.add_new_points_or_box(
+                state,
+                frame_idx=position,
+                obj_id=prompt.track_id,
+                points=prompt.points_px,
+                labels=np.ones(len(prompt.points_px), np.int32),
+                box=prompt.box_px,
+            )
+        self.propagate_in_video_preflight(state)
+        outputs = [self._track(state, index, position) for index in range(len(state["obj_ids"]))]
+        _, logits = self._get_orig_video_res_output(state, torch.cat([o["pred_masks"] for o in outputs]))
+        scores = torch.cat([o["object_score_logits"] for o in outputs]).flatten().float().sigmoid().tolist()
+        for index in range(len(outputs)):
+            self._forget(state, index, position)
+        return [TrackedMask(i, m, s) for i, m, s in zip(state["obj_ids"], logits[:, 0], scores, strict=True)]
+
+    def _track(self, state: dict[str, Any], index: int, position: int) -> dict[str, Any]:
+        """One turn of the package's `propagate_in_video` for one object."""
+        outputs = state["output_dict_per_obj"][index]
+        tracked: dict[str, Any]
+        if position in outputs["cond_frame_outputs"]:
+            tracked = outputs["cond_frame_outputs"][position]
+            return tracked
+        tracked, _ = self._run_single_frame_inference(
+            inference_state=state,
+            output_dict=outputs,
+            frame_idx=position,
+            batch_size=1,
+            is_init_cond_frame=False,
+            point_inputs=None,
+            mask_inputs=None,
+            reverse=False,
+            run_mem_encoder=True,
+        )
+        outputs["non_cond_frame_outputs"][position] = tracked
+        return tracked
+
+    def _forget(self, state: dict[str, Any], index: int, position: int) -> None:
+        """Drop what no later frame can read; see `SAM2Base._prepare_memory_conditioned_features`.
+
+        The next frame reads the memory features of `num_maskmem - 1` frames and the object pointers of `max_obj_ptrs_in_encoder - 1`
+        frames before it, and all of the `max_cond_frames_in_attn` newest prompted frames; older prompted frames count as ordinary ones. One
+        prompted frame more is kept: the package reads them newest first only where it has more than it reads, and their order shows in the
+        last bit.
+        """
+        outputs = state["output_dict_per_obj"][index]
+        tracked, prompted = outputs["non_cond_frame_outputs"], outputs["cond_frame_outputs"]
+        oldest_feature = position + 1 - (self.num_maskmem - 1) * self.memory_temporal_stride_for_eval
+        oldest = min(oldest_feature, position + 1 - (self.max_obj_ptrs_in_encoder - 1))
+        for old in [t for t in tracked if t < oldest]:
+            del tracked[old]
+        for old in [t for t in tracked if t < oldest_feature]:
+            tracked[old]["maskmem_features"] = tracked[old]["maskmem_pos_enc"] = None
+        for old in [t for t in sorted(prompted)[: -self.max_cond_frames_in_attn - 1] if t < oldest]:
+            del prompted[old]
+        for output in (*tracked.values(), *prompted.values()):
+            output["pred_masks"] = None
+        state["point_inputs_per_obj"][index].clear()
+        state["mask_inputs_per_obj"][index].clear()

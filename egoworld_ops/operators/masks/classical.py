@@ -1,0 +1,171 @@
+"""Masks without a network: hands from their landmarks refined on colour and edges, objects from prompts carried by motion and colour.
+
+`score` is the mean probability, by this backend's own evidence of colour, place and motion, that the mask's pixels belong to the thing.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+import cv2
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from egoworld_ops import rle, schema
+from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
+from egoworld_ops.operators.masks._hands import HandPrompt, HandSegmenter
+from egoworld_ops.operators.masks._motion import Motion
+from egoworld_ops.operators.masks._objects import ObjectTrack, Sighting
+from egoworld_ops.operators.masks._regions import Evidence
+from egoworld_ops.types import Frame
+
+_HAND_TRACKS = {"hand_left": 1, "hand_right": 2}
+_REPROMPT_IOU = 0.25
+
+
+class ClassicalSettings(BackendSettings):
+    """Settings of the backend.
+
+    `wrist_margin_m`: how far past the wrist joint a hand's mask may reach. `max_carried`: processed frames over which an object that is not
+    seen is carried by motion before it is dropped.
+    """
+
+    wrist_margin_m: Annotated[float, Field(ge=0, le=0.1)] = 0.03
+    max_carried: Annotated[int, Field(ge=0)] = 8
+
+
+class Backend(Operator):
+    """The laptop's default."""
+
+    version = "1"
+    Settings: ClassVar[type[BackendSettings]] = ClassicalSettings
+
+    def run(self, item: ClipInput) -> pa.Table:
+        """Masks of one clip; empty where the detections are."""
+        assert isinstance(self.settings, ClassicalSettings)
+        prompts = _by_frame(item.tables["detections"])
+        if not prompts:
+            return schema.empty("masks")
+        cv2.setNumThreads(self.threads)
+        scene = _Scene(self.settings)
+        rows: list[dict[str, Any]] = []
+        for frame in item.frames():
+            rows += [
+                {
+                    "video_id": item.clip.video_id,
+                    "clip_id": item.clip.clip_id,
+                    "frame_index": frame.index,
+                    "timestamp_s": frame.timestamp_s,
+                    "sample_stride": item.sample_stride,
+                    "mask_scale": 1.0,
+                    "backend": "classical",
+                    **found,
+                }
+                for found in scene.advance(frame, prompts.get(frame.index, []))
+            ]
+        return schema.from_rows("masks", rows)
+
+
+class _Scene:
+    """All that is followed through one clip."""
+
+    def __init__(self, settings: ClassicalSettings) -> None:
+        self._settings = settings
+        self._hands = HandSegmenter(settings.wrist_margin_m)
+        self._motion = Motion()
+        self._tracks: dict[int, ObjectTrack] = {}
+        self._hand_pixels: np.ndarray | None = None
+
+    def advance(self, frame: Frame, prompts: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The masks of the next frame, without the columns that all rows share."""
+        rgb = frame.rgb
+        self._motion.advance(rgb)
+        hands = [HandPrompt(p["role"], np.asarray(p["points_px"], float)) for p in prompts if p["points_px"] is not None]
+        found = self._segment_hands(rgb, hands)
+        owner, logit = _compose(found, rgb.shape[:2])
+        covered = owner > 0
+        sightings = self._segment_objects(rgb, covered, [p for p in prompts if p["role"] == "object"])
+        self._hand_pixels = covered
+        _compose({track: s.evidence for track, s in sightings.items()}, rgb.shape[:2], owner, logit)
+        rows = [_row(track, role, None, owner == track, logit, True) for role, track in _HAND_TRACKS.items() if track in found]
+        rows += [_row(t, "object", self._tracks[t].label, owner == t, logit, s.observed) for t, s in sightings.items()]
+        return [row for row in rows if row is not None]
+
+    def _segment_hands(self, rgb: np.ndarray, hands: list[HandPrompt]) -> dict[int, Evidence]:
+        known = [track.colors for track in self._tracks.values() if track.colors is not None]
+        objects = np.mean(known, axis=0) if known else None
+        found = {}
+        for hand in hands:
+            evidence = self._hands.segment(rgb, hand, [other for other in hands if other is not hand], objects)
+            if evidence is not None:
+                found[_HAND_TRACKS[hand.role]] = evidence
+        return found
+
+    def _segment_objects(self, rgb: np.ndarray, hands: np.ndarray, prompts: list[Mapping[str, Any]]) -> dict[int, Sighting]:
+        sightings: dict[int, Sighting | None] = {}
+        alive = {number: track for number, track in self._tracks.items() if track.alive}
+        if alive and self._hand_pixels is not None:
+            taken = np.logical_or.reduce([self._hand_pixels, *[t.whole for t in alive.values()]])
+            A_background = self._motion.affine(~taken, hands)
+            A_hand = self._motion.affine(self._hand_pixels, np.zeros_like(hands))
+            for number, track in alive.items():
+                sightings[number] = track.follow(rgb, hands, self._motion, A_background, A_hand)
+        for prompt in prompts:
+            number = int(prompt["track_id"])
+            track = self._tracks.setdefault(number, ObjectTrack(prompt["label"], self._settings.max_carried))
+            box_px = np.asarray(prompt["box_px"], float)
+            exact = prompt["source"] != "motion_color"
+            if exact or not _still_there(track, sightings.get(number), box_px):
+                sightings[number] = track.prompt(rgb, box_px, exact, hands)
+        return {number: sighting for number, sighting in sightings.items() if sighting is not None}
+
+
+def _still_there(track: ObjectTrack, sighting: Sighting | None, box_px: np.ndarray) -> bool:
+    """Whether a followed object is seen where a prompt says it is."""
+    if track.whole is None or sighting is None or not sighting.observed:
+        return False
+    have = rle.mask_bbox(track.whole)
+    low, high = np.maximum(have[:2], box_px[:2]), np.minimum(have[:2] + have[2:], box_px[:2] + box_px[2:])
+    both = np.prod(np.maximum(high - low, 0))
+    return bool(both >= _REPROMPT_IOU * (np.prod(have[2:]) + np.prod(box_px[2:]) - both))
+
+
+def _by_frame(detections: pa.Table) -> dict[int, list[Mapping[str, Any]]]:
+    wanted = ["frame_index", "role", "track_id", "label", "box_px", "points_px", "source"]
+    grouped: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in detections.select(wanted).to_pylist():
+        grouped[row["frame_index"]].append(row)
+    return dict(grouped)
+
+
+def _compose(
+    found: Mapping[int, Evidence], shape: tuple[int, int], owner: np.ndarray | None = None, best: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which thing owns each pixel (H, W) int32, 0 for none, and its logit (H, W) float32: the strongest evidence wins."""
+    owner = np.zeros(shape, np.int32) if owner is None else owner
+    best = np.zeros(shape, np.float32) if best is None else best
+    for number, evidence in found.items():
+        window = evidence.window
+        wins = evidence.logit > best[window]
+        owner[window][wins] = number
+        best[window][wins] = evidence.logit[wins]
+    return owner, best
+
+
+def _row(track: int, role: str, label: str | None, mask: np.ndarray, logit: np.ndarray, observed: bool) -> dict[str, Any] | None:
+    area_px = int(mask.sum())
+    if area_px == 0:
+        return None
+    return {
+        "track_id": track,
+        "role": role,
+        "label": label,
+        "rle": rle.encode(mask),
+        "bbox_px": rle.mask_bbox(mask),
+        "area_px": area_px,
+        "score": float((1 / (1 + np.exp(-logit[mask]))).mean()),
+        "observed": observed,
+    }

@@ -1,0 +1,161 @@
+"""Backend `sam2`: SAM 2.1 tracks hands and objects through the clip, prompted by the detections; one frame in memory at a time.
+
+A track is prompted at its first detection, by its box and, for a hand, some of its points. It is prompted again where it is detected and
+its mask was empty in the frame before. Masks begin with a track's first detection: nothing is tracked backwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Annotated, Any, ClassVar, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import Field
+
+from egoworld_ops import models, rle, schema
+from egoworld_ops.errors import OutOfMemory
+from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
+from egoworld_ops.operators.masks._sam2_model import build, pick_device
+from egoworld_ops.operators.masks._sam2_prompts import Prompt, prompts_by_frame
+from egoworld_ops.operators.masks._sam2_stream import TrackedMask
+from egoworld_ops.types import Clip
+
+
+class Settings(BackendSettings):
+    """Options of `[stages.masks.sam2]`."""
+
+    model: Literal["tiny", "small", "base_plus", "large"] = "large"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes CUDA where there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto` is bfloat16 (autocast) on CUDA and float32 on CPU."""
+    image_size: Annotated[int, Field(ge=128, le=2048, multiple_of=64)] = 1024
+    """Side of the square that frames are resized to, px. The published weights were trained at 1024."""
+    hand_joints: tuple[Annotated[int, Field(ge=0, le=20)], ...] = (2, 5, 9, 13, 17)
+    """Which of a hand's 21 points prompt it beside its box: by default the knuckles, which are well inside the hand."""
+    reprompt_lost: bool = True
+    """Prompt a track again where it is detected and its mask was empty in the frame before."""
+    max_prompt_frames: Annotated[int, Field(ge=2, le=64)] = 4
+    """How many of a track's prompted frames it attends to, the newest ones; bounds memory where a track is often lost."""
+    non_overlapping: bool = True
+    """Give a pixel claimed by several tracks to the one with the highest logit. Each track's memory keeps its own full mask."""
+    random_weights_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    """Random weights from this seed, to prove the plumbing without a checkpoint. Rows then say `sam2-random`, and mean nothing."""
+
+
+class Backend(Operator):
+    """SAM 2.1 by the `sam2` package. `score` is the probability that the track is visible in the frame (sigmoid of the object score)."""
+
+    version: ClassVar[str] = "1"
+    Settings: ClassVar[type[BackendSettings]] = Settings
+
+    def __init__(self, settings: BackendSettings, threads: int) -> None:
+        """Load the model.
+
+        Raises:
+            WeightsMissing, WeightsMismatch: the checkpoint is not there, or not the one in the registry.
+            BadSettings: CUDA is asked for and not there.
+        """
+        super().__init__(settings, threads)
+        self._options = options = cast("Settings", settings)
+        self._device = pick_device(options.device)
+        random = options.random_weights_seed
+        self._label = "sam2" if random is None else "sam2-random"
+        weights = models.path(_weights_name(options)) if random is None else random
+        with _out_of_memory(f"model {options.model}"):
+            self._predictor = build(
+                options.model, options.image_size, options.max_prompt_frames, options.non_overlapping, self._device, weights
+            )
+
+    @classmethod
+    def weights(cls, settings: BackendSettings) -> tuple[str, ...]:
+        """The checkpoint; none with random weights."""
+        options = cast("Settings", settings)
+        return (_weights_name(options),) if options.random_weights_seed is None else ()
+
+    def run(self, item: ClipInput) -> pa.Table:
+        """Masks of all detected tracks, each from its first detection on; a frame where a track's mask is empty has no row of it.
+
+        Raises:
+            OutOfMemory: host or device memory ran out.
+        """
+        torch.set_num_threads(self.threads)
+        with _out_of_memory(f"clip {item.clip.clip_id} of {item.clip.video_id}"), self._autocast():
+            return schema.from_rows("masks", list(self._rows(item)))
+
+    def _rows(self, item: ClipInput) -> Iterator[dict[str, Any]]:
+        clip, options = item.clip, self._options
+        found = prompts_by_frame(item.tables["detections"], options.hand_joints, clip.width, clip.height)
+        if not found:
+            return
+        n_frames = len(range(clip.frame_start, clip.frame_end, item.sample_stride))
+        state = self._predictor.start(n_frames, clip.height, clip.width)
+        tracks: dict[int, Prompt] = {}
+        visible: set[int] = set()
+        for position, frame in enumerate(item.frames()):
+            prompts = self._wanted(found.get(frame.index, {}), tracks, visible)
+            tracks |= {p.track_id: p for p in prompts if p.track_id not in tracks}
+            visible.clear()
+            for mask in self._predictor.step(state, position, frame.rgb, prompts):
+                row = _row(mask, tracks[mask.track_id])
+                if row is not None:
+                    visible.add(mask.track_id)
+                    where = {"frame_index": frame.index, "timestamp_s": frame.timestamp_s, "sample_stride": item.sample_stride}
+                    yield _ids(clip) | where | row | {"backend": self._label}
+
+    def _wanted(self, found: Mapping[int, Prompt], tracks: Mapping[int, Prompt], visible: set[int]) -> list[Prompt]:
+        """Which of a frame's prompts are given to the model: those of new tracks, and of tracks that were lost."""
+        lost = {t for t in tracks if t not in visible} if self._options.reprompt_lost else set()
+        return [found[t] for t in sorted(found) if t not in tracks or t in lost]
+
+    def _autocast(self) -> torch.autocast:
+        half = self._options.precision == "bfloat16" or (self._options.precision == "auto" and self._device.type == "cuda")
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=half)
+
+
+def _weights_name(options: Settings) -> str:
+    return f"sam2.1_hiera_{options.model}"
+
+
+def _ids(clip: Clip) -> dict[str, Any]:
+    return {"video_id": clip.video_id, "clip_id": clip.clip_id}
+
+
+def _row(tracked: TrackedMask, track: Prompt) -> dict[str, Any] | None:
+    """The columns that describe one mask; None where it is empty."""
+    mask = (tracked.logits > 0).cpu().numpy()
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not ys.size:
+        return None
+    return {
+        "track_id": track.track_id,
+        "role": track.role,
+        "label": track.label,
+        "rle": rle.encode(mask),
+        "mask_scale": 1.0,
+        "bbox_px": [xs[0], ys[0], xs[-1] - xs[0] + 1, ys[-1] - ys[0] + 1],
+        "area_px": int(mask.sum()),
+        "score": tracked.score,
+        "observed": True,
+    }
+
+
+@contextmanager
+def _out_of_memory(culprit: str) -> Iterator[None]:
+    """Turn torch's and Python's errors of exhausted memory into OutOfMemory."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _exhausted(culprit, error) from error
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        raise _exhausted(culprit, error) from error
+
+
+def _exhausted(culprit: str, error: BaseException) -> OutOfMemory:
+    reason = f"memory ran out in SAM 2: {str(error) or type(error).__name__}"
+    return OutOfMemory(culprit, reason, "Free memory, or set a smaller model or image_size in stages.masks.sam2")

@@ -1,0 +1,99 @@
+"""A keyframe: the cut-out of one frame around one object, with what registration and relocalisation look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+MARGIN_PX = 28
+FAR_PX = 24.0
+"""Distances to the mask's border are not told apart beyond this."""
+HAND_MARGIN_PX = 5
+FEATURES = 200
+
+
+@dataclass(frozen=True)
+class Keyframe:
+    """One object in one frame.
+
+    Args:
+        position: number of the frame among those processed.
+        segment: number of the unbroken stretch of frames the object is seen in.
+        rgb: (h, w, 3) uint8 cut-out.
+        mask: (h, w) bool, the object.
+        hands: (h, w) bool, hands and what lies just beside them: nothing can be said there about the object's outline.
+        origin_px: (2,) image position of the cut-out's first pixel.
+        image_size: (width, height) of the whole image.
+    """
+
+    position: int
+    segment: int
+    rgb: np.ndarray
+    mask: np.ndarray
+    hands: np.ndarray
+    origin_px: np.ndarray
+    image_size: tuple[int, int]
+
+    @cached_property
+    def distance(self) -> np.ndarray:
+        """(h, w) float32 signed distance to the mask's border, positive outside, at most FAR_PX."""
+        inside = self.mask.astype(np.uint8)
+        out = cv2.distanceTransform(1 - inside, cv2.DIST_L2, 3)
+        return np.clip(out - cv2.distanceTransform(inside, cv2.DIST_L2, 3), -FAR_PX, FAR_PX)
+
+    @cached_property
+    def distance_slope(self) -> np.ndarray:
+        """(h, w, 2) float32 derivative of `distance` along x and y."""
+        smooth = cv2.GaussianBlur(self.distance, (0, 0), 1.5)
+        return np.stack([cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)], -1)
+
+    @cached_property
+    def contrast(self) -> tuple[np.ndarray, np.ndarray]:
+        """(h, w, 3) float32 derivatives of the colours along x and along y, in grey levels per pixel."""
+        smooth = cv2.GaussianBlur(self.rgb, (0, 0), 1.0).astype(np.float32)
+        return cv2.Sobel(smooth, cv2.CV_32F, 1, 0, scale=1 / 8), cv2.Sobel(smooth, cv2.CV_32F, 0, 1, scale=1 / 8)
+
+    @cached_property
+    def features(self) -> tuple[np.ndarray, np.ndarray]:
+        """SIFT features on the object: (N, 2) image pixels and (N, 128) float32 descriptors."""
+        grey = cv2.cvtColor(self.rgb, cv2.COLOR_RGB2GRAY)
+        where = (self.mask & ~self.hands).astype(np.uint8)
+        found, descriptors = cv2.SIFT_create(nfeatures=FEATURES, contrastThreshold=0.02).detectAndCompute(grey, where)
+        if descriptors is None:
+            return np.zeros((0, 2)), np.zeros((0, 128), np.float32)
+        return np.array([f.pt for f in found], np.float64) + self.origin_px, descriptors
+
+    @property
+    def clearness(self) -> float:
+        """How much of the object shows free of hands: area of the mask, less where hands touch its border."""
+        border = np.abs(self.distance) < 2
+        touched = float((border & self.hands).sum()) / max(float(border.sum()), 1.0)
+        return float(self.mask.sum()) * (1 - touched) ** 2
+
+    def at(self, picture: np.ndarray, points_px: np.ndarray) -> np.ndarray:
+        """Values of a picture of the cut-out at image pixels (N, 2), bilinear."""
+        xy = (points_px - self.origin_px).astype(np.float32)
+        return cv2.remap(picture, xy[:, 0:1], xy[:, 1:2], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(len(xy), *picture.shape[2:])
+
+    def counts(self, points_px: np.ndarray) -> np.ndarray:
+        """(N,) bool: image pixels within the image and away from hands."""
+        column, row = np.round(points_px - self.origin_px).astype(int).T
+        h, w = self.hands.shape
+        hidden = self.hands[np.clip(row, 0, h - 1), np.clip(column, 0, w - 1)] & (row >= 0) & (row < h) & (column >= 0) & (column < w)
+        inside = (points_px >= 1).all(1) & (points_px[:, 0] < self.image_size[0] - 2) & (points_px[:, 1] < self.image_size[1] - 2)
+        return inside & ~hidden
+
+
+def cut_out(position: int, segment: int, rgb: np.ndarray, mask: np.ndarray, hands: np.ndarray) -> Keyframe:
+    """Cut a keyframe from a whole frame (H, W, 3), its object mask and its hands mask (H, W) bool."""
+    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
+    y0, y1 = max(y - MARGIN_PX, 0), min(y + h + MARGIN_PX, mask.shape[0])
+    x0, x1 = max(x - MARGIN_PX, 0), min(x + w + MARGIN_PX, mask.shape[1])
+    part = np.s_[y0:y1, x0:x1]
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * HAND_MARGIN_PX + 1,) * 2)
+    near_hands = cv2.dilate(hands[part].astype(np.uint8), kernel).astype(bool)
+    origin = np.array([x0, y0], np.float64)
+    return Keyframe(position, segment, rgb[part].copy(), mask[part].copy(), near_hands, origin, (mask.shape[1], mask.shape[0]))

@@ -1,0 +1,224 @@
+"""First pose of a known shape in one keyframe: many rotations tried against the mask's outline, the best fitted to outline and picture edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from egoworld_ops.geometry import make_transform, matrix_from_quaternion
+from egoworld_ops.operators.object_pose._keyframes import FAR_PX, Keyframe
+from egoworld_ops.operators.object_pose._shapes import Shape
+from egoworld_ops.operators.object_pose._view import EdgeSamples, edge_samples, project_with_jacobian, silhouette, step
+from egoworld_ops.types import Camera
+
+ROTATIONS = 3000
+COARSE_SIDE_PX = 72
+KEPT = 36
+SPACING_PX = 6.0
+_PHI = np.sqrt(2.0)
+_PSI = 1.533751168755204288118041
+EDGE_CONTRAST = 2.0
+"""Grey levels per pixel below which nothing is taken for an edge."""
+FULL_CONTRAST = 8.0
+"""Grey levels per pixel from which an edge is as good as any: a print on the object is no better than the object's own edge."""
+_TILTS_DEG = 7.0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One hypothesis: T_camera_object, the overlap of its outline with the mask, and the support of its edges in the picture."""
+
+    T_camera_object: np.ndarray
+    overlap: float
+    edges: float
+
+    @property
+    def score(self) -> float:
+        """From 0 to 1."""
+        return self.overlap * (0.5 + 0.5 * self.edges)
+
+
+def rotations(shape: Shape) -> np.ndarray:
+    """Evenly spread rotations (N, 3, 3), one of each class of the shape's symmetries (spirals of Alexa, 2022)."""
+    i = np.arange(ROTATIONS) + 0.5
+    t, d = i / ROTATIONS, 2 * np.pi * i
+    r, big_r = np.sqrt(t), np.sqrt(1 - t)
+    q = np.stack([r * np.sin(d / _PHI), r * np.cos(d / _PHI), big_r * np.sin(d / _PSI), big_r * np.cos(d / _PSI)], 1)
+    R = matrix_from_quaternion(q)
+    traces = np.einsum("nij,sji->ns", R, shape.symmetries)
+    return R[traces[:, 0] >= traces.max(1) - 1e-12]
+
+
+def register(camera: Camera, shape: Shape, keyframe: Keyframe, keep: int) -> list[Candidate]:
+    """The `keep` best poses that differ from each other, best first; fewer or none where nothing fits."""
+    coarse = _coarse(camera, shape, keyframe)
+    fitted = [fit_outline(camera, shape, keyframe, T, 10) for T in coarse]
+    distinct = _distinct(shape, [judge(camera, shape, keyframe, T) for T in fitted if T is not None], 3 * keep)
+    refined = _distinct(shape, [_sharpen(camera, shape, keyframe, [c.T_camera_object]) for c in distinct], keep)
+    return _distinct(shape, [_sharpen(camera, shape, keyframe, tilted(c.T_camera_object)) for c in refined], keep)
+
+
+def _sharpen(camera: Camera, shape: Shape, keyframe: Keyframe, starts: list[np.ndarray]) -> Candidate:
+    """The best of the edge fits from several starts."""
+    return max((judge(camera, shape, keyframe, fit_edges(camera, shape, keyframe, T)) for T in starts), key=lambda c: c.score)
+
+
+def tilts() -> list[np.ndarray]:
+    """Small rotations (3, 3): none, and both ways about each axis of the object. Edge fits started from them end in different minima."""
+    turns = [np.zeros(3), *np.eye(3), *-np.eye(3)]
+    return [cv2.Rodrigues(np.radians(_TILTS_DEG) * turn)[0] for turn in turns]
+
+
+def tilted(T_camera_object: np.ndarray) -> list[np.ndarray]:
+    """A pose and its neighbours, turned about the object's own axes."""
+    return [make_transform(T_camera_object[:3, :3] @ turn, T_camera_object[:3, 3]) for turn in tilts()]
+
+
+def _coarse(camera: Camera, shape: Shape, keyframe: Keyframe) -> list[np.ndarray]:
+    """Poses of all rotations, placed by the mask's area and middle, that overlap best."""
+    R = rotations(shape)
+    h, w = keyframe.mask.shape
+    scale = min(COARSE_SIDE_PX / max(h, w), 1.0)
+    size = (max(round(h * scale), 1), max(round(w * scale), 1))
+    mask = cv2.resize(keyframe.mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_AREA)
+    free = (cv2.resize(keyframe.hands.astype(np.uint8), size[::-1], interpolation=cv2.INTER_AREA) == 0).astype(np.uint8)
+    _, area_m2, normals = shape.hull
+    middle_px = np.argwhere(keyframe.mask).mean(0)[::-1] + keyframe.origin_px
+    ray = np.array([(middle_px[0] - camera.cx_px) / camera.fx_px, (middle_px[1] - camera.cy_px) / camera.fy_px, 1.0])
+    seen_m2 = np.abs(normals @ (R.transpose(0, 2, 1) @ (ray / np.linalg.norm(ray))).T).T @ area_m2 / 2
+    depth_m = np.sqrt(seen_m2 * camera.fx_px * camera.fy_px / float(keyframe.mask.sum()))
+    poses = [make_transform(r, ray * z - r @ shape.centre_m) for r, z in zip(R, depth_m, strict=True)]
+    overlap = np.empty(len(poses))
+    for i, T in enumerate(poses):
+        outline = silhouette(camera, shape, T, size, scale, keyframe.origin_px)
+        overlap[i] = _overlap(outline, mask, free)
+    return [poses[i] for i in np.argsort(-overlap)[:KEPT]]
+
+
+def _overlap(outline: np.ndarray, mask: np.ndarray, free: np.ndarray) -> float:
+    both = cv2.countNonZero(outline & mask & free)
+    either = cv2.countNonZero((outline | mask) & free)
+    return both / either if either else 0.0
+
+
+def judge(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> Candidate:
+    """Overlap with the mask and support by the picture's edges."""
+    outline = silhouette(camera, shape, T_camera_object, keyframe.mask.shape, 1.0, keyframe.origin_px)
+    overlap = _overlap(outline, keyframe.mask.astype(np.uint8), (~keyframe.hands).astype(np.uint8))
+    return Candidate(T_camera_object, overlap, edge_support(keyframe, edge_samples(camera, shape, T_camera_object, SPACING_PX)))
+
+
+def edge_support(keyframe: Keyframe, samples: EdgeSamples | None) -> float:
+    """How strongly, from 0 to 1, the picture shows edges just where the pose wants them; 0 where too few can be checked."""
+    if samples is None or (counted := keyframe.counts(samples.pixels)).sum() < 8:
+        return 0.0
+    response = _response(keyframe, samples, np.array([-1.0, 0.0, 1.0])).max(1)
+    return float(np.minimum(response[counted] / FULL_CONTRAST, 1).mean())
+
+
+def _response(keyframe: Keyframe, samples: EdgeSamples, shifts_px: np.ndarray) -> np.ndarray:
+    """(N, len(shifts_px)) strongest change of any colour across the edge, that far along its normal."""
+    where = (samples.pixels[:, None] + shifts_px[:, None] * samples.normals[:, None]).reshape(-1, 2)
+    across_x, across_y = keyframe.contrast
+    normal = np.repeat(samples.normals, len(shifts_px), axis=0)
+    change = keyframe.at(across_x, where) * normal[:, :1] + keyframe.at(across_y, where) * normal[:, 1:]
+    return np.abs(change).max(1).reshape(len(samples.pixels), len(shifts_px))
+
+
+def outline_equations(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Residuals (N,) and derivatives (N, 6): distance of the projected outline to the mask's border, pixels."""
+    samples = edge_samples(camera, shape, T_camera_object, SPACING_PX)
+    if samples is None:
+        return None
+    used = samples.outline & keyframe.counts(samples.pixels)
+    if used.sum() < 6:
+        return None
+    pixels, J = project_with_jacobian(camera, T_camera_object, samples.points_m[used])
+    slope = keyframe.at(keyframe.distance_slope, pixels)
+    return keyframe.at(keyframe.distance, pixels).astype(np.float64), np.einsum("ni,nij->nj", slope, J)
+
+
+def edge_equations(
+    camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray, reach_px: float
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Residuals (N,) and derivatives (N, 6): distance along its normal of each visible edge point to the picture's edge, pixels."""
+    samples = edge_samples(camera, shape, T_camera_object, SPACING_PX)
+    if samples is None:
+        return None
+    shifts = np.arange(-reach_px, reach_px + 0.5, 1.0)
+    response = _response(keyframe, samples, shifts)
+    liked = np.minimum(response, FULL_CONTRAST) * np.exp(-0.5 * (shifts / (0.6 * reach_px)) ** 2)
+    best = liked.argmax(1)
+    rows = np.arange(len(best))
+    found = keyframe.counts(samples.pixels) & (response[rows, best] > EDGE_CONTRAST) & (best > 0) & (best < len(shifts) - 1)
+    if found.sum() < 6:
+        return None
+    rows, best = rows[found], best[found]
+    left, middle, right = (response[rows, best + i] for i in (-1, 0, 1))
+    bend = left - 2 * middle + right
+    offset = shifts[best] + np.where(bend < -1e-6, 0.5 * (left - right) / np.minimum(bend, -1e-6), 0).clip(-0.5, 0.5)
+    _, J = project_with_jacobian(camera, T_camera_object, samples.points_m[found])
+    return -offset, np.einsum("ni,nij->nj", samples.normals[found], J)
+
+
+def fit_outline(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray, steps: int) -> np.ndarray | None:
+    """Fit the outline to the mask's border (Levenberg-Marquardt, Huber's weights); None where it cannot be seen."""
+    T, damping, reference = T_camera_object, 1e-2, np.inf
+    for _ in range(steps):
+        equations = outline_equations(camera, shape, keyframe, T)
+        if equations is None:
+            return None
+        error = float(np.minimum(np.abs(equations[0]), FAR_PX / 2).mean())
+        damping = damping * 0.3 if error < reference else min(damping * 5, 10.0)
+        reference = error
+        T = step(T, solve_step([(*equations, 4.0, 1.0)], damping, float(T[2, 3])))
+    return T
+
+
+def fit_edges(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> np.ndarray:
+    """Fit the visible edges to the picture's, held loosely by the mask's outline; the pose that came in where it sees none."""
+    T = T_camera_object
+    for reach_px in (9, 9, 7, 7, 5, 5, 4, 4):
+        parts = [
+            (*e, width, weight)
+            for e, width, weight in (
+                (edge_equations(camera, shape, keyframe, T, reach_px), 0.35 * reach_px, 1.0),
+                (outline_equations(camera, shape, keyframe, T), 3.0, 0.15),
+            )
+            if e is not None
+        ]
+        if not parts:
+            return T
+        T = step(T, solve_step(parts, 1e-3, float(T[2, 3])))
+    return T
+
+
+def solve_step(parts: list[tuple[np.ndarray, np.ndarray, float, float]], damping: float, depth_m: float) -> np.ndarray:
+    """One damped step (6,) for groups of (residuals, derivatives, width of Huber's weight, weight of the group)."""
+    H, g = np.zeros((6, 6)), np.zeros(6)
+    for residual, J, width, weight in parts:
+        w = weight / np.maximum(np.abs(residual) / width, 1)
+        H += (J * w[:, None]).T @ J
+        g += J.T @ (w * residual)
+    move = np.linalg.solve(H + damping * np.diag(np.diag(H)) + 1e-9 * np.eye(6), -g)
+    length = max(float(np.linalg.norm(move[:3])) / 0.3, float(np.linalg.norm(move[3:])) / (0.15 * depth_m), 1.0)
+    return move / length
+
+
+def _distinct(shape: Shape, candidates: list[Candidate], keep: int) -> list[Candidate]:
+    """The best `keep` that differ by more than 10 degrees, up to the shape's symmetries."""
+    kept: list[Candidate] = []
+    for c in sorted(candidates, key=lambda c: -c.score):
+        if len(kept) == keep:
+            break
+        if all(symmetric_angle_deg(shape, c.T_camera_object, k.T_camera_object) > 10 for k in kept):
+            kept.append(c)
+    return kept
+
+
+def symmetric_angle_deg(shape: Shape, T_a: np.ndarray, T_b: np.ndarray) -> float:
+    """Smallest angle between two poses over the shape's symmetries, degrees."""
+    traces = np.einsum("ij,sji->s", T_a[:3, :3].T @ T_b[:3, :3], shape.symmetries)
+    return float(np.degrees(np.arccos(np.clip((traces.max() - 1) / 2, -1, 1))))

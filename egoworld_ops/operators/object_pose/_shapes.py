@@ -1,0 +1,159 @@
+"""The shape of an object as a triangulated surface in its own frame: rays onto it, its outline, its visible edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import trimesh
+from scipy.spatial import ConvexHull
+
+from egoworld_ops.errors import BadSidecar
+
+MAX_TRIANGLES = 1200
+"""Finer meshes are made coarser: a pose needs the outline, not the relief."""
+SHARP_COS = 0.87
+"""Edges between faces that turn by more than 30 degrees show in the picture."""
+
+_CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
+_QUADS = ((0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A closed surface.
+
+    Args:
+        vertices_m: (V, 3) corners in the object frame, metres.
+        triangles: (F, 3) vertex numbers, counter-clockwise seen from outside.
+        convex: whether no part of the surface can hide another that faces the camera.
+        symmetries: (S, 3, 3) rotations that map the shape onto itself, identity first.
+        scale_source: what fixed its size: `dimensions` or `mesh`.
+    """
+
+    vertices_m: np.ndarray
+    triangles: np.ndarray
+    convex: bool
+    symmetries: np.ndarray
+    scale_source: str
+
+    @cached_property
+    def dimensions_m(self) -> np.ndarray:
+        """(3,) extents along the object's own axes, metres."""
+        return np.ptp(self.vertices_m, axis=0)
+
+    @cached_property
+    def centre_m(self) -> np.ndarray:
+        """(3,) middle of the bounding cuboid in the object frame, metres."""
+        return (self.vertices_m.max(0) + self.vertices_m.min(0)) / 2
+
+    @cached_property
+    def normals(self) -> np.ndarray:
+        """(F, 3) outward unit normals."""
+        a, b, c = (self.vertices_m[self.triangles[:, i]] for i in range(3))
+        n = np.cross(b - a, c - a)
+        return n / np.linalg.norm(n, axis=1, keepdims=True)
+
+    @cached_property
+    def offsets_m(self) -> np.ndarray:
+        """(F,) distance of each triangle's plane from the origin: n . x = offset."""
+        return (self.normals * self.vertices_m[self.triangles[:, 0]]).sum(1)
+
+    @cached_property
+    def edges(self) -> tuple[np.ndarray, np.ndarray]:
+        """(E, 2) vertex numbers and (E, 2) numbers of the two triangles that meet there."""
+        pairs = np.sort(self.triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1)
+        faces = np.repeat(np.arange(len(self.triangles)), 3)
+        unique, inverse, count = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
+        order = np.argsort(inverse.ravel(), kind="stable")
+        first = np.concatenate([[0], np.cumsum(count)[:-1]])
+        meet = np.stack([faces[order[first]], faces[order[first + count - 1]]], 1)
+        return unique, meet
+
+    @cached_property
+    def hull(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Convex hull: (H, 3) corners in metres, and per hull face its area in square metres and its (3,) normal."""
+        hull = ConvexHull(self.vertices_m)
+        a, b, c = (self.vertices_m[hull.simplices[:, i]] for i in range(3))
+        area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
+        return self.vertices_m[hull.vertices], area, hull.equations[:, :3]
+
+    def cast(self, origin_m: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where rays (N, 3) from one origin (3,), object frame, first meet the surface.
+
+        Returns (N,) triangle numbers, -1 where a ray misses, and (N,) multiples of the ray, infinite there. Moeller and Trumbore, 1997.
+        """
+        a = self.vertices_m[self.triangles[:, 0]]
+        e1, e2 = self.vertices_m[self.triangles[:, 1]] - a, self.vertices_m[self.triangles[:, 2]] - a
+        s = origin_m - a
+        q = np.cross(s, e1)
+        facing = -(rays @ np.cross(e1, e2).T)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inverse = np.where(facing > 1e-15, 1 / facing, np.nan)
+            u, v = (rays @ np.cross(e2, s).T) * inverse, (rays @ q.T) * inverse
+            far = (e2 * q).sum(1) * inverse
+        hit = (u >= -1e-9) & (v >= -1e-9) & (u + v <= 1 + 1e-9) & (far > 0)
+        far = np.where(hit, far, np.inf)
+        face = far.argmin(1)
+        nearest = far[np.arange(len(rays)), face]
+        return np.where(np.isfinite(nearest), face, -1), nearest
+
+
+def cuboid(dimensions_m: tuple[float, float, float]) -> Shape:
+    """A box centred on its origin. Its symmetries are the half turns about its axes, and quarter turns where two sides are equal."""
+    size = np.asarray(dimensions_m, np.float64)
+    triangles = np.array([t for q in _QUADS for t in ((q[0], q[1], q[2]), (q[0], q[2], q[3]))])
+    return Shape(_CORNERS * size, triangles, True, _box_symmetries(size), "dimensions")
+
+
+def _box_symmetries(size: np.ndarray) -> np.ndarray:
+    found = []
+    for order in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)):
+        if not np.allclose(size[list(order)], size, rtol=0.01):
+            continue
+        for signs in np.array([[x, y, z] for x in (1, -1) for y in (1, -1) for z in (1, -1)]):
+            turn = np.eye(3)[list(order)] * signs[:, None]
+            if np.linalg.det(turn) > 0:
+                found.append(turn)
+    found.sort(key=lambda turn: -float(np.trace(turn)))
+    return np.stack(found)
+
+
+def read_mesh(path: Path) -> Shape:
+    """The shape in a mesh file, metres, in the file's own frame.
+
+    Raises:
+        BadSidecar: the file holds no surface.
+    """
+    cure = "Give a closed triangle mesh in metres (PLY, OBJ, STL, GLB)"
+    try:
+        mesh = trimesh.load(path, force="mesh", process=True)
+    except Exception as error:  # the readers behind trimesh raise whatever they meet
+        raise BadSidecar(path, f"the mesh cannot be read: {error}", cure) from error
+    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) < 4 or not np.isfinite(mesh.vertices).all():
+        raise BadSidecar(path, "the mesh holds no surface", cure)
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    vertices, triangles = _coarser(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64))
+    if float(np.ptp(vertices, axis=0).min()) <= 0:
+        raise BadSidecar(path, "the mesh is flat", cure)
+    return Shape(vertices, triangles, bool(mesh.is_convex), np.eye(3)[None], "mesh")
+
+
+def _coarser(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most MAX_TRIANGLES, by merging the vertices of a cell of a grid (Rossignac and Borrel, 1993), coarser until they are few enough."""
+    low, size, cells = vertices.min(0), float(np.ptp(vertices, axis=0).max()), 64
+    merged, faces = vertices, triangles
+    while len(faces) > MAX_TRIANGLES and cells >= 2:
+        cell = np.floor((vertices - low) / size * cells).astype(np.int64)
+        _, owner = np.unique(cell, axis=0, return_inverse=True)
+        owner = owner.ravel()
+        merged = np.stack([np.bincount(owner, vertices[:, i]) / np.bincount(owner) for i in range(3)], 1)
+        faces = owner[triangles]
+        distinct = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
+        rolled = np.take_along_axis(faces, (faces.argmin(1)[:, None] + np.arange(3)) % 3, 1)
+        faces = np.unique(rolled[distinct], axis=0)
+        cells = int(cells / 1.4)
+    area = np.linalg.norm(np.cross(merged[faces[:, 1]] - merged[faces[:, 0]], merged[faces[:, 2]] - merged[faces[:, 0]]), axis=1)
+    return merged, faces[area > 1e-14]

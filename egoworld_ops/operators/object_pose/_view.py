@@ -1,0 +1,131 @@
+"""Seeing a shape from a pose: pixels, outline, visible edges, points lifted from pixels; and small steps of a pose.
+
+A step is (6,): a rotation vector about the object's own origin, in camera axes, then a shift in metres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from egoworld_ops.geometry import make_transform, project, transform
+from egoworld_ops.operators.object_pose._shapes import SHARP_COS, Shape
+from egoworld_ops.types import Camera
+
+
+def step(T_camera_object: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """The pose after a step (6,)."""
+    return make_transform(cv2.Rodrigues(move[:3])[0] @ T_camera_object[:3, :3], T_camera_object[:3, 3] + move[3:])
+
+
+def project_with_jacobian(camera: Camera, T_camera_object: np.ndarray, points_object_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (N, 2) and their derivative (N, 2, 6) with respect to a step."""
+    turned = points_object_m @ T_camera_object[:3, :3].T
+    return project(camera, turned + T_camera_object[:3, 3]), jacobian(camera, turned, turned + T_camera_object[:3, 3])
+
+
+def jacobian(camera: Camera, turned_m: np.ndarray, points_camera_m: np.ndarray) -> np.ndarray:
+    """Derivative (N, 2, 6) of the pixels of points (N, 3); `turned_m` are the points less the object's position."""
+    d_point = pixel_derivative(camera, points_camera_m)
+    return np.concatenate([-d_point @ skew(turned_m), d_point], 2)
+
+
+def pixel_derivative(camera: Camera, points_camera_m: np.ndarray) -> np.ndarray:
+    """Derivative (N, 2, 3) of the pixel with respect to the point."""
+    x, y, z = points_camera_m.T
+    d = np.zeros((len(points_camera_m), 2, 3))
+    d[:, 0, 0], d[:, 1, 1] = camera.fx_px / z, camera.fy_px / z
+    d[:, 0, 2], d[:, 1, 2] = -camera.fx_px * x / z**2, -camera.fy_px * y / z**2
+    return d
+
+
+def skew(v: np.ndarray) -> np.ndarray:
+    """Cross-product matrices (N, 3, 3) of (N, 3)."""
+    m = np.zeros((len(v), 3, 3))
+    m[:, 2, 1], m[:, 0, 2], m[:, 1, 0] = v[:, 0], v[:, 1], v[:, 2]
+    return m - m.transpose(0, 2, 1)
+
+
+def rays(camera: Camera, points_px: np.ndarray) -> np.ndarray:
+    """Directions (N, 3) with z = 1 in the camera frame."""
+    x = (points_px[:, 0] - camera.cx_px) / camera.fx_px
+    y = (points_px[:, 1] - camera.cy_px) / camera.fy_px
+    return np.stack([x, y, np.ones(len(points_px))], 1)
+
+
+def lift(camera: Camera, shape: Shape, T_camera_object: np.ndarray, points_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Triangle numbers (N,), -1 beside the object, and points (N, 3) in the object frame where rays of pixels meet it."""
+    R, t = T_camera_object[:3, :3], T_camera_object[:3, 3]
+    origin, directions = -R.T @ t, rays(camera, points_px) @ R
+    face, far = shape.cast(origin, directions)
+    return face, origin + directions * np.where(face >= 0, far, 0)[:, None]
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSamples:
+    """Points on the visible edges: (N, 3) object frame, pixels (N, 2), unit normals (N, 2) of the edge, and whether it is outline."""
+
+    points_m: np.ndarray
+    pixels: np.ndarray
+    normals: np.ndarray
+    outline: np.ndarray
+
+
+def edge_samples(camera: Camera, shape: Shape, T_camera_object: np.ndarray, spacing_px: float) -> EdgeSamples | None:
+    """Sample the outline and the sharp visible edges about every `spacing_px`; None where part of the shape is behind the camera."""
+    R, t = T_camera_object[:3, :3], T_camera_object[:3, 3]
+    corners = transform(T_camera_object, shape.vertices_m)
+    if corners[:, 2].min() <= 1e-3:
+        return None
+    front = shape.normals @ (-R.T @ t) > shape.offsets_m
+    ends, meet = shape.edges
+    facing = front[meet]
+    outline = facing[:, 0] != facing[:, 1]
+    sharp = (shape.normals[meet[:, 0]] * shape.normals[meet[:, 1]]).sum(1) < SHARP_COS
+    shown = outline | (facing.all(1) & sharp)
+    ends, outline = ends[shown], outline[shown]
+    pixels = project(camera, corners)
+    start, way = pixels[ends[:, 0]], pixels[ends[:, 1]] - pixels[ends[:, 0]]
+    length = np.hypot(way[:, 0], way[:, 1])
+    count = np.maximum((length / spacing_px).astype(int), 0)
+    count[length > spacing_px / 2] = np.maximum(count[length > spacing_px / 2], 1)
+    owner = np.repeat(np.arange(len(ends)), count)
+    if len(owner) == 0:
+        return None
+    rank = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
+    share = (rank + 0.5) / count[owner]
+    za, zb = corners[ends[owner, 0], 2], corners[ends[owner, 1], 2]
+    along = share * za / (share * za + (1 - share) * zb)
+    a, b = shape.vertices_m[ends[owner, 0]], shape.vertices_m[ends[owner, 1]]
+    normal = np.stack([-way[owner, 1], way[owner, 0]], 1) / length[owner, None]
+    made = EdgeSamples(a + along[:, None] * (b - a), start[owner] + share[:, None] * way[owner], normal, outline[owner])
+    return made if shape.convex else _not_hidden(shape, T_camera_object, made)
+
+
+def _not_hidden(shape: Shape, T_camera_object: np.ndarray, samples: EdgeSamples) -> EdgeSamples | None:
+    """Only the samples that no nearer part of the shape covers."""
+    origin = -T_camera_object[:3, :3].T @ T_camera_object[:3, 3]
+    face, far = shape.cast(origin, samples.points_m - origin)
+    slack = 0.02 * float(shape.dimensions_m.max()) / float(np.linalg.norm(T_camera_object[:3, 3]))
+    seen = (face < 0) | (far > 1 - slack)
+    if not seen.any():
+        return None
+    return EdgeSamples(samples.points_m[seen], samples.pixels[seen], samples.normals[seen], samples.outline[seen])
+
+
+def silhouette(camera: Camera, shape: Shape, T_camera_object: np.ndarray, size: tuple[int, int], scale: float, shift_px: np.ndarray) -> np.ndarray:
+    """(h, w) uint8 picture, 1 where the shape is: image pixels p appear at (p - shift_px) * scale."""
+    picture = np.zeros(size, np.uint8)
+    corners = transform(T_camera_object, shape.hull[0] if shape.convex else shape.vertices_m)
+    if corners[:, 2].min() <= 1e-3:
+        return picture
+    pixels = ((project(camera, corners) - shift_px) * scale * 8).round().astype(np.int32)
+    if shape.convex:
+        cv2.fillConvexPoly(picture, cv2.convexHull(pixels), 1, shift=3)
+        return picture
+    R, t = T_camera_object[:3, :3], T_camera_object[:3, 3]
+    for triangle in pixels[shape.triangles[shape.normals @ (-R.T @ t) > shape.offsets_m]]:
+        cv2.fillConvexPoly(picture, triangle, 1, shift=3)
+    return picture

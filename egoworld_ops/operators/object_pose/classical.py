@@ -1,0 +1,158 @@
+"""Object poses without learned weights: followed points, edges and outlines against a known shape; shape from motion where none is known.
+
+With `dimensions_m` or `mesh` in the sidecar the size is metric by itself. Without either, shape and motion are recovered up to one factor, and a
+hand that holds the object gives that factor; where none does, the pose is null.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from egoworld_ops import rle, schema
+from egoworld_ops.geometry import quaternion_from_matrix
+from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
+from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
+from egoworld_ops.operators.object_pose._solve import Estimate, solve
+from egoworld_ops.operators.object_pose._structure import Structured, solve_unknown
+from egoworld_ops.operators.object_pose._tracking import MIN_MASK_PX, Follower, Track, grey_of
+from egoworld_ops.sidecar import Sidecar, SidecarObject, mesh_path
+
+NAME = "classical"
+MIN_CONVERGED_INLIERS = 15
+MAX_CONVERGED_PX = 2.0
+
+
+class Backend(Operator):
+    """The `classical` backend of object_pose."""
+
+    version = "1"
+    Settings: ClassVar[type[BackendSettings]] = BackendSettings
+
+    def run(self, item: ClipInput) -> pa.Table:
+        """Table `object_pose`: one row for every frame in which an object is masked.
+
+        Raises:
+            BadSidecar: a mesh named in the sidecar holds no closed surface.
+        """
+        cv2.setNumThreads(self.threads)
+        tracks = observe(item)
+        rows: list[dict[str, Any]] = []
+        for track in tracks:
+            shape = shape_of(item, track.label)
+            if shape is None:
+                solved = solve_unknown(item.camera, track, item.tables["hand_pose"])
+            else:
+                solved = Structured(solve(item.camera, shape, track), shape.dimensions_m, shape.scale_source)
+            rows += [_row(item, track, i, solved) for i in range(len(track.sightings))]
+        return schema.from_rows("object_pose", rows) if rows else schema.empty("object_pose")
+
+
+def shape_of(item: ClipInput, label: str | None) -> Shape | None:
+    """The shape that the sidecar gives for a track of this label; None where it gives none.
+
+    A mesh is taken before dimensions. An object without a label is matched where the sidecar names just one.
+    """
+    given = _described(item.sidecar, label)
+    if given is None:
+        return None
+    if given.mesh is not None:
+        return read_mesh(mesh_path(item.clip.video_path.parent, given.mesh))
+    return None if given.dimensions_m is None else cuboid(given.dimensions_m)
+
+
+def _described(sidecar: Sidecar, label: str | None) -> SidecarObject | None:
+    if label is None:
+        return sidecar.objects[0] if len(sidecar.objects) == 1 else None
+    return next((o for o in sidecar.objects if o.label == label), None)
+
+
+def observe(item: ClipInput) -> list[Track]:
+    """Follow points on every masked object through the clip, in one pass over its frames."""
+    masks = _masks_by_frame(item.tables["masks"])
+    followers: dict[int, Follower] = {}
+    if not any(row["role"] == "object" for rows in masks.values() for row in rows):
+        return []
+    for frame in item.frames():
+        rows = masks.get(frame.index, [])
+        objects = [row for row in rows if row["role"] == "object" and row["area_px"] >= MIN_MASK_PX]
+        for lost in followers.keys() - {row["track_id"] for row in objects}:
+            followers[lost].lose()
+        if not objects:
+            continue
+        grey, size = grey_of(frame.rgb), frame.rgb.shape[:2]
+        hands = np.zeros(size, bool)
+        for row in rows:
+            if row["role"] != "object":
+                hands |= _full_size(row, size)
+        for row in objects:
+            follower = followers.setdefault(row["track_id"], Follower(Track(row["track_id"], row["label"])))
+            mask = _full_size(row, size) & ~hands
+            if mask.any():
+                follower.see(frame.index, frame.timestamp_s, frame.rgb, grey, mask, hands, row["observed"])
+    return [follower.track for _, follower in sorted(followers.items())]
+
+
+def _masks_by_frame(table: pa.Table) -> dict[int, list[dict[str, Any]]]:
+    wanted = ["frame_index", "track_id", "role", "label", "rle", "area_px", "observed"]
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in _rows(table.select(wanted)):
+        found[row["frame_index"]].append(row)
+    return found
+
+
+def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches():
+        yield from batch.to_pylist()
+
+
+def _full_size(row: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:
+    """The mask (H, W) bool at the picture's size."""
+    mask = rle.decode(row["rle"])
+    if mask.shape == tuple(size):
+        return mask
+    enlarged: np.ndarray = cv2.resize(mask.astype(np.uint8), (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
+    return enlarged.astype(bool)
+
+
+def _row(item: ClipInput, track: Track, position: int, solved: Structured) -> dict[str, Any]:
+    sighting, outcome, camera = track.sightings[position], solved.outcomes[position], item.camera
+    row: dict[str, Any] = {
+        "video_id": item.clip.video_id,
+        "clip_id": item.clip.clip_id,
+        "frame_index": sighting.frame_index,
+        "timestamp_s": sighting.timestamp_s,
+        "sample_stride": item.sample_stride,
+        "track_id": track.track_id,
+        "label": track.label,
+        "dimensions_m": solved.dimensions_m,
+        "scale_source": solved.scale_source,
+        "converged": False,
+        "fx_px": camera.fx_px,
+        "fy_px": camera.fy_px,
+        "cx_px": camera.cx_px,
+        "cy_px": camera.cy_px,
+        "intrinsics_source": camera.source,
+        "observed": sighting.observed,
+        "backend": NAME,
+    }
+    return row | ({"reason": outcome} if isinstance(outcome, str) else _pose_columns(outcome))
+
+
+def _pose_columns(estimate: Estimate) -> dict[str, Any]:
+    T = estimate.T_camera_object
+    return dict(zip(("qw", "qx", "qy", "qz"), quaternion_from_matrix(T[:3, :3]).tolist(), strict=True)) | {
+        "x_m": float(T[0, 3]),
+        "y_m": float(T[1, 3]),
+        "z_m": float(T[2, 3]),
+        "score": float(np.clip(estimate.score, 0, 1)),
+        "method": estimate.method,
+        "inliers": estimate.inliers,
+        "reprojection_px": estimate.reprojection_px,
+        "converged": estimate.inliers >= MIN_CONVERGED_INLIERS and estimate.reprojection_px <= MAX_CONVERGED_PX,
+    }

@@ -1,0 +1,112 @@
+"""Drawing what was found onto a picture: masks, hand skeletons, object axes and cuboids. OpenCV; coordinates in pixels of the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise, product
+from typing import Any
+
+import cv2
+import numpy as np
+
+from egoworld_ops import rle
+from egoworld_ops.geometry import make_transform, matrix_from_quaternion, project, transform
+from egoworld_ops.types import Camera
+
+Color = tuple[int, int, int]
+
+ROLE_COLORS: Mapping[str, Color] = {"hand_left": (64, 156, 255), "hand_right": (255, 140, 40), "object": (90, 220, 100)}
+AXIS_COLORS: Sequence[Color] = ((255, 60, 60), (60, 230, 60), (80, 120, 255))
+"""x red, y green, z blue."""
+TINT = 0.35
+FINGER_CHAINS = tuple((0, *range(1 + 4 * f, 5 + 4 * f)) for f in range(5))
+DEFAULT_AXIS_M = 0.05
+FAR_PX = 10_000
+"""Beyond this a point is not drawn: OpenCV's fixed-point coordinates overflow."""
+_SHIFT = 4
+
+
+def draw(rgb: np.ndarray, scale: float, rows: Mapping[str, list[dict[str, Any]]]) -> np.ndarray:
+    """A copy of the picture (H, W, 3) uint8 with the rows of its frame drawn; `scale` is picture pixels over the video's pixels."""
+    picture = rgb.copy()
+    for row in rows.get("masks", ()):
+        _mask(picture, row)
+    for row in rows.get("object_pose", ()):
+        _object(picture, scale, row)
+    for row in rows.get("hand_pose", ()):
+        _hand(picture, scale, row)
+    return picture
+
+
+def text(picture: np.ndarray, line: str, at_px: tuple[int, int], color: Color) -> None:
+    """Write a line with a dark rim, its baseline starting at `at_px`."""
+    printable = line.encode("ascii", "replace").decode("ascii")
+    for rim, thickness in (((0, 0, 0), 3), (color, 1)):
+        cv2.putText(picture, printable, at_px, cv2.FONT_HERSHEY_SIMPLEX, 0.38, rim, thickness, cv2.LINE_AA)
+
+
+def lines(picture: np.ndarray, segments_px: np.ndarray, color: Color, thickness: int = 1) -> None:
+    """Draw (n, 2, 2) segments; those with a point that is far away or not a number are left out."""
+    for start, end in segments_px:
+        if np.isfinite([start, end]).all() and np.abs([start, end]).max() < FAR_PX:
+            a, b = (np.round(p * 2**_SHIFT).astype(int).tolist() for p in (start, end))
+            cv2.line(picture, a, b, color, thickness, cv2.LINE_AA, _SHIFT)
+
+
+def _mask(picture: np.ndarray, row: Mapping[str, Any]) -> None:
+    height, width = picture.shape[:2]
+    mask = cv2.resize(rle.decode(row["rle"]).astype(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA) >= 128
+    color = np.array(ROLE_COLORS[row["role"]])
+    picture[mask] = np.round((1 - TINT) * picture[mask] + TINT * color).astype(np.uint8)
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, outlines, -1, ROLE_COLORS[row["role"]], 1, cv2.LINE_AA)
+    if mask.any():
+        top, left = np.argwhere(mask).min(0).tolist()
+        text(picture, row["label"] or row["role"], (min(left, width - 60), max(top - 3, 26)), ROLE_COLORS[row["role"]])
+
+
+def _hand(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
+    """The skeleton: the projected 3D joints where there are any, else the image points, in grey."""
+    if row["joints_m"] is not None:
+        joints_px, color = project(_camera(row), np.array(row["joints_m"])), ROLE_COLORS[f"hand_{row['hand']}"]
+    else:
+        joints_px, color = np.array(row["joints_px"]), (170, 170, 170)
+    scaled_px = to_picture(joints_px, scale)
+    bones = np.array([[scaled_px[a], scaled_px[b]] for chain in FINGER_CHAINS for a, b in pairwise(chain)])
+    lines(picture, bones, (20, 20, 20), 3)
+    lines(picture, bones, color, 1)
+    lines(picture, np.repeat(scaled_px[:, None], 2, axis=1), (255, 255, 255), 2)
+
+
+def _object(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
+    """The cuboid of its dimensions, where known, and its axes."""
+    pose = [row[c] for c in ("qw", "qx", "qy", "qz", "x_m", "y_m", "z_m")]
+    if None in pose:
+        return
+    T_camera_object = make_transform(matrix_from_quaternion(np.array(pose[:4])), np.array(pose[4:]))
+    half_m = np.array(row["dimensions_m"] or [2 * DEFAULT_AXIS_M] * 3) / 2
+
+    def segments_px(segments_m: np.ndarray) -> np.ndarray:
+        return to_picture(project(_camera(row), transform(T_camera_object, segments_m)), scale)
+
+    if row["dimensions_m"] is not None:
+        lines(picture, segments_px(_cuboid_edges(half_m)), ROLE_COLORS["object"])
+    for axis, color in enumerate(AXIS_COLORS):
+        end_m = np.eye(3)[axis] * max(half_m[axis], half_m.max() / 2) * 1.3
+        lines(picture, segments_px(np.stack([np.zeros(3), end_m])[None]), color, 2)
+
+
+def _cuboid_edges(half_m: np.ndarray) -> np.ndarray:
+    """(12, 2, 3) edges of a cuboid about the origin."""
+    corners = np.array(list(product((-1, 1), repeat=3)))
+    return np.array([[a, b] for a in corners for b in corners if (b - a).sum() == 2 and np.count_nonzero(b - a) == 1]) * half_m
+
+
+def to_picture(points_px: np.ndarray, scale: float) -> np.ndarray:
+    """Video pixels to picture pixels; (0, 0) is the centre of the first pixel in both."""
+    return (points_px + 0.5) * scale - 0.5
+
+
+def _camera(row: Mapping[str, Any]) -> Camera:
+    """The intrinsics the row was made with; the picture's size plays no part in projection."""
+    return Camera(row["fx_px"], row["fy_px"], row["cx_px"], row["cy_px"], 1, 1, row["intrinsics_source"])

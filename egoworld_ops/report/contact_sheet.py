@@ -1,0 +1,170 @@
+"""The picture a person looks at first: frames of a clip with all that was found in them, as one small PNG."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from egoworld_ops.types import HANDS, Frame
+
+STRIP_HEIGHT_PX = 96
+INSET_WIDTH_PX = 104
+GAP_PX = 4
+BACKGROUND = (24, 24, 28)
+TEXT = (235, 235, 235)
+MAX_BYTES = 400_000
+PALETTES = (256, 128, 64, 32, 16, 8)
+"""Numbers of colours that are tried until the PNG is small enough."""
+
+Rows = Mapping[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """A frame scaled down to its tile. `scale` is tile pixels over frame pixels."""
+
+    index: int
+    timestamp_s: float
+    rgb: np.ndarray
+    scale: float
+
+
+def contact_sheet(
+    frames: Iterable[Frame], tables: Mapping[str, pa.Table], columns: int = 4, n: int = 8, tile_px: int = 320, max_bytes: int = MAX_BYTES
+) -> bytes:
+    """A PNG with up to `n` frames, evenly spaced over `frames`, and what the clip's tables say about them.
+
+    Masks are outlined and tinted by role; hands are drawn as skeletons, objects as axes and cuboids, and below each picture stand the robot hands in
+    the camera's view and which hand holds what. Frames are read once and one at a time; at most 2 n small pictures are kept.
+
+    Args:
+        frames: decoded frames of one clip, in order.
+        tables: any of the contract's tables of that clip by stage, other tables are ignored; a missing or empty one draws nothing.
+        columns: pictures a row.
+        n: pictures at most.
+        tile_px: the longer side of a picture.
+        max_bytes: colours are reduced until the PNG is no larger, or 8 are left.
+
+    Returns:
+        The PNG; one that says so where there are no frames. The same input gives the same bytes.
+    """
+    pictures = _spread(frames, n, tile_px)
+    if not pictures:
+        return _png(_message("no frames", tile_px), max_bytes)
+    rows = _rows_by_frame(tables, [p.index for p in pictures])
+    return _png(_grid([_tile(p, rows[p.index]) for p in pictures], columns), max_bytes)
+
+
+def _spread(frames: Iterable[Frame], n: int, tile_px: int) -> list[_Picture]:
+    """At most `n` frames, evenly spaced, of a sequence whose length is not known beforehand."""
+    kept: list[_Picture] = []
+    stride = 1
+    for i, frame in enumerate(frames):
+        if i % stride:
+            continue
+        if len(kept) == 2 * n:
+            kept, stride = kept[::2], stride * 2
+            if i % stride:
+                continue
+        kept.append(_shrink(frame, tile_px))
+    if len(kept) <= n:
+        return kept
+    return [kept[i] for i in np.linspace(0, len(kept) - 1, n).round().astype(int)]
+
+
+def _shrink(frame: Frame, tile_px: int) -> _Picture:
+    import cv2
+
+    height, width = frame.rgb.shape[:2]
+    scale = min(tile_px / max(height, width), 1.0)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    return _Picture(frame.index, frame.timestamp_s, cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA), scale)
+
+
+def _rows_by_frame(tables: Mapping[str, pa.Table], indices: list[int]) -> Mapping[int, Rows]:
+    found: dict[int, dict[str, list[dict[str, Any]]]] = {i: defaultdict(list) for i in indices}
+    for name, table in tables.items():
+        if "frame_index" not in table.schema.names:
+            continue
+        wanted = table.filter(pc.is_in(table["frame_index"], value_set=pa.array(indices, pa.int64())))
+        for row in wanted.to_pylist():
+            found[row["frame_index"]][name].append(row)
+    return found
+
+
+def _tile(picture: _Picture, rows: Rows) -> np.ndarray:
+    """(H, W, 3) uint8: the picture with its overlay, and the strip below it."""
+    from egoworld_ops.report import _overlay
+
+    drawn = _overlay.draw(picture.rgb, picture.scale, rows)
+    _overlay.text(drawn, f"{picture.index}  {picture.timestamp_s:.2f} s", (4, 13), TEXT)
+    width = max(drawn.shape[1], 2 * INSET_WIDTH_PX)
+    tile = np.full((drawn.shape[0] + STRIP_HEIGHT_PX, width, 3), BACKGROUND, np.uint8)
+    tile[: drawn.shape[0], : drawn.shape[1]] = drawn
+    _strip(tile[drawn.shape[0] :], rows)
+    return tile
+
+
+def _strip(strip: np.ndarray, rows: Rows) -> None:
+    """Draw the robot hands, left to the left, and between them what is held."""
+    from egoworld_ops.report import _overlay, _robot_view
+
+    places = {"left": strip[:, :INSET_WIDTH_PX], "right": strip[:, -INSET_WIDTH_PX:]}
+    mapped = {row["hand"]: row for row in rows.get("mapping", ())}
+    for hand in HANDS:
+        color = _overlay.ROLE_COLORS[f"hand_{hand}"]
+        if hand in mapped:
+            _robot_view.draw(places[hand], mapped[hand], color)
+        _overlay.text(places[hand], f"robot {hand}" if hand in mapped else f"no robot {hand}", (4, 12), color)
+    for i, line in enumerate(_held(rows)[:5]):
+        _overlay.text(strip[:, INSET_WIDTH_PX:-INSET_WIDTH_PX], line, (4, 28 + 14 * i), TEXT)
+
+
+def _held(rows: Rows) -> list[str]:
+    """A sentence an object: its name, how it moves and who holds it."""
+    lines = []
+    for row in rows.get("movement", ()):
+        name = row["label"] or f"object {row['track_id']}"
+        lines += [name[:16], f" {row['state'] or 'unknown'}, " + (f"held {row['held_by']}" if row["held_by"] else "free")]
+    return lines
+
+
+def _grid(tiles: list[np.ndarray], columns: int) -> np.ndarray:
+    height, width = max(t.shape[0] for t in tiles), max(t.shape[1] for t in tiles)
+    columns = max(min(columns, len(tiles)), 1)
+    n_rows = -(-len(tiles) // columns)
+    sheet = np.full((n_rows * (height + GAP_PX) - GAP_PX, columns * (width + GAP_PX) - GAP_PX, 3), BACKGROUND, np.uint8)
+    for i, tile in enumerate(tiles):
+        top, left = i // columns * (height + GAP_PX), i % columns * (width + GAP_PX)
+        sheet[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    return sheet
+
+
+def _message(message: str, width_px: int) -> np.ndarray:
+    from egoworld_ops.report import _overlay
+
+    picture = np.full((48, width_px, 3), BACKGROUND, np.uint8)
+    _overlay.text(picture, message, (8, 28), TEXT)
+    return picture
+
+
+def _png(rgb: np.ndarray, max_bytes: int) -> bytes:
+    """A PNG with a palette: a third of the size of one in full colour."""
+    from PIL import Image
+
+    png = b""
+    for colors in PALETTES:
+        buffer = io.BytesIO()
+        indexed = Image.fromarray(rgb).quantize(colors, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        indexed.save(buffer, "PNG", optimize=True)
+        png = buffer.getvalue()
+        if len(png) <= max_bytes:
+            break
+    return png

@@ -1,0 +1,505 @@
+"""THE data contract: every table, column, type, unit and frame. Parquet schemas, checks, the docs page and the UI derive from it.
+
+Belongs here: what a column means and what values it may take. Does not belong here: how a value is computed or where it is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from egoworld_ops.errors import ContractError
+
+SCHEMA_VERSION = "1"
+"""Raised whenever the meaning, type or unit of a column changes. Part of every digest."""
+
+CONVENTIONS: Mapping[str, str] = {
+    "camera_frame": "OpenCV: right-handed, x right, y down, z forward, metres",
+    "transforms": "T_dst_src maps points of src to dst: p_dst = R(q) p_src + t",
+    "quaternions": "columns qw, qx, qy, qz; unit norm; qw >= 0",
+    "pixels": "x right, y down; the centre of the top-left pixel is (0, 0); upright image, rotation metadata applied",
+    "boxes": "[x, y, width, height] in pixels, as COCO",
+    "masks": "COCO RLE: size [h, w], column-major, counts as ASCII",
+    "hand_joints": "21, OpenPose order: wrist; thumb CMC MCP IP TIP; index MCP PIP DIP TIP; middle; ring; little",
+    "wrist_frame": (
+        "MANO wrist frame as dex-retargeting uses it: origin at the wrist; z from the wrist towards the middle finger's MCP, "
+        "x along the normal of the palm plane, y = z cross x; the same construction for both hands"
+    ),
+    "hand": "left or right of the person, never of a mirrored image",
+    "time": "timestamp_s is the container's PTS in seconds; frame_index counts decoded frames of the raw video",
+    "missing": "a value that does not exist is null and `reason` says why; nothing is padded or repeated",
+}
+
+PARTITION_KEYS = ("video_id", "clip_id")
+
+
+def _list(item: pa.DataType, *shape: int) -> pa.DataType:
+    for n in reversed(shape):
+        item = pa.list_(item, n)
+    return item
+
+
+BOX = _list(pa.float32(), 4)
+POINTS_2D = _list(pa.float32(), 21, 2)
+POINTS_3D = _list(pa.float32(), 21, 3)
+RLE = pa.struct([pa.field("size", _list(pa.int32(), 2)), pa.field("counts", pa.string())])
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: Arrow type, meaning, unit, frame, and the values it may take (`minimum`/`maximum` are inclusive)."""
+
+    name: str
+    type: pa.DataType
+    doc: str
+    unit: str = ""
+    frame: str = ""
+    nullable: bool = False
+    allowed: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+
+    def field(self) -> pa.Field:
+        described = {"doc": self.doc, "unit": self.unit, "frame": self.frame}
+        return pa.field(self.name, self.type, self.nullable, {k: v for k, v in described.items() if v})
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table: its columns, the columns that identify a row (also the order of rows), and what a row stands for."""
+
+    name: str
+    doc: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    def __post_init__(self) -> None:
+        names = [c.name for c in self.columns]
+        if len(set(names)) != len(names) or not set(self.key) <= set(names):
+            raise ValueError(f"table {self.name}: repeated column, or key {self.key} not among {names}")
+
+    def arrow_schema(self) -> pa.Schema:
+        """The Arrow schema with field metadata (doc, unit, frame) and the conventions."""
+        return pa.schema(
+            [c.field() for c in self.columns],
+            {"egoworld.table": self.name, "egoworld.schema_version": SCHEMA_VERSION}
+            | {f"egoworld.convention.{k}": v for k, v in CONVENTIONS.items()},
+        )
+
+
+def _video_id() -> Column:
+    return Column("video_id", pa.string(), "slug of the file's name + first 12 hex digits of its SHA-256")
+
+
+def _clip_id() -> Column:
+    return Column("clip_id", pa.string(), "identifier of the clip within its video, from its first frame and length")
+
+
+def _per_frame(*columns: Column) -> tuple[Column, ...]:
+    """The columns every per-frame table starts with, and those it ends with."""
+    return (
+        _video_id(),
+        _clip_id(),
+        Column("frame_index", pa.int64(), "decoded frame of the raw video", minimum=0),
+        Column("timestamp_s", pa.float64(), "presentation time from the container's PTS", "s"),
+        Column("sample_stride", pa.int32(), "frames from one processed frame to the next", "frames", minimum=1),
+        *columns,
+        Column("backend", pa.string(), "the backend that made this row"),
+    )
+
+
+def _pose(frame: str, what: str) -> tuple[Column, ...]:
+    q = [
+        Column(f"q{a}", pa.float64(), f"orientation of {what}, {a} of the unit quaternion", "", frame, True, minimum=-1, maximum=1)
+        for a in "wxyz"
+    ]
+    p = [Column(f"{a}_m", pa.float64(), f"position of {what}, {a}", "m", frame, True) for a in "xyz"]
+    return (*q, *p)
+
+
+def _reason(what: str) -> Column:
+    return Column("reason", pa.string(), f"why {what} is null; null where it is not", nullable=True)
+
+
+_ROLE = Column("role", pa.string(), "what the row is about", allowed=("hand_left", "hand_right", "object"))
+_HAND = Column("hand", pa.string(), "the person's own hand", allowed=("left", "right"))
+_SCORE = Column("score", pa.float32(), "confidence of the backend", "", "", True, minimum=0, maximum=1)
+_OBSERVED = Column("observed", pa.bool_(), "true where seen in this frame; false where carried or interpolated")
+_TRACK = Column("track_id", pa.int32(), "identity within the clip; hand_left is 1, hand_right is 2, objects from 10", minimum=1)
+_LABEL = Column("label", pa.string(), "name of the thing, where known", nullable=True)
+_INTRINSICS = (
+    Column("fx_px", pa.float64(), "focal length used, x", "px"),
+    Column("fy_px", pa.float64(), "focal length used, y", "px"),
+    Column("cx_px", pa.float64(), "principal point used, x", "px"),
+    Column("cy_px", pa.float64(), "principal point used, y", "px"),
+    Column("intrinsics_source", pa.string(), "where the intrinsics come from", allowed=("file", "estimated", "assumed_fov")),
+)
+
+
+def _error_columns(nullable: bool) -> tuple[Column, ...]:
+    return (
+        Column("error_class", pa.string(), "class of the error", nullable=nullable),
+        Column("reason", pa.string(), "what is wrong", nullable=nullable),
+        Column("cure", pa.string(), "what a person can do about it", nullable=nullable),
+    )
+
+
+VIDEOS = Table(
+    "videos",
+    "One raw video file, as probed. A file that cannot be used is a row with status `rejected` and a reason.",
+    ("video_id",),
+    (
+        _video_id(),
+        Column("path", pa.string(), "path of the raw file when it was probed"),
+        Column("sha256", pa.string(), "SHA-256 of the file's content, hex"),
+        Column("bytes", pa.int64(), "size of the file", "B", minimum=0),
+        Column("status", pa.string(), "whether the video can be processed", allowed=("ok", "rejected")),
+        *_error_columns(nullable=True),
+        Column("warning", pa.string(), "what is odd about a usable file (truncated tail, ...)", nullable=True),
+        Column("duration_s", pa.float64(), "last frame's end minus first frame's start", "s", "", True, minimum=0),
+        Column("fps_num", pa.int64(), "frame rate, numerator", "", "", True, minimum=1),
+        Column("fps_den", pa.int64(), "frame rate, denominator", "", "", True, minimum=1),
+        Column("vfr", pa.bool_(), "variable frame rate: the PTS are not evenly spaced", nullable=True),
+        Column("n_frames", pa.int64(), "frames that decode", "frames", "", True, minimum=1),
+        Column("width", pa.int32(), "width after rotation", "px", "", True, minimum=1),
+        Column("height", pa.int32(), "height after rotation", "px", "", True, minimum=1),
+        Column("rotation_deg", pa.int32(), "clockwise turn applied to show the picture upright", "deg", "", True, minimum=0, maximum=270),
+        Column("codec", pa.string(), "video codec", nullable=True),
+        Column("pix_fmt", pa.string(), "pixel format of the decoder", nullable=True),
+        Column("color_range", pa.string(), "range of the samples", "", "", True, ("limited", "full", "unspecified")),
+        Column("audio_streams", pa.int32(), "number of audio streams", "", "", True, minimum=0),
+        Column("split", pa.string(), "train, val or test: by hash of the content, so copies fall together", "", "", False, ("train", "val", "test")),
+    ),
+)
+
+CLIPS = Table(
+    "clips",
+    "One clip: frames [frame_start, frame_end) of a video, of which [own_start, own_end) belong to it alone.",
+    ("video_id", "clip_id"),
+    (
+        _video_id(),
+        _clip_id(),
+        Column("frame_start", pa.int64(), "first frame", "frames", minimum=0),
+        Column("frame_end", pa.int64(), "one past the last frame", "frames", minimum=1),
+        Column("own_start", pa.int64(), "first owned frame", "frames", minimum=0),
+        Column("own_end", pa.int64(), "one past the last owned frame", "frames", minimum=1),
+        Column("start_s", pa.float64(), "PTS of the first frame", "s"),
+        Column("end_s", pa.float64(), "PTS of the last frame plus one frame's duration", "s"),
+        Column("overlap_s", pa.float64(), "time shared with the clip before", "s", minimum=0),
+        Column("scene_index", pa.int32(), "scene (between two cuts) the clip lies in", minimum=0),
+        Column("cut_score", pa.float64(), "detector's score of the cut the scene starts at; null at the start of the video", nullable=True),
+        Column("method", pa.string(), "how the cut was found", allowed=("adaptive", "content", "threshold", "whole_video")),
+        Column("fallback_reason", pa.string(), "why the whole video is one scene, where detection failed or found no cut", nullable=True),
+    ),
+)
+
+DETECTIONS = Table(
+    "detections",
+    "One hand or object found in one frame: the prompts for all that follows.",
+    ("video_id", "clip_id", "frame_index", "role", "track_id"),
+    _per_frame(
+        _ROLE,
+        _TRACK,
+        _LABEL,
+        Column("box_px", BOX, "box around the thing", "px", "image"),
+        Column("points_px", POINTS_2D, "21 image points of a hand; null for objects", "px", "image", True),
+        Column("landmarks_m", POINTS_3D, "21 metric landmarks of a hand about its own centre, axes of the camera; null for objects", "m", "hand", True),
+        _SCORE,
+        Column("handedness_score", pa.float32(), "confidence that the hand is the left or right it is said to be", "", "", True, minimum=0, maximum=1),
+        Column("source", pa.string(), "network or rule that found it", allowed=("palm", "tracked", "motion_color", "sidecar", "text")),
+    ),
+)
+
+MASKS = Table(
+    "masks",
+    "The pixels of one hand or object in one frame.",
+    ("video_id", "clip_id", "frame_index", "track_id"),
+    _per_frame(
+        _TRACK,
+        _ROLE,
+        _LABEL,
+        Column("rle", RLE, "COCO RLE at mask_scale times the raw video's resolution"),
+        Column("mask_scale", pa.float32(), "resolution of the mask over that of the video", minimum=0, maximum=1),
+        Column("bbox_px", BOX, "tight box of the mask, at the raw video's resolution", "px", "image"),
+        Column("area_px", pa.int64(), "pixels in the mask, at the mask's own resolution", "px", minimum=1),
+        _SCORE,
+        _OBSERVED,
+    ),
+)
+
+HAND_POSE = Table(
+    "hand_pose",
+    "The 3D pose of one hand in one frame.",
+    ("video_id", "clip_id", "frame_index", "hand"),
+    _per_frame(
+        _HAND,
+        _SCORE,
+        Column("joints_px", POINTS_2D, "image points the pose was solved from", "px", "image"),
+        Column("joints_m", POINTS_3D, "joints in the camera frame", "m", "camera", True),
+        Column("joints_wrist_m", POINTS_3D, "joints in the wrist frame: joints_m = R(q) joints_wrist_m + (x_m, y_m, z_m)", "m", "wrist", True),
+        *_pose("camera", "the wrist frame (T_camera_wrist)"),
+        Column("mano_pose", _list(pa.float32(), 48), "MANO axis-angles, where the backend has them", "rad", "wrist", True),
+        Column("mano_betas", _list(pa.float32(), 10), "MANO shape, where the backend has it", nullable=True),
+        Column("reprojection_px", pa.float32(), "root mean square distance of the projected joints_m to joints_px", "px", "image", True, minimum=0),
+        *_INTRINSICS,
+        _OBSERVED,
+        _reason("the pose"),
+    ),
+)
+
+OBJECT_POSE = Table(
+    "object_pose",
+    "The 6D pose of one object in one frame (T_camera_object).",
+    ("video_id", "clip_id", "frame_index", "track_id"),
+    _per_frame(
+        _TRACK,
+        _LABEL,
+        *_pose("camera", "the object frame (T_camera_object)"),
+        Column("dimensions_m", _list(pa.float32(), 3), "size of the object along its own axes, given or estimated", "m", "object", True),
+        Column("scale_source", pa.string(), "what fixes the metric scale", allowed=("mesh", "dimensions", "hand", "none")),
+        _SCORE,
+        Column("method", pa.string(), "how the pose was found", "", "", True, ("registered", "tracked", "reregistered")),
+        Column("inliers", pa.int32(), "points that agree with the pose", "", "", True, minimum=0),
+        Column("reprojection_px", pa.float32(), "root mean square error of the inliers", "px", "image", True, minimum=0),
+        Column("converged", pa.bool_(), "whether the solver converged on enough agreeing points"),
+        *_INTRINSICS,
+        _OBSERVED,
+        _reason("the pose"),
+    ),
+)
+
+MOVEMENT = Table(
+    "movement",
+    "How one object moves in one frame, and which hand holds it.",
+    ("video_id", "clip_id", "frame_index", "track_id"),
+    _per_frame(
+        _TRACK,
+        _LABEL,
+        Column("vx_m_s", pa.float64(), "velocity relative to the camera, x", "m/s", "camera", True),
+        Column("vy_m_s", pa.float64(), "velocity relative to the camera, y", "m/s", "camera", True),
+        Column("vz_m_s", pa.float64(), "velocity relative to the camera, z", "m/s", "camera", True),
+        Column("speed_background_m_s", pa.float64(), "speed relative to the background, camera motion taken out", "m/s", "", True, minimum=0),
+        Column("turning_background_rad_s", pa.float64(), "turning rate relative to the background, camera motion taken out", "rad/s", "", True, minimum=0),
+        Column("state", pa.string(), "moving or still relative to the background", "", "", True, ("moving", "still")),
+        Column("held_by", pa.string(), "the hand that holds it; null where none does", "", "", True, ("left", "right", "both")),
+        Column("hold_score", pa.float32(), "confidence of held_by", "", "", True, minimum=0, maximum=1),
+        _reason("velocity or state"),
+    ),
+)
+
+MAPPING = Table(
+    "mapping",
+    "One human hand in one frame retargeted to a robot hand.",
+    ("video_id", "clip_id", "frame_index", "hand", "robot"),
+    _per_frame(
+        _HAND,
+        Column("robot", pa.string(), "robot hand"),
+        Column("joint_names", pa.list_(pa.string()), "names of the robot's joints, in the order of qpos_rad"),
+        Column("qpos_rad", pa.list_(pa.float64()), "joint angles", "rad", "robot", True),
+        *_pose("camera", "the robot hand's wrist: the base link of its URDF (T_camera_robot_wrist)"),
+        Column("scaling", pa.float64(), "targets are the human joints in the wrist frame times this", "", "", True, minimum=0),
+        Column("residual_m", pa.float64(), "mean distance of robot fingertips to scaled human fingertips", "m", "wrist", True, minimum=0),
+        Column("converged", pa.bool_(), "whether the solver converged"),
+        Column("at_limit", pa.list_(pa.bool_()), "joints within 1e-3 rad of a limit", "", "", True),
+        _reason("qpos_rad"),
+    ),
+)
+
+FAILURES = Table(
+    "failures",
+    "One clip that one stage could not process.",
+    ("video_id", "clip_id", "stage"),
+    (
+        _video_id(),
+        _clip_id(),
+        Column("stage", pa.string(), "stage that failed"),
+        Column("backend", pa.string(), "backend that failed"),
+        *_error_columns(nullable=False),
+        Column("retryable", pa.bool_(), "whether the same call may succeed later"),
+        Column("traceback", pa.string(), "where it happened, innermost frames"),
+    ),
+)
+
+INTAKE = Table(
+    "intake",
+    "One entry of the raw folder, and what became of it.",
+    ("path",),
+    (
+        Column("path", pa.string(), "path below the raw folder, unprintable characters escaped"),
+        Column("video_id", pa.string(), "the video it was registered as, or is a copy of", nullable=True),
+        Column("status", pa.string(), "what became of it", allowed=("registered", "duplicate", "rejected", "unstable")),
+        Column("sha256", pa.string(), "SHA-256 of the content, hex; null where it was not read", nullable=True),
+        Column("bytes", pa.int64(), "size of the file", "B", "", True, minimum=0),
+        Column("mtime_ns", pa.int64(), "time of the last change, as the file system has it", "ns", "", True),
+        *_error_columns(nullable=True),
+    ),
+)
+
+TABLES: Mapping[str, Table] = {
+    t.name: t
+    for t in (VIDEOS, CLIPS, DETECTIONS, MASKS, HAND_POSE, OBJECT_POSE, MOVEMENT, MAPPING, FAILURES, INTAKE)
+}
+
+
+def table(name: str) -> Table:
+    """The table of that name; KeyError names the known ones."""
+    try:
+        return TABLES[name]
+    except KeyError:
+        raise KeyError(f"no table {name!r} in the data contract; there are {', '.join(TABLES)}") from None
+
+
+def from_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Build a table from row mappings, in the contract's types and sorted by its key.
+
+    numpy arrays are taken as nested lists; a missing nullable column becomes null.
+
+    Raises:
+        ContractError: an unknown column, a missing value, or a value of the wrong type or shape.
+    """
+    contract = table(name)
+    known = {c.name for c in contract.columns}
+    columns: dict[str, list[Any]] = {c.name: [] for c in contract.columns}
+    for row in rows:
+        if unknown := row.keys() - known:
+            raise _broken(name, f"no column {sorted(unknown)}")
+        for column, values in columns.items():
+            values.append(_plain(row.get(column)))
+    schema = contract.arrow_schema()
+    try:
+        built = pa.Table.from_arrays([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise _broken(name, str(error)) from error
+    return sort(name, built)
+
+
+def sort(name: str, rows: pa.Table) -> pa.Table:
+    """Rows in the contract's order."""
+    return rows.sort_by([(k, "ascending") for k in table(name).key]) if rows.num_rows > 1 else rows
+
+
+def empty(name: str) -> pa.Table:
+    """No rows, typed: what a stage returns that found nothing."""
+    return table(name).arrow_schema().empty_table()
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def _broken(name: str, reason: str) -> ContractError:
+    return ContractError(f"table {name}", reason, "Mend the operator that made it, or delete the file: it is made anew")
+
+
+def validate(name: str, rows: pa.Table) -> None:
+    """Raise ContractError, listing everything in which `rows` breaks the contract of table `name`."""
+    if wrong := list(violations(name, rows)):
+        raise _broken(name, "; ".join(wrong))
+
+
+def violations(name: str, rows: pa.Table) -> Iterable[str]:
+    """Each way in which `rows` breaks the contract, as a sentence. Empty where it does not."""
+    contract = table(name)
+    want = contract.arrow_schema()
+    if rows.schema.names != want.names:
+        yield f"columns {rows.schema.names}, want {want.names}"
+        return
+    wrong_types = [f"{f.name} is {rows.schema.field(f.name).type}, want {f.type}" for f in want if rows.schema.field(f.name).type != f.type]
+    if wrong_types:
+        yield from wrong_types
+        return
+    for column in contract.columns:
+        yield from _column_violations(column, rows[column.name])
+    yield from _quaternion_violations(rows)
+    yield from _key_violations(contract, rows)
+
+
+def _column_violations(column: Column, values: pa.ChunkedArray) -> Iterable[str]:
+    import pyarrow.compute as pc
+
+    if not column.nullable and values.null_count:
+        yield f"{column.name} has {values.null_count} nulls"
+    present = values.drop_null()
+    if not len(present):
+        return
+    if column.allowed:
+        if strange := set(pc.unique(present).to_pylist()) - set(column.allowed):
+            yield f"{column.name} has values {sorted(strange)}, want one of {list(column.allowed)}"
+    flat = _flat_floats(present)
+    if flat is not None and not np.isfinite(flat).all():
+        yield f"{column.name} has {int((~np.isfinite(flat)).sum())} values that are not finite"
+    if column.minimum is not None and pc.min(present).as_py() < column.minimum:
+        yield f"{column.name} has values below {column.minimum:g}"
+    if column.maximum is not None and pc.max(present).as_py() > column.maximum:
+        yield f"{column.name} has values above {column.maximum:g}"
+
+
+def _flat_floats(values: pa.ChunkedArray) -> np.ndarray | None:
+    flat = values.combine_chunks()
+    while pa.types.is_fixed_size_list(flat.type) or pa.types.is_list(flat.type):
+        flat = flat.flatten()
+    return flat.to_numpy(zero_copy_only=False) if pa.types.is_floating(flat.type) else None
+
+
+def _quaternion_violations(rows: pa.Table) -> Iterable[str]:
+    names = ["qw", "qx", "qy", "qz"]
+    if "qw" not in rows.schema.names or rows.num_rows == 0:
+        return
+    nulls = np.stack([rows[n].is_null().to_numpy() for n in names])
+    if (nulls.any(0) != nulls.all(0)).any():
+        yield "quaternions are null in part"
+        return
+    q = np.stack([rows[n].drop_null().to_numpy() for n in names])
+    if q.size and (np.abs(np.linalg.norm(q, axis=0) - 1) > 1e-6).any():
+        yield "quaternions are not of unit norm"
+    if q.size and (q[0] < 0).any():
+        yield "quaternions with qw < 0"
+
+
+def _key_violations(contract: Table, rows: pa.Table) -> Iterable[str]:
+    if rows.num_rows < 2:
+        return
+    keys = rows.select(list(contract.key))
+    if keys.group_by(list(contract.key)).aggregate([]).num_rows != rows.num_rows:
+        yield f"key {contract.key} is not unique"
+    elif not keys.equals(sort(contract.name, keys)):
+        yield f"rows are not sorted by {contract.key}"
+
+
+def to_markdown() -> str:
+    """The contract as a page of documentation."""
+    parts = [
+        "# The data contract",
+        "",
+        f"Generated from `egoworld_ops/schema.py` by `make docs`. Schema version {SCHEMA_VERSION}.",
+        "",
+        "## Conventions",
+        "",
+        *(f"- **{k.replace('_', ' ')}**: {v}" for k, v in CONVENTIONS.items()),
+    ]
+    for t in TABLES.values():
+        parts += ["", f"## {t.name}", "", t.doc, "", f"Key and order: {', '.join(f'`{k}`' for k in t.key)}.", ""]
+        parts += ["| column | type | unit | frame | null | values | meaning |", "| --- | --- | --- | --- | --- | --- | --- |"]
+        parts += [_markdown_row(c) for c in t.columns]
+    return "\n".join(parts) + "\n"
+
+
+def _markdown_row(c: Column) -> str:
+    bounds = [f">= {c.minimum:g}" if c.minimum is not None else "", f"<= {c.maximum:g}" if c.maximum is not None else ""]
+    values = ", ".join(c.allowed) or " ".join(b for b in bounds if b)
+    cells = [f"`{c.name}`", f"`{_type_name(c.type)}`", c.unit, c.frame, "yes" if c.nullable else "", values, c.doc]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _type_name(kind: pa.DataType) -> str:
+    if pa.types.is_fixed_size_list(kind):
+        return f"{_type_name(kind.value_type)}[{kind.list_size}]"
+    if pa.types.is_list(kind):
+        return f"{_type_name(kind.value_type)}[]"
+    if pa.types.is_struct(kind):
+        return "struct(" + ", ".join(f"{f.name} {_type_name(f.type)}" for f in kind) + ")"
+    return str(kind)

@@ -1,0 +1,110 @@
+"""Typed settings and profiles; units in names. What a setting of one backend means is said in that backend's file.
+
+A profile is a TOML file; environment variables (EGOWORLD_LAKE, EGOWORLD_STAGES__MASKS__BACKEND, ...) win over it.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from egoworld_ops.errors import BadSettings
+
+PROFILES = Path(__file__).parent / "profiles"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SceneSettings(_Section):
+    """Cuts and windows. Thresholds are PySceneDetect's own."""
+
+    detector: Literal["adaptive", "content", "threshold"] = "adaptive"
+    threshold: Annotated[float, Field(gt=0)] | None = None
+    """None takes PySceneDetect's default of the detector."""
+    min_scene_s: Annotated[float, Field(gt=0)] = 0.6
+    max_clip_s: Annotated[float, Field(gt=0)] = 30.0
+    overlap_s: Annotated[float, Field(ge=0)] = 1.0
+
+    @model_validator(mode="after")
+    def _overlap_is_shorter_than_a_clip(self) -> SceneSettings:
+        if self.overlap_s >= self.max_clip_s:
+            raise ValueError(f"overlap_s ({self.overlap_s:g}) must be below max_clip_s ({self.max_clip_s:g})")
+        return self
+
+
+class CameraSettings(_Section):
+    """What is assumed where a video comes without intrinsics."""
+
+    assumed_hfov_deg: Annotated[float, Field(gt=0, lt=180)] = 70.0
+    require_known: bool = False
+
+
+class StageSettings(BaseModel):
+    """The backend of one stage, and a table of options per backend, checked by the backend itself."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    backend: str
+
+    def options(self, backend: str) -> dict[str, Any]:
+        """The options given for `backend`."""
+        given = (self.model_extra or {}).get(backend, {})
+        if not isinstance(given, Mapping):
+            raise BadSettings(backend, f"want a table of options, got {given!r}", "Write [stages.<stage>.<backend>] in the profile")
+        return dict(given)
+
+
+class PoolSettings(_Section):
+    """How clips are worked on. Not part of any digest."""
+
+    kind: Literal["inline"] = "inline"
+    threads: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: os.cpu_count() or 1)
+
+
+class Settings(BaseSettings):
+    """All settings of a run."""
+
+    model_config = SettingsConfigDict(env_prefix="EGOWORLD_", env_nested_delimiter="__", extra="forbid", frozen=True)
+
+    raw: Path = Path("raw")
+    lake: Path = Path("output")
+    run_id: str | None = None
+    sample_stride: Annotated[int, Field(ge=1)] = 1
+    scenes: SceneSettings = SceneSettings()
+    camera: CameraSettings = CameraSettings()
+    stages: dict[str, StageSettings] = {}
+    pool: PoolSettings = PoolSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, env_settings: PydanticBaseSettingsSource, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings
+
+
+def load_settings(profile: str | Path | None = None) -> Settings:
+    """Settings of a profile: a name shipped in `profiles/`, or the path of a TOML file; EGOWORLD_PROFILE, else `laptop`.
+
+    Raises:
+        BadSettings: the profile cannot be read, or a setting is unknown or out of range.
+    """
+    profile = profile or os.environ.get("EGOWORLD_PROFILE") or "laptop"
+    path = PROFILES / f"{profile}.toml" if str(profile).isidentifier() else Path(profile)
+    try:
+        given = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.toml")))
+        raise BadSettings(path, str(error), f"Name a TOML file, or one of the profiles {known}") from error
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise BadSettings(f"{path}, setting {where}", first["msg"], "Mend the setting; docs/architecture.md lists them") from error

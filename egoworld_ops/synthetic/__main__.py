@@ -1,0 +1,58 @@
+"""Command: render synthetic scenes with their ground truth."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from egoworld_ops.synthetic.config import SceneConfig
+from egoworld_ops.synthetic.write import Progress, render_scene
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    return int(width), int(height)
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = SceneConfig()
+    parser = argparse.ArgumentParser(prog="python -m egoworld_ops.synthetic", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--name", default="synthetic", help="name of the video; with --count a number is added")
+    parser.add_argument("--seed", type=int, default=default.seed, help="seed of the first scene")
+    parser.add_argument("--frames-per-shot", type=int, default=default.frames_per_shot, help="frames between two cuts")
+    parser.add_argument("--size", type=_size, default=(default.width, default.height), metavar="WxH", help="picture size")
+    parser.add_argument("--count", type=int, default=1, help="scenes to render, with seeds counting up")
+    return parser
+
+
+def _reporter(label: str) -> Progress:
+    def report(done: int, total: int) -> None:
+        print(f"\r{label}: frame {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+    return report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Render, print each video's path; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    for number in range(options.count):
+        name = options.name if options.count == 1 else f"{options.name}-{number:03d}"
+        try:
+            config = SceneConfig(
+                seed=options.seed + number,
+                width=options.size[0],
+                height=options.size[1],
+                frames_per_shot=options.frames_per_shot,
+            )
+            print(render_scene(config, options.out, name, _reporter(name)))
+        except ValueError as error:
+            parser.error(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

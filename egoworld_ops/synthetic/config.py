@@ -1,0 +1,67 @@
+"""What a synthetic scene is made from: one frozen configuration, and the constants that truth and pictures share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from egoworld_ops.types import Camera
+
+N_SHOTS = 3
+GENERATOR_VERSION = "1"
+MOVING_SPEED_M_S = 0.02
+MOVING_RATE_RAD_S = 0.15
+OBJECT_LABEL = "box"
+_FOCAL_PER_WIDTH = 0.86
+_NEAREST_SIZE_PX = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SceneConfig:
+    """All that decides the pixels and the truth of one scene; equal configurations give equal scenes.
+
+    Raises ValueError for sizes, rates, lengths or dimensions that cannot be rendered or encoded.
+    """
+
+    seed: int = 7
+    width: int = 640
+    height: int = 480
+    fps: int = 30
+    frames_per_shot: int = 56
+    dimensions_m: tuple[float, float, float] = (0.16, 0.11, 0.06)
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be rendered."""
+        if self.seed < 0:
+            raise ValueError(f"seed: want a number from 0, got {self.seed}")
+        if min(self.width, self.height) < _NEAREST_SIZE_PX or self.width % 2 or self.height % 2:
+            raise ValueError(f"size: want even numbers from {_NEAREST_SIZE_PX}, got {self.width}x{self.height}")
+        if self.fps < 1:
+            raise ValueError(f"fps: want a number from 1, got {self.fps}")
+        if self.frames_per_shot < N_SHOTS:
+            raise ValueError(f"frames_per_shot: want at least {N_SHOTS}, got {self.frames_per_shot}")
+        if min(self.dimensions_m) <= 0:
+            raise ValueError(f"dimensions_m: want three positive lengths, got {self.dimensions_m}")
+
+    @property
+    def n_frames(self) -> int:
+        """Frames in the whole video."""
+        return N_SHOTS * self.frames_per_shot
+
+    @property
+    def cuts(self) -> tuple[int, ...]:
+        """First frame of each shot but the first."""
+        return tuple(self.frames_per_shot * shot for shot in range(1, N_SHOTS))
+
+    @property
+    def camera(self) -> Camera:
+        """The pinhole camera without distortion, the same in each shot."""
+        focal_px = _FOCAL_PER_WIDTH * self.width
+        return Camera(
+            fx_px=focal_px,
+            fy_px=focal_px,
+            cx_px=(self.width - 1) / 2,
+            cy_px=(self.height - 1) / 2,
+            width=self.width,
+            height=self.height,
+            source="file",
+        )

@@ -1,0 +1,111 @@
+"""Frozen value types that reject wrong shapes and units at birth. No behaviour beyond that belongs here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+Hand = Literal["left", "right"]
+HANDS: tuple[Hand, ...] = ("left", "right")
+ROLES = ("hand_left", "hand_right", "object")
+INTRINSICS_SOURCES = ("file", "estimated", "assumed_fov")
+
+_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,127}\Z")
+
+
+def check_id(name: str, value: str) -> str:
+    """Return `value` if it is a safe identifier (it becomes a path part), else raise ValueError."""
+    if not _ID.match(value):
+        raise ValueError(f"{name}: want lower-case letters, digits, '-' and '_', got {value!r}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded frame.
+
+    Args:
+        index: position among the decoded frames of the raw video.
+        timestamp_s: presentation time from the container's PTS, seconds.
+        rgb: (H, W, 3) uint8, upright (rotation metadata applied).
+    """
+
+    index: int
+    timestamp_s: float
+    rgb: np.ndarray
+
+    def __post_init__(self) -> None:
+        if self.rgb.ndim != 3 or self.rgb.shape[2] != 3 or self.rgb.dtype != np.uint8:
+            raise ValueError(f"rgb: want (H, W, 3) uint8, got {self.rgb.shape} {self.rgb.dtype}")
+
+
+@dataclass(frozen=True, slots=True)
+class Camera:
+    """Pinhole intrinsics in pixels; the centre of the top-left pixel is (0, 0). `source` says where they come from."""
+
+    fx_px: float
+    fy_px: float
+    cx_px: float
+    cy_px: float
+    width: int
+    height: int
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.source not in INTRINSICS_SOURCES:
+            raise ValueError(f"source: want one of {INTRINSICS_SOURCES}, got {self.source!r}")
+        if not (self.fx_px > 0 and self.fy_px > 0 and self.width > 0 and self.height > 0):
+            raise ValueError(f"camera: focal lengths and size must be positive, got {self}")
+
+    @property
+    def K(self) -> np.ndarray:
+        """(3, 3) float64 intrinsic matrix."""
+        return np.array([[self.fx_px, 0, self.cx_px], [0, self.fy_px, self.cy_px], [0, 0, 1]], np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """Frames `[frame_start, frame_end)` of one video: the smallest unit of work.
+
+    `[own_start, own_end)` is the part that belongs to this clip alone; the rest overlaps the neighbours.
+    """
+
+    video_id: str
+    clip_id: str
+    video_path: Path
+    video_sha256: str
+    frame_start: int
+    frame_end: int
+    own_start: int
+    own_end: int
+    start_s: float
+    end_s: float
+    fps: Fraction
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        check_id("video_id", self.video_id)
+        check_id("clip_id", self.clip_id)
+        if not 0 <= self.frame_start <= self.own_start < self.own_end <= self.frame_end:
+            raise ValueError(
+                f"clip {self.clip_id}: want 0 <= frame_start <= own_start < own_end <= frame_end, got "
+                f"{self.frame_start}, {self.own_start}, {self.own_end}, {self.frame_end}"
+            )
+
+    @property
+    def n_frames(self) -> int:
+        return self.frame_end - self.frame_start
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `from_json` is the inverse."""
+        return asdict(self) | {"video_path": str(self.video_path), "fps": str(self.fps)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Clip:
+        return cls(**(value | {"video_path": Path(value["video_path"]), "fps": Fraction(value["fps"])}))

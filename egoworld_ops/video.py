@@ -1,0 +1,344 @@
+"""Probing and decoding video by presentation time. Which files are opened at all, and how safely, is decided in `containers.py`.
+
+A frame's index counts what the decoder gives out from the start of the file, in presentation order; its time is its PTS. Both `probe` and
+`decode` count and time the same way, with any number of threads, so that a range found by one is a range of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from egoworld_ops.containers import LIBAV_FAULTS, Media, as_typed, check_size, open_media
+from egoworld_ops.errors import CorruptVideo, EmptyVideo, InputError
+from egoworld_ops.picture import Upright, color_range, to_rgb
+from egoworld_ops.types import Frame
+
+Visitor = Callable[[int, float, av.VideoFrame], None]
+"""Called with index, timestamp_s and the decoder's own frame, which is valid only during the call."""
+
+_CURE = "Copy the file again from its source, or make the clips anew from the part that decodes"
+
+
+@dataclass(frozen=True, slots=True)
+class VideoProbe:
+    """What one full decode of a video showed.
+
+    Args:
+        codec: name of the codec (`h264`, `hevc`, `av1`, ...).
+        pix_fmt: pixel format of the decoder.
+        color_range: `limited`, `full` or `unspecified`.
+        width, height: size in pixels after rotation.
+        rotation_deg: clockwise turn that shows the picture upright: 0, 90, 180 or 270.
+        fps: exact frame rate; the mean rate where `vfr`.
+        vfr: true where the timestamps are not evenly spaced to within one tick of the container's clock.
+        n_frames: frames that decode, counted.
+        duration_s: end of the last frame minus start of the first.
+        audio_streams: number of audio streams.
+        timestamps_s: (n_frames,) float64 presentation times, strictly increasing.
+        warning: what is odd about a usable file, else None.
+    """
+
+    codec: str
+    pix_fmt: str
+    color_range: str
+    width: int
+    height: int
+    rotation_deg: int
+    fps: Fraction
+    vfr: bool
+    n_frames: int
+    duration_s: float
+    audio_streams: int
+    timestamps_s: np.ndarray
+    warning: str | None
+
+
+def probe(path: str | Path, visit: Visitor | None = None, threads: int = 0) -> VideoProbe:
+    """Decode the whole of a video once and say what it is.
+
+    Args:
+        path: the file.
+        visit: sees each frame of this one decode, in order (scene detection runs here). Where the end of the file is broken it may have
+            seen frames beyond `n_frames`.
+        threads: decoder threads; 0 takes as many as there are cores.
+
+    Raises:
+        NotAVideo, NoVideoStream, EmptyVideo, UnstableFile: as in `errors.py`.
+        CorruptVideo: not one frame decodes.
+    """
+    path = Path(path)
+    survey = _survey(path, threads, visit, skip=0)
+    if survey.fault and threads != 1:
+        # Threaded decoders drop frames in flight at an error: what one thread delivers is the truth.
+        survey = _survey(path, 1, visit, skip=len(survey.times_s))
+    if not survey.times_s:
+        raise survey.fault or EmptyVideo(path, "has a video stream without one frame that decodes", "Remove it, or copy it again")
+    return survey.result()
+
+
+def decode(
+    path: str | Path, frame_start: int, frame_end: int, stride: int = 1, threads: int = 1, start_s: float | None = None
+) -> Iterator[Frame]:
+    """Decode frames `frame_start, frame_start + stride, ...` below `frame_end`, one at a time.
+
+    Args:
+        path: the file.
+        frame_start, frame_end: half-open range of frames, as `probe` counts them.
+        stride: frames from one yielded frame to the next.
+        threads: decoder threads.
+        start_s: timestamp of `frame_start` as `probe` gave it. With it, decoding starts at the keyframe before instead of at the start of
+            the file, if the container proves that this gives the same frames; the result does not depend on it.
+
+    Raises:
+        ValueError: an empty or negative range, or a stride below 1.
+        CorruptVideo: the file ends or breaks before the range does; it names the frame reached.
+        InputError: the file cannot be opened, or changed while it was read.
+    """
+    if not 0 <= frame_start < frame_end or stride < 1:
+        raise ValueError(f"decode: want 0 <= frame_start < frame_end and stride >= 1, got {frame_start}, {frame_end}, {stride}")
+    return _decode(Path(path), range(frame_start, frame_end, stride), frame_end, threads, start_s)
+
+
+def _decode(path: Path, wanted: range, frame_end: int, threads: int, start_s: float | None) -> Iterator[Frame]:
+    """Try the fastest way first; where it ends before the range does, go on from there the next slower way."""
+    ways: list[tuple[int, float | None]] = [(threads, start_s)] if start_s is not None and wanted.start > 0 else []
+    ways += [(n, None) for n in dict.fromkeys((threads, 1))]
+    position = wanted.start
+    fault: CorruptVideo | None = None
+    for n_threads, seek_s in ways:
+        try:
+            with open_media(path, n_threads) as media:
+                picture = Upright()
+                for index, timestamp_s, frame in _timed_frames(media, wanted.start, seek_s):
+                    picture.observe(frame)
+                    if index < position:
+                        continue
+                    if index in wanted:
+                        yield Frame(index, timestamp_s, to_rgb(frame, picture))
+                    position = index + 1
+                    if position > wanted[-1]:
+                        return
+        except CorruptVideo as error:
+            fault = error
+    reason = f"decoding stops at frame {position} of the range [{wanted.start}, {frame_end})"
+    raise CorruptVideo(path, f"{reason}: {fault.reason if fault else 'the file ends there'}", _CURE) from fault
+
+
+def _timed_frames(media: Media, frame_start: int = 0, seek_s: float | None = None) -> Iterator[tuple[int, float, av.VideoFrame]]:
+    """Index, time and picture of each frame; from `frame_start` on where `seek_s` is given, and none where that cannot be done exactly."""
+    clock = _Clock(media)
+    index = 0
+    landing = None
+    if seek_s is not None:
+        landing = _seek(media, frame_start, seek_s)
+        if landing is None:
+            return
+        index = frame_start
+    for frame in _frames(media):
+        check_size(media.path, frame.width, frame.height)
+        if landing is not None:
+            if frame.pts is None or frame.pts > landing:
+                return
+            if frame.pts < landing:
+                continue
+            landing = None
+        yield index, clock.time_s(index, frame), frame
+        index += 1
+
+
+def _frames(media: Media) -> Iterator[av.VideoFrame]:
+    try:
+        yield from media.container.decode(media.stream)
+    except LIBAV_FAULTS as error:
+        raise as_typed(media.path, error, "the stream does not decode") from error
+
+
+def _seek(media: Media, frame_start: int, start_s: float) -> int | None:
+    """Move to a keyframe before frame `frame_start` and return that frame's PTS; None where the frame could not be told for sure.
+
+    It can where every packet holds one shown frame with a PTS of its own: then a frame's rank by PTS is its index.
+    """
+    if not _Clock(media).from_pts:
+        return None
+    shown, keys = [], []
+    try:
+        for packet in media.container.demux(media.stream):
+            if packet.size and not packet.is_discard:
+                if packet.pts is None:
+                    return None
+                shown.append(packet.pts)
+                if packet.is_keyframe:
+                    keys.append((packet.pts, packet.pts if packet.dts is None else min(packet.pts, packet.dts)))
+        shown.sort()
+        exact = frame_start < len(shown) == len(set(shown)) and _seconds(shown[frame_start], media) == start_s
+        before = [seek_to for pts, seek_to in keys if exact and pts <= shown[frame_start]]
+        if not before:
+            return None
+        media.container.seek(max(before), stream=media.stream)
+    except LIBAV_FAULTS:
+        return None
+    return shown[frame_start]
+
+
+def _seconds(pts: int, media: Media) -> float:
+    time_base = media.stream.time_base or Fraction(1, av.time_base)
+    return pts * time_base.numerator / time_base.denominator
+
+
+class _Clock:
+    """Gives each frame its time: its PTS where that exists and moves forward.
+
+    AVI stores no PTS (what libav makes up is the decoding order): there the frame rate gives the time. Elsewhere a frame without PTS, or
+    with one that is not after the frame before, comes one frame's duration after that.
+    """
+
+    def __init__(self, media: Media) -> None:
+        self._media = media
+        stream = media.stream
+        self._rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+        self.from_pts = media.demuxer != "avi" or not self._rate
+        self.made_up = 0
+        self._last_s: float | None = None
+
+    def time_s(self, index: int, frame: av.VideoFrame) -> float:
+        if self._rate and not self.from_pts:
+            return float(index / self._rate)
+        time_s = None if frame.pts is None else _seconds(frame.pts, self._media)
+        if time_s is None or (self._last_s is not None and time_s <= self._last_s):
+            self.made_up += 1
+            time_s = 0.0 if self._last_s is None else self._last_s + self.duration_s(frame)
+        self._last_s = time_s
+        return time_s
+
+    def duration_s(self, frame: av.VideoFrame) -> float:
+        """Duration of one frame: its own, else that of the frame rate.
+
+        Raises:
+            CorruptVideo: the file says neither.
+        """
+        if frame.duration > 0 and self._media.stream.time_base:
+            return _seconds(frame.duration, self._media)
+        if not self._rate:
+            raise CorruptVideo(self._media.path, "has neither timestamps nor a frame rate", "Convert it to a container with timestamps")
+        return float(1 / self._rate)
+
+
+@dataclass(slots=True)
+class _Survey:
+    """What one pass over a file has seen so far."""
+
+    path: Path
+    codec: str
+    rates: list[Fraction]
+    tick_s: float
+    header_frames: int
+    header_duration_s: float | None
+    audio_streams: int
+    warnings: list[str]
+    picture: Upright = field(default_factory=Upright)
+    pix_fmt: str = ""
+    color_range: str = ""
+    times_s: list[float] = field(default_factory=list)
+    last_duration_s: float = 0.0
+    damaged: list[int] = field(default_factory=list)
+    made_up_times: int = 0
+    fault: InputError | None = None
+
+    @classmethod
+    def start(cls, media: Media) -> _Survey:
+        stream = media.stream
+        duration = media.container.duration
+        several = f"{media.n_video_streams} video streams, number {stream.index} is used"
+        return cls(
+            path=media.path,
+            codec=stream.codec_context.codec.canonical_name,
+            rates=[r for r in (stream.average_rate, stream.guessed_rate, stream.base_rate) if r and r > 0],
+            tick_s=float(stream.time_base or 0),
+            header_frames=stream.frames,
+            header_duration_s=duration / av.time_base if duration else None,
+            audio_streams=len(media.container.streams.audio),
+            warnings=[several] if media.n_video_streams > 1 else [],
+        )
+
+    def see(self, index: int, timestamp_s: float, frame: av.VideoFrame) -> None:
+        if not index:
+            self.pix_fmt, self.color_range = frame.format.name, color_range(frame)
+        self.picture.observe(frame)
+        self.times_s.append(timestamp_s)
+        if frame.is_corrupt:
+            self.damaged.append(index)
+
+    def result(self) -> VideoProbe:
+        times_s = np.array(self.times_s)
+        fps, vfr = _frame_rate(times_s, self.rates, self.tick_s, self.last_duration_s)
+        duration_s = float(times_s[-1] - times_s[0]) + (self.last_duration_s or float(1 / fps))
+        self._warn(duration_s)
+        width, height = self.picture.size_px
+        return VideoProbe(
+            codec=self.codec,
+            pix_fmt=self.pix_fmt,
+            color_range=self.color_range,
+            width=width,
+            height=height,
+            rotation_deg=self.picture.rotation_deg,
+            fps=fps,
+            vfr=vfr,
+            n_frames=len(times_s),
+            duration_s=duration_s,
+            audio_streams=self.audio_streams,
+            timestamps_s=times_s,
+            warning="; ".join(self.warnings) or None,
+        )
+
+    def _warn(self, duration_s: float) -> None:
+        n = len(self.times_s)
+        promised_s = self.header_duration_s
+        if self.header_frames > n:
+            self.warnings.append(f"{n} of the {self.header_frames} frames in the header decode")
+        elif not self.header_frames and promised_s and promised_s > duration_s + max(0.5, 0.02 * promised_s):
+            self.warnings.append(f"the header promises {promised_s:.3f} s, the picture ends after {duration_s:.3f} s")
+        if self.fault:
+            self.warnings.append(f"decoding stops at frame {n}: {self.fault.reason}")
+        if self.damaged:
+            self.warnings.append(f"{len(self.damaged)} frames are damaged, the first is {self.damaged[0]}")
+        if self.made_up_times:
+            self.warnings.append(f"{self.made_up_times} frames have no timestamp after the frame before; one frame's duration is added")
+        self.warnings += self.picture.warnings
+
+
+def _survey(path: Path, threads: int, visit: Visitor | None, skip: int) -> _Survey:
+    """One pass over the whole file; `visit` is not shown the first `skip` frames."""
+    with open_media(path, threads) as media:
+        survey = _Survey.start(media)
+        clock = _Clock(media)
+        try:
+            for index, frame in enumerate(_frames(media)):
+                check_size(path, frame.width, frame.height)
+                timestamp_s = clock.time_s(index, frame)
+                survey.see(index, timestamp_s, frame)
+                survey.last_duration_s = _seconds(frame.duration, media) if frame.duration > 0 else 0.0
+                if visit is not None and index >= skip:
+                    visit(index, timestamp_s, frame)
+        except CorruptVideo as error:
+            survey.fault = error
+        survey.made_up_times = clock.made_up
+    return survey
+
+
+def _frame_rate(times_s: np.ndarray, rates: list[Fraction], tick_s: float, last_duration_s: float) -> tuple[Fraction, bool]:
+    """Exact frame rate and whether it varies: the first rate that puts each frame within one tick of where it is, else the mean rate."""
+    steps = np.arange(len(times_s))
+    span_s = float(times_s[-1] - times_s[0])
+    if not span_s:
+        return (rates[0] if rates else Fraction(1 / last_duration_s if last_duration_s else 1).limit_denominator(1001)), False
+    mean = Fraction(len(steps) - 1) / Fraction(span_s).limit_denominator(10**7)
+    for rate in [*rates, mean.limit_denominator(1001)]:
+        if np.abs(times_s - times_s[0] - steps / float(rate)).max() <= tick_s * 1.001 + 1e-9:
+            return rate, False
+    return mean.limit_denominator(10**6), True

@@ -1,0 +1,55 @@
+"""The pool that runs clips in this process, one after the other: for debugging and for machines without a GPU."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from egoworld_ops.errors import SetupError, classify, printable
+from egoworld_ops.task import ClipTask
+from gpu_workers.pool import Done, Failed
+
+if TYPE_CHECKING:
+    from egoworld_ops.executor import Executor
+
+TRACEBACK_CHARS = 4000
+
+
+class InlinePool:
+    """Runs clips one after the other; operators stay loaded between calls.
+
+    Args:
+        threads: how many threads an operator may use.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._executor: Executor | None = None
+
+    def run(self, tasks: Iterable[ClipTask]) -> Iterator[Done | Failed]:
+        """As `Pool.run`, in the order of `tasks`."""
+        for task in tasks:
+            yield self._one(task)
+
+    def _one(self, task: ClipTask) -> Done | Failed:
+        started = time.monotonic()
+        try:
+            return Done(task, self._warm_executor().run(task), time.monotonic() - started)
+        except SetupError:
+            raise
+        except Exception as error:
+            culprit = f"clip {task.clip.clip_id} of {task.clip.video_path}"
+            return Failed(task, classify(error, culprit), _innermost(error), time.monotonic() - started)
+
+    def _warm_executor(self) -> Executor:
+        from egoworld_ops.executor import Executor
+
+        if self._executor is None:
+            self._executor = Executor(self._threads)
+        return self._executor
+
+
+def _innermost(error: Exception) -> str:
+    return "\n".join(printable(line) for line in "".join(traceback.format_exception(error)).splitlines())[-TRACEBACK_CHARS:]

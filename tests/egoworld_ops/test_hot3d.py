@@ -1,0 +1,122 @@
+"""Projection against HOT3D (Meta, 2024): 3D centres of tracked objects must fall into the 2D boxes that the data set ships.
+
+The sample's Quest 3 recording brings its camera models: FISHEYE624 lenses. Its Aria recording keeps them in the video file, which is not
+part of the sample, so nothing can be projected there.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trimesh
+
+from egoworld_ops.geometry import invert, make_transform, matrix_from_quaternion, project, transform
+from egoworld_ops.types import Camera
+
+MIN_VISIBILITY = 0.5
+BOX = ("x_min[pixel]", "y_min[pixel]", "x_max[pixel]", "y_max[pixel]")
+
+
+def distort_fisheye624(points_m: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """Points (n, 3) of the camera frame, moved so that a pinhole sees them where the FISHEYE624 lens does.
+
+    Equidistant fisheye with 6 radial, 2 tangential and 4 thin-prism coefficients, as documented for Project Aria.
+    """
+    radial, tangential, prism = np.split(coefficients, [6, 8])
+    across = np.linalg.norm(points_m[:, :2], axis=1)
+    theta = np.arctan2(across, points_m[:, 2])
+    bent = theta * (1 + sum(k * theta ** (2 * i + 2) for i, k in enumerate(radial)))
+    uv = points_m[:, :2] * (bent / np.maximum(across, 1e-12))[:, None]
+    r2 = (uv**2).sum(1, keepdims=True)
+    thin = np.concatenate([prism[0] * r2 + prism[1] * r2**2, prism[2] * r2 + prism[3] * r2**2], 1)
+    out = uv + 2 * (uv @ tangential)[:, None] * uv + r2 * tangential + thin
+    return np.concatenate([out, np.ones((len(out), 1))], 1)
+
+
+def read_poses(path: Path) -> dict[tuple[str, str], np.ndarray]:
+    """T_world_thing by (uid, timestamp)."""
+    with path.open() as file:
+        return {(r["object_uid"], r["timestamp[ns]"]): pose_of(r) for r in csv.DictReader(file)}
+
+
+def pose_of(row: dict[str, str]) -> np.ndarray:
+    q_wxyz = np.array([float(row[f"q_wo_{a}"]) for a in "wxyz"])
+    return make_transform(matrix_from_quaternion(q_wxyz), np.array([float(row[f"t_wo_{a}[m]"]) for a in "xyz"]))
+
+
+def read_camera(model: dict[str, Any]) -> tuple[Camera, np.ndarray, np.ndarray]:
+    """Pinhole part, distortion and T_device_camera of one lens."""
+    assert model["projectionModelType"].endswith("FISHEYE624")
+    parameters = np.array(model["projectionParams"])
+    camera = Camera(*parameters[:4], model["imageWidth"], model["imageHeight"], "file")
+    mount = model["T_Device_Camera"]
+    T_device_camera = make_transform(matrix_from_quaternion(np.array(mount["quaternion_wxyz"])), np.array(mount["translation_xyz"]))
+    return camera, parameters[4:], T_device_camera
+
+
+class Recording:
+    """One Quest 3 recording: lenses, and T_camera_object of every object seen by a lens at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.objects = read_poses(folder / "dynamic_objects.csv")
+        self.devices = {stamp: T for (_, stamp), T in read_poses(folder / "headset_trajectory.csv").items()}
+        self.lenses = {m["stream_id"]: read_camera(m) for m in json.loads((folder / "camera_models.json").read_text())}
+
+    def boxes(self) -> list[dict[str, str]]:
+        """Rows of well visible objects whose pose is known."""
+        with (self.folder / "box2d_objects.csv").open() as file:
+            return [r for r in csv.DictReader(file) if float(r["visibility_ratio[%]"] or 0) >= MIN_VISIBILITY and self.known(r)]
+
+    def known(self, row: dict[str, str]) -> bool:
+        return (row["object_uid"], row["timestamp[ns]"]) in self.objects and row["timestamp[ns]"] in self.devices
+
+    def see(self, row: dict[str, str], points_object_m: np.ndarray) -> np.ndarray:
+        """Pixels (n, 2) of points of the row's object in the row's image."""
+        camera, coefficients, T_device_camera = self.lenses[row["stream_id"]]
+        T_camera_world = invert(self.devices[row["timestamp[ns]"]] @ T_device_camera)
+        T_camera_object = T_camera_world @ self.objects[(row["object_uid"], row["timestamp[ns]"])]
+        return project(camera, distort_fisheye624(transform(T_camera_object, points_object_m), coefficients))
+
+
+@pytest.fixture(scope="module")
+def recording(shared_data: Path) -> Recording:
+    return Recording(shared_data / "hot3d_sample" / "Quest3")
+
+
+def test_centres_fall_into_the_boxes(recording: Recording) -> None:
+    rows = recording.boxes()
+    boxes = np.array([[float(row[name]) for name in BOX] for row in rows])
+    centres = np.array([recording.see(row, np.zeros((1, 3)))[0] for row in rows])
+    share = float(((centres >= boxes[:, :2]) & (centres <= boxes[:, 2:])).all(1).mean())
+    lenses = {row["stream_id"] for row in rows}
+    print(f"FIGURE HOT3D: {100 * share:.2f} % of {len(rows)} object centres inside their 2D boxes, {len(lenses)} fisheye lenses (limit 99)")
+    assert len(rows) > 100 and len(lenses) == 2
+    assert share >= 0.99
+
+
+@pytest.mark.parametrize("uid", ["37787722328019", "5462893327580"])
+def test_projected_meshes_fill_the_boxes(recording: Recording, uid: str) -> None:
+    mesh = trimesh.load(recording.folder.parent / f"{uid}.glb", force="mesh")
+    rows = [row for row in recording.boxes() if row["object_uid"] == uid]
+    gaps_px = []
+    for row in rows:
+        pixels = recording.see(row, np.asarray(mesh.vertices))
+        box = np.array([float(row[name]) for name in BOX])
+        gaps_px.append(np.abs(np.concatenate([pixels.min(0), pixels.max(0)]) - box).max())
+    if not rows:
+        pytest.skip(f"object {uid} is not visible enough in the sample")
+    print(f"FIGURE HOT3D: box of the projected mesh {uid} off by {np.median(gaps_px):.2f} px median, {np.max(gaps_px):.2f} max, {len(rows)} views")
+    assert np.max(gaps_px) <= 2.0
+
+
+@pytest.mark.parametrize("angle_deg", [0.0, 30.0, 80.0])
+def test_fisheye_without_coefficients_is_equidistant(angle_deg: float) -> None:
+    theta = np.radians(angle_deg)
+    bent = distort_fisheye624(np.array([[np.sin(theta), 0.0, np.cos(theta)]]), np.zeros(12))
+    assert np.allclose(bent, [[theta, 0, 1]])

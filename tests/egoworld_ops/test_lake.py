@@ -1,0 +1,149 @@
+"""Whole files or none, runs by configuration, results by digest, and a catalog that sees what is written later."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from egoworld_ops import catalog, lake, registry, schema
+from egoworld_ops.errors import ContractError, SetupError
+from egoworld_ops.lake import Lake, Run
+from tests.rows import detection_row
+
+IDS = ("kitchen-0123456789ab", "f0000000_0000010")
+
+
+def write_detections(run: Run, digest: str) -> Path:
+    path = run.clip_table("detections", *IDS)
+    rows = schema.from_rows("detections", [detection_row(0)])
+    lake.write_table(path, "detections", rows, lake.stamp(digest, {"stage": "detections"}, 1, 0.5, run.run_id))
+    return path
+
+
+def test_a_file_carries_its_provenance(tmp_path: Path) -> None:
+    path = write_detections(Lake(tmp_path).open_run({}, None, {}), "d1")
+    said = lake.provenance(path)
+    assert said is not None
+    assert (said["digest"], said["rows"], said["seconds"]) == ("d1", 1, 0.5)
+    schema.validate("detections", lake.read_table(path, "detections"))
+
+
+def test_rows_that_break_the_contract_are_not_written(tmp_path: Path) -> None:
+    rows = schema.from_rows("detections", [detection_row(0, score=2.0)])
+    with pytest.raises(ContractError):
+        lake.write_table(tmp_path / "x.parquet", "detections", rows, {})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all", None])
+def test_a_damaged_or_foreign_file_counts_as_none_and_is_named_when_read(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "detections.parquet"
+    if content is None:
+        lake.write_table(path, "clips", schema.empty("clips"), {})
+    else:
+        path.write_bytes(content)
+    assert lake.digest_at(path) is None
+    with pytest.raises(ContractError, match="detections"):
+        lake.read_table(path, "detections")
+
+
+def test_a_writer_killed_at_any_point_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    target = tmp_path / "x"
+    target.write_bytes(b"old" * 1000)
+    code = f"""
+import sys; from pathlib import Path; from egoworld_ops import lake
+print("ready", flush=True)
+while True: lake.write_bytes(Path({str(target)!r}), b"new" * 300_000)
+"""
+    for wait_s in (0.0, 0.005, 0.02):
+        writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert writer.stdout
+        assert writer.stdout.readline() == b"ready\n"
+        signal.sigtimedwait([], wait_s)
+        writer.kill()
+        writer.wait()
+        writer.stdout.close()
+        assert target.read_bytes() in (b"old" * 1000, b"new" * 300_000)
+
+
+def test_the_same_configuration_is_the_same_run_and_another_one_is_new(tmp_path: Path) -> None:
+    store = Lake(tmp_path)
+    first = store.open_run({"threshold": 1}, None, {"host": "a"})
+    assert store.open_run({"threshold": 1}, None, {"host": "b"}) == first
+    second = store.open_run({"threshold": 2}, None, {})
+    assert second.run_id != first.run_id
+    assert [r.run_id for r in store.runs()] == [second.run_id, first.run_id]
+    assert os.readlink(tmp_path / "latest") == f"run_id={second.run_id}"
+    assert json.loads((first.path / "run.json").read_text())["host"] == "a"
+    assert store.open_run({"threshold": 1}, None, {}) == first
+
+
+def test_a_named_run_is_used_only_with_its_own_configuration(tmp_path: Path) -> None:
+    store = Lake(tmp_path)
+    named = store.open_run({"a": 1}, "20260101_1200", {})
+    assert named.run_id == "20260101_1200"
+    with pytest.raises(SetupError, match="another configuration"):
+        store.open_run({"a": 2}, "20260101_1200", {})
+
+
+def test_many_processes_that_open_one_configuration_get_one_run(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        opened = list(threads.map(lambda _: Lake(tmp_path).open_run({"a": 1}, None, {}).run_id, range(24)))
+    assert len(set(opened)) == 1
+    assert not list(tmp_path.glob(".tmp-run-*"))
+
+
+def test_an_equal_result_of_an_earlier_run_is_linked_not_made(tmp_path: Path) -> None:
+    store = Lake(tmp_path)
+    old = write_detections(store.open_run({"a": 1}, None, {}), "d1")
+    run = store.open_run({"a": 2}, None, {})
+    path = run.clip_table("detections", *IDS)
+    assert run.adopt(path, "another digest") is None
+    assert run.adopt(path, "d1") == "linked"
+    assert path.samefile(old)
+    assert run.adopt(path, "d1") == "done"
+
+
+@pytest.mark.parametrize("evil", ["../x", "a/b", "", "A b", "x\n", "."])
+def test_an_identifier_never_leaves_the_run(tmp_path: Path, evil: str) -> None:
+    run = Lake(tmp_path).open_run({}, None, {})
+    with pytest.raises(ValueError, match="video_id"):
+        run.video_folder(evil)
+
+
+def test_the_catalog_has_a_typed_view_per_table_and_sees_later_files(tmp_path: Path) -> None:
+    store = Lake(tmp_path / "it's a lake")
+    first = store.open_run({"a": 1}, None, {})
+    with duckdb.connect(str(catalog.write_catalog(store)), read_only=True) as connection:
+        for name in schema.TABLES:
+            assert connection.execute(f"SELECT count(*) FROM {name}").fetchall() == [(0,)]
+        write_detections(first, "d1")
+        assert connection.execute("SELECT role, box_px[3] FROM detections").fetchall() == [("hand_left", 30.0)]
+        write_detections(store.open_run({"a": 2}, None, {}), "d2")
+        assert connection.execute("SELECT count(*) FROM detections").fetchall() == [(1,)]
+        assert connection.execute("SELECT count(DISTINCT run_id) FROM runs.detections").fetchall() == [(2,)]
+
+
+def test_meta_json_gathers_what_the_files_say(tmp_path: Path) -> None:
+    run = Lake(tmp_path).open_run({}, None, {})
+    write_detections(run, "d1")
+    run.write_meta(*IDS)
+    assert json.loads((run.clip_folder(*IDS) / "meta.json").read_text())["detections"]["digest"] == "d1"
+
+
+def test_registrations_from_many_writers_are_all_kept(tmp_path: Path) -> None:
+    store = Lake(tmp_path)
+
+    def add(n: int) -> None:
+        registry.update(store, [{"path": f"/raw/{n}\n'.mp4", "video_id": f"v{n}", "status": "registered", "sha256": "0", "bytes": 1, "mtime_ns": 2}])
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(add, range(20)))
+    assert set(registry.registered(store)) == {f"v{n}" for n in range(20)}
+    assert registry.registered(store)["v3"].path == Path("/raw/3\n'.mp4")

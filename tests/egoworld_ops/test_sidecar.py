@@ -1,0 +1,91 @@
+"""What a person says about a video is taken whole or refused with the place of the fault."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from egoworld_ops import camera
+from egoworld_ops.errors import BadSettings, BadSidecar
+from egoworld_ops.settings import CameraSettings
+from egoworld_ops.sidecar import Sidecar, read_sidecar, sidecar_path
+
+GOOD = {
+    "camera": {"fx": 500, "fy": 500, "cx": 319.5, "cy": 239.5, "width": 640, "height": 480},
+    "objects": [{"label": "box", "dimensions_m": [0.1, 0.2, 0.3], "prompts": [{"frame_index": 0, "box_px": [1, 2, 30, 40]}]}],
+}
+
+
+def write(folder: Path, content: object) -> Path:
+    video = folder / "a video.mp4"
+    sidecar_path(video).write_text(content if isinstance(content, str) else json.dumps(content))
+    return video
+
+
+def test_no_file_is_an_empty_sidecar(tmp_path: Path) -> None:
+    assert read_sidecar(tmp_path / "x.mp4") == Sidecar()
+
+
+def test_a_good_file_is_read(tmp_path: Path) -> None:
+    read = read_sidecar(write(tmp_path, GOOD))
+    assert read.objects[0].dimensions_m == (0.1, 0.2, 0.3)
+    assert read.objects[0].prompts[0].box_px == (1, 2, 30, 40)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "Expecting"),
+        ("[" * 100_000, ""),
+        ({"objekts": []}, "objekts"),
+        ({"camera": GOOD["camera"] | {"fx": 0}}, "camera.fx"),  # type: ignore[operator]
+        ('{"camera": {"fx": NaN, "fy": 1, "cx": 1, "cy": 1, "width": 1, "height": 1}}', "camera.fx"),
+        ({"objects": [{"label": "x", "mesh": "../../etc/passwd"}]}, "objects.0.mesh"),
+        ({"objects": [{"label": "x", "mesh": "/etc/passwd"}]}, "objects.0.mesh"),
+        ({"objects": [{"label": "x", "mesh": "missing.obj"}]}, "not a regular file"),
+        ({"objects": [{"label": "x", "prompts": [{"frame_index": -1}]}]}, "objects.0.prompts.0.frame_index"),
+    ],
+)
+def test_a_bad_file_is_refused_with_the_place_of_the_fault(tmp_path: Path, content: object, said: str) -> None:
+    with pytest.raises(BadSidecar) as caught:
+        read_sidecar(write(tmp_path, content))
+    assert said in str(caught.value)
+    assert caught.value.cure
+
+
+def test_a_mesh_that_is_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mesh.obj").symlink_to("/etc/passwd")
+    with pytest.raises(BadSidecar, match="mesh"):
+        read_sidecar(write(tmp_path, {"objects": [{"label": "x", "mesh": "mesh.obj"}]}))
+
+
+def test_the_digest_of_a_section_changes_with_that_section_and_with_its_mesh_only(tmp_path: Path) -> None:
+    (tmp_path / "m.obj").write_text("v 0 0 0")
+    with_mesh = Sidecar.model_validate(GOOD | {"objects": [{"label": "box", "mesh": "m.obj"}]})
+    other_camera = with_mesh.model_copy(update={"camera": None})
+    before = with_mesh.section_digest("objects", tmp_path)
+    assert other_camera.section_digest("objects", tmp_path) == before
+    assert other_camera.section_digest("camera", tmp_path) != with_mesh.section_digest("camera", tmp_path)
+    (tmp_path / "m.obj").write_text("v 0 0 1")
+    assert with_mesh.section_digest("objects", tmp_path) != before
+
+
+def test_intrinsics_scale_with_the_picture_about_the_pixel_corners() -> None:
+    sidecar = Sidecar.model_validate({"camera": GOOD["camera"]})
+    half = camera.resolve(320, 240, sidecar, CameraSettings(), "v")
+    assert (half.fx_px, half.source) == (250, "file")
+    assert np.isclose(half.cx_px, 159.5)
+
+
+def test_intrinsics_of_another_shape_are_refused() -> None:
+    with pytest.raises(BadSidecar, match="aspect"):
+        camera.resolve(480, 640, Sidecar.model_validate({"camera": GOOD["camera"]}), CameraSettings(), "v")
+
+
+def test_unknown_intrinsics_are_said_to_be_assumed_or_refused() -> None:
+    assumed = camera.resolve(640, 480, Sidecar(), CameraSettings(assumed_hfov_deg=90), "v")
+    assert np.isclose(assumed.fx_px, 320)
+    assert assumed.source == "assumed_fov"
+    with pytest.raises(BadSettings, match="require_known"):
+        camera.resolve(640, 480, Sidecar(), CameraSettings(require_known=True), "v")
