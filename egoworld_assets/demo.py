@@ -14,6 +14,7 @@ from egoworld_ops.errors import InputError
 from egoworld_ops.lake import Run
 from egoworld_ops.report import ground_truth
 from egoworld_ops.report.queries import QUERIES, answer
+from egoworld_ops.settings import Settings
 from egoworld_ops.synthetic import load_truth
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "synthetic" / "kitchen.mp4"
@@ -43,7 +44,7 @@ def run(profile: str | None, video: Path | None, say: Say) -> bool:
     return ok
 
 
-def _register(settings: processing.Settings, path: Path) -> str:
+def _register(settings: Settings, path: Path) -> str:
     found = raw_folder.register(settings, [path])
     if not found.video_ids:
         [row] = found.refused or [{"reason": "is not a video file", "cure": "Name a video file"}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import dagster as dg
 
@@ -47,7 +48,7 @@ def process(video_ids: Sequence[str], say: Say) -> list[str]:
     with instance() as dagster:
         for n, video_id in enumerate(video_ids, 1):
             say(f"[{n}/{len(video_ids)}] {video_id}")
-            quiet = {"loggers": {"brief": {}}}
+            quiet: dict[str, Any] = {"loggers": {"brief": {}}}
             result = job.execute_in_process(instance=dagster, partition_key=video_id, run_config=quiet, raise_on_error=False)
             for event in result.get_asset_materialization_events():
                 say(_summary(event))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import struct
+from typing import Any
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type
 from av.video.reformatter import Colorspace, VideoReformatter
 
 _UNSPECIFIED = 2
@@ -35,7 +35,7 @@ class Upright:
             self.warnings.append(f"the picture changes size to {size[0]} x {size[1]} px; it is scaled to the first frame's")
 
     def _turn(self, frame: av.VideoFrame) -> None:
-        matrix = dict(frame.side_data).get(Type.DISPLAYMATRIX)
+        matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         if matrix is None:
             return
         a, b, _, c, d = struct.unpack("=5i", bytes(matrix)[:20])

@@ -331,6 +331,14 @@ def _survey(path: Path, threads: int, visit: Visitor | None, skip: int) -> _Surv
     return survey
 
 
+def _standard(rate: Fraction) -> Fraction:
+    """The whole or NTSC rate (n * 1000 / 1001) that a container's rounded rate stands for, if it is that near; else `rate`."""
+    for candidate in (Fraction(round(rate)), Fraction(round(rate * 1001 / 1000) * 1000, 1001)):
+        if abs(candidate / rate - 1) < Fraction(1, 10**5):
+            return candidate
+    return rate
+
+
 def _frame_rate(times_s: np.ndarray, rates: list[Fraction], tick_s: float, last_duration_s: float) -> tuple[Fraction, bool]:
     """Exact frame rate and whether it varies: the first rate that puts each frame within one tick of where it is, else the mean rate."""
     steps = np.arange(len(times_s))
@@ -338,7 +346,7 @@ def _frame_rate(times_s: np.ndarray, rates: list[Fraction], tick_s: float, last_
     if not span_s:
         return (rates[0] if rates else Fraction(1 / last_duration_s if last_duration_s else 1).limit_denominator(1001)), False
     mean = Fraction(len(steps) - 1) / Fraction(span_s).limit_denominator(10**7)
-    for rate in [*rates, mean.limit_denominator(1001)]:
+    for rate in [*map(_standard, rates), *rates, mean.limit_denominator(1001)]:
         if np.abs(times_s - times_s[0] - steps / float(rate)).max() <= tick_s * 1.001 + 1e-9:
             return rate, False
     return mean.limit_denominator(10**6), True

@@ -18,6 +18,8 @@ Color = tuple[int, int, int]
 ROLE_COLORS: Mapping[str, Color] = {"hand_left": (64, 156, 255), "hand_right": (255, 140, 40), "object": (90, 220, 100)}
 AXIS_COLORS: Sequence[Color] = ((255, 60, 60), (60, 230, 60), (80, 120, 255))
 """x red, y green, z blue."""
+TEXT_GROUND: Color = (24, 24, 28)
+FONT_SCALE = 0.36
 TINT = 0.35
 FINGER_CHAINS = tuple((0, *range(1 + 4 * f, 5 + 4 * f)) for f in range(5))
 DEFAULT_AXIS_M = 0.05
@@ -35,14 +37,20 @@ def draw(rgb: np.ndarray, scale: float, rows: Mapping[str, list[dict[str, Any]]]
         _object(picture, scale, row)
     for row in rows.get("hand_pose", ()):
         _hand(picture, scale, row)
+    for row in rows.get("masks", ()):
+        left_px, top_px = to_picture(np.array(row["bbox_px"][:2]), scale).round().astype(int).tolist()
+        name = row["label"] or row["role"].removeprefix("hand_")
+        text(picture, name[:16], (max(min(left_px, picture.shape[1] - 60), 2), max(top_px - 4, 28)), ROLE_COLORS[row["role"]])
     return picture
 
 
 def text(picture: np.ndarray, line: str, at_px: tuple[int, int], color: Color) -> None:
-    """Write a line with a dark rim, its baseline starting at `at_px`."""
+    """Write a line on a dark ground, its baseline starting at `at_px`."""
     printable = line.encode("ascii", "replace").decode("ascii")
-    for rim, thickness in (((0, 0, 0), 3), (color, 1)):
-        cv2.putText(picture, printable, at_px, cv2.FONT_HERSHEY_SIMPLEX, 0.38, rim, thickness, cv2.LINE_AA)
+    (width, height), below = cv2.getTextSize(printable, cv2.FONT_HERSHEY_SIMPLEX, FONT_SCALE, 1)
+    left, base = at_px
+    cv2.rectangle(picture, (left - 2, base - height - 2), (left + width + 1, base + below - 1), TEXT_GROUND, cv2.FILLED)
+    cv2.putText(picture, printable, at_px, cv2.FONT_HERSHEY_SIMPLEX, FONT_SCALE, color, 1, cv2.LINE_AA)
 
 
 def lines(picture: np.ndarray, segments_px: np.ndarray, color: Color, thickness: int = 1) -> None:
@@ -60,9 +68,6 @@ def _mask(picture: np.ndarray, row: Mapping[str, Any]) -> None:
     picture[mask] = np.round((1 - TINT) * picture[mask] + TINT * color).astype(np.uint8)
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outlines, -1, ROLE_COLORS[row["role"]], 1, cv2.LINE_AA)
-    if mask.any():
-        top, left = np.argwhere(mask).min(0).tolist()
-        text(picture, row["label"] or row["role"], (min(left, width - 60), max(top - 3, 26)), ROLE_COLORS[row["role"]])
 
 
 def _hand(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
@@ -73,9 +78,9 @@ def _hand(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
         joints_px, color = np.array(row["joints_px"]), (170, 170, 170)
     scaled_px = to_picture(joints_px, scale)
     bones = np.array([[scaled_px[a], scaled_px[b]] for chain in FINGER_CHAINS for a, b in pairwise(chain)])
-    lines(picture, bones, (20, 20, 20), 3)
-    lines(picture, bones, color, 1)
-    lines(picture, np.repeat(scaled_px[:, None], 2, axis=1), (255, 255, 255), 2)
+    lines(picture, bones, (0, 0, 0), 3)
+    lines(picture, bones, (255, 255, 255), 1)
+    lines(picture, np.repeat(scaled_px[:, None], 2, axis=1), color, 3)
 
 
 def _object(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
@@ -99,7 +104,8 @@ def _object(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
 def _cuboid_edges(half_m: np.ndarray) -> np.ndarray:
     """(12, 2, 3) edges of a cuboid about the origin."""
     corners = np.array(list(product((-1, 1), repeat=3)))
-    return np.array([[a, b] for a in corners for b in corners if (b - a).sum() == 2 and np.count_nonzero(b - a) == 1]) * half_m
+    edges = [[a, b] for a in corners for b in corners if (b - a).sum() == 2 and np.count_nonzero(b - a) == 1]
+    return half_m * np.array(edges, np.float64)
 
 
 def to_picture(points_px: np.ndarray, scale: float) -> np.ndarray:

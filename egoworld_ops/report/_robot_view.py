@@ -16,8 +16,10 @@ from egoworld_ops.report._overlay import Color, lines, text
 
 R_VIEW_BASE = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]])
 """Palm towards the viewer, fingers up: used where the wrist's orientation is not known."""
-MARGIN_PX = 8
+MARGIN_PX = 6
 TITLE_PX = 16
+SPREAD = 0.75
+"""Largest extent of a spread hand without its wrist, over the hand's length."""
 
 
 def draw(inset: np.ndarray, row: Mapping[str, Any], color: Color) -> None:
@@ -34,10 +36,10 @@ def draw(inset: np.ndarray, row: Mapping[str, Any], color: Color) -> None:
     segments_m = model.segments_m(np.array([qpos[name] for name in model.joint_names]))
     flat_m = (segments_m @ _view(row).T)[..., :2]
     centre_m = (flat_m.min((0, 1)) + flat_m.max((0, 1))) / 2
-    px_per_m = (min(height - TITLE_PX, width) - 2 * MARGIN_PX) / model.hand.hand_length_m
+    px_per_m = (min(height - TITLE_PX, width) - 2 * MARGIN_PX) / (SPREAD * model.hand.hand_length_m)
     segments_px = (flat_m - centre_m) * px_per_m + [width / 2, TITLE_PX + (height - TITLE_PX) / 2]
     lines(inset, segments_px, color, 2)
-    lines(inset, np.repeat(segments_px[:, 1:], 2, axis=1), (255, 255, 255), 3)
+    lines(inset, np.repeat(segments_px[:, 1:], 2, axis=1), (255, 255, 255), 2)
 
 
 def _view(row: Mapping[str, Any]) -> np.ndarray:

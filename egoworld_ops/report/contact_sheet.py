@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from egoworld_ops.types import HANDS, Frame
 
-STRIP_HEIGHT_PX = 96
+STRIP_HEIGHT_PX = 108
 INSET_WIDTH_PX = 104
 GAP_PX = 4
 BACKGROUND = (24, 24, 28)
@@ -41,8 +41,9 @@ def contact_sheet(
 ) -> bytes:
     """A PNG with up to `n` frames, evenly spaced over `frames`, and what the clip's tables say about them.
 
-    Masks are outlined and tinted by role; hands are drawn as skeletons, objects as axes and cuboids, and below each picture stand the robot hands in
-    the camera's view and which hand holds what. Frames are read once and one at a time; at most 2 n small pictures are kept.
+    Masks are outlined and tinted by role; hands are drawn as skeletons (coloured where solved in 3D, grey where seen only), objects as axes
+    and cuboids. Below each picture stand the robot hands in the camera's view with their residual, and which hand holds what. Frames are
+    read once and one at a time; at most 2 n small pictures are kept.
 
     Args:
         frames: decoded frames of one clip, in order.
@@ -120,11 +121,18 @@ def _strip(strip: np.ndarray, rows: Rows) -> None:
     mapped = {row["hand"]: row for row in rows.get("mapping", ())}
     for hand in HANDS:
         color = _overlay.ROLE_COLORS[f"hand_{hand}"]
-        if hand in mapped:
-            _robot_view.draw(places[hand], mapped[hand], color)
-        _overlay.text(places[hand], f"robot {hand}" if hand in mapped else f"no robot {hand}", (4, 12), color)
+        row = mapped.get(hand)
+        if row is not None:
+            _robot_view.draw(places[hand], row, color)
+        _overlay.text(places[hand], _title(hand, row), (4, 12), color)
     for i, line in enumerate(_held(rows)[:5]):
         _overlay.text(strip[:, INSET_WIDTH_PX:-INSET_WIDTH_PX], line, (4, 28 + 14 * i), TEXT)
+
+
+def _title(hand: str, row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return f"no robot {hand}"
+    return f"robot {hand}" + (f" {row['residual_m'] * 1e3:.0f} mm" if row["residual_m"] is not None else "")
 
 
 def _held(rows: Rows) -> list[str]:

@@ -30,7 +30,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _reporter(label: str) -> Progress:
     def report(done: int, total: int) -> None:
-        print(f"\r{label}: frame {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        sys.stderr.write(f"\r{label}: frame {done} of {total}" + ("\n" if done == total else ""))
+        sys.stderr.flush()
 
     return report
 
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 height=options.size[1],
                 frames_per_shot=options.frames_per_shot,
             )
-            print(render_scene(config, options.out, name, _reporter(name)))
+            sys.stdout.write(f"{render_scene(config, options.out, name, _reporter(name))}\n")
         except ValueError as error:
             parser.error(str(error))
     return 0

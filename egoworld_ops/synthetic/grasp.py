@@ -29,7 +29,7 @@ class Grasp:
 def cuboid_distance(points_m: Array, dimensions_m: Array) -> Array:
     """Signed distance of points (..., 3) in the cuboid's frame to its surface, metres."""
     beyond = np.abs(points_m) - dimensions_m / 2
-    return np.linalg.norm(np.maximum(beyond, 0), axis=-1) + np.minimum(beyond.max(-1), 0)
+    return np.asarray(np.linalg.norm(np.maximum(beyond, 0), axis=-1) + np.minimum(beyond.max(-1), 0))
 
 
 def overhand_grasp(hand: str, dimensions_m: tuple[float, float, float], scale: float) -> Grasp:
@@ -52,7 +52,7 @@ def _closed_finger(hand: str, finger: int, T_object_wrist: Array, extents_m: Arr
             free = middle
         else:
             touching = middle
-    return np.radians(READY_DEG + free * (CLOSED_DEG - READY_DEG))[finger]
+    return np.asarray(np.radians(READY_DEG + free * (CLOSED_DEG - READY_DEG))[finger])
 
 
 def _clearance_m(hand: str, finger: int, share: float, T_object_wrist: Array, extents_m: Array, scale: float) -> float:

@@ -83,7 +83,7 @@ class _Stage:
     def lit(self, normal: Floats, shade: Floats | float = 0.0) -> Floats:
         """Brightness (n, 1) of surfaces with these normals, `shade` in [0, 1] of the lamp withheld."""
         lamp = np.clip(normal @ self.to_light, 0, 1) * (1 - shade)
-        return (self.light.ambient + self.light.lamp * lamp)[:, None]
+        return np.asarray(self.light.ambient + self.light.lamp * lamp)[:, None]
 
 
 def render(config: SceneConfig, state: SceneState, frame_index: int) -> Picture:
@@ -94,7 +94,7 @@ def render(config: SceneConfig, state: SceneState, frame_index: int) -> Picture:
     for pose in state.hands:
         _paint_sleeve(stage, canvas, pose)
         _paint_hand(stage, canvas, pose)
-    rgb = _through_lens(canvas.rgb * np.array(stage.light.tint, np.float32))
+    rgb = surfaces.blurred(canvas.rgb * np.array(stage.light.tint, np.float32), _PSF)
     rng = np.random.default_rng([config.seed, 5, frame_index])
     rgb += np.float32(_NOISE_RGB) * rng.standard_normal(rgb.shape, dtype=np.float32)
     return Picture(np.clip(np.rint(rgb), 0, 255).astype(np.uint8), canvas.ids, canvas.depth_m)
@@ -213,7 +213,7 @@ def _paint_sleeve(stage: _Stage, canvas: _Canvas, pose: HandPose) -> None:
     along = (stage.T_camera_world[:3, :3] @ wristwards).astype(np.float32)
 
     def distance(points_m: Floats) -> Floats:
-        return np.maximum(body.distance(points_m), (points_m - cuff) @ along)
+        return np.asarray(np.maximum(body.distance(points_m), (points_m - cuff) @ along))
 
     hits = trace(distance, stage.config.camera, capsules)
     if not len(hits.rows):
@@ -289,12 +289,3 @@ def _nail(rgb: Floats, offset_m: Floats, facing: Floats, dorsal: Floats, bone_m:
     sideways2 = (offset_m**2).sum(1) - (along + 0.001) ** 2 - (offset_m @ dorsal) ** 2
     inside = (facing > 0.45) & ((along / (0.0066 * scale)) ** 2 + sideways2 / (0.0050 * scale) ** 2 < 1)
     rgb[inside] = 0.55 * rgb[inside] + 0.45 * np.array([240, 205, 195], np.float32)
-
-
-def _through_lens(rgb: Floats) -> Floats:
-    """A narrow point spread, which also softens stair-steps."""
-    for axis in (0, 1):
-        padded = np.pad(rgb, [(1, 1) if a == axis else (0, 0) for a in range(3)], mode="edge")
-        n = rgb.shape[axis]
-        rgb = sum(w * padded.take(range(k, k + n), axis) for k, w in enumerate(_PSF))
-    return np.asarray(rgb, np.float32)

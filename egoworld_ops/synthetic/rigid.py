@@ -41,7 +41,7 @@ def rotation_from_vector(vector: Array) -> Array:
         return np.eye(3)
     x, y, z = vector / angle_rad
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    return np.eye(3) + np.sin(angle_rad) * cross + (1 - np.cos(angle_rad)) * cross @ cross
+    return np.asarray(np.eye(3) + np.sin(angle_rad) * cross + (1 - np.cos(angle_rad)) * cross @ cross)
 
 
 def between(T_a: Array, T_b: Array, share: float) -> Array:

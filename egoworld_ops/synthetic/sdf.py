@@ -51,7 +51,7 @@ class Flesh:
         for row, blend in zip(each[1:], self.blend_m[1:], strict=True):
             melt = np.maximum(blend - np.abs(joined - row), 0)
             joined = np.minimum(joined, row) - melt * melt * (0.25 / blend)
-        return joined
+        return np.asarray(joined)
 
 
 def prepare(capsules: Capsules) -> Flesh:
@@ -153,4 +153,4 @@ def normals(distance: Distance, points_m: Floats, step_m: float = 6e-4) -> Float
     """Unit outward normals (n, 3) by the tetrahedron difference (Quilez)."""
     corners = np.array([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]], np.float32)
     gradient = sum(corner * distance(points_m + step_m * corner)[:, None] for corner in corners)
-    return (gradient / (np.linalg.norm(gradient, axis=1, keepdims=True) + 1e-12)).astype(np.float32)
+    return np.asarray(gradient / (np.linalg.norm(gradient, axis=1, keepdims=True) + 1e-12), np.float32)

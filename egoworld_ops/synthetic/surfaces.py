@@ -11,6 +11,7 @@ _TEXEL_M = 0.0004
 _LATTICE = 256
 _FACE_RGB = ((18, 120, 140), (230, 205, 40), (150, 25, 120), (30, 60, 150), (25, 135, 75), (235, 235, 240))
 _INK_RGB = ((245, 245, 245), (15, 15, 20), (250, 215, 40), (0, 175, 215), (30, 50, 150), (190, 30, 130), (40, 165, 80))
+_PRINT_SPREAD = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
 _SHAPES_PER_M2 = 2600.0
 
 
@@ -28,7 +29,8 @@ class Noise:
         s, t = s * s * (3 - 2 * s), t * t * (3 - 2 * t)
         c0, c1, r0, r1 = column % _LATTICE, (column + 1) % _LATTICE, row % _LATTICE, (row + 1) % _LATTICE
         v = self._values
-        return (v[r0, c0] * (1 - s) + v[r0, c1] * s) * (1 - t) + (v[r1, c0] * (1 - s) + v[r1, c1] * s) * t
+        upper = v[r0, c0] * (1 - s) + v[r0, c1] * s
+        return np.asarray(upper * (1 - t) + (v[r1, c0] * (1 - s) + v[r1, c1] * s) * t)
 
     def octaves(self, x: Floats, y: Floats, count: int) -> Floats:
         """Sum of `count` octaves, each of half the size and weight, scaled to [0, 1]."""
@@ -65,16 +67,19 @@ def _face(rng: np.random.Generator, rows_m: float, columns_m: float, base_rgb: F
         u, v = np.cos(angle) * u + np.sin(angle) * v, np.cos(angle) * v - np.sin(angle) * u
         picture[_shape(int(rng.integers(4)), u, v, size_m, slimness)] = inks[rng.integers(len(inks))]
     _print_lines(rng, picture, x_m, y_m, inks)
-    return _blurred(picture)
+    return blurred(picture, _PRINT_SPREAD)
 
 
 def _shape(kind: int, u: Floats, v: Floats, size_m: float, slimness: float) -> np.ndarray:
-    if kind == 0:
-        return (np.abs(u) < size_m) & (np.abs(v) < size_m * slimness * 0.6)
-    if kind == 1:
-        return (v > -size_m * 0.5) & (v < size_m - np.abs(u) * (1 + slimness))
+    """Where a bar (0), triangle (1), ring (2) or disc (3) covers the plane, bool."""
     radius = np.hypot(u, v / (0.5 + slimness / 2))
-    return (radius < size_m) & (radius > 0.55 * size_m) if kind == 2 else radius < 0.7 * size_m
+    covered = (
+        (np.abs(u) < size_m) & (np.abs(v) < size_m * slimness * 0.6),
+        (v > -size_m * 0.5) & (v < size_m - np.abs(u) * (1 + slimness)),
+        (radius < size_m) & (radius > 0.55 * size_m),
+        radius < 0.7 * size_m,
+    )
+    return np.asarray(covered[kind])
 
 
 def _print_lines(rng: np.random.Generator, picture: Floats, x_m: Floats, y_m: Floats, inks: list[Floats]) -> None:
@@ -91,13 +96,14 @@ def _print_lines(rng: np.random.Generator, picture: Floats, x_m: Floats, y_m: Fl
             x += width_m + 0.0015
 
 
-def _blurred(picture: Floats) -> Floats:
-    """Binomial blur over five texels: about one pixel of the camera."""
+def blurred(picture: Floats, weights: tuple[float, ...]) -> Floats:
+    """Picture (H, W, 3) smoothed along rows and columns by an odd number of weights that sum to 1; edges are repeated."""
+    reach = len(weights) // 2
     for axis in (0, 1):
-        padded = np.pad(picture, [(2, 2) if a == axis else (0, 0) for a in range(3)], mode="edge")
-        n = picture.shape[axis]
-        picture = sum(w * padded.take(range(k, k + n), axis) for k, w in enumerate((1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)))
-    return picture.astype(np.float32)
+        padded = np.pad(picture, [(reach, reach) if a == axis else (0, 0) for a in range(3)], mode="edge")
+        parts = [w * padded.take(range(k, k + picture.shape[axis]), axis) for k, w in enumerate(weights)]
+        picture = np.sum(parts, axis=0)
+    return np.asarray(picture, np.float32)
 
 
 def box_rgb(faces: tuple[Floats, ...], dimensions_m: tuple[float, float, float], points_m: Floats, face: np.ndarray) -> Floats:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from egoworld_ops.operators.masks._color import ColorModel, cells, log_ratio
+from egoworld_ops.operators.masks._color import ColorModel, cells, histogram, log_ratio
 from egoworld_ops.operators.masks._motion import Motion
 from egoworld_ops.operators.masks._regions import Crop, Evidence, guided, keep_near, signed_distance
 from egoworld_ops.rle import mask_bbox
@@ -19,6 +19,8 @@ _RING = 0.4
 _LOOSENESS = 0.3
 _MIN_BOX_SHARE = 0.15
 _MAX_GROWTH = 2.5
+_MAX_SHARED_COLOR = 0.4
+_STANDS_OUT = 2.0
 _MIN_PX = 12
 _MEMORY = 0.9
 _COLOR_LIMIT = 3.0
@@ -148,29 +150,58 @@ class ObjectTrack:
 
 
 def cut_out_of_box(rgb: np.ndarray, box_px: np.ndarray, hands: np.ndarray, exact: bool) -> tuple[Crop, np.ndarray] | None:
-    """The crop around a box and the thing in it, (h, w) bool at working size, hands left out (GrabCut: Rother et al., 2004).
+    """The crop around a box and the thing in it, (h, w) bool at working size, hands left out.
 
-    An `exact` box bounds the thing; else the thing may reach beyond it. Where there is no background to compare with, or GrabCut leaves next to
-    nothing, the thing is all of the box but hands. None where the box shows no pixel but hands.
+    An `exact` box bounds the thing: where there is no background to compare with, or the cut leaves next to nothing, all of the box but hands is
+    it. A guessed box may cover a part of the thing, or nothing. None where the box shows only hands, or a guess nothing that stands out.
     """
     if not (np.isfinite(box_px).all() and (box_px[2:] > 0).all()):
         return None
-    crop = Crop.around(box_px, _RING * float(box_px[2:].max()) + 4, rgb.shape[:2], _GRABCUT_SIDE_PX)
+    side_px = float(box_px[2:].max())
+    crop = Crop.around(box_px, _RING * side_px + 4, rgb.shape[:2], _GRABCUT_SIDE_PX)
     if crop is None:
         return None
     hand = crop.shrink_mask(hands)
     inside = _rectangle(crop, box_px, 0.0) & ~hand
     if not inside.any():
         return None
-    maybe = inside if exact else _rectangle(crop, box_px, _LOOSENESS * float(box_px[2:].max())) & ~hand
-    trimap = np.where(inside, cv2.GC_PR_FGD, np.where(maybe, cv2.GC_PR_BGD, cv2.GC_BGD)).astype(np.uint8)
-    if (~inside).sum() < _MIN_PX or inside.sum() < _MIN_PX:
-        return crop, inside
+    if min(inside.sum(), (~inside).sum()) < _MIN_PX:
+        return (crop, inside) if exact else None
+    picture = crop.shrink(rgb)
+    if exact:
+        cut = _grab_cut(picture, inside, inside)
+        return crop, cut if cut.sum() >= _MIN_BOX_SHARE * inside.sum() else inside
+    near = _rectangle(crop, box_px, _LOOSENESS * side_px) & ~hand
+    cut = _guess(picture, inside, near, _colors_elsewhere(rgb, box_px, hands))
+    return None if cut is None else (crop, cut)
+
+
+def _guess(picture: np.ndarray, inside: np.ndarray, near: np.ndarray, elsewhere: np.ndarray) -> np.ndarray | None:
+    """What stands out of the picture's other colours in and near a guessed box, by GrabCut, else by colour alone; None where nothing does."""
+    cell = cells(picture)
+    alike = near & (histogram(cell, inside.astype(float)) > _STANDS_OUT * elsewhere)[cell]
+    for cut in (_grab_cut(picture, alike, near) if alike.sum() >= _MIN_PX else alike, alike):
+        whole = keep_near(cut, inside, _MIN_PX)
+        shared = np.minimum(histogram(cell, whole.astype(float)), elsewhere).sum()
+        if _MIN_BOX_SHARE * inside.sum() <= whole.sum() <= _MAX_GROWTH * inside.sum() and shared < _MAX_SHARED_COLOR:
+            return whole
+    return None
+
+
+def _grab_cut(picture: np.ndarray, likely: np.ndarray, possible: np.ndarray) -> np.ndarray:
+    """(h, w) bool: the thing that likely covers some pixels, possibly others, and no more (Rother et al., GrabCut, 2004)."""
+    trimap = np.where(likely, cv2.GC_PR_FGD, np.where(possible, cv2.GC_PR_BGD, cv2.GC_BGD)).astype(np.uint8)
     cv2.setRNGSeed(0)
-    cv2.grabCut(crop.shrink(rgb), trimap, None, np.zeros((1, 65)), np.zeros((1, 65)), _GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
-    cut = trimap == cv2.GC_PR_FGD
-    good = (cut & inside).sum() >= _MIN_BOX_SHARE * inside.sum() and cut.sum() <= _MAX_GROWTH * inside.sum()
-    return crop, cut if good else inside
+    cv2.grabCut(picture, trimap, None, np.zeros((1, 65)), np.zeros((1, 65)), _GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
+    return np.asarray(trimap == cv2.GC_PR_FGD)
+
+
+def _colors_elsewhere(rgb: np.ndarray, box_px: np.ndarray, hands: np.ndarray) -> np.ndarray:
+    """(4096,) the colours of a frame outside of a box and of hands."""
+    frame = Crop.around(np.array([0.0, 0.0, rgb.shape[1], rgb.shape[0]]), 0.0, rgb.shape[:2], _GRABCUT_SIDE_PX)
+    assert frame is not None
+    rest = ~frame.shrink_mask(hands) & ~_rectangle(frame, box_px, 0.0)
+    return histogram(cells(frame.shrink(rgb)), rest.astype(float))
 
 
 def _rectangle(crop: Crop, box_px: np.ndarray, margin_px: float) -> np.ndarray:

@@ -8,10 +8,15 @@ import cv2
 import numpy as np
 
 from egoworld_ops.geometry import invert, project, transform
-from egoworld_ops.types import Camera
+from egoworld_ops.types import Camera, Hand
 
 TIPS = (4, 8, 12, 16, 20)
 PALM = (0, 5, 9, 13, 17)
+MAX_SLIP_SHARE = 0.5
+"""A hand that slips against an object by more than this share of the object's own speed does not carry it."""
+MUCH_LESS = 0.4
+MIN_CONFIDENCE = 0.2
+MIN_FRAMES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,7 @@ def touch(camera: Camera, hand: HandSighting, mask: np.ndarray, depth_m: float |
     Args:
         camera: the intrinsics.
         hand: one hand.
-        mask: (H, W) bool, the object.
+        mask: (H, W) bool, the object, with what is known of it behind the hand.
         depth_m: the object's distance, where known; else the hand's own is taken.
         reach_m: a tip touches where it is seen this near to the object, metres at the object's distance.
         depth_slack_m: a hand whose tips are farther than that before or behind the object does not touch it.
@@ -72,30 +77,57 @@ def slip_m_s(
     return float(np.linalg.norm(off_px)) * float(T_after[2, 3]) / camera.fx_px / elapsed_s
 
 
-def held(touches: np.ndarray, slips_m_s: np.ndarray, speeds_m_s: np.ndarray, moving: np.ndarray, max_slip_m_s: float) -> np.ndarray:
-    """Confidence (N,) per frame that one hand holds one object; 0 where it does not.
+def held(
+    touches: dict[Hand, np.ndarray],
+    slips_m_s: dict[Hand, np.ndarray],
+    speeds_m_s: np.ndarray,
+    moving: np.ndarray,
+    window: int,
+    max_slip_m_s: float,
+) -> dict[Hand, np.ndarray]:
+    """Confidence (N,) per frame and hand that it holds the object; 0 where it does not.
 
-    A hold is seen where the hand touches the object while it moves, and slips little against it. It lasts, forwards and backwards, while the hand
-    touches and does not slip, also when both rest.
+    A hold shows where a hand touches the object while it moves, and slips little against it, on average over a window: a hand that only passes by
+    slips as fast as the object moves. Where one hand slips much less than the other, it alone holds. A hold lasts, forwards and backwards, while
+    the hand touches and does not slip, also when both rest.
 
     Args:
         touches: (N,) from 0 to 1.
         slips_m_s: (N,) speed of the hand relative to the object; NaN where unknown.
         speeds_m_s: (N,) speed of the object relative to the background; NaN where unknown.
         moving: (N,) bool.
-        max_slip_m_s: more than this, and more than half of the object's own speed, is no hold.
+        window: frames to average over.
+        max_slip_m_s: a hand that slips faster against an object at rest has let go of it.
     """
-    limit = np.maximum(max_slip_m_s, 0.5 * np.nan_to_num(speeds_m_s))
-    firm = np.where(np.isnan(slips_m_s), 0.5, np.clip(1.5 - slips_m_s / limit, 0, 1))
-    confidence = touches * firm
-    possible = confidence > 0.25
-    sure = possible & moving & ~np.isnan(slips_m_s)
-    kept = np.zeros(len(touches), bool)
-    start = None
-    for i in range(len(touches) + 1):
-        if i < len(touches) and possible[i]:
-            start = i if start is None else start
-        elif start is not None:
-            kept[start:i] = sure[start:i].sum() >= 3
-            start = None
+    speed = _smooth(np.where(moving, speeds_m_s, np.nan), window)
+    slip = {hand: _smooth(np.where(moving, values, np.nan), window) for hand, values in slips_m_s.items()}
+    out = {}
+    for hand in touches:
+        rivals = [np.where(touches[other] > 0, slip[other], np.inf) for other in touches if other != hand]
+        rival = np.min(rivals, axis=0) if rivals else np.full(len(moving), np.inf)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            firm = np.clip(1.5 - slip[hand] / (MAX_SLIP_SHARE * speed), 0, 1)
+            firm = np.where(rival < MUCH_LESS * slip[hand], 0, firm)
+            resting = np.clip(1.5 - slips_m_s[hand] / max_slip_m_s, 0, 1)
+        confidence = np.nan_to_num(touches[hand] * np.where(moving, firm, resting))
+        out[hand] = _lasting(confidence, moving)
+    return out
+
+
+def _smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean over a centred window, of what is known in it; NaN where nothing is."""
+    kernel = np.ones(2 * (window // 2) + 1)
+    known = ~np.isnan(values)
+    total = np.convolve(np.where(known, values, 0), kernel, "same") if len(values) >= len(kernel) else np.full(len(values), np.nansum(values))
+    count = np.convolve(known, kernel, "same") if len(values) >= len(kernel) else np.full(len(values), known.sum())
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _lasting(confidence: np.ndarray, moving: np.ndarray) -> np.ndarray:
+    """Only the unbroken stretches of some confidence in which the object is seen to move along."""
+    possible = np.concatenate([[False], confidence > MIN_CONFIDENCE, [False]])
+    change = np.flatnonzero(np.diff(possible.astype(int)))
+    kept = np.zeros(len(confidence), bool)
+    for start, end in zip(change[::2], change[1::2], strict=True):
+        kept[start:end] = moving[start:end].sum() >= MIN_FRAMES
     return np.where(kept, confidence, 0.0)

@@ -26,20 +26,22 @@ _UNKNOWN_SIZE_M = 0.08
 class MovementSettings(BackendSettings):
     """Windows and thresholds."""
 
-    window_s: Annotated[float, Field(gt=0, le=2)] = 0.2
+    window_s: Annotated[float, Field(gt=0, le=2)] = 0.13
     """Velocities are differences over this time, centred on the frame."""
     max_gap_s: Annotated[float, Field(gt=0, le=5)] = 0.5
     """Poses farther apart than this give no velocity."""
-    start_m_s: Annotated[float, Field(gt=0)] = 0.03
-    stop_m_s: Annotated[float, Field(gt=0)] = 0.018
+    start_m_s: Annotated[float, Field(gt=0)] = 0.045
+    stop_m_s: Annotated[float, Field(gt=0)] = 0.03
     """An object starts to move above the one speed relative to the background and comes to rest below the other."""
-    start_rad_s: Annotated[float, Field(gt=0)] = 0.25
-    stop_rad_s: Annotated[float, Field(gt=0)] = 0.15
+    start_rad_s: Annotated[float, Field(gt=0)] = 0.35
+    stop_rad_s: Annotated[float, Field(gt=0)] = 0.25
     reach_m: Annotated[float, Field(gt=0)] = 0.02
     """A fingertip touches an object it is seen this near to."""
     depth_slack_m: Annotated[float, Field(gt=0)] = 0.15
     max_slip_m_s: Annotated[float, Field(gt=0)] = 0.06
-    """A hand that moves faster than this against an object does not hold it."""
+    """A hand that moves faster than this against an object at rest does not hold it."""
+    hold_window_s: Annotated[float, Field(gt=0, le=2)] = 0.4
+    """Slip of a hand is averaged over this time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,8 @@ class Backend(Operator):
         depth = None if pose is None else float(pose[2, 3])
         seen = hands.get(frame_index, {})
         slack = self.settings.depth_slack_m
-        touches = {hand: touch(camera, sighting, mask, depth, self.settings.reach_m, slack) for hand, sighting in seen.items()}
+        whole = mask if pose is None or given is None else _completed(camera, mask, pose, size)
+        touches = {hand: touch(camera, sighting, whole, depth, self.settings.reach_m, slack) for hand, sighting in seen.items()}
         return _Moment(position, frame_index, timestamp_s, pose, why, size, touches, seen)
 
     def _compare(self, camera: Camera, thing: _Object, homographies: dict[tuple[int, int], np.ndarray | None], half: int, last: int) -> None:
@@ -185,11 +188,11 @@ class Backend(Operator):
         speeds = np.array([np.nan if m is None or m.speed_m_s is None else m.speed_m_s for m in known])
         turning = np.array([np.nan if m is None or m.turning_rad_s is None else m.turning_rad_s for m in known])
         states = self._states(speeds, turning)
-        confidence = {}
-        for hand in HANDS:
-            touches = np.array([m.touches.get(hand, 0.0) for m in thing.moments])
-            slips = np.array([np.nan if m is None else m.slips_m_s.get(hand, np.nan) for m in known])
-            confidence[hand] = held(touches, slips, speeds, np.array([s == "moving" for s in states]), self.settings.max_slip_m_s)
+        touches = {hand: np.array([m.touches.get(hand, 0.0) for m in thing.moments]) for hand in HANDS}
+        slips = {hand: np.array([np.nan if m is None else m.slips_m_s.get(hand, np.nan) for m in known]) for hand in HANDS}
+        moving = np.array([s == "moving" for s in states])
+        window = max(round(self.settings.hold_window_s * float(item.clip.fps) / item.sample_stride), 1)
+        confidence = held(touches, slips, speeds, moving, window, self.settings.max_slip_m_s)
         rows = []
         for i, (moment, motion) in enumerate(zip(thing.moments, thing.motions, strict=True)):
             row: dict[str, Any] = {
@@ -236,6 +239,16 @@ def carried_by(camera: Camera, H: np.ndarray, T_camera_object: np.ndarray, size_
     rvec, tvec = cv2.Rodrigues(T_camera_object[:3, :3])[0], T_camera_object[:3, 3:].copy()
     rvec, tvec = cv2.solvePnPRefineLM(probes, moved[:, :2] / moved[:, 2:], camera.K, None, rvec, tvec)
     return make_transform(cv2.Rodrigues(rvec)[0], tvec.ravel())
+
+
+def _completed(camera: Camera, mask: np.ndarray, T_camera_object: np.ndarray, size_m: np.ndarray) -> np.ndarray:
+    """The mask (H, W) bool with the outline of the object's bounding cuboid filled in: what a hand hides is touched all the same."""
+    corners = project(camera, transform(T_camera_object, _PROBES * size_m))
+    if not np.isfinite(corners).all():
+        return mask
+    filled = mask.astype(np.uint8)
+    cv2.fillConvexPoly(filled, cv2.convexHull(np.clip(corners, -1e4, 1e4).round().astype(np.int32)), 1)
+    return filled.astype(bool)
 
 
 def _nearest(by_position: dict[int, _Moment], order: range) -> _Moment:

@@ -15,7 +15,7 @@ from egoworld_ops.types import Camera
 
 ROTATIONS = 3000
 COARSE_SIDE_PX = 72
-KEPT = 36
+KEPT = 24
 SPACING_PX = 6.0
 _PHI = np.sqrt(2.0)
 _PSI = 1.533751168755204288118041
@@ -23,6 +23,8 @@ EDGE_CONTRAST = 2.0
 """Grey levels per pixel below which nothing is taken for an edge."""
 FULL_CONTRAST = 8.0
 """Grey levels per pixel from which an edge is as good as any: a print on the object is no better than the object's own edge."""
+MISSED = 0.3
+"""Weight of what a mask leaves out of an object, against what it adds: masks rather miss a face than invent one."""
 _TILTS_DEG = 7.0
 
 
@@ -77,36 +79,65 @@ def tilted(T_camera_object: np.ndarray) -> list[np.ndarray]:
 
 
 def _coarse(camera: Camera, shape: Shape, keyframe: Keyframe) -> list[np.ndarray]:
-    """Poses of all rotations, placed by the mask's area and middle, that overlap best."""
+    """Poses of all rotations that overlap best, placed by the mask's area and middle: taken for the whole object, and for its widest face alone.
+
+    Masks made from colour often hold one face of an object and miss the others.
+    """
     R = rotations(shape)
     h, w = keyframe.mask.shape
     scale = min(COARSE_SIDE_PX / max(h, w), 1.0)
     size = (max(round(h * scale), 1), max(round(w * scale), 1))
     mask = cv2.resize(keyframe.mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_AREA)
     free = (cv2.resize(keyframe.hands.astype(np.uint8), size[::-1], interpolation=cv2.INTER_AREA) == 0).astype(np.uint8)
-    _, area_m2, normals = shape.hull
     middle_px = np.argwhere(keyframe.mask).mean(0)[::-1] + keyframe.origin_px
     ray = np.array([(middle_px[0] - camera.cx_px) / camera.fx_px, (middle_px[1] - camera.cy_px) / camera.fy_px, 1.0])
-    seen_m2 = np.abs(normals @ (R.transpose(0, 2, 1) @ (ray / np.linalg.norm(ray))).T).T @ area_m2 / 2
-    depth_m = np.sqrt(seen_m2 * camera.fx_px * camera.fy_px / float(keyframe.mask.sum()))
-    poses = [make_transform(r, ray * z - r @ shape.centre_m) for r, z in zip(R, depth_m, strict=True)]
-    overlap = np.empty(len(poses))
-    for i, T in enumerate(poses):
-        outline = silhouette(camera, shape, T, size, scale, keyframe.origin_px)
-        overlap[i] = _overlap(outline, mask, free)
-    return [poses[i] for i in np.argsort(-overlap)[:KEPT]]
+    towards = R.transpose(0, 2, 1) @ (ray / np.linalg.norm(ray))
+    pixels_per_m2 = float(keyframe.mask.sum()) / (camera.fx_px * camera.fy_px)
+    corners, area_m2, normals = shape.hull
+    whole_m2 = np.abs(normals @ towards.T).T @ area_m2 / 2
+    guesses = [(R, np.tile(shape.centre_m, (len(R), 1)), whole_m2, [corners] * len(R))]
+    faces = shape.flat_faces
+    if faces:
+        seen_m2 = np.stack([f.area_m2 * np.maximum(-(towards @ f.normal), 0) for f in faces], 1)
+        widest = seen_m2.argmax(1)
+        guesses.append((R, np.stack([f.corners_m.mean(0) for f in faces])[widest], seen_m2.max(1), [faces[i].corners_m for i in widest]))
+    chosen: list[np.ndarray] = []
+    for turns, middles, shown_m2, outlines in guesses:
+        depth_m = np.sqrt(np.maximum(shown_m2, 1e-9) / pixels_per_m2)
+        positions = ray * depth_m[:, None] - np.einsum("nij,nj->ni", turns, middles)
+        shift = keyframe.origin_px
+        overlap = np.array(
+            [_overlap(_fill(camera, c, r, t, size, scale, shift), mask, free, 1.0) for r, t, c in zip(turns, positions, outlines, strict=True)]
+        )
+        chosen += [make_transform(turns[i], positions[i]) for i in np.argsort(-overlap)[:KEPT]]
+    return chosen
 
 
-def _overlap(outline: np.ndarray, mask: np.ndarray, free: np.ndarray) -> float:
+def _fill(
+    camera: Camera, corners_m: np.ndarray, R: np.ndarray, t_m: np.ndarray, size: tuple[int, int], scale: float, shift_px: np.ndarray
+) -> np.ndarray:
+    """(h, w) uint8, 1 within the convex outline of the corners."""
+    picture = np.zeros(size, np.uint8)
+    corners = corners_m @ R.T + t_m
+    if corners[:, 2].min() > 1e-3:
+        x = (corners[:, 0] * camera.fx_px / corners[:, 2] + camera.cx_px - shift_px[0]) * scale
+        y = (corners[:, 1] * camera.fy_px / corners[:, 2] + camera.cy_px - shift_px[1]) * scale
+        cv2.fillConvexPoly(picture, cv2.convexHull(np.stack([x, y], 1).round().astype(np.int32)), 1)
+    return picture
+
+
+def _overlap(outline: np.ndarray, mask: np.ndarray, free: np.ndarray, outside: float) -> float:
+    """1 less the shares of the union that are only in the mask, and only in the outline, the latter times `outside`."""
     both = cv2.countNonZero(outline & mask & free)
-    either = cv2.countNonZero((outline | mask) & free)
-    return both / either if either else 0.0
+    in_mask, in_outline = cv2.countNonZero(mask & free), cv2.countNonZero(outline & free)
+    either = in_mask + in_outline - both
+    return 1 - (in_mask - both + outside * (in_outline - both)) / either if either else 0.0
 
 
 def judge(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> Candidate:
     """Overlap with the mask and support by the picture's edges."""
     outline = silhouette(camera, shape, T_camera_object, keyframe.mask.shape, 1.0, keyframe.origin_px)
-    overlap = _overlap(outline, keyframe.mask.astype(np.uint8), (~keyframe.hands).astype(np.uint8))
+    overlap = _overlap(outline, keyframe.mask.astype(np.uint8), (~keyframe.hands).astype(np.uint8), MISSED)
     return Candidate(T_camera_object, overlap, edge_support(keyframe, edge_samples(camera, shape, T_camera_object, SPACING_PX)))
 
 
@@ -128,7 +159,7 @@ def _response(keyframe: Keyframe, samples: EdgeSamples, shifts_px: np.ndarray) -
 
 
 def outline_equations(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Residuals (N,) and derivatives (N, 6): distance of the projected outline to the mask's border, pixels."""
+    """Residuals (N,) and derivatives (N, 6): distance of the projected outline to the mask's border, pixels; less weight where it lies outside."""
     samples = edge_samples(camera, shape, T_camera_object, SPACING_PX)
     if samples is None:
         return None
@@ -137,7 +168,9 @@ def outline_equations(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera
         return None
     pixels, J = project_with_jacobian(camera, T_camera_object, samples.points_m[used])
     slope = keyframe.at(keyframe.distance_slope, pixels)
-    return keyframe.at(keyframe.distance, pixels).astype(np.float64), np.einsum("ni,nij->nj", slope, J)
+    distance = keyframe.at(keyframe.distance, pixels).astype(np.float64)
+    weight = np.where(distance > 0, MISSED, 1.0)
+    return weight * distance, weight[:, None] * np.einsum("ni,nij->nj", slope, J)
 
 
 def edge_equations(

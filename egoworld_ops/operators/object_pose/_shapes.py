@@ -17,8 +17,18 @@ MAX_TRIANGLES = 1200
 SHARP_COS = 0.87
 """Edges between faces that turn by more than 30 degrees show in the picture."""
 
+MIN_FACE_SHARE = 0.05
 _CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 _QUADS = ((0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class FlatFace:
+    """A flat side: corners (n, 3) in metres, outward normal (3,), area in square metres."""
+
+    corners_m: np.ndarray
+    normal: np.ndarray
+    area_m2: float
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,19 @@ class Shape:
         a, b, c = (self.vertices_m[hull.simplices[:, i]] for i in range(3))
         area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
         return self.vertices_m[hull.vertices], area, hull.equations[:, :3]
+
+    @cached_property
+    def flat_faces(self) -> list[FlatFace]:
+        """Flat sides of the convex hull that make up a good part of it; none where it is round all over."""
+        hull, (_, area, normals) = ConvexHull(self.vertices_m), self.hull
+        sides = np.round(np.column_stack([normals, hull.equations[:, 3] / float(self.dimensions_m.max())]), 3)
+        _, side = np.unique(sides, axis=0, return_inverse=True)
+        side = side.ravel()
+        total = np.bincount(side, area)
+        return [
+            FlatFace(self.vertices_m[np.unique(hull.simplices[side == i])], normals[side == i][0], float(total[i]))
+            for i in np.flatnonzero(total > MIN_FACE_SHARE * total.sum())
+        ]
 
     def cast(self, origin_m: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where rays (N, 3) from one origin (3,), object frame, first meet the surface.

@@ -155,8 +155,8 @@ def test_a_real_hand(golden: np.ndarray) -> None:
     library_s = library_seconds(model, golden[:20] * good[0]["scaling"]) / 20
     own_s = min(timed(lambda: retarget(rows[:20])) for _ in range(2)) / 20
     print(
-        f"FIGURE retargeting speed: {1 / own_s:.0f} hands/s on one thread, {library_s / own_s:.1f} x the library's own loss at this tolerance "
-        "beside it (its documentation: 257 to 1298 with filter and warm start)"
+        f"FIGURE retargeting speed: {1 / own_s:.0f} hands/s on one thread, {library_s / own_s:.1f} x the library's own loss at "
+        "this tolerance beside it (its documentation: 257 to 1298 with warm start)"
     )
     assert share == 1
     assert np.median(residual_mm) <= 10

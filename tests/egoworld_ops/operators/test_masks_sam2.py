@@ -49,7 +49,7 @@ def jpegs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of JPEG frames, as the package's own loader wants them: a hand-like blob and two squares that move."""
     folder = tmp_path_factory.mktemp("frames")
     texture = np.random.default_rng(0).integers(60, 120, (HEIGHT, WIDTH, 3), np.uint8)
-    for i in range(5 + MEMORY_FRAMES + 4):
+    for i in range(5 + MEMORY_FRAMES + 2):
         picture = texture.copy()
         picture[20:50, 10 + 3 * i : 40 + 3 * i] = (220, 160, 130)
         picture[70:100, 120 - 3 * i : 150 - 3 * i] = (20, 40, 230)
@@ -161,9 +161,8 @@ def test_masks_equal_the_packages_own_predictor(jpegs: Path, frames: list[np.nda
     filled = {(t, i): (m > 0).numpy() for t, masks in want.items() for i, m in masks.items() if (m > 0).any()}
     assert got.keys() == filled.keys()
     different = [key for key, mask in filled.items() if not np.array_equal(mask, got[key])]
-    print(
-        f"FIGURE sam2 equality: {len(filled) - len(different)} of {len(filled)} masks equal the package's, {len(frames)} frames (limit: all)"
-    )
+    same = f"{len(filled) - len(different)} of {len(filled)}"
+    print(f"FIGURE sam2 equality: {same} masks equal the package's, {len(frames)} frames (limit: all)")
     assert not different
     assert len(filled) > 2 * len(frames), "the comparison must be of masks that are there"
 
@@ -284,11 +283,11 @@ def state_bytes(value: Any) -> int:
 def test_the_state_stops_growing() -> None:
     """Two tracks, one of them prompted every fifth frame: after the memory is full, not a byte more."""
     ours = build("tiny", 128, 2, False, CPU, SEED)
-    state = ours.start(75, HEIGHT, WIDTH)
+    state = ours.start(60, HEIGHT, WIDTH)
     rng = np.random.default_rng(0)
     box = np.array([20, 20, 60, 60], np.float32)
     sizes = []
-    for t in range(75):
+    for t in range(60):
         prompts = [Prompt(i, "object", None, box, np.empty((0, 2), np.float32)) for i in (10, 11) if t % 5 == 0 and (t == 0 or i == 11)]
         ours.step(state, t, rng.integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8), prompts)
         sizes.append(state_bytes(state))
