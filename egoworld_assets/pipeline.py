@@ -19,7 +19,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from egoworld_ops import camera, digest, errors, lake, operators, registry, schema
-from egoworld_ops.errors import EgoworldError, SetupError
+from egoworld_ops.errors import EgoworldError, SetupError, UnstableFile
 from egoworld_ops.lake import Lake, Run
 from egoworld_ops.settings import Settings
 from egoworld_ops.sidecar import Sidecar, read_sidecar
@@ -144,6 +144,7 @@ class _Planner:
         self._run, self._settings = run, settings
         self._stage = operators.stages()[stage]
         self._operator = digest.operator_identity(stage, settings)
+        self._registered = registry.registered(run.lake)
         self._identities: dict[str, dict[str, Any]] = {}
 
     def plan(self, video_id: str) -> Iterator[StageResult | ClipTask]:
@@ -152,8 +153,16 @@ class _Planner:
         videos, clips = (self._manifest_table(t, video_id) for t in ("videos", "clips"))
         sidecar: Sidecar | EgoworldError | None = None
         for clip in manifest.clips_from_tables(videos, clips):
-            sidecar = sidecar or _sidecar_or_error(clip)
+            sidecar = sidecar or self._read_beside(clip)
             yield self._plan_clip(clip, sidecar)
+
+    def _read_beside(self, clip: Clip) -> Sidecar | EgoworldError:
+        """The sidecar; or why the video cannot be worked on: it is not the registered content any more, or its sidecar is bad."""
+        try:
+            _check_content(clip, self._registered.get(clip.video_id))
+            return read_sidecar(clip.video_path)
+        except EgoworldError as error:
+            return error
 
     def _manifest_table(self, table: str, video_id: str) -> pa.Table:
         path = self._run.video_table(table, video_id)
@@ -163,13 +172,13 @@ class _Planner:
 
     def _plan_clip(self, clip: Clip, sidecar: Sidecar | EgoworldError) -> StageResult | ClipTask:
         stage = self._stage.name
-        if isinstance(sidecar, EgoworldError):
-            return self._failure(clip, sidecar, "", 0.0, digest.sha256_of({"sidecar": str(sidecar)}))
         inputs = {name: self._run.clip_table(name, clip.video_id, clip.clip_id) for name in self._stage.inputs}
         input_digests = {name: lake.digest_at(path) for name, path in inputs.items()}
         present = {name: value for name, value in input_digests.items() if value is not None}
         if len(present) < len(inputs):
             return StageResult(clip.video_id, clip.clip_id, "blocked")
+        if isinstance(sidecar, EgoworldError):
+            return self._failure(clip, sidecar, "", 0.0, digest.sha256_of({"beside": str(sidecar)}))
         try:
             intrinsics = camera.resolve(clip.width, clip.height, sidecar, self._settings.camera, clip.video_path)
             identity = digest.clip_identity(self._stage, self._operator, clip, intrinsics, sidecar, self._settings.sample_stride, present)
@@ -198,9 +207,10 @@ class _Planner:
         )
 
     def _known_failure(self, clip: Clip, key: str) -> StageResult | None:
-        """The failure on record, where the same work failed before and no retry can help."""
+        """The failure on record, where the same work on the same file failed before and no retry can help."""
         path = self._run.failure(self._stage.name, clip.video_id, clip.clip_id)
-        if lake.digest_at(path) != key:
+        recorded = lake.provenance(path) or {}
+        if recorded.get("digest") != key or recorded["identity"] != {"raw": _raw_state(clip)}:
             return None
         [row] = lake.read_table(path, "failures").to_pylist()
         if row["retryable"]:
@@ -229,16 +239,29 @@ class _Planner:
             "retryable": error.retryable,
             "traceback": traceback,
         }
-        stamp = lake.stamp(key, {}, 1, seconds, self._run.run_id)
+        stamp = lake.stamp(key, {"raw": _raw_state(clip)}, 1, seconds, self._run.run_id)
         tables = {"failures": schema.from_rows("failures", [row])}
         return StageResult(clip.video_id, clip.clip_id, "failed", 0, seconds, tables, stamp, error, traceback)
 
 
-def _sidecar_or_error(clip: Clip) -> Sidecar | EgoworldError:
+def _check_content(clip: Clip, entry: registry.Registered | None) -> None:
+    """Raise UnstableFile where the raw file no longer holds what was registered. It is read only where its size or time of change differ."""
+    from egoworld_ops.intake import hash_file
+
+    state = _raw_state(clip)
+    if entry is not None and entry.path == clip.video_path and state == [entry.bytes, entry.mtime_ns]:
+        return
+    if hash_file(clip.video_path)[0] != clip.video_sha256:
+        raise UnstableFile(clip.video_path, "holds other content than when it was registered", "Restore the file, or register it again")
+
+
+def _raw_state(clip: Clip) -> list[int] | None:
+    """Size and time of change of the raw file; None where it is not there."""
     try:
-        return read_sidecar(clip.video_path)
-    except EgoworldError as error:
-        return error
+        state = clip.video_path.stat()
+    except OSError:
+        return None
+    return [state.st_size, state.st_mtime_ns]
 
 
 def store(run: Run, stage: str, result: StageResult) -> None:

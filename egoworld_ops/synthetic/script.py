@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from egoworld_ops.geometry import invert, make_transform, transform
+from egoworld_ops.geometry import make_transform, transform
 from egoworld_ops.synthetic.config import MOVING_RATE_RAD_S, MOVING_SPEED_M_S, SceneConfig
 from egoworld_ops.synthetic.grasp import OPEN_DEG, READY_DEG, Grasp, overhand_grasp
 from egoworld_ops.synthetic.hand import HandPose
@@ -19,6 +19,71 @@ from egoworld_ops.synthetic.rigid import Array, between, rigid, rotation_vector
 
 _STEP = 1e-3
 _FIST_DEG = np.array([[30, 22, 30], [48, 60, 34], [50, 62, 34], [50, 62, 34], [48, 58, 34]], float)
+
+
+Vector = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a shot would be without the seed's variation.
+
+    `way`: phase, position (z above where the object rests), yaw-pitch-roll in degrees; lifted at the first, put down at
+    the last entry. `reach`: phases at which the hand leaves for the object and is above it.
+    """
+
+    actor: str
+    place_m: Vector
+    facing_deg: float
+    eye_m: Vector
+    target_m: Vector
+    way: tuple[tuple[float, Vector, Vector], ...]
+    reach: tuple[float, float]
+
+
+_PLANS = (
+    _Plan(
+        actor="right",
+        place_m=(0, 0, 0),
+        facing_deg=0,
+        eye_m=(0.0, -0.03, 0.55),
+        target_m=(0.0, 0.135, 0.02),
+        way=(
+            (0.62, (0.045, 0.205, 0.0), (24, 0, 0)),
+            (0.80, (0.00, 0.190, 0.085), (8, 18, -8)),
+            (1.0, (-0.030, 0.210, 0.095), (42, 20, 10)),
+        ),
+        reach=(0.30, 0.55),
+    ),
+    _Plan(
+        actor="right",
+        place_m=(1.4, 0.3, 0),
+        facing_deg=75,
+        eye_m=(0.05, 0.00, 0.53),
+        target_m=(0.0, 0.145, 0.04),
+        way=(
+            (0.28, (0.05, 0.175, 0.0), (30, 0, 0)),
+            (0.46, (0.00, 0.165, 0.095), (12, 18, 10)),
+            (0.66, (-0.045, 0.205, 0.105), (50, 24, -12)),
+            (0.86, (-0.02, 0.235, 0.0), (40, 0, 0)),
+        ),
+        reach=(0.03, 0.22),
+    ),
+    _Plan(
+        actor="left",
+        place_m=(-0.9, 1.1, 0),
+        facing_deg=-130,
+        eye_m=(-0.05, -0.06, 0.57),
+        target_m=(0.01, 0.125, 0.03),
+        way=(
+            (0.34, (-0.06, 0.190, 0.0), (-30, 0, 0)),
+            (0.52, (-0.01, 0.185, 0.080), (-10, 18, -10)),
+            (0.70, (0.03, 0.195, 0.100), (-42, 24, 12)),
+            (0.88, (0.00, 0.225, 0.0), (-34, 0, 0)),
+        ),
+        reach=(0.08, 0.28),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,60 +137,23 @@ def state_at(config: SceneConfig, frame_index: int) -> SceneState:
 def shots(config: SceneConfig) -> tuple[Shot, ...]:
     """The three shots, varied by the seed."""
     rng = np.random.default_rng([config.seed, 1])
-    rest_m = config.dimensions_m[2] / 2
-    ways = (
-        (
-            "right",
-            (
-                (0.62, (0.045, 0.205, rest_m), (24, 0, 0)),
-                (0.80, (0.00, 0.190, 0.115), (8, 18, -8)),
-                (1.0, (-0.030, 0.210, 0.125), (42, 20, 10)),
-            ),
-            (0.30, 0.55),
-        ),
-        (
-            "right",
-            (
-                (0.28, (0.05, 0.175, rest_m), (30, 0, 0)),
-                (0.46, (0.00, 0.165, 0.125), (12, 18, 10)),
-                (0.66, (-0.045, 0.205, 0.135), (50, 24, -12)),
-                (0.86, (-0.02, 0.235, rest_m), (40, 0, 0)),
-            ),
-            (0.03, 0.22),
-        ),
-        (
-            "left",
-            (
-                (0.34, (-0.06, 0.190, rest_m), (-30, 0, 0)),
-                (0.52, (-0.01, 0.185, 0.110), (-10, 18, -10)),
-                (0.70, (0.03, 0.195, 0.130), (-42, 24, 12)),
-                (0.88, (0.00, 0.225, rest_m), (-34, 0, 0)),
-            ),
-            (0.08, 0.28),
-        ),
+    return tuple(_shot(plan, config.dimensions_m[2] / 2, rng) for plan in _PLANS)
+
+
+def _shot(plan: _Plan, rest_m: float, rng: np.random.Generator) -> Shot:
+    shift_m, turn_deg = np.append(rng.uniform(-0.012, 0.012, 2), rest_m), rng.uniform(-4, 4)
+    way = tuple((at, rigid(np.add(p, shift_m), (a[0] + turn_deg, a[1], a[2]))) for at, p, a in plan.way)
+    return Shot(
+        actor=plan.actor,
+        T_world_person=rigid(plan.place_m, (plan.facing_deg, 0, 0)),
+        eye_m=np.add(plan.eye_m, rng.uniform(-0.01, 0.01, 3)),
+        target_m=np.add(plan.target_m, rng.uniform(-0.008, 0.008, 3)),
+        way=way,
+        reach=plan.reach,
+        grasp_end=way[0][0],
+        release_end=min(way[-1][0] + 0.07, 1.0),
+        wave_phase_rad=rng.uniform(0, 2 * np.pi, 12),
     )
-    people = (rigid((0, 0, 0), (0, 0, 0)), rigid((1.4, 0.3, 0), (75, 0, 0)), rigid((-0.9, 1.1, 0), (-130, 0, 0)))
-    eyes = ((0.0, -0.03, 0.55), (0.05, 0.00, 0.53), (-0.05, -0.06, 0.57))
-    targets = ((0.0, 0.135, 0.02), (0.0, 0.145, 0.04), (0.01, 0.125, 0.03))
-    made = []
-    for (actor, way, reach), T_world_person, eye, target in zip(ways, people, eyes, targets, strict=True):
-        shift_m, turn_deg = np.append(rng.uniform(-0.012, 0.012, 2), 0.0), rng.uniform(-4, 4)
-        keys = tuple((at, rigid(np.add(p, shift_m), (a[0] + turn_deg, a[1], a[2]))) for at, p, a in way)
-        last = way[-1][0]
-        made.append(
-            Shot(
-                actor=actor,
-                T_world_person=T_world_person,
-                eye_m=np.add(eye, rng.uniform(-0.01, 0.01, 3)),
-                target_m=np.add(target, rng.uniform(-0.008, 0.008, 3)),
-                way=keys,
-                reach=reach,
-                grasp_end=way[0][0],
-                release_end=min(last + 0.07, 1.0),
-                wave_phase_rad=rng.uniform(0, 2 * np.pi, 12),
-            )
-        )
-    return tuple(made)
 
 
 def hand_scale(config: SceneConfig) -> float:
@@ -229,8 +257,3 @@ def _acting(shot: Shot, grasp: Grasp, phase: float, T_free: Array, flex_free: Ar
     back = _between_phases(phase, last + 0.02, 1.08)
     pose = between(between(T_grasp, above, back), T_free, back)
     return pose, grasp.flex_rad + opened * (ready - grasp.flex_rad) + back * (flex_free - ready), back * spread_free
-
-
-def camera_from_world(state: SceneState) -> Array:
-    """`T_camera_world` of a state."""
-    return invert(state.T_world_camera)

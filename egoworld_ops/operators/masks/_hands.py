@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from egoworld_ops.operators.masks._color import ColorModel, cells, log_ratio
-from egoworld_ops.operators.masks._hand_prior import hand_prior
-from egoworld_ops.operators.masks._regions import Crop, Evidence, guided, keep_near, signed_distance
+from egoworld_ops.operators.masks._hand_prior import HandPrior, hand_prior
+from egoworld_ops.operators.masks._regions import Crop, Evidence, edge_aware, keep_near, signed_distance
 
 _SIDE_PX = 192
 _MARGIN_M = 0.03
-_FINGER_M = 0.010
 _CORE = 0.9
-_COLOR_LIMIT = 3.0
-_COLOR_WEIGHT = 1.0
-_PRIOR_WEIGHT = 3.0
+_NATS_PER_M = 300.0
 _PRIOR_LIMITS = (-6.0, 2.0)
 _CUFF_LIMIT = 0.5
 _REACH_M = 0.012
-_NEVER = -8.0
+_COLOR_LIMIT = 3.0
+_OBJECTS_SHARE = 0.4
 _MEMORY = 0.8
+_EDGE = 1e-3
+_NEVER = -8.0
+_LEAST = 0.1
+_SMALLEST_M = 0.008
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class HandPrompt:
 
 
 class HandSegmenter:
-    """Finds the pixels of hands, frame after frame; remembers each hand's colours."""
+    """Finds the pixels of hands, frame after frame; remembers each hand's colours. A hand ends `wrist_margin_m` past its wrist joint."""
 
     def __init__(self, wrist_margin_m: float) -> None:
         self._wrist_margin_m = wrist_margin_m
@@ -45,46 +46,49 @@ class HandSegmenter:
 
         `others` are the frame's other hands; `objects` (4096,) the colours of the known objects.
         """
-        size_px = hand_prior(hand.points_px, self._wrist_margin_m).px_per_m
-        low, high = hand.points_px.min(0), hand.points_px.max(0)
-        crop = Crop.around(np.concatenate([low, high - low]), _MARGIN_M * size_px, rgb.shape[:2], _SIDE_PX)
+        crop = self._crop(rgb, hand)
         if crop is None:
             return None
-        prior = hand_prior(crop.points(hand.points_px), self._wrist_margin_m)
-        picture = crop.shrink(rgb)
+        prior = self._prior(crop, hand)
         shape = prior.draw(crop.width, crop.height)
         if not shape.any():
             return None
-        distance = signed_distance(shape) / (prior.px_per_m * _FINGER_M)
-        prior_logit = np.clip(_PRIOR_WEIGHT * distance, *_PRIOR_LIMITS)
-        cuff = prior.past_joint(crop.width, crop.height)
-        prior_logit[cuff] = np.minimum(prior_logit[cuff], _CUFF_LIMIT)
-        other = np.zeros_like(shape)
-        for rival in others:
-            other |= hand_prior(crop.points(rival.points_px), self._wrist_margin_m).draw(crop.width, crop.height)
+        picture = crop.shrink(rgb)
+        inside_m = signed_distance(shape) / prior.px_per_m
+        cuff, end = prior.past_joint(crop.width, crop.height), prior.beyond_wrist(crop.width, crop.height)
         core = prior.draw(crop.width, crop.height, _CORE) & ~cuff
-        cell = cells(picture)
-        model = self._colors.setdefault(hand.role, ColorModel(_MEMORY))
-        outside = (distance < -_REACH_M / _FINGER_M) & ~other & ~prior.beyond_wrist(crop.width, crop.height)
-        if model.thing is None:
-            model.update(cell, core.astype(float), outside.astype(float))
-        color = self._color_logit(model, objects)[cell]
-        weight = core / (1 + np.exp(-color))
-        model.update(cell, weight, outside.astype(float))
-        color = self._color_logit(model, objects)[cell]
-        logit = _COLOR_WEIGHT * color + prior_logit
-        logit = self._refine(picture, logit)
-        logit[(distance < -_REACH_M / _FINGER_M) | prior.beyond_wrist(crop.width, crop.height)] = _NEVER
-        mask = keep_near(logit > 0, core, max(4, int((prior.px_per_m * 0.008) ** 2)))
-        logit = np.where(mask, np.maximum(logit, 0.1), np.minimum(logit, -0.1)).astype(np.float32)
+        far = inside_m < -_REACH_M
+        rest = far & ~end
+        for other in others:
+            rest &= ~self._prior(crop, other).draw(crop.width, crop.height)
+        place = np.clip(_NATS_PER_M * inside_m, *_PRIOR_LIMITS)
+        place[cuff] = np.minimum(place[cuff], _CUFF_LIMIT)
+        logit = edge_aware(picture, place + self._color(hand.role, picture, core, rest, objects), _EDGE)
+        logit[far | end] = _NEVER
+        mask = keep_near(logit > 0, core, max(4, int((prior.px_per_m * _SMALLEST_M) ** 2)))
+        logit = np.where(mask, np.maximum(logit, _LEAST), np.minimum(logit, -_LEAST)).astype(np.float32)
         return Evidence(crop.x0, crop.y0, crop.enlarge(logit))
 
-    def _color_logit(self, model: ColorModel, objects: np.ndarray | None) -> np.ndarray:
-        around = model.around if objects is None else 0.6 * model.around + 0.4 * objects
-        return log_ratio(model.thing, around, _COLOR_LIMIT)
+    def _crop(self, rgb: np.ndarray, hand: HandPrompt) -> Crop | None:
+        low, high = hand.points_px.min(0), hand.points_px.max(0)
+        margin_px = _MARGIN_M * hand_prior(hand.points_px, self._wrist_margin_m).px_per_m
+        return Crop.around(np.concatenate([low, high - low]), margin_px, rgb.shape[:2], _SIDE_PX)
 
-    def _refine(self, picture: np.ndarray, logit: np.ndarray) -> np.ndarray:
-        probability = 1 / (1 + np.exp(-logit))
-        gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
-        smooth = np.clip(guided(gray, probability.astype(np.float32), 3, 1e-3), 0.001, 0.999)
-        return np.log(smooth / (1 - smooth))
+    def _prior(self, crop: Crop, hand: HandPrompt) -> HandPrior:
+        return hand_prior(crop.points(hand.points_px), self._wrist_margin_m)
+
+    def _color(self, role: str, picture: np.ndarray, core: np.ndarray, rest: np.ndarray, objects: np.ndarray | None) -> np.ndarray:
+        """(h, w) log odds of each pixel by its colour, once the hand's colours are brought up to date with this picture."""
+        cell = cells(picture)
+        model = self._colors.setdefault(role, ColorModel(_MEMORY))
+        if model.thing is None:
+            model.update(cell, core.astype(float), rest.astype(float))
+        model.update(cell, core / (1 + np.exp(-_log_odds(model, objects)[cell])), rest.astype(float))
+        return _log_odds(model, objects)[cell]
+
+
+def _log_odds(model: ColorModel, objects: np.ndarray | None) -> np.ndarray:
+    """(4096,) log odds of each colour to be the hand's rather than its surroundings' or an object's."""
+    assert model.thing is not None and model.around is not None
+    around = model.around if objects is None else (1 - _OBJECTS_SHARE) * model.around + _OBJECTS_SHARE * objects
+    return log_ratio(model.thing, around, _COLOR_LIMIT)

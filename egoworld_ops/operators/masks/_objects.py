@@ -9,7 +9,7 @@ import numpy as np
 
 from egoworld_ops.operators.masks._color import ColorModel, cells, histogram, log_ratio
 from egoworld_ops.operators.masks._motion import Motion
-from egoworld_ops.operators.masks._regions import Crop, Evidence, guided, keep_near, signed_distance
+from egoworld_ops.operators.masks._regions import Crop, Evidence, edge_aware, keep_near, signed_distance
 from egoworld_ops.rle import mask_bbox
 
 _SIDE_PX = 192
@@ -29,6 +29,7 @@ _PLACE_LIMIT = 5.0
 _MOTION_PER_LEVEL = 0.08
 _MOTION_LIMIT = 2.0
 _AGREEMENT = 0.5
+_GONE = -0.75
 _HIDDEN_SHARE = 0.04
 _IDENTITY = np.array([[1.0, 0, 0], [0, 1, 0]])
 
@@ -110,11 +111,12 @@ class ObjectTrack:
         if (place & ~hand).sum() < max(_MIN_PX, _HIDDEN_SHARE * place.sum()):
             self._whole = moved
             return None
-        logit = self._logit(picture, place, hand, None if preference is None else crop.shrink(_full(preference, rgb)))
-        mask = keep_near((logit > 0) & ~hand, place & ~hand, max(4, int(0.01 * place.sum())))
         expected = place & ~hand
+        color = self._color(picture, expected, ~place & ~hand)
+        logit = _logit(picture, place, color, None if preference is None else crop.shrink(_full(preference, rgb)))
+        mask = keep_near((logit > 0) & ~hand, expected, max(4, int(0.01 * place.sum())))
         agreement = (mask & expected).sum() / max(1, (mask | expected).sum())
-        observed = bool(agreement >= _AGREEMENT)
+        observed = bool(agreement >= _AGREEMENT and color[mask].mean() > _GONE)
         if not observed:
             mask = expected
         self._remember(crop, picture, mask, place, hand, moved, observed)
@@ -122,20 +124,13 @@ class ObjectTrack:
         signed[hand] = -8.0
         return Sighting(Evidence(crop.x0, crop.y0, crop.enlarge(signed)), observed)
 
-    def _logit(self, picture: np.ndarray, place: np.ndarray, hand: np.ndarray, preference: np.ndarray | None) -> np.ndarray:
+    def _color(self, picture: np.ndarray, thing: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        """(h, w) float32 log odds of each pixel by its colour; learned here where nothing was yet."""
         cell = cells(picture)
-        distance = signed_distance(place)
-        if self._colors.thing is None:
-            self._colors.update(cell, (place & ~hand).astype(float), (~place & ~hand).astype(float))
-        reach_px = 0.06 * np.sqrt(place.sum()) + 1
-        logit = np.clip(_PLACE_WEIGHT * distance / reach_px, -_PLACE_LIMIT, _PLACE_LIMIT)
-        logit = logit + log_ratio(self._colors.thing, self._colors.around, _COLOR_LIMIT)[cell]
-        if preference is not None:
-            logit = logit + np.clip(_MOTION_PER_LEVEL * preference, -_MOTION_LIMIT, _MOTION_LIMIT)
-        probability = (1 / (1 + np.exp(-logit))).astype(np.float32)
-        gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
-        smooth = np.clip(guided(gray, probability, 3, 3e-3), 0.001, 0.999)
-        return np.asarray(np.log(smooth / (1 - smooth)), np.float32)
+        if self._colors.thing is None or self._colors.around is None:
+            self._colors.update(cell, thing.astype(float), rest.astype(float))
+        assert self._colors.thing is not None and self._colors.around is not None
+        return log_ratio(self._colors.thing, self._colors.around, _COLOR_LIMIT)[cell]
 
     def _remember(self, crop: Crop, picture: np.ndarray, mask: np.ndarray, place: np.ndarray, hand: np.ndarray, moved: np.ndarray, observed: bool) -> None:
         near_hand = cv2.dilate(hand.view(np.uint8), np.ones((3, 3), np.uint8)) > 0
@@ -147,6 +142,15 @@ class ObjectTrack:
             rest = cv2.dilate(grown.view(np.uint8), np.ones((5, 5), np.uint8)) == 0
             self._colors.update(cells(picture), core.astype(float), (rest & ~near_hand).astype(float))
         self._whole = whole
+
+
+def _logit(picture: np.ndarray, place: np.ndarray, color: np.ndarray, preference: np.ndarray | None) -> np.ndarray:
+    """(h, w) float32 log odds of each pixel by colour, place and motion, smoothed up to the picture's edges."""
+    reach_px = 0.06 * np.sqrt(place.sum()) + 1
+    logit = color + np.clip(_PLACE_WEIGHT * signed_distance(place) / reach_px, -_PLACE_LIMIT, _PLACE_LIMIT)
+    if preference is not None:
+        logit = logit + np.clip(_MOTION_PER_LEVEL * preference, -_MOTION_LIMIT, _MOTION_LIMIT)
+    return edge_aware(picture, logit, 3e-3)
 
 
 def cut_out_of_box(rgb: np.ndarray, box_px: np.ndarray, hands: np.ndarray, exact: bool) -> tuple[Crop, np.ndarray] | None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+_EDGE_RADIUS_PX = 3
+_SURE = 1e-3
+
 
 @dataclass(frozen=True, slots=True)
 class Crop:
@@ -76,14 +79,23 @@ class Evidence:
 
 
 def signed_distance(mask: np.ndarray) -> np.ndarray:
-    """Pixels from the outline of a mask (H, W) bool, positive inside, float32."""
-    inside = cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, 3)
-    outside = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, 3)
+    """Pixels from the outline of a mask (H, W) bool, positive inside, float32; at most height plus width where there is no outline."""
+    farthest = float(sum(mask.shape))
+    inside = np.minimum(cv2.distanceTransform(mask.view(np.uint8), cv2.DIST_L2, 3), farthest)
+    outside = np.minimum(cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, 3), farthest)
     return np.asarray(np.where(mask, inside - 0.5, 0.5 - outside), np.float32)
 
 
-def guided(guide: np.ndarray, values: np.ndarray, radius: int, epsilon: float) -> np.ndarray:
-    """Edge-keeping smoothing of `values` (H, W) float32 by a `guide` (H, W) float32 in [0, 1] (He et al., Guided Image Filtering, 2010)."""
+def edge_aware(picture: np.ndarray, logit: np.ndarray, epsilon: float) -> np.ndarray:
+    """Log odds (H, W) float32 smoothed as probabilities by the edges of a picture (H, W, 3); `epsilon` is the contrast, squared, of an edge."""
+    probability = (1 / (1 + np.exp(-logit))).astype(np.float32)
+    gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    smooth = np.clip(_guided(gray, probability, _EDGE_RADIUS_PX, epsilon), _SURE, 1 - _SURE)
+    return np.asarray(np.log(smooth / (1 - smooth)), np.float32)
+
+
+def _guided(guide: np.ndarray, values: np.ndarray, radius: int, epsilon: float) -> np.ndarray:
+    """The guided filter of `values` by `guide`, both (H, W) float32 in [0, 1] (He et al., Guided Image Filtering, 2010)."""
     size = (2 * radius + 1, 2 * radius + 1)
     mean_g, mean_v = cv2.blur(guide, size), cv2.blur(values, size)
     slope = (cv2.blur(guide * values, size) - mean_g * mean_v) / (cv2.blur(guide * guide, size) - mean_g * mean_g + epsilon)

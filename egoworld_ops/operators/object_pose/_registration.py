@@ -56,7 +56,7 @@ def rotations(shape: Shape) -> np.ndarray:
 def register(camera: Camera, shape: Shape, keyframe: Keyframe, keep: int) -> list[Candidate]:
     """The `keep` best poses that differ from each other, best first; fewer or none where nothing fits."""
     coarse = _coarse(camera, shape, keyframe)
-    fitted = [fit_outline(camera, shape, keyframe, T, 10) for T in coarse]
+    fitted = [fit_outline(camera, part, keyframe, T, 10) for T, part in coarse]
     distinct = _distinct(shape, [judge(camera, shape, keyframe, T) for T in fitted if T is not None], 3 * keep)
     refined = _distinct(shape, [_sharpen(camera, shape, keyframe, [c.T_camera_object]) for c in distinct], keep)
     return _distinct(shape, [_sharpen(camera, shape, keyframe, tilted(c.T_camera_object)) for c in refined], keep)
@@ -78,10 +78,10 @@ def tilted(T_camera_object: np.ndarray) -> list[np.ndarray]:
     return [make_transform(T_camera_object[:3, :3] @ turn, T_camera_object[:3, 3]) for turn in tilts()]
 
 
-def _coarse(camera: Camera, shape: Shape, keyframe: Keyframe) -> list[np.ndarray]:
-    """Poses of all rotations that overlap best, placed by the mask's area and middle: taken for the whole object, and for its widest face alone.
+def _coarse(camera: Camera, shape: Shape, keyframe: Keyframe) -> list[tuple[np.ndarray, Shape]]:
+    """Poses of all rotations that overlap best, and the part of the shape that the mask was taken for: all of it, or its widest face alone.
 
-    Masks made from colour often hold one face of an object and miss the others.
+    Masks made from colour often hold one face of an object and miss the others. The mask's area and middle give the place.
     """
     R = rotations(shape)
     h, w = keyframe.mask.shape
@@ -95,21 +95,22 @@ def _coarse(camera: Camera, shape: Shape, keyframe: Keyframe) -> list[np.ndarray
     pixels_per_m2 = float(keyframe.mask.sum()) / (camera.fx_px * camera.fy_px)
     corners, area_m2, normals = shape.hull
     whole_m2 = np.abs(normals @ towards.T).T @ area_m2 / 2
-    guesses = [(R, np.tile(shape.centre_m, (len(R), 1)), whole_m2, [corners] * len(R))]
+    guesses = [(R, np.tile(shape.centre_m, (len(R), 1)), whole_m2, [corners] * len(R), [shape] * len(R))]
     faces = shape.flat_faces
     if faces:
         seen_m2 = np.stack([f.area_m2 * np.maximum(-(towards @ f.normal), 0) for f in faces], 1)
         widest = seen_m2.argmax(1)
-        guesses.append((R, np.stack([f.corners_m.mean(0) for f in faces])[widest], seen_m2.max(1), [faces[i].corners_m for i in widest]))
-    chosen: list[np.ndarray] = []
-    for turns, middles, shown_m2, outlines in guesses:
+        parts = [faces[i].surface for i in widest]
+        guesses.append((R, np.stack([p.vertices_m.mean(0) for p in parts]), seen_m2.max(1), [p.vertices_m for p in parts], parts))
+    chosen: list[tuple[np.ndarray, Shape]] = []
+    for turns, middles, shown_m2, outlines, parts in guesses:
         depth_m = np.sqrt(np.maximum(shown_m2, 1e-9) / pixels_per_m2)
         positions = ray * depth_m[:, None] - np.einsum("nij,nj->ni", turns, middles)
         shift = keyframe.origin_px
         overlap = np.array(
             [_overlap(_fill(camera, c, r, t, size, scale, shift), mask, free, 1.0) for r, t, c in zip(turns, positions, outlines, strict=True)]
         )
-        chosen += [make_transform(turns[i], positions[i]) for i in np.argsort(-overlap)[:KEPT]]
+        chosen += [(make_transform(turns[i], positions[i]), parts[i]) for i in np.argsort(-overlap)[:KEPT]]
     return chosen
 
 

@@ -22,15 +22,6 @@ _CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z i
 _QUADS = ((0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3))
 
 
-@dataclass(frozen=True, slots=True)
-class FlatFace:
-    """A flat side: corners (n, 3) in metres, outward normal (3,), area in square metres."""
-
-    corners_m: np.ndarray
-    normal: np.ndarray
-    area_m2: float
-
-
 @dataclass(frozen=True)
 class Shape:
     """A closed surface.
@@ -79,7 +70,7 @@ class Shape:
         unique, inverse, count = np.unique(pairs, axis=0, return_inverse=True, return_counts=True)
         order = np.argsort(inverse.ravel(), kind="stable")
         first = np.concatenate([[0], np.cumsum(count)[:-1]])
-        meet = np.stack([faces[order[first]], faces[order[first + count - 1]]], 1)
+        meet = np.stack([faces[order[first]], faces[order[first + np.minimum(count - 1, 1)]]], 1)
         return unique, meet
 
     @cached_property
@@ -91,15 +82,16 @@ class Shape:
         return self.vertices_m[hull.vertices], area, hull.equations[:, :3]
 
     @cached_property
-    def flat_faces(self) -> list[FlatFace]:
+    def flat_faces(self) -> list[Sheet]:
         """Flat sides of the convex hull that make up a good part of it; none where it is round all over."""
-        hull, (_, area, normals) = ConvexHull(self.vertices_m), self.hull
+        hull = ConvexHull(self.vertices_m)
+        _, area, normals = self.hull
         sides = np.round(np.column_stack([normals, hull.equations[:, 3] / float(self.dimensions_m.max())]), 3)
         _, side = np.unique(sides, axis=0, return_inverse=True)
         side = side.ravel()
         total = np.bincount(side, area)
         return [
-            FlatFace(self.vertices_m[np.unique(hull.simplices[side == i])], normals[side == i][0], float(total[i]))
+            _sheet(self.vertices_m[np.unique(hull.simplices[side == i])], normals[side == i][0], float(total[i]))
             for i in np.flatnonzero(total > MIN_FACE_SHARE * total.sum())
         ]
 
@@ -122,6 +114,25 @@ class Shape:
         face = far.argmin(1)
         nearest = far[np.arange(len(rays)), face]
         return np.where(np.isfinite(nearest), face, -1), nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One flat side by itself: a thin surface with a front and a back, its outward normal (3,), its area in square metres."""
+
+    surface: Shape
+    normal: np.ndarray
+    area_m2: float
+
+
+def _sheet(corners_m: np.ndarray, normal: np.ndarray, area_m2: float) -> Sheet:
+    """A convex flat side from its corners (n, 3) in any order."""
+    middle = corners_m.mean(0)
+    first = corners_m[0] - middle
+    across = np.cross(normal, first)
+    ordered = corners_m[np.argsort(np.arctan2((corners_m - middle) @ across, (corners_m - middle) @ first * np.linalg.norm(across) / np.linalg.norm(first)))]
+    fan = np.array([(0, i, i + 1) for i in range(1, len(ordered) - 1)])
+    return Sheet(Shape(ordered, np.concatenate([fan, fan[:, ::-1]]), True, np.eye(3)[None], "dimensions"), normal, area_m2)
 
 
 def cuboid(dimensions_m: tuple[float, float, float]) -> Shape:

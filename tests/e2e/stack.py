@@ -1,0 +1,128 @@
+"""Real Dagster processes on loopback, and what a person does with them through GraphQL."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from tests.conftest import ROOT
+
+T = TypeVar("T")
+POLL_S = 0.5
+TAIL_LINES = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Folders and environment of one deployment."""
+
+    home: Path
+    lake: Path
+    raw: Path
+    environment: Mapping[str, str]
+
+
+class Stack:
+    """A webserver and a daemon of one deployment, each in a process group of its own."""
+
+    def __init__(self, where: Deployment) -> None:
+        self.where = where
+        self._port = _free_port()
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._logs: list[IO[bytes]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        workspace = str(ROOT / "workspace.yaml")
+        self._launch("webserver", "dagster-webserver", "-h", "127.0.0.1", "-p", str(self._port), "-w", workspace)
+        self._launch("daemon", "dagster-daemon", "run", "-w", workspace)
+        self.wait_for("the webserver to load the code location", self._loaded, 180)
+
+    def stop(self) -> None:
+        """End everything that was started, also what those processes started."""
+        for process in self._processes:
+            _signal_group(process, signal.SIGTERM)
+        for process in self._processes:
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                pass
+            _signal_group(process, signal.SIGKILL)
+            process.wait(20)
+        for log in self._logs:
+            log.close()
+
+    def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The `data` of an answer; errors fail the test."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            content = json.load(answer)
+        assert "errors" not in content, content["errors"]
+        data: dict[str, Any] = content["data"]
+        return data
+
+    def wait_for(self, what: str, ready: Callable[[], T | None], timeout_s: float) -> T:
+        """Ask again and again; after `timeout_s` fail with the ends of the logs."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if (found := ready()) is not None:
+                return found
+            for process in self._processes:
+                assert process.poll() is None, f"{process.args} ended with {process.returncode} while waiting for {what}\n{self.tails()}"
+            time.sleep(POLL_S)
+        raise AssertionError(f"waited {timeout_s:.0f} s for {what}\n{self.tails()}")
+
+    def tails(self) -> str:
+        """The last lines of each log."""
+        parts = []
+        for log in sorted(self.where.home.glob("*.log")):
+            lines = log.read_text("utf-8", "replace").splitlines()[-TAIL_LINES:]
+            parts.append("\n".join([f"--- {log.name}", *lines]))
+        return "\n".join(parts)
+
+    def _launch(self, name: str, *arguments: str) -> None:
+        log = open(self.where.home / f"{name}.log", "wb")
+        self._logs.append(log)
+        self._processes.append(
+            subprocess.Popen(
+                arguments, cwd=ROOT, env=dict(self.where.environment), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        )
+
+    def _loaded(self) -> bool | None:
+        query = "{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError { __typename } } } } }"
+        try:
+            entries = self.graphql(query)["workspaceOrError"]["locationEntries"]
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return None
+        kinds = [entry["locationOrLoadError"]["__typename"] for entry in entries if entry["locationOrLoadError"]]
+        assert "PythonError" not in kinds, self.tails()
+        return True if kinds == ["RepositoryLocation"] else None
+
+
+def _signal_group(process: subprocess.Popen[bytes], what: signal.Signals) -> None:
+    try:
+        os.killpg(process.pid, what)
+    except ProcessLookupError:
+        pass
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
