@@ -45,7 +45,11 @@ class Reference:
         script = Path(__file__).with_name("_mediapipe_reference.py")
         self._process = closing.enter_context(
             subprocess.Popen(
-                [python, script, path, str(max_num_hands)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+                [python, script, path, str(max_num_hands)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
             )
         )
 
@@ -70,8 +74,19 @@ class Ours:
         self.n_frames = probed.n_frames
         self._threads = PoolSettings().threads
         self._clip = Clip(
-            "bench", "whole", self.path, "0" * 64, 0, probed.n_frames, 0, probed.n_frames, 0.0, probed.duration_s, probed.fps or Fraction(30),
-            probed.width, probed.height,
+            "bench",
+            "whole",
+            self.path,
+            "0" * 64,
+            0,
+            probed.n_frames,
+            0,
+            probed.n_frames,
+            0.0,
+            probed.duration_s,
+            probed.fps or Fraction(30),
+            probed.width,
+            probed.height,
         )
         self._camera = camera.resolve(probed.width, probed.height, Sidecar(), CameraSettings(), self.path)
         self._detect = self._operator("detections", self.options)
@@ -90,7 +105,9 @@ class Ours:
         return {"frames": self.n_frames, "found": found, "seconds": seconds, "cpu_seconds": cpu_seconds, "poses": poses}
 
     def _input(self, tables: dict[str, pa.Table]) -> ClipInput:
-        return ClipInput(self._clip, tables, Sidecar(), self._camera, 1, lambda: video.decode(self.path, 0, self.n_frames, threads=self._threads))
+        return ClipInput(
+            self._clip, tables, Sidecar(), self._camera, 1, lambda: video.decode(self.path, 0, self.n_frames, threads=self._threads)
+        )
 
 
 def reference_python() -> Path:
@@ -135,7 +152,9 @@ def main() -> int:
     fps = {name: median(r["frames"] / r["seconds"] for r in results) for name, results in rounds.items()}
     for name, results in rounds.items():
         cpu_ms = median(r["cpu_seconds"] / r["frames"] for r in results) * 1e3
-        print(f"{name:20} {fps[name]:6.1f} fps (median of {ROUNDS}), {cpu_ms:5.1f} ms of CPU a frame, found in {results[0]['found']} frames")
+        print(
+            f"{name:20} {fps[name]:6.1f} fps (median of {ROUNDS}), {cpu_ms:5.1f} ms of CPU a frame, found in {results[0]['found']} frames"
+        )
     missed = False
     golden = path.with_name(GOLDEN)
     if golden.exists():

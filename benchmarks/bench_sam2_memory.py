@@ -1,6 +1,6 @@
 """Memory and time of the masks backend `sam2` over a long clip, beside the package's own predictor on the same input.
 
-    python benchmarks/bench_sam2_memory.py --frames 400
+    python benchmarks/bench_sam2_memory.py --frames 400 --image-size 256
 
 Each of the two runs in a process of its own, one after the other.
 """

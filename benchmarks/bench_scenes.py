@@ -33,9 +33,10 @@ def decode_alone(path: Path) -> None:
 
 
 def detect_scenes(path: Path) -> None:
-    scores = SceneScores()
+    settings = SceneSettings()
+    scores = SceneScores(settings.detector)
     seen = probe(path, scores)
-    find_scenes(scores, seen.n_frames, seen.fps, SceneSettings())
+    find_scenes(scores, seen.n_frames, seen.fps, settings)
 
 
 def seconds(work: Callable[[Path], None], path: Path) -> float:

@@ -1,21 +1,14 @@
 """The asset graph, made from the registry of stages: `manifest` and one asset a stage. A new stage needs no line here."""
 
-import warnings
-
 import dagster as dg
 
 from egoworld_assets import pipeline
 from egoworld_assets.io import ResultStream
-from egoworld_assets.partitions import MAX_VIDEOS_A_RUN, VIDEO_IDS
+from egoworld_assets.partitions import BACKFILL, GROUP, VIDEO_IDS
+from egoworld_assets.preview import preview
 from egoworld_assets.resources import Egoworld
 from egoworld_ops import operators, schema
 from egoworld_ops.operators.base import Stage
-
-GROUP = "egoworld"
-
-warnings.filterwarnings("ignore", message=".*backfill_policy.*", category=dg.BetaWarning)
-
-_BACKFILL = dg.BackfillPolicy.multi_run(max_partitions_per_run=MAX_VIDEOS_A_RUN)
 
 
 def column_schema(table: str) -> dg.TableSchema:
@@ -37,7 +30,7 @@ def column_schema(table: str) -> dg.TableSchema:
     group_name=GROUP,
     description="Probes each raw video, finds its scenes, and cuts it into clips: tables `videos` and `clips`.",
     partitions_def=VIDEO_IDS,
-    backfill_policy=_BACKFILL,
+    backfill_policy=BACKFILL,
     io_manager_key="lake",
     metadata={"dagster/column_schema": column_schema("clips"), "videos": column_schema("videos")},
     kinds={"parquet", "pyav"},
@@ -57,7 +50,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         description=stage.doc,
         deps=[pipeline.MANIFEST, *stage.inputs],
         partitions_def=VIDEO_IDS,
-        backfill_policy=_BACKFILL,
+        backfill_policy=BACKFILL,
         io_manager_key="lake",
         metadata={"dagster/column_schema": column_schema(stage.name)},
         kinds={"parquet"},
@@ -70,4 +63,4 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     return compute
 
 
-ASSETS: list[dg.AssetsDefinition] = [manifest, *(stage_asset(s) for s in operators.stages().values())]
+ASSETS: list[dg.AssetsDefinition] = [manifest, *(stage_asset(s) for s in operators.stages().values()), preview]

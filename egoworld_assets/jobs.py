@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from egoworld_assets.assets import GROUP
+from egoworld_assets.partitions import GROUP
 
 process_videos = dg.define_asset_job(
     "process_videos",

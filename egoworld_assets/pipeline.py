@@ -76,7 +76,9 @@ def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings) -> 
     known = registry.registered(run.lake)
     for video_id in video_ids:
         if video_id not in known:
-            raise SetupError(f"video {video_id}", "is not registered", "Register the raw file: `egoworld register PATH`, or wait for the sensor")
+            raise SetupError(
+                f"video {video_id}", "is not registered", "Register the raw file: `egoworld register PATH`, or wait for the sensor"
+            )
         yield _manifest_result(run, known[video_id], settings)
 
 

@@ -1,25 +1,25 @@
 """The exception tree. Every error names its culprit, the reason and the cure, and knows whether a retry can help.
 
-    EgoworldError
-    ├── TransientError            retryable: the same call may succeed later
-    │   ├── StorageUnavailable    a disk or store did not answer, or is full
-    │   ├── OutOfMemory           host or device memory ran out
-    │   └── PoolLost              the worker pool went away
-    ├── InputError                the input is bad; never retried, one dead letter
-    │   ├── NotAVideo             not a regular file holding a supported video container
-    │   ├── NoVideoStream         a media file without a video stream
-    │   ├── EmptyVideo            a video stream without one decodable frame
-    │   ├── CorruptVideo          decoding stopped before the range that was asked for
-    │   ├── UnstableFile          the file changed while it was read
-    │   └── BadSidecar            the sidecar file beside the video does not fit its format
-    ├── SetupError                the installation or the settings are wrong; the step fails at once
-    │   ├── WeightsMissing        a weight file is not there
-    │   ├── WeightsMismatch       a weight file is not the one in the registry
-    │   ├── UnknownBackend        no such stage or backend
-    │   ├── UnknownRobot          no such robot hand
-    │   └── BadSettings           a setting is unknown or out of range
-    ├── ContractError             a table breaks the data contract: a bug in an operator, or a foreign file
-    └── OperatorCrash             an operator raised something that is not in this tree: a bug
+EgoworldError
+├── TransientError            retryable: the same call may succeed later
+│   ├── StorageUnavailable    a disk or store did not answer, or is full
+│   ├── OutOfMemory           host or device memory ran out
+│   └── PoolLost              the worker pool went away
+├── InputError                the input is bad; never retried, one dead letter
+│   ├── NotAVideo             not a regular file holding a supported video container
+│   ├── NoVideoStream         a media file without a video stream
+│   ├── EmptyVideo            a video stream without one decodable frame
+│   ├── CorruptVideo          decoding stopped before the range that was asked for
+│   ├── UnstableFile          the file changed while it was read
+│   └── BadSidecar            the sidecar file beside the video does not fit its format
+├── SetupError                the installation or the settings are wrong; the step fails at once
+│   ├── WeightsMissing        a weight file is not there
+│   ├── WeightsMismatch       a weight file is not the one in the registry
+│   ├── UnknownBackend        no such stage or backend
+│   ├── UnknownRobot          no such robot hand
+│   └── BadSettings           a setting is unknown or out of range
+├── ContractError             a table breaks the data contract: a bug in an operator, or a foreign file
+└── OperatorCrash             an operator raised something that is not in this tree: a bug
 """
 
 from __future__ import annotations

@@ -48,7 +48,9 @@ class Executor:
 
     def _frames(self, task: ClipTask) -> Iterator[Frame]:
         clip = task.clip
-        return video.decode(clip.video_path, clip.frame_start, clip.frame_end, stride=task.sample_stride, threads=self._threads, start_s=clip.start_s)
+        return video.decode(
+            clip.video_path, clip.frame_start, clip.frame_end, stride=task.sample_stride, threads=self._threads, start_s=clip.start_s
+        )
 
 
 def _check_belongs(task: ClipTask, table: pa.Table) -> None:

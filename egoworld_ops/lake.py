@@ -130,18 +130,23 @@ class Run:
 
     @property
     def path(self) -> Path:
+        """The run's folder."""
         return self.lake.root / f"run_id={self.run_id}"
 
     def video_folder(self, video_id: str) -> Path:
+        """Where all tables of a video lie."""
         return self.path / f"video_id={check_id('video_id', video_id)}"
 
     def clip_folder(self, video_id: str, clip_id: str) -> Path:
+        """Where all tables of a clip lie."""
         return self.video_folder(video_id) / f"clip_id={check_id('clip_id', clip_id)}"
 
     def video_table(self, table: str, video_id: str) -> Path:
+        """The file of `videos` or `clips`."""
         return self.video_folder(video_id) / f"{table}.parquet"
 
     def clip_table(self, table: str, video_id: str, clip_id: str) -> Path:
+        """The file of a stage's table."""
         return self.clip_folder(video_id, clip_id) / f"{table}.parquet"
 
     def failure(self, stage: str, video_id: str, clip_id: str) -> Path:
@@ -196,7 +201,9 @@ class Lake:
             if wanted in (None, run.run_id) and _frozen(run) == canonical:
                 return self._point_latest(run)
             if wanted == run.run_id:
-                raise SetupError(f"run {wanted}", "was made with another configuration", "Name no run, or one that `egoworld runs` shows as equal")
+                raise SetupError(
+                    f"run {wanted}", "was made with another configuration", "Name no run, or one that `egoworld runs` shows as equal"
+                )
         return self._point_latest(self._create(canonical, wanted, about))
 
     def _create(self, frozen: Mapping[str, Any], wanted: str | None, about: Mapping[str, Any]) -> Run:

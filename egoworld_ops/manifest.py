@@ -40,7 +40,7 @@ def make_manifest(path: str | Path, video_id: str, sha256: str, settings: SceneS
         TransientError: the disk did not answer, or memory ran out; nothing is said about the file.
     """
     path = Path(path)
-    size, scores = 0, SceneScores()
+    size, scores = 0, SceneScores(settings.detector)
     try:
         check_name(path)
         found, size = hash_file(path)

@@ -1,7 +1,7 @@
 """The registry of model weights: what they are, where they come from, under which licence; fetch and verify. No model code belongs here.
 
-Nothing loads that does not match: every entry has a SHA-256, and `path` checks it. Files lie in `$EGOWORLD_WEIGHTS`, else in `.weights` of the
-checkout, else in the user's cache folder.
+Nothing loads that does not match: every entry has a SHA-256, and `path` checks it. Files lie in `$EGOWORLD_WEIGHTS`, else in `.weights`
+of the checkout, else in the user's cache folder.
 
     python -m egoworld_ops.models list
     python -m egoworld_ops.models fetch mediapipe-hands
@@ -265,7 +265,7 @@ def _fetch_members(wheel: Wheel, entries: Sequence[Weight], scratch: Path) -> No
 
 def _fetch_download(entry: Weight, source: Download) -> None:
     try:
-        with urllib.request.urlopen(source.url, timeout=_DOWNLOAD_TIMEOUT_S) as stream:
+        with urllib.request.urlopen(source.url, timeout=_DOWNLOAD_TIMEOUT_S) as stream:  # noqa: S310 - addresses come from the registry
             _install(entry, stream)
     except OSError as error:
         cure = f"Try again; or bring the file and run: python -m egoworld_ops.models register {entry.name} FILE"

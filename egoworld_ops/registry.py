@@ -61,6 +61,6 @@ def _path(store: Lake) -> Path:
 def _lock(store: Lake) -> Iterator[None]:
     folder = store.root / "intake"
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as file:
+    with (folder / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,7 +1,7 @@
 """Masks as COCO run lengths: `{"size": [h, w], "counts": ASCII}`, column-major, runs alternate starting with zeros.
 
-Encoding looks only at the mask's own box. Decoding trusts nothing: run lengths from a foreign file are parsed and summed before pycocotools,
-which writes past its buffer where they do not fill the image, sees them.
+Encoding looks only at the mask's own box. Decoding trusts nothing: run lengths from a foreign file are parsed and summed before
+pycocotools, which does not check that they fill the image, sees them.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ CONVENTIONS: Mapping[str, str] = {
     "masks": "COCO RLE: size [h, w], column-major, counts as ASCII",
     "hand_joints": "21, OpenPose order: wrist; thumb CMC MCP IP TIP; index MCP PIP DIP TIP; middle; ring; little",
     "wrist_frame": (
-        "MANO wrist frame as dex-retargeting uses it: origin at the wrist; z from the wrist towards the middle finger's MCP, "
-        "x along the normal of the palm plane, y = z cross x; the same construction for both hands"
+        "MANO wrist frame as dex-retargeting has it: origin at the wrist; z from the wrist to the middle finger's MCP; y in the plane of wrist, index "
+        "MCP and middle MCP, across z, towards the index finger on a right hand and away from it on a left one; x = y cross z, out of the palm on both"
     ),
     "hand": "left or right of the person, never of a mirrored image",
     "time": "timestamp_s is the container's PTS in seconds; frame_index counts decoded frames of the raw video",
@@ -64,6 +64,7 @@ class Column:
     maximum: float | None = None
 
     def field(self) -> pa.Field:
+        """The Arrow field, with doc, unit and frame as its metadata."""
         described = {"doc": self.doc, "unit": self.unit, "frame": self.frame}
         return pa.field(self.name, self.type, self.nullable, {k: v for k, v in described.items() if v})
 
@@ -172,7 +173,15 @@ VIDEOS = Table(
         Column("pix_fmt", pa.string(), "pixel format of the decoder", nullable=True),
         Column("color_range", pa.string(), "range of the samples", "", "", True, ("limited", "full", "unspecified")),
         Column("audio_streams", pa.int32(), "number of audio streams", "", "", True, minimum=0),
-        Column("split", pa.string(), "train, val or test: by hash of the content, so copies fall together", "", "", False, ("train", "val", "test")),
+        Column(
+            "split",
+            pa.string(),
+            "train, val or test: by hash of the content, so copies fall together",
+            "",
+            "",
+            False,
+            ("train", "val", "test"),
+        ),
     ),
 )
 
@@ -207,9 +216,25 @@ DETECTIONS = Table(
         _LABEL,
         Column("box_px", BOX, "box around the thing", "px", "image"),
         Column("points_px", POINTS_2D, "21 image points of a hand; null for objects", "px", "image", True),
-        Column("landmarks_m", POINTS_3D, "21 metric landmarks of a hand about its own centre, axes of the camera; null for objects", "m", "hand", True),
+        Column(
+            "landmarks_m",
+            POINTS_3D,
+            "21 metric landmarks of a hand about its own centre, axes of the camera; null for objects",
+            "m",
+            "hand",
+            True,
+        ),
         _SCORE,
-        Column("handedness_score", pa.float32(), "confidence that the hand is the left or right it is said to be", "", "", True, minimum=0, maximum=1),
+        Column(
+            "handedness_score",
+            pa.float32(),
+            "confidence that the hand is the left or right it is said to be",
+            "",
+            "",
+            True,
+            minimum=0,
+            maximum=1,
+        ),
         Column("source", pa.string(), "network or rule that found it", allowed=("palm", "tracked", "motion_color", "sidecar", "text")),
     ),
 )
@@ -240,11 +265,21 @@ HAND_POSE = Table(
         _SCORE,
         Column("joints_px", POINTS_2D, "image points the pose was solved from", "px", "image"),
         Column("joints_m", POINTS_3D, "joints in the camera frame", "m", "camera", True),
-        Column("joints_wrist_m", POINTS_3D, "joints in the wrist frame: joints_m = R(q) joints_wrist_m + (x_m, y_m, z_m)", "m", "wrist", True),
+        Column(
+            "joints_wrist_m", POINTS_3D, "joints in the wrist frame: joints_m = R(q) joints_wrist_m + (x_m, y_m, z_m)", "m", "wrist", True
+        ),
         *_pose("camera", "the wrist frame (T_camera_wrist)"),
         Column("mano_pose", _list(pa.float32(), 48), "MANO axis-angles, where the backend has them", "rad", "wrist", True),
         Column("mano_betas", _list(pa.float32(), 10), "MANO shape, where the backend has it", nullable=True),
-        Column("reprojection_px", pa.float32(), "root mean square distance of the projected joints_m to joints_px", "px", "image", True, minimum=0),
+        Column(
+            "reprojection_px",
+            pa.float32(),
+            "root mean square distance of the projected joints_m to joints_px",
+            "px",
+            "image",
+            True,
+            minimum=0,
+        ),
         *_INTRINSICS,
         _OBSERVED,
         _reason("the pose"),
@@ -282,8 +317,18 @@ MOVEMENT = Table(
         Column("vx_m_s", pa.float64(), "velocity relative to the camera, x", "m/s", "camera", True),
         Column("vy_m_s", pa.float64(), "velocity relative to the camera, y", "m/s", "camera", True),
         Column("vz_m_s", pa.float64(), "velocity relative to the camera, z", "m/s", "camera", True),
-        Column("speed_background_m_s", pa.float64(), "speed relative to the background, camera motion taken out", "m/s", "", True, minimum=0),
-        Column("turning_background_rad_s", pa.float64(), "turning rate relative to the background, camera motion taken out", "rad/s", "", True, minimum=0),
+        Column(
+            "speed_background_m_s", pa.float64(), "speed relative to the background, camera motion taken out", "m/s", "", True, minimum=0
+        ),
+        Column(
+            "turning_background_rad_s",
+            pa.float64(),
+            "turning rate relative to the background, camera motion taken out",
+            "rad/s",
+            "",
+            True,
+            minimum=0,
+        ),
         Column("state", pa.string(), "moving or still relative to the background", "", "", True, ("moving", "still")),
         Column("held_by", pa.string(), "the hand that holds it; null where none does", "", "", True, ("left", "right", "both")),
         Column("hold_score", pa.float32(), "confidence of held_by", "", "", True, minimum=0, maximum=1),
@@ -340,8 +385,7 @@ INTAKE = Table(
 )
 
 TABLES: Mapping[str, Table] = {
-    t.name: t
-    for t in (VIDEOS, CLIPS, DETECTIONS, MASKS, HAND_POSE, OBJECT_POSE, MOVEMENT, MAPPING, FAILURES, INTAKE)
+    t.name: t for t in (VIDEOS, CLIPS, DETECTIONS, MASKS, HAND_POSE, OBJECT_POSE, MOVEMENT, MAPPING, FAILURES, INTAKE)
 }
 
 
@@ -426,9 +470,8 @@ def _column_violations(column: Column, values: pa.ChunkedArray) -> Iterable[str]
     present = values.drop_null()
     if not len(present):
         return
-    if column.allowed:
-        if strange := set(pc.unique(present).to_pylist()) - set(column.allowed):
-            yield f"{column.name} has values {sorted(strange)}, want one of {list(column.allowed)}"
+    if column.allowed and (strange := set(pc.unique(present).to_pylist()) - set(column.allowed)):
+        yield f"{column.name} has values {sorted(strange)}, want one of {list(column.allowed)}"
     flat = _flat_floats(present)
     if flat is not None and not np.isfinite(flat).all():
         yield f"{column.name} has {int((~np.isfinite(flat)).sum())} values that are not finite"

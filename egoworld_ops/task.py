@@ -50,6 +50,7 @@ class ClipTask:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ClipTask:
+        """The task that `to_json` was called on."""
         return cls(
             key=value["key"],
             stage=value["stage"],

@@ -100,6 +100,7 @@ class Clip:
 
     @property
     def n_frames(self) -> int:
+        """Number of frames, overlap included."""
         return self.frame_end - self.frame_start
 
     def to_json(self) -> dict[str, Any]:
@@ -108,4 +109,5 @@ class Clip:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Clip:
+        """The clip that `to_json` was called on."""
         return cls(**(value | {"video_path": Path(value["video_path"]), "fps": Fraction(value["fps"])}))

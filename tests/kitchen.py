@@ -45,7 +45,9 @@ def shot_input(mp4: Path, shot: tuple[int, int], tables: dict[str, pa.Table], si
     def frames() -> Iterator[Frame]:
         return decode(mp4, start, end)
 
-    clip = Clip(PER_FRAME["video_id"], PER_FRAME["clip_id"], mp4, "0" * 64, start, end, start, end, start / 30, end / 30, Fraction(30), 640, 480)
+    clip = Clip(
+        PER_FRAME["video_id"], PER_FRAME["clip_id"], mp4, "0" * 64, start, end, start, end, start / 30, end / 30, Fraction(30), 640, 480
+    )
     return ClipInput(clip, tables, sidecar, CAMERA, 1, frames)
 
 
@@ -68,7 +70,7 @@ def object_row(index: int, box_px: np.ndarray, track_id: int = 10, source: str =
 
 
 def overlaps(mp4: Path, masks: pa.Table, shot: tuple[int, int], role: str) -> np.ndarray:
-    """Intersection over union of the role's masks with the truth, in each frame in which there is something to see or something was claimed."""
+    """Intersection over union of the role's masks with the truth, in each frame that shows something of it or in which it was claimed."""
     claimed = {r["frame_index"]: r["rle"] for r in masks.to_pylist() if r["role"] == role}
     values = []
     for index in range(*shot):

@@ -61,6 +61,10 @@ def results_of(run: lake.Run, stage: str, video_ids: list[str], settings: Settin
     return pipeline.stage_results(run, stage, video_ids, settings, pool)
 
 
+def failures_of(run: lake.Run) -> list[Path]:
+    return sorted(run.path.glob("video_id=*/clip_id=*/*.failure.parquet"))
+
+
 def everywhere(state: str, clips: int, videos: int = 1) -> dict[str, Counter[str]]:
     return {pipeline.MANIFEST: Counter({state: videos})} | {s: Counter({state: clips}) for s in operators.stages()}
 
@@ -132,7 +136,7 @@ def test_a_file_that_is_cut_off_after_registration_is_not_worked_on(settings: Se
     for result in results_of(run, "detections", video_ids[:1], settings, pool):
         pipeline.store(run, "detections", result)
         assert result.state == "failed"
-    [row, _] = [r for p in run.path.rglob("detections.failure.parquet") if "_contract" not in str(p) for r in lake.read_table(p, "failures").to_pylist()]
+    [row, _] = [r for p in failures_of(run) for r in lake.read_table(p, "failures").to_pylist()]
     assert row["error_class"] == "UnstableFile"
     assert "other content" in row["reason"]
     assert "register it again" in row["cure"]
@@ -141,7 +145,7 @@ def test_a_file_that_is_cut_off_after_registration_is_not_worked_on(settings: Se
     assert run_all(settings, video_ids[:1], pool) | {pipeline.MANIFEST: Counter({"done": 1})} == everywhere("computed", clips=2) | {
         pipeline.MANIFEST: Counter({"done": 1})
     }
-    assert not [p for p in run.path.rglob("*.failure.parquet") if "_contract" not in str(p)]
+    assert not failures_of(run)
 
 
 def test_a_bad_sidecar_fails_the_clips_of_its_video_alone_with_the_file_at_fault(settings: Settings, video: Path, pool: InlinePool) -> None:

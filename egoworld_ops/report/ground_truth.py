@@ -5,6 +5,7 @@ What is missing counts: a mask that was not found has IoU 0, a share found is sa
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -130,7 +131,7 @@ def _object_pose(object_pose: pa.Table, truth: SceneTruth) -> Iterable[Figure]:
         by_clip[poses[frame]["clip_id"] + str(poses[frame]["track_id"])].append(frame)
     angles: list[float] = []
     for frames in by_clip.values():
-        angles += min((_angles(frames, poses, true, S) for S in box_symmetries()), key=lambda a: float(np.median(a)))
+        angles += min((_angles(frames, poses, true, S) for S in box_symmetries()), key=statistics.median)
     offsets = [_offset_percent(poses[f], true[f]) for frames in by_clip.values() for f in frames]
     yield _errors("object rotation, up to the box's symmetry", "deg", [np.array(angles)], len(angles), len(masked), 5.0)
     yield _errors("object translation", "% depth", [np.array(offsets)], len(offsets), len(masked), 5.0)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from egoworld_ops.geometry import quaternion_from_matrix
+from egoworld_ops.rle import encode, mask_bbox
 from egoworld_ops.synthetic.config import GENERATOR_VERSION, MOVING_RATE_RAD_S, MOVING_SPEED_M_S, OBJECT_LABEL, SceneConfig
 from egoworld_ops.synthetic.truth import SCHEMAS, FrameTruth, render_frame
 from egoworld_ops.types import check_id
@@ -122,20 +123,13 @@ def _mask_rows(truth: FrameTruth) -> list[dict[str, Any]]:
         {
             **_time(truth),
             "role": role,
-            "rle_counts": _rle_counts(mask),
+            "rle_counts": encode(mask)["counts"],
             "height": mask.shape[0],
             "width": mask.shape[1],
             "area_px": int(mask.sum()),
         }
         for role, mask in truth.masks.items()
     ]
-
-
-def _rle_counts(mask: np.ndarray) -> str:
-    """COCO run lengths, column-major, as ASCII."""
-    from pycocotools import mask as coco
-
-    return str(coco.encode(np.asfortranarray(mask, np.uint8))["counts"].decode("ascii"))
 
 
 def _camera_rows(truth: FrameTruth) -> list[dict[str, Any]]:
@@ -151,7 +145,7 @@ def _sidecar(config: SceneConfig, truths: list[FrameTruth]) -> dict[str, Any]:
     for start in (0, *config.cuts):
         seen = next((t for t in truths[start : start + config.frames_per_shot] if "object" in t.masks), None)
         if seen is not None:
-            prompts.append({"frame_index": seen.frame_index, "box_px": _box_px(seen.masks["object"])})
+            prompts.append({"frame_index": seen.frame_index, "box_px": [int(px) for px in mask_bbox(seen.masks["object"])]})
     return {
         "camera": {
             "fx": camera.fx_px,
@@ -163,9 +157,3 @@ def _sidecar(config: SceneConfig, truths: list[FrameTruth]) -> dict[str, Any]:
         },
         "objects": [{"label": OBJECT_LABEL, "dimensions_m": list(config.dimensions_m), "prompts": prompts}],
     }
-
-
-def _box_px(mask: np.ndarray) -> list[int]:
-    """Tight box [x, y, width, height] of a mask that is not empty."""
-    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
-    return [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1]

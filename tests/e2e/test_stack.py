@@ -15,7 +15,9 @@ BACKFILL = """mutation ($assets: [AssetKeyInput!], $partitions: [String!]) {
   launchPartitionBackfill(backfillParams: {assetSelection: $assets, partitionNames: $partitions}) {
     __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 BACKFILL_STATUS = "query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
-START_SENSOR = """mutation ($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) { __typename ... on PythonError { message } } }"""
+START_SENSOR = (
+    """mutation ($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) { __typename ... on PythonError { message } } }"""
+)
 SENSOR = {"repositoryLocationName": "egoworld", "repositoryName": "__repository__", "sensorName": "new_raw_videos"}
 ENDED = ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED")
 
@@ -68,7 +70,7 @@ def test_the_sensor_takes_a_dropped_file_to_finished_outputs(stack: Stack) -> No
         assert all(dropped in dagster.get_materialized_partitions(dg.AssetKey(stage)) for stage in STAGES)
         [failed] = [r for r in dagster.get_runs() if r.tags.get("dagster/partition") == notes]
         said = " ".join(_failure(e) for e in dagster.all_logs(failed.run_id, of_type=dg.DagsterEventType.STEP_FAILURE))
-    [(reason, cure)] = _ask(stack.where, "SELECT reason, cure FROM videos WHERE video_id = ?", notes)
+    [(reason, cure)] = _ask(stack.where, "SELECT reason, cure FROM runs.videos WHERE video_id = ?", notes)
     assert "notes.mp4" in said
     assert reason in said
     assert cure in said

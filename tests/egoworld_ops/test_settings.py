@@ -55,5 +55,5 @@ def test_an_unknown_backend_or_option_names_the_known_ones(tmp_path: Path) -> No
     with pytest.raises(UnknownBackend, match="classical"):
         operator_of("masks", load_settings(path))
     path.write_text("[stages.hand_pose]\nbackend = 'mediapipe'\n[stages.hand_pose.mediapipe]\nguess = 1")
-    with pytest.raises(BadSettings, match="hand_pose.mediapipe.guess"):
+    with pytest.raises(BadSettings, match=r"hand_pose\.mediapipe\.guess"):
         operator_of("hand_pose", load_settings(path))

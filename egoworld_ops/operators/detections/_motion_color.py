@@ -1,7 +1,7 @@
-"""Finds objects that move with a hand and not with the background, and whose colour is neither skin nor background. Streaming, at small size.
+"""Finds objects that move with a hand, not with the background, and whose colour is neither skin nor background. Streaming, small pictures.
 
-Evidence is gathered in coordinates that move with each hand: where the hand's motion explains a pixel better than the background's, the pixel
-belongs to the hand or to what it holds. Flat surfaces, which both motions explain, count for nothing.
+Evidence is gathered in coordinates that move with each hand: a pixel that goes the hand's way, and whose own motion explains it better than
+the background's does, belongs to the hand or to what it holds. Flat surfaces, which both motions explain, count for nothing.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ _FOUND = 1.2
 _GROWTH_PX = 16
 _MIN_PART = 0.08
 _SQUARE = np.ones((3, 3), np.uint8)
+_NO_MAP = np.zeros(0, np.float32)
 _MIN_SHARE_OF_HAND = 0.1
 _MAX_SHARE_OF_PICTURE = 0.25
 _REACH_HANDS = 1.3
@@ -85,7 +86,7 @@ class MotionColorFinder:
         self._repeat_frames = repeat_frames
         self._count = -1
         self._before: np.ndarray | None = None
-        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._flow.setFinestScale(1)
         self._hands: list[_HandEvidence] = []
         self._known: list[_Known] = []
@@ -127,7 +128,7 @@ class MotionColorFinder:
         if A_background is None:
             return
         grid = _grid(*now.shape)
-        source = grid + self._flow.calc(now, before, None)
+        source = grid + self._backward_flow(now, before)
         still = _apply(cv2.invertAffineTransform(A_background), grid)
         gain = (_error(before, now, still) - _error(before, now, source)) / _LEVELS_PER_NAT
         going = _distance(source, still)
@@ -139,6 +140,15 @@ class MotionColorFinder:
             together = _distance(source, _apply(A_hand, grid)) < _TOGETHER_PX + _TOGETHER_SHARE * speed
             step = np.where(together, gain, -_STILL_NATS)
             hand.odds = np.clip(hand.odds + np.clip(step, -_STEP_LIMIT, _STEP_LIMIT), *_EVIDENCE_LIMITS)
+
+    def _backward_flow(self, now: np.ndarray, before: np.ndarray) -> np.ndarray:
+        """(h, w, 2) float32 from each pixel to where it was; on one thread, since the method's result depends on their number."""
+        threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            return np.asarray(self._flow.calc(now, before, np.zeros((*now.shape, 2), np.float32)))
+        finally:
+            cv2.setNumThreads(threads)
 
     def _candidates(self, picture: np.ndarray, shapes: list[HandShape]) -> list[tuple[int, np.ndarray, float]]:
         if not shapes:
@@ -213,7 +223,7 @@ def _grown(picture: np.ndarray, cell: np.ndarray, seeds: np.ndarray, reach: np.n
     trimap = np.where(seeds | alike, cv2.GC_PR_FGD, np.where(near, cv2.GC_PR_BGD, cv2.GC_BGD)).astype(np.uint8)
     trimap[flesh] = cv2.GC_BGD
     cv2.setRNGSeed(0)
-    cv2.grabCut(picture, trimap, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(picture, trimap, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
     region = _parts(trimap == cv2.GC_PR_FGD, _MIN_PART * int(seeds.sum()))
     good = (region & seeds).sum() >= 0.5 * seeds.sum() and region.mean() <= _MAX_SHARE_OF_PICTURE
     return region if good else seeds
@@ -229,7 +239,7 @@ def _track(before: np.ndarray, now: np.ndarray, mask: np.ndarray) -> tuple[np.nd
     corners = cv2.goodFeaturesToTrack(before, _MAX_FEATURES, 0.01, 3, mask=mask.view(np.uint8))
     if corners is None:
         return np.zeros((0, 2)), np.zeros((0, 2))
-    there, ok, _ = cv2.calcOpticalFlowPyrLK(before, now, corners, None, winSize=(11, 11), maxLevel=2)
+    there, ok, _ = cv2.calcOpticalFlowPyrLK(before, now, corners, np.empty_like(corners), winSize=(11, 11), maxLevel=2)
     end = there.reshape(-1, 2)
     good = (ok.ravel() > 0) & ((end >= 0) & (end <= np.array(now.shape[::-1]) - 1)).all(1)
     return corners.reshape(-1, 2)[good], end[good]
@@ -269,7 +279,7 @@ def _distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _error(before: np.ndarray, now: np.ndarray, source: np.ndarray) -> np.ndarray:
     """(h, w) float32 grey levels between the new picture and the old one looked up at `source` (h, w, 2), averaged over 3x3 pixels."""
-    moved = cv2.remap(before, source, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    moved = cv2.remap(before, source, _NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return cv2.blur(cv2.absdiff(now, moved).astype(np.float32), (3, 3))
 
 
@@ -283,7 +293,7 @@ def _cells(picture: np.ndarray) -> np.ndarray:
 def _histogram(cell: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """(1024,) share of the masked pixels in each colour cell."""
     counts = np.bincount(cell[mask], minlength=_CELLS).astype(float)
-    return counts / max(1.0, counts.sum())
+    return np.asarray(counts / max(1.0, counts.sum()))
 
 
 def _largest(mask: np.ndarray) -> np.ndarray:

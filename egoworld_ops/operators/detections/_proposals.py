@@ -98,8 +98,8 @@ class ObjectProposer:
         self._last_index = frame.index
         if self._finder is not None:
             first = FIRST_OBJECT_TRACK + len(self._objects)
-            for sighting in self._finder.update(frame.rgb, [hand.points_px for hand in hands]):
-                found.append(Proposal(first + sighting.number, None, sighting.box_px, sighting.score, "motion_color"))
+            sightings = self._finder.update(frame.rgb, [hand.points_px for hand in hands])
+            found += [Proposal(first + s.number, None, s.box_px, s.score, "motion_color") for s in sightings]
         return found
 
     def _from_sidecar(self, frame: Frame, track_id: int, item: SidecarObject) -> list[Proposal]:
@@ -158,7 +158,7 @@ def grow_box(rgb: np.ndarray, points_px: np.ndarray) -> tuple[np.ndarray, float]
 
 
 def _flood(lab: np.ndarray, seeds: np.ndarray, tolerance: int) -> np.ndarray:
-    """(H, W) bool: pixels joined to a seed by steps, and within twice that of the seed's own colour."""
+    """(H, W) bool: pixels joined to a seed (N, 2) through pixels within a tolerance of the seed's own colour."""
     height, width = lab.shape[:2]
     region = np.zeros((height, width), bool)
     for x, y in seeds:

@@ -17,8 +17,8 @@ _MAX_LOG_ODDS = 3.0
 def assign_sides(frames: Sequence[Mapping[int, float]]) -> list[dict[int, Hand]]:
     """The most likely side of each hand in each frame, two hands of one frame always on different sides.
 
-    The most likely path (Viterbi) over the frames: each hand's probability of being a right hand speaks for its side, a change of side within one
-    track costs `_SWITCH_COST`, a new track starts free.
+    The most likely path (Viterbi) over the frames: each hand's probability of being a right hand speaks for its side, a change of side
+    within one track costs `_SWITCH_COST`, a new track starts free.
 
     Args:
         frames: for each frame, probability of a right hand by track; at most two tracks in a frame.
@@ -37,10 +37,9 @@ def assign_sides(frames: Sequence[Mapping[int, float]]) -> list[dict[int, Hand]]
         scores.append(said + reached.max(1))
     if not scores:
         return []
-    state = int(scores[-1].argmax())
-    path = [state]
+    path = [int(scores[-1].argmax())]
     for origin in reversed(origins):
-        path.append(state := int(origin[state]))
+        path.append(int(origin[path[-1]]))
     return [options[i][s] for i, s in enumerate(reversed(path))]
 
 

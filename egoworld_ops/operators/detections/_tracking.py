@@ -20,6 +20,11 @@ from egoworld_ops.operators.detections._roi import Roi, roi_from_landmarks, roi_
 _SAME_HAND = 0.5
 """Two sets of points are one hand where their mean distance is below this share of the palm's length (wrist to middle MCP)."""
 
+_PART_SIZE = 0.6
+_PART_INSIDE = 0.9
+"""What lies with this share of its points within another hand's bounds, and is smaller than `_PART_SIZE` of it, is a part of that hand: the
+networks take bent fingers for a little hand now and then."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrackedHand:
@@ -68,6 +73,7 @@ class HandTracker:
         if len(hands) < self._max_hands and self._search_is_due(hands):
             self._since_search = 0
             hands += self._searched(rgb, hands)
+        hands = [h for h in hands if not any(_is_part_of(h.landmarks, other.landmarks) for other in hands)]
         self._rois = {h.track: roi_from_landmarks(h.landmarks.points_px) for h in hands}
         return hands
 
@@ -109,6 +115,12 @@ def _touches(points_px: np.ndarray, rgb: np.ndarray) -> bool:
 
 def _is_same(one: Landmarks, other: Landmarks) -> bool:
     return _distance(one.points_px, other.points_px) < _SAME_HAND * _palm_length(other.points_px)
+
+
+def _is_part_of(small: Landmarks, large: Landmarks) -> bool:
+    low, high = large.points_px.min(0), large.points_px.max(0)
+    inside = ((small.points_px >= low) & (small.points_px <= high)).all(1).mean()
+    return bool(inside >= _PART_INSIDE and np.ptp(small.points_px, axis=0).max() < _PART_SIZE * (high - low).max())
 
 
 def _is_palm_of(palm: Palm, hand: Landmarks) -> bool:

@@ -1,7 +1,8 @@
 """Backend `mediapipe`: MediaPipe's palm and landmark networks follow both hands; objects are proposed in and near them.
 
-The networks, crops and decoding are those of MediaPipe 0.10 (Zhang et al., "MediaPipe Hands: On-device Real-time Hand Tracking", 2020), run by
-ai-edge-litert. How hands are followed is in `_tracking.py`, which of them is left or right in `_sides.py`, objects in `_proposals.py`.
+The networks, crops and decoding are those of MediaPipe 0.10 (Zhang et al., "MediaPipe Hands: On-device Real-time Hand Tracking", 2020),
+run by ai-edge-litert. How hands are followed is in `_tracking.py`, which of them is left or right in `_sides.py`, objects in
+`_proposals.py`.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Settings(BackendSettings):
     min_presence: Probability = 0.5
     """A followed hand is lost below this."""
     search_interval_frames: Annotated[int, Field(ge=1)] = 8
-    """Processed frames between two searches for another hand while fewer than num_hands are followed. 1 is what MediaPipe itself does; more is
-    faster, and a hand that comes into view may be found that much later. A lost hand is searched for at once."""
+    """Processed frames between two searches for another hand while fewer than num_hands are followed. 1 is what MediaPipe itself does;
+    more is faster, and a hand that comes into view may be found that much later. A lost hand is searched for at once."""
     objects: bool = True
     """Also propose objects."""
     proposals: ProposalSettings = ProposalSettings()

@@ -17,6 +17,8 @@ _MAX_STEPS = 30
 _CONVERGED = 1e-4
 """A step below this, in radians and in shares of the depth, ends the refinement: far below what pixels can tell."""
 _MIN_DEPTH_M = 0.02
+_LEAST_CURVATURE = 1e-9
+"""Keeps the equations solvable where points fall together; without effect on any real hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,8 @@ class _Problem:
         spin = np.arange(3)
         A[:, spin, spin] += self._pull
         b[:, :3] += self._pull * self._turned(R)
-        A += damping[:, None, None] * A * np.eye(6)
+        diagonal = np.einsum("nii->ni", A)
+        diagonal += damping[:, None] * diagonal + _LEAST_CURVATURE
         step = -np.linalg.solve(A, b[..., None])[..., 0]
         return step[:, :3], step[:, 3:]
 

@@ -49,9 +49,7 @@ class Backend(Operator):
         options = cast("Settings", self.settings)
         points_px, landmarks_m = _floats(hands, "points_px", 21, 2), _floats(hands, "landmarks_m", 21, 3)
         extent_px = (points_px.max(1) - points_px.min(1)).max(1)
-        poses = _pnp.solve(
-            landmarks_m, points_px, item.camera, options.robust_share * extent_px, options.rotation_pull_share * extent_px
-        )
+        poses = _pnp.solve(landmarks_m, points_px, item.camera, options.robust_share * extent_px, options.rotation_pull_share * extent_px)
         passed_on = hands.select([*_PASSED_ON, "role", "score"]).to_pylist()
         rows = []
         for i, row in enumerate(passed_on):
@@ -68,7 +66,10 @@ def _pose(poses: _pnp.Poses, i: int, landmarks_m: np.ndarray, hand: Hand, limit_
         return {"reason": "no pose in front of the camera fits the landmarks"}
     error_px = float(poses.reprojection_px[i])
     if error_px > limit_px:
-        return {"reprojection_px": error_px, "reason": f"reprojection error {error_px:.1f} px is above {limit_px:.1f} px for a hand of this size"}
+        return {
+            "reprojection_px": error_px,
+            "reason": f"reprojection error {error_px:.1f} px is above {limit_px:.1f} px for a hand of this size",
+        }
     R_hand_wrist = wrist_rotation(landmarks_m, hand)
     if R_hand_wrist is None:
         return {"reprojection_px": error_px, "reason": "wrist, index and middle knuckle lie on a line: the wrist frame is not defined"}

@@ -54,7 +54,7 @@ class HandPrior:
             outline = np.concatenate([start + widen * radius[0] * _CIRCLE, end + widen * radius[1] * _CIRCLE])
             fixed = np.round(np.clip(outline, -_FAR_PX, _FAR_PX) * (1 << _SUBPIXEL_BITS)).astype(np.int32)
             cv2.fillConvexPoly(canvas, cv2.convexHull(fixed), 1, shift=_SUBPIXEL_BITS)
-        return (canvas > 0) & ~self.beyond_wrist(width, height)
+        return np.asarray((canvas > 0) & ~self.beyond_wrist(width, height))
 
     def beyond_wrist(self, width: int, height: int) -> np.ndarray:
         """(height, width) bool: pixels on the forearm's side of the hand's end."""

@@ -84,11 +84,12 @@ class HandSegmenter:
         if model.thing is None:
             model.update(cell, core.astype(float), rest.astype(float))
         model.update(cell, core / (1 + np.exp(-_log_odds(model, objects)[cell])), rest.astype(float))
-        return _log_odds(model, objects)[cell]
+        return np.asarray(_log_odds(model, objects)[cell])
 
 
 def _log_odds(model: ColorModel, objects: np.ndarray | None) -> np.ndarray:
     """(4096,) log odds of each colour to be the hand's rather than its surroundings' or an object's."""
-    assert model.thing is not None and model.around is not None
+    assert model.thing is not None
+    assert model.around is not None
     around = model.around if objects is None else (1 - _OBJECTS_SHARE) * model.around + _OBJECTS_SHARE * objects
     return log_ratio(model.thing, around, _COLOR_LIMIT)

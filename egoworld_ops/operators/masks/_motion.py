@@ -52,15 +52,17 @@ class Motion:
         return self._full_size(fitted)
 
     def preference(self, A_thing: np.ndarray, A_rest: np.ndarray) -> np.ndarray:
-        """(h, w) float32, small size: grey levels by which the thing's motion explains each pixel of this frame better than the rest's."""
-        assert self._before is not None and self._now is not None
+        """(h, w) float32, small size: grey levels by which the thing's motion explains each pixel better than the rest's motion does."""
+        assert self._before is not None
+        assert self._now is not None
         errors = [cv2.absdiff(self._now, self._warp(A)).astype(np.float32) for A in (A_thing, A_rest)]
         return cv2.blur(errors[1] - errors[0], (5, 5))
 
     def _track(self, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        assert self._before is not None and self._now is not None
-        there, ok, _ = cv2.calcOpticalFlowPyrLK(self._before, self._now, corners, None, winSize=_WINDOW, maxLevel=_LEVELS)
-        back, ok_back, _ = cv2.calcOpticalFlowPyrLK(self._now, self._before, there, None, winSize=_WINDOW, maxLevel=_LEVELS)
+        assert self._before is not None
+        assert self._now is not None
+        there, ok, _ = cv2.calcOpticalFlowPyrLK(self._before, self._now, corners, np.empty_like(corners), winSize=_WINDOW, maxLevel=_LEVELS)
+        back, ok_back, _ = cv2.calcOpticalFlowPyrLK(self._now, self._before, there, np.empty_like(there), winSize=_WINDOW, maxLevel=_LEVELS)
         start, end = corners.reshape(-1, 2), there.reshape(-1, 2)
         good = (ok.ravel() > 0) & (ok_back.ravel() > 0) & (np.abs(back.reshape(-1, 2) - start).max(1) < _TOLERANCE_PX)
         good &= ((end >= 0) & (end < self._now.shape[::-1])).all(1)

@@ -75,7 +75,10 @@ class ObjectTrack:
         return self._whole
 
     def prompt(self, rgb: np.ndarray, box_px: np.ndarray, exact: bool, hands: np.ndarray) -> Sighting | None:
-        """Start, or start anew, from a box [x, y, w, h] that bounds it exactly or is a guess; `hands` (H, W) bool. None where the box shows nothing of it."""
+        """Start, or start anew, from a box [x, y, w, h] that bounds it exactly or is a guess; `hands` (H, W) bool.
+
+        None where the box shows nothing of it.
+        """
         cut = cut_out_of_box(rgb, box_px, hands, exact)
         if cut is None:
             return None
@@ -86,7 +89,9 @@ class ObjectTrack:
         self._colors = ColorModel(_MEMORY)
         return self._segment(rgb, whole, hands, None)
 
-    def follow(self, rgb: np.ndarray, hands: np.ndarray, motion: Motion, A_background: np.ndarray | None, A_hand: np.ndarray | None) -> Sighting | None:
+    def follow(
+        self, rgb: np.ndarray, hands: np.ndarray, motion: Motion, A_background: np.ndarray | None, A_hand: np.ndarray | None
+    ) -> Sighting | None:
         """Find it in the next frame. None where nothing of it is to be seen, or it is lost (then it is no longer `alive`)."""
         assert self._whole is not None
         A_own = motion.affine(self._whole, hands)
@@ -129,10 +134,13 @@ class ObjectTrack:
         cell = cells(picture)
         if self._colors.thing is None or self._colors.around is None:
             self._colors.update(cell, thing.astype(float), rest.astype(float))
-        assert self._colors.thing is not None and self._colors.around is not None
-        return log_ratio(self._colors.thing, self._colors.around, _COLOR_LIMIT)[cell]
+        assert self._colors.thing is not None
+        assert self._colors.around is not None
+        return np.asarray(log_ratio(self._colors.thing, self._colors.around, _COLOR_LIMIT)[cell])
 
-    def _remember(self, crop: Crop, picture: np.ndarray, mask: np.ndarray, place: np.ndarray, hand: np.ndarray, moved: np.ndarray, observed: bool) -> None:
+    def _remember(
+        self, crop: Crop, picture: np.ndarray, mask: np.ndarray, place: np.ndarray, hand: np.ndarray, moved: np.ndarray, observed: bool
+    ) -> None:
         near_hand = cv2.dilate(hand.view(np.uint8), np.ones((3, 3), np.uint8)) > 0
         whole = moved.copy()
         if observed:
@@ -156,8 +164,8 @@ def _logit(picture: np.ndarray, place: np.ndarray, color: np.ndarray, preference
 def cut_out_of_box(rgb: np.ndarray, box_px: np.ndarray, hands: np.ndarray, exact: bool) -> tuple[Crop, np.ndarray] | None:
     """The crop around a box and the thing in it, (h, w) bool at working size, hands left out.
 
-    An `exact` box bounds the thing: where there is no background to compare with, or the cut leaves next to nothing, all of the box but hands is
-    it. A guessed box may cover a part of the thing, or nothing. None where the box shows only hands, or a guess nothing that stands out.
+    An `exact` box bounds the thing: where there is no background to compare with, or the cut leaves next to nothing, it is all of the box
+    but hands. A guessed box may cover a part of the thing, or nothing. None where the box shows only hands, or a guess nothing that stands out.
     """
     if not (np.isfinite(box_px).all() and (box_px[2:] > 0).all()):
         return None
@@ -176,12 +184,12 @@ def cut_out_of_box(rgb: np.ndarray, box_px: np.ndarray, hands: np.ndarray, exact
         cut = _grab_cut(picture, inside, inside)
         return crop, cut if cut.sum() >= _MIN_BOX_SHARE * inside.sum() else inside
     near = _rectangle(crop, box_px, _LOOSENESS * side_px) & ~hand
-    cut = _guess(picture, inside, near, _colors_elsewhere(rgb, box_px, hands))
-    return None if cut is None else (crop, cut)
+    guess = _guess(picture, inside, near, _colors_elsewhere(rgb, box_px, hands))
+    return None if guess is None else (crop, guess)
 
 
 def _guess(picture: np.ndarray, inside: np.ndarray, near: np.ndarray, elsewhere: np.ndarray) -> np.ndarray | None:
-    """What stands out of the picture's other colours in and near a guessed box, by GrabCut, else by colour alone; None where nothing does."""
+    """What stands out of the picture's other colours in and near a guessed box, by GrabCut or by colour alone; None where nothing does."""
     cell = cells(picture)
     alike = near & (histogram(cell, inside.astype(float)) > _STANDS_OUT * elsewhere)[cell]
     for cut in (_grab_cut(picture, alike, near) if alike.sum() >= _MIN_PX else alike, alike):
@@ -196,7 +204,7 @@ def _grab_cut(picture: np.ndarray, likely: np.ndarray, possible: np.ndarray) -> 
     """(h, w) bool: the thing that likely covers some pixels, possibly others, and no more (Rother et al., GrabCut, 2004)."""
     trimap = np.where(likely, cv2.GC_PR_FGD, np.where(possible, cv2.GC_PR_BGD, cv2.GC_BGD)).astype(np.uint8)
     cv2.setRNGSeed(0)
-    cv2.grabCut(picture, trimap, None, np.zeros((1, 65)), np.zeros((1, 65)), _GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(picture, trimap, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), _GRABCUT_ROUNDS, cv2.GC_INIT_WITH_MASK)
     return np.asarray(trimap == cv2.GC_PR_FGD)
 
 

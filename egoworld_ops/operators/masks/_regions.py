@@ -66,7 +66,7 @@ class Crop:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What speaks for one thing in a part of the picture: `logit` (h, w) float32 at full size, top-left pixel (x0, y0); above 0 is inside."""
+    """What speaks for a thing in a part of the picture: `logit` (h, w) float32 at full size, its first pixel at (x0, y0); above 0 is inside."""
 
     x0: int
     y0: int
@@ -87,7 +87,7 @@ def signed_distance(mask: np.ndarray) -> np.ndarray:
 
 
 def edge_aware(picture: np.ndarray, logit: np.ndarray, epsilon: float) -> np.ndarray:
-    """Log odds (H, W) float32 smoothed as probabilities by the edges of a picture (H, W, 3); `epsilon` is the contrast, squared, of an edge."""
+    """Log odds (H, W) float32 smoothed, as probabilities, along the edges of a picture (H, W, 3); `epsilon`: squared contrast of an edge."""
     probability = (1 / (1 + np.exp(-logit))).astype(np.float32)
     gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     smooth = np.clip(_guided(gray, probability, _EDGE_RADIUS_PX, epsilon), _SURE, 1 - _SURE)

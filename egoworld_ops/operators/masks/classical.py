@@ -108,7 +108,7 @@ class _Scene:
         sightings: dict[int, Sighting | None] = {}
         alive = {number: track for number, track in self._tracks.items() if track.alive}
         if alive and self._hand_pixels is not None:
-            taken = np.logical_or.reduce([self._hand_pixels, *[t.whole for t in alive.values()]])
+            taken = np.logical_or.reduce([self._hand_pixels, *[t.whole for t in alive.values() if t.whole is not None]])
             A_background = self._motion.affine(~taken, hands)
             A_hand = self._motion.affine(self._hand_pixels, np.zeros_like(hands))
             for number, track in alive.items():

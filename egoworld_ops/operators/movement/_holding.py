@@ -1,8 +1,9 @@
-"""Which hand holds an object: one whose fingertips lie on it while both move together, until they part."""
+"""Which hand holds an object: one that covers or borders it in the picture while both move together, until they part.
+
+Joints are not asked: a hand closed around an object hides its own fingers, and its joints are then the least sure.
+"""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -10,8 +11,10 @@ import numpy as np
 from egoworld_ops.geometry import invert, project, transform
 from egoworld_ops.types import Camera, Hand
 
-TIPS = (4, 8, 12, 16, 20)
-PALM = (0, 5, 9, 13, 17)
+MIN_POINTS = 4
+DEPTH_SHARES = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05)
+FULL_TOUCH = 0.15
+"""A hand that covers or borders this share of an object's outline surely touches it."""
 MAX_SLIP_SHARE = 0.5
 """A hand that slips against an object by more than this share of the object's own speed does not carry it."""
 MUCH_LESS = 0.4
@@ -19,62 +22,40 @@ MIN_CONFIDENCE = 0.2
 MIN_FRAMES = 3
 
 
-@dataclass(frozen=True, slots=True)
-class HandSighting:
-    """One hand in one frame: joints in the picture (21, 2) and, where solved, in the camera frame (21, 3) metres."""
-
-    joints_px: np.ndarray
-    joints_m: np.ndarray | None
-
-
-def touch(camera: Camera, hand: HandSighting, mask: np.ndarray, depth_m: float | None, reach_m: float, depth_slack_m: float) -> float:
-    """From 0 to 1, how surely thumb and another finger touch the object.
+def touch(hand_mask: np.ndarray, outline: np.ndarray, reach_px: int) -> float:
+    """From 0 to 1, how surely a hand touches an object: how much of the object's outline the hand covers or borders.
 
     Args:
-        camera: the intrinsics.
-        hand: one hand.
-        mask: (H, W) bool, the object, with what is known of it behind the hand.
-        depth_m: the object's distance, where known; else the hand's own is taken.
-        reach_m: a tip touches where it is seen this near to the object, metres at the object's distance.
-        depth_slack_m: a hand whose tips are farther than that before or behind the object does not touch it.
+        hand_mask: (H, W) bool.
+        outline: (H, W) bool, the object with what is known of it behind the hand.
+        reach_px: a hand this near to the outline borders it.
     """
-    tips_px = hand.joints_px[list(TIPS)]
-    tips_depth = None if hand.joints_m is None else float(np.median(hand.joints_m[list(TIPS), 2]))
-    distance_m = depth_m if depth_m is not None else tips_depth
-    if distance_m is None or not np.isfinite(tips_px).all():
+    area = float(np.count_nonzero(outline))
+    if not area or not hand_mask.any():
         return 0.0
-    if depth_m is not None and tips_depth is not None and abs(tips_depth - depth_m) > depth_slack_m:
-        return 0.0
-    reach_px = max(reach_m * camera.fx_px / distance_m, 2.0)
-    gaps = _distances(mask, tips_px, 2 * reach_px) / reach_px
-    thumb, other = gaps[0], gaps[1:].min()
-    return float(np.clip(2 - max(thumb, other), 0, 1))
-
-
-def _distances(mask: np.ndarray, points_px: np.ndarray, limit_px: float) -> np.ndarray:
-    """Distance (N,) in pixels of points to the mask, 0 inside, at most `limit_px`."""
-    margin = int(limit_px) + 2
-    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
-    padded = cv2.copyMakeBorder(mask[y : y + h, x : x + w].astype(np.uint8), margin, margin, margin, margin, cv2.BORDER_CONSTANT, value=0)
-    distance = cv2.distanceTransform(1 - padded, cv2.DIST_L2, 3)
-    column, row = np.round(points_px - (x - margin, y - margin)).astype(int).T
-    inside = (row >= 0) & (column >= 0) & (row < distance.shape[0]) & (column < distance.shape[1])
-    out = np.full(len(points_px), limit_px)
-    out[inside] = np.minimum(distance[row[inside], column[inside]], limit_px)
-    return out
+    x, y, w, h = cv2.boundingRect(outline.astype(np.uint8))
+    part = np.s_[max(y - reach_px, 0) : y + h + reach_px, max(x - reach_px, 0) : x + w + reach_px]
+    near = cv2.dilate(outline[part].astype(np.uint8), np.ones((2 * reach_px + 1,) * 2, np.uint8)).astype(bool)
+    return float(np.clip(np.count_nonzero(near & hand_mask[part]) / area / FULL_TOUCH, 0, 1))
 
 
 def slip_m_s(
-    camera: Camera, before: HandSighting, after: HandSighting, T_before: np.ndarray, T_after: np.ndarray, elapsed_s: float
+    camera: Camera, was_px: np.ndarray, now_px: np.ndarray, T_before: np.ndarray, T_after: np.ndarray, elapsed_s: float
 ) -> float | None:
-    """Speed of the palm relative to the object, across the line of sight: where the palm is seen against where the object would carry it."""
-    if before.joints_m is None:
+    """Speed of a hand relative to an object, across the line of sight: where points of the hand are seen against where the object would carry them.
+
+    A hand that holds an object is about as far away as its middle: of the distances in DEPTH_SHARES of that, the one counts that explains the
+    hand's points (N, 2) best. None where there are too few.
+    """
+    if len(was_px) < MIN_POINTS:
         return None
-    carried = project(camera, transform(T_after @ invert(T_before), before.joints_m[list(PALM)]))
-    off_px = np.median(after.joints_px[list(PALM)] - carried, axis=0)
-    if not np.isfinite(off_px).all():
-        return None
-    return float(np.linalg.norm(off_px)) * float(T_after[2, 3]) / camera.fx_px / elapsed_s
+    x = (was_px[:, 0] - camera.cx_px) / camera.fx_px
+    y = (was_px[:, 1] - camera.cy_px) / camera.fy_px
+    sight = np.column_stack([x, y, np.ones(len(x))])
+    T_after_before = T_after @ invert(T_before)
+    carried = [project(camera, transform(T_after_before, sight * share * float(T_before[2, 3]))) for share in DEPTH_SHARES]
+    off_px = min(float(np.median(np.linalg.norm(now_px - c, axis=1))) for c in carried)
+    return off_px * float(T_after[2, 3]) / camera.fx_px / elapsed_s if np.isfinite(off_px) else None
 
 
 def held(

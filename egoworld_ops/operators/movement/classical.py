@@ -14,13 +14,17 @@ from pydantic import Field
 from egoworld_ops import rle, schema
 from egoworld_ops.geometry import make_transform, matrix_from_quaternion, project, rotation_angle_deg, transform
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
-from egoworld_ops.operators.movement._background import Background
-from egoworld_ops.operators.movement._holding import HandSighting, held, slip_m_s, touch
+from egoworld_ops.operators.movement._flow import Flow, apply, homography, shrink
+from egoworld_ops.operators.movement._holding import held, slip_m_s, touch
 from egoworld_ops.types import HANDS, Camera, Hand
 
 NAME = "classical"
 _PROBES = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / 2
 _UNKNOWN_SIZE_M = 0.08
+_UNKNOWN_DEPTH_M = 0.5
+MIN_OBJECT_POINTS = 6
+SEEN_TO_GROW = 0.06
+"""Points on an object that nears shift across the line of sight by at least this share of its speed along it, or its poses are wrong."""
 
 
 class MovementSettings(BackendSettings):
@@ -33,20 +37,19 @@ class MovementSettings(BackendSettings):
     start_m_s: Annotated[float, Field(gt=0)] = 0.045
     stop_m_s: Annotated[float, Field(gt=0)] = 0.03
     """An object starts to move above the one speed relative to the background and comes to rest below the other."""
-    start_rad_s: Annotated[float, Field(gt=0)] = 0.35
-    stop_rad_s: Annotated[float, Field(gt=0)] = 0.25
-    reach_m: Annotated[float, Field(gt=0)] = 0.02
-    """A fingertip touches an object it is seen this near to."""
-    depth_slack_m: Annotated[float, Field(gt=0)] = 0.15
+    start_depth_m_s: Annotated[float, Field(gt=0)] = 0.15
+    """The same for its speed along the line of sight, which the picture shows worst."""
+    reach_m: Annotated[float, Field(gt=0)] = 0.008
+    """A hand borders an object that it is seen this near to."""
     max_slip_m_s: Annotated[float, Field(gt=0)] = 0.06
     """A hand that moves faster than this against an object at rest does not hold it."""
-    hold_window_s: Annotated[float, Field(gt=0, le=2)] = 0.4
+    hold_window_s: Annotated[float, Field(gt=0, le=2)] = 0.3
     """Slip of a hand is averaged over this time."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """One object in one frame; `pose` is T_camera_object or None, `why` then says why."""
+    """One object in one frame; `pose` is T_camera_object or None, `why` then says why. Pictured motion is filled in half a window later."""
 
     position: int
     frame_index: int
@@ -55,16 +58,26 @@ class _Moment:
     why: str
     size_m: np.ndarray
     touches: dict[Hand, float]
-    hands: dict[Hand, HandSighting]
 
 
 @dataclass(frozen=True, slots=True)
 class _Motion:
-    """Between two moments around a frame: velocity (3,) in the camera frame, and speed and turning relative to the background."""
+    """Between two moments around a frame.
+
+    Args:
+        velocity_m_s: (3,) in the camera frame.
+        speed_m_s: of the object's middle relative to the background; None where the background is not known.
+        turning_rad_s: the same for its rotation.
+        seen_m_s: of points followed on the object relative to the background, across the line of sight; None where there are too few.
+        depth_m_s: along the line of sight, relative to the background.
+        slips_m_s: of each hand against the object.
+    """
 
     velocity_m_s: np.ndarray
     speed_m_s: float | None
     turning_rad_s: float | None
+    seen_m_s: float | None
+    depth_m_s: float
     slips_m_s: dict[Hand, float]
 
 
@@ -72,8 +85,30 @@ class _Motion:
 class _Object:
     track_id: int
     label: str | None
-    moments: list[_Moment] = field(default_factory=list)
-    motions: list[_Motion | str] = field(default_factory=list)
+    moments: dict[int, _Moment] = field(default_factory=dict)
+    motions: dict[int, _Motion | str] = field(default_factory=dict)
+
+
+class _Flows:
+    """Points followed on the background, on each hand and on each object."""
+
+    def __init__(self, memory: int) -> None:
+        self._memory = memory
+        self.background = Flow(memory, 160, 9)
+        self.hands = {hand: Flow(memory, 50, 5) for hand in HANDS}
+        self.objects: dict[int, Flow] = {}
+
+    def see(self, position: int, rgb: np.ndarray, hands: dict[Hand, np.ndarray], objects: dict[int, np.ndarray]) -> None:
+        """Follow into a frame with its masks (H, W) bool."""
+        picture = shrink(rgb)
+        things = np.zeros(rgb.shape[:2], bool)
+        for mask in (*hands.values(), *objects.values()):
+            things |= mask
+        self.background.see(position, picture, picture.region(~things, 7))
+        for hand, mask in hands.items():
+            self.hands[hand].see(position, picture, picture.region(mask, 1))
+        for track_id, mask in objects.items():
+            self.objects.setdefault(track_id, Flow(self._memory, 60, 5)).see(position, picture, picture.region(mask, 2))
 
 
 class Backend(Operator):
@@ -91,110 +126,91 @@ class Backend(Operator):
         return schema.from_rows("movement", rows) if rows else schema.empty("movement")
 
     def _watch(self, item: ClipInput) -> list[_Object]:
-        """One pass over the frames. A frame's motion is known half a window later; that many frames of points are held."""
+        """One pass over the frames. A frame's motion is known half a window later; that many frames of points are held, but no pictures."""
         masks = _by_frame(item.tables["masks"].select(["frame_index", "track_id", "role", "label", "rle"]))
         poses = {(r["frame_index"], r["track_id"]): r for r in item.tables["object_pose"].to_pylist()}
-        hands = _hands(item.tables["hand_pose"])
-        objects: dict[int, _Object] = {}
         if not any(row["role"] == "object" for rows in masks.values() for row in rows):
             return []
-        step_s = item.sample_stride / float(item.clip.fps)
-        half = max(round(self.settings.window_s / 2 / step_s), 1)
-        background = Background(2 * half + 1)
-        homographies: dict[tuple[int, int], np.ndarray | None] = {}
+        half = max(round(self.settings.window_s / 2 * float(item.clip.fps) / item.sample_stride), 1)
+        flows, found = _Flows(2 * half + 1), dict[int, _Object]()
         last = -1
         for position, frame in enumerate(item.frames()):
-            things = np.zeros(frame.rgb.shape[:2], bool)
-            for row in masks.get(frame.index, []):
-                mask = _full_size(row, things.shape)
-                things |= mask
+            rows = masks.get(frame.index, [])
+            hands = {hand: _full_size(row, frame.rgb.shape[:2]) for row in rows for hand in HANDS if row["role"] == f"hand_{hand}"}
+            objects = {row["track_id"]: _full_size(row, frame.rgb.shape[:2]) for row in rows if row["role"] == "object"}
+            flows.see(position, frame.rgb, hands, objects)
+            for row in rows:
                 if row["role"] == "object":
-                    thing = objects.setdefault(row["track_id"], _Object(row["track_id"], row["label"]))
-                    moment = self._moment(item.camera, position, frame.index, frame.timestamp_s, mask, poses, hands, thing.track_id)
-                    thing.moments.append(moment)
-            background.see(position, frame.rgb, things)
-            start = max(position - 2 * half, 0)
-            homographies[(start, position)] = background.homography(start, position)
+                    thing = found.setdefault(row["track_id"], _Object(row["track_id"], row["label"]))
+                    at = (position, frame.index, frame.timestamp_s)
+                    pose_row = poses.get((frame.index, thing.track_id))
+                    thing.moments[position] = self._moment(item.camera, at, objects[thing.track_id], hands, pose_row)
+            self._settle(item.camera, found, flows, position - half, half, position)
             last = position
-        for start in range(max(last - 2 * half + 1, 0), last + 1):
-            homographies[(start, last)] = background.homography(start, last)
-        for thing in objects.values():
-            self._compare(item.camera, thing, homographies, half, last)
-        return [thing for _, thing in sorted(objects.items())]
+        for position in range(max(last - half + 1, 0), last + 1):
+            self._settle(item.camera, found, flows, position, half, last)
+        return [thing for _, thing in sorted(found.items())]
 
     def _moment(
-        self,
-        camera: Camera,
-        position: int,
-        frame_index: int,
-        timestamp_s: float,
-        mask: np.ndarray,
-        poses: dict[tuple[int, int], dict[str, Any]],
-        hands: dict[int, dict[Hand, HandSighting]],
-        track_id: int,
+        self, camera: Camera, at: tuple[int, int, float], mask: np.ndarray, hands: dict[Hand, np.ndarray], row: dict[str, Any] | None
     ) -> _Moment:
-        row = poses.get((frame_index, track_id))
         pose, why = _pose_of(row)
         given = row["dimensions_m"] if row else None
         size = np.full(3, _UNKNOWN_SIZE_M) if given is None else np.asarray(given, np.float64)
-        depth = None if pose is None else float(pose[2, 3])
-        seen = hands.get(frame_index, {})
-        slack = self.settings.depth_slack_m
-        whole = mask if pose is None or given is None else _completed(camera, mask, pose, size)
-        touches = {hand: touch(camera, sighting, whole, depth, self.settings.reach_m, slack) for hand, sighting in seen.items()}
-        return _Moment(position, frame_index, timestamp_s, pose, why, size, touches, seen)
+        outline = mask if pose is None or given is None else _completed(camera, mask, pose, size)
+        depth_m = _UNKNOWN_DEPTH_M if pose is None else float(pose[2, 3])
+        reach_px = max(round(self.settings.reach_m * camera.fx_px / depth_m), 1)
+        return _Moment(*at, pose, why, size, {hand: touch(hand_mask, outline, reach_px) for hand, hand_mask in hands.items()})
 
-    def _compare(self, camera: Camera, thing: _Object, homographies: dict[tuple[int, int], np.ndarray | None], half: int, last: int) -> None:
-        by_position = {m.position: m for m in thing.moments}
-        for moment in thing.moments:
-            thing.motions.append(self._motion(camera, moment, by_position, homographies, half, last))
+    def _settle(self, camera: Camera, found: dict[int, _Object], flows: _Flows, position: int, half: int, newest: int) -> None:
+        """Work out the motion of all objects around one position, once the frames after it have been seen."""
+        for thing in found.values():
+            if position in thing.moments:
+                thing.motions[position] = self._motion(camera, thing, flows, position, half, newest)
 
-    def _motion(
-        self,
-        camera: Camera,
-        moment: _Moment,
-        by_position: dict[int, _Moment],
-        homographies: dict[tuple[int, int], np.ndarray | None],
-        half: int,
-        last: int,
-    ) -> _Motion | str:
+    def _motion(self, camera: Camera, thing: _Object, flows: _Flows, position: int, half: int, newest: int) -> _Motion | str:
+        moment = thing.moments[position]
         if moment.pose is None:
             return f"the object has no pose: {moment.why}"
-        before = _nearest(by_position, range(max(moment.position - half, 0), moment.position + 1))
-        after = _nearest(by_position, range(min(moment.position + half, last), moment.position - 1, -1))
+        before = _nearest(thing.moments, range(max(position - half, 0), position + 1))
+        after = _nearest(thing.moments, range(min(position + half, newest), position - 1, -1))
         elapsed_s = after.timestamp_s - before.timestamp_s
         if elapsed_s <= 0:
             return "no other pose is near in time"
         if elapsed_s > self.settings.max_gap_s:
             return f"the nearest poses are {elapsed_s:.2f} s apart"
         assert before.pose is not None and after.pose is not None
-        velocity = (after.pose[:3, 3] - before.pose[:3, 3]) / elapsed_s
+        span = (before.position, after.position)
         slips = {
             hand: slip
-            for hand in HANDS
-            if hand in before.hands and hand in after.hands
-            and (slip := slip_m_s(camera, before.hands[hand], after.hands[hand], before.pose, after.pose, elapsed_s)) is not None
+            for hand, flow in flows.hands.items()
+            if (slip := slip_m_s(camera, *flow.pairs(*span), before.pose, after.pose, elapsed_s)) is not None
         }
-        H = homographies.get((before.position, after.position))
+        velocity = (after.pose[:3, 3] - before.pose[:3, 3]) / elapsed_s
+        H = homography(*flows.background.pairs(*span))
         still = None if H is None else carried_by(camera, H, before.pose, moment.size_m)
-        if still is None:
-            return _Motion(velocity, None, None, slips)
-        speed = float(np.linalg.norm(after.pose[:3, 3] - still[:3, 3])) / elapsed_s
+        if H is None or still is None:
+            return _Motion(velocity, None, None, None, 0.0, slips)
+        drift_m = after.pose[:3, 3] - still[:3, 3]
         turning = np.radians(rotation_angle_deg(still[:3, :3], after.pose[:3, :3])) / elapsed_s
-        return _Motion(velocity, speed, float(turning), slips)
+        was, now = flows.objects[thing.track_id].pairs(*span)
+        seen = float(np.median(np.linalg.norm(now - apply(H, was), axis=1))) if len(was) >= MIN_OBJECT_POINTS else None
+        seen_m_s = None if seen is None or not np.isfinite(seen) else seen * float(after.pose[2, 3]) / camera.fx_px / elapsed_s
+        return _Motion(velocity, float(np.linalg.norm(drift_m)) / elapsed_s, float(turning), seen_m_s, abs(float(drift_m[2])) / elapsed_s, slips)
 
     def _rows(self, item: ClipInput, thing: _Object) -> list[dict[str, Any]]:
-        known = [None if isinstance(m, str) else m for m in thing.motions]
+        order = sorted(thing.moments)
+        moments, motions = [thing.moments[p] for p in order], [thing.motions[p] for p in order]
+        known = [None if isinstance(m, str) else m for m in motions]
         speeds = np.array([np.nan if m is None or m.speed_m_s is None else m.speed_m_s for m in known])
-        turning = np.array([np.nan if m is None or m.turning_rad_s is None else m.turning_rad_s for m in known])
-        states = self._states(speeds, turning)
-        touches = {hand: np.array([m.touches.get(hand, 0.0) for m in thing.moments]) for hand in HANDS}
+        states = self._states(known)
+        touches = {hand: np.array([m.touches.get(hand, 0.0) for m in moments]) for hand in HANDS}
         slips = {hand: np.array([np.nan if m is None else m.slips_m_s.get(hand, np.nan) for m in known]) for hand in HANDS}
         moving = np.array([s == "moving" for s in states])
         window = max(round(self.settings.hold_window_s * float(item.clip.fps) / item.sample_stride), 1)
         confidence = held(touches, slips, speeds, moving, window, self.settings.max_slip_m_s)
         rows = []
-        for i, (moment, motion) in enumerate(zip(thing.moments, thing.motions, strict=True)):
+        for i, (moment, motion) in enumerate(zip(moments, motions, strict=True)):
             row: dict[str, Any] = {
                 "video_id": item.clip.video_id,
                 "clip_id": item.clip.clip_id,
@@ -213,18 +229,23 @@ class Backend(Operator):
             rows.append(row | _motion_columns(motion))
         return rows
 
-    def _states(self, speeds_m_s: np.ndarray, turning_rad_s: np.ndarray) -> list[str | None]:
-        """Moving or still with hysteresis; null where the speed is unknown."""
+    def _states(self, motions: list[_Motion | None]) -> list[str | None]:
+        """Moving or still, with hysteresis; null where the background's motion is unknown.
+
+        Points seen on the object decide where there are enough, being surer than the difference of two poses; these speak for what points show
+        worst, motion along the line of sight.
+        """
         s = self.settings
         states: list[str | None] = []
         moving = False
-        for speed, turning in zip(speeds_m_s, turning_rad_s, strict=True):
-            if np.isnan(speed):
+        for motion in motions:
+            if motion is None or motion.speed_m_s is None:
                 moving = False
                 states.append(None)
                 continue
-            starts, goes_on = speed > s.start_m_s or turning > s.start_rad_s, speed > s.stop_m_s or turning > s.stop_rad_s
-            moving = starts or (moving and goes_on)
+            speed = motion.speed_m_s if motion.seen_m_s is None else motion.seen_m_s
+            grows = motion.depth_m_s > s.start_depth_m_s and speed > SEEN_TO_GROW * motion.depth_m_s
+            moving = speed > (s.stop_m_s if moving else s.start_m_s) or grows
             states.append("moving" if moving else "still")
         return states
 
@@ -232,12 +253,11 @@ class Backend(Operator):
 def carried_by(camera: Camera, H: np.ndarray, T_camera_object: np.ndarray, size_m: np.ndarray) -> np.ndarray | None:
     """T_camera_object after the picture moved by H, had the object stayed where it was on the background; None where that cannot be solved."""
     probes = _PROBES * size_m
-    pixels = project(camera, transform(T_camera_object, probes))
-    moved = np.concatenate([pixels, np.ones((len(pixels), 1))], 1) @ H.T
-    if not np.isfinite(moved).all() or (moved[:, 2] <= 0).any():
+    moved = apply(H, project(camera, transform(T_camera_object, probes)))
+    if not np.isfinite(moved).all():
         return None
     rvec, tvec = cv2.Rodrigues(T_camera_object[:3, :3])[0], T_camera_object[:3, 3:].copy()
-    rvec, tvec = cv2.solvePnPRefineLM(probes, moved[:, :2] / moved[:, 2:], camera.K, None, rvec, tvec)
+    rvec, tvec = cv2.solvePnPRefineLM(probes, moved, camera.K, None, rvec, tvec)
     return make_transform(cv2.Rodrigues(rvec)[0], tvec.ravel())
 
 
@@ -251,9 +271,9 @@ def _completed(camera: Camera, mask: np.ndarray, T_camera_object: np.ndarray, si
     return filled.astype(bool)
 
 
-def _nearest(by_position: dict[int, _Moment], order: range) -> _Moment:
+def _nearest(moments: dict[int, _Moment], order: range) -> _Moment:
     """The first moment of that order that has a pose; the last of the order always has one."""
-    return next(by_position[p] for p in order if p in by_position and by_position[p].pose is not None)
+    return next(moments[p] for p in order if p in moments and moments[p].pose is not None)
 
 
 def _pose_of(row: dict[str, Any] | None) -> tuple[np.ndarray | None, str]:
@@ -263,14 +283,6 @@ def _pose_of(row: dict[str, Any] | None) -> tuple[np.ndarray | None, str]:
         return None, row["reason"] or "unknown"
     q_wxyz = np.array([row["qw"], row["qx"], row["qy"], row["qz"]])
     return make_transform(matrix_from_quaternion(q_wxyz), np.array([row["x_m"], row["y_m"], row["z_m"]])), ""
-
-
-def _hands(table: pa.Table) -> dict[int, dict[Hand, HandSighting]]:
-    found: dict[int, dict[Hand, HandSighting]] = defaultdict(dict)
-    for row in table.select(["frame_index", "hand", "joints_px", "joints_m"]).to_pylist():
-        joints_m = None if row["joints_m"] is None else np.asarray(row["joints_m"], np.float64)
-        found[row["frame_index"]][row["hand"]] = HandSighting(np.asarray(row["joints_px"], np.float64), joints_m)
-    return found
 
 
 def _by_frame(table: pa.Table) -> dict[int, list[dict[str, Any]]]:

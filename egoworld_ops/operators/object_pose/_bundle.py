@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from egoworld_ops.geometry import project
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
 from egoworld_ops.operators.object_pose._registration import SPACING_PX, edge_equations, edge_support, judge, outline_equations
 from egoworld_ops.operators.object_pose._shapes import Shape
 from egoworld_ops.operators.object_pose._view import edge_samples, jacobian, lift, pixel_derivative, rays, skew, step
-from egoworld_ops.geometry import project
 from egoworld_ops.types import Camera
 
 POINT_WIDTH_PX = 1.5

@@ -61,7 +61,7 @@ class Keyframe:
         """SIFT features on the object: (N, 2) image pixels and (N, 128) float32 descriptors."""
         grey = cv2.cvtColor(self.rgb, cv2.COLOR_RGB2GRAY)
         where = (self.mask & ~self.hands).astype(np.uint8)
-        found, descriptors = cv2.SIFT_create(nfeatures=FEATURES, contrastThreshold=0.02).detectAndCompute(grey, where)
+        found, descriptors = cv2.SIFT.create(nfeatures=FEATURES, contrastThreshold=0.02).detectAndCompute(grey, where)
         if descriptors is None:
             return np.zeros((0, 2)), np.zeros((0, 128), np.float32)
         return np.array([f.pt for f in found], np.float64) + self.origin_px, descriptors

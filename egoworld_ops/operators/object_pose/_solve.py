@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -94,7 +95,7 @@ def solve(camera: Camera, shape: Shape, track: Track) -> list[Estimate | str]:
         return ["the known shape fits the mask in no keyframe"] * len(track.sightings)
     poses = _settle(camera, shape, track, hypotheses)
     methods = {max(poses, key=lambda k: track.keyframes[k].clearness): "registered"}
-    methods |= {k: "reregistered" for k in _find_again(camera, shape, track, poses)}
+    methods |= dict.fromkeys(_find_again(camera, shape, track, poses), "reregistered")
     surface = SurfaceMap()
     chosen = sorted(poses)
     points = [points_in(track, track.keyframes[k]) for k in chosen]
@@ -164,7 +165,8 @@ def _find_again(camera: Camera, shape: Shape, track: Track, poses: dict[int, np.
         for k, T in poses.items():
             surface.learn_looks(camera, shape, T, track.keyframes[k])
         missing = [k for k in range(len(track.keyframes)) if k not in poses]
-        hits = {k: T for k in missing if (T := _recognise(camera, shape, surface, track.keyframes[k])) is not None}
+        seen = {k: _recognise(camera, shape, surface, track.keyframes[k]) for k in missing}
+        hits = {k: T for k, T in seen.items() if T is not None}
         if not hits:
             break
         start = max(hits, key=lambda k: track.keyframes[k].clearness)
@@ -197,7 +199,7 @@ def _recognise(camera: Camera, shape: Shape, surface: SurfaceMap, keyframe: Keyf
     return T if judge(camera, shape, keyframe, T).overlap >= MIN_OVERLAP else None
 
 
-def _distinctive(matches: tuple[cv2.DMatch, ...], places: np.ndarray, near_m: float) -> bool:
+def _distinctive(matches: Sequence[cv2.DMatch], places: np.ndarray, near_m: float) -> bool:
     """Whether the best match is clearly better than the best one elsewhere on the surface."""
     first = places[matches[0].trainIdx]
     others = [m.distance for m in matches[1:] if np.linalg.norm(places[m.trainIdx] - first) > near_m]

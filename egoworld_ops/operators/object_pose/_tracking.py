@@ -5,13 +5,14 @@ Points are Shi and Tomasi's corners (1994) followed by pyramidal Lucas-Kanade, k
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
 from egoworld_ops.operators.object_pose._keyframes import Keyframe, cut_out
+from egoworld_ops.types import Frame
 
 MAX_POINTS = 140
 MAX_KEYFRAMES = 24
@@ -21,7 +22,8 @@ _ROUND_TRIP_PX = 0.7
 _APART_PX = 6
 _BORDER_PX = 5
 _ROI_MARGIN_PX = 40
-_FLOW = {"winSize": (17, 17), "maxLevel": 3, "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03)}
+Box = Sequence[int]
+_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Follower:
     def __init__(self, track: Track) -> None:
         self.track = track
         self._grey: np.ndarray | None = None
-        self._box = (0, 0, 0, 0)
+        self._box: Box = (0, 0, 0, 0)
         self._ids = np.zeros(0, np.int64)
         self._points = np.zeros((0, 2), np.float32)
         self._next_id = 0
@@ -64,8 +66,8 @@ class Follower:
         """The object is not masked in this frame: its points end."""
         self._grey = None
 
-    def see(self, frame_index: int, timestamp_s: float, rgb: np.ndarray, grey: np.ndarray, mask: np.ndarray, hands: np.ndarray, observed: bool) -> None:
-        """Follow into a frame: picture (H, W, 3) and grey (H, W) uint8, masks (H, W) bool of the object and of all hands."""
+    def see(self, frame: Frame, grey: np.ndarray, mask: np.ndarray, hands: np.ndarray, observed: bool) -> None:
+        """Follow into a frame: also its grey picture (H, W) uint8, and masks (H, W) bool of the object and of all hands."""
         fresh = self._grey is None
         box = cv2.boundingRect(mask.astype(np.uint8))
         if fresh:
@@ -77,22 +79,22 @@ class Follower:
         if fresh or len(self._ids) < 0.8 * MAX_POINTS or self._since_keyframe == 0:
             self._add(grey, mask, hands, box)
         track, position = self.track, len(self.track.sightings)
-        track.sightings.append(Sighting(frame_index, timestamp_s, self._segment, self._ids.copy(), self._points.astype(np.float64), observed))
+        track.sightings.append(Sighting(frame.index, frame.timestamp_s, self._segment, self._ids.copy(), self._points.astype(np.float64), observed))
         self._grey, self._box = grey, box
         if fresh or self._since_keyframe >= track.spacing:
-            track.keyframes.append(cut_out(position, self._segment, rgb, mask, hands))
+            track.keyframes.append(cut_out(position, self._segment, frame.rgb, mask, hands))
             self._since_keyframe = 0
             _thin(track)
         self._since_keyframe += 1
 
-    def _follow(self, grey: np.ndarray, box: tuple[int, int, int, int]) -> None:
+    def _follow(self, grey: np.ndarray, box: Box) -> None:
         assert self._grey is not None
         x0, y0 = (max(min(self._box[i], box[i]) - _ROI_MARGIN_PX, 0) for i in (0, 1))
         x1, y1 = (max(self._box[i] + self._box[i + 2], box[i] + box[i + 2]) + _ROI_MARGIN_PX for i in (0, 1))
         before, now = np.ascontiguousarray(self._grey[y0:y1, x0:x1]), np.ascontiguousarray(grey[y0:y1, x0:x1])
         start = (self._points - (x0, y0)).astype(np.float32).reshape(-1, 1, 2)
-        there, found, _ = cv2.calcOpticalFlowPyrLK(before, now, start, None, **_FLOW)
-        back, returned, _ = cv2.calcOpticalFlowPyrLK(now, before, there, None, **_FLOW)
+        there, found, _ = cv2.calcOpticalFlowPyrLK(before, now, start, start.copy(), winSize=(17, 17), maxLevel=3, criteria=_STOP)
+        back, returned, _ = cv2.calcOpticalFlowPyrLK(now, before, there, start.copy(), winSize=(17, 17), maxLevel=3, criteria=_STOP)
         good = (found & returned).ravel().astype(bool) & (np.abs(back - start).max(-1).ravel() < _ROUND_TRIP_PX)
         self._ids, self._points = self._ids[good], there.reshape(-1, 2)[good] + np.array([x0, y0], np.float32)
 
@@ -102,7 +104,7 @@ class Follower:
         inside[inside] = mask[row[inside], column[inside]] & ~hands[row[inside], column[inside]]
         self._ids, self._points = self._ids[inside], self._points[inside]
 
-    def _add(self, grey: np.ndarray, mask: np.ndarray, hands: np.ndarray, box: tuple[int, int, int, int]) -> None:
+    def _add(self, grey: np.ndarray, mask: np.ndarray, hands: np.ndarray, box: Box) -> None:
         x, y, w, h = box
         part = np.s_[y : y + h, x : x + w]
         where = cv2.erode((mask & ~hands)[part].astype(np.uint8), np.ones((2 * _BORDER_PX + 1,) * 2, np.uint8), borderValue=0)
@@ -138,11 +140,3 @@ def grey_of(rgb: np.ndarray) -> np.ndarray:
     grey: np.ndarray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     return grey
 
-
-def segments(track: Track) -> Iterator[range]:
-    """Positions of each unbroken stretch of sightings."""
-    start = 0
-    for i in range(1, len(track.sightings) + 1):
-        if i == len(track.sightings) or track.sightings[i].segment != track.sightings[start].segment:
-            yield range(start, i)
-            start = i

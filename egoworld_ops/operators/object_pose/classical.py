@@ -94,7 +94,7 @@ def observe(item: ClipInput) -> list[Track]:
             follower = followers.setdefault(row["track_id"], Follower(Track(row["track_id"], row["label"])))
             mask = _full_size(row, size) & ~hands
             if mask.any():
-                follower.see(frame.index, frame.timestamp_s, frame.rgb, grey, mask, hands, row["observed"])
+                follower.see(frame, grey, mask, hands, row["observed"])
     return [follower.track for _, follower in sorted(followers.items())]
 
 

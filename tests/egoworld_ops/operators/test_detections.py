@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def test_synthetic_hands_are_found_where_they_are(synthetic_example: Path) -> No
     size = truth.scene["width"], truth.scene["height"]
     bounds = [0, *truth.cuts, truth.camera.num_rows]
     seen: dict[int, dict[str, dict[str, Any]]] = {}
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         seen |= hands_by_frame(detect(video_input(synthetic_example, start, end, *size)))
     rows = truth.hands.to_pylist()
     found = [(np.array(t["joints_px"]), seen.get(t["frame_index"], {}).get(f"hand_{t['hand']}")) for t in rows]
@@ -192,11 +193,10 @@ def test_prefetch_keeps_order_and_raises_where_the_item_would_have_been() -> Non
         yield from range(5)
         raise OSError("broken")
 
-    got = []
+    ahead = prefetch(items(), 2)
+    assert [next(ahead) for _ in range(5)] == [0, 1, 2, 3, 4]
     with pytest.raises(OSError, match="broken"):
-        for item in prefetch(items(), 2):
-            got.append(item)  # noqa: PERF402 - what came before the error counts
-    assert got == [0, 1, 2, 3, 4]
+        next(ahead)
 
 
 def test_prefetch_that_is_closed_early_stops_its_thread_and_the_source() -> None:
@@ -209,6 +209,6 @@ def test_prefetch_that_is_closed_early_stops_its_thread_and_the_source() -> None
 
     ahead = prefetch(items(), 2)
     assert [next(ahead), next(ahead)] == [0, 1]
-    ahead.close()  # type: ignore[attr-defined]
+    ahead.close()
     assert not [t for t in threading.enumerate() if t.name == "prefetch"]
     assert len(made) < 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,20 @@ from tests.rows import detection_row
 Detect = operators.load("detections", "mediapipe")
 Backend = operators.load("hand_pose", "mediapipe")
 CAMERA = Camera(600.0, 610.0, 330.0, 235.0, 640, 480, "file")
+AHEAD_M = np.array([0.0, 0.0, 0.5])
 
 
 def right_hand_m() -> np.ndarray:
     """(21, 3) a slightly bent right hand seen from the back, fingers up, about its own centre; axes of the camera."""
     joints = [[0.0, 0.0, 0.0]]
-    for x, y, length, lean in [(-0.03, 0.03, 0.032, -0.6), (-0.025, 0.09, 0.028, -0.1), (0, 0.095, 0.03, 0), (0.02, 0.088, 0.028, 0.1), (0.036, 0.078, 0.022, 0.2)]:
+    fingers = [
+        (-0.03, 0.03, 0.032, -0.6),
+        (-0.025, 0.09, 0.028, -0.1),
+        (0, 0.095, 0.03, 0),
+        (0.02, 0.088, 0.028, 0.1),
+        (0.036, 0.078, 0.022, 0.2),
+    ]
+    for x, y, length, lean in fingers:
         joints += [[x + j * length * np.sin(lean), -y - j * length * np.cos(lean), 0.004 * j * j] for j in range(4)]
     hand = np.array(joints)
     return hand - hand.mean(0)
@@ -103,13 +112,13 @@ def test_rows_agree_with_themselves(side: Hand) -> None:
     seen_px = np.array(row["joints_px"])
     rms_px = np.sqrt(((project(CAMERA, joints_m) - seen_px) ** 2).sum(1).mean())
     assert row["reprojection_px"] == pytest.approx(rms_px, abs=1e-3)
-    assert (row["fx_px"], row["fy_px"], row["cx_px"], row["cy_px"], row["intrinsics_source"]) == (600, 610, 330, 235, "file")
+    assert [row[c] for c in ("fx_px", "fy_px", "cx_px", "cy_px", "intrinsics_source")] == [600, 610, 330, 235, "file"]
     assert row["observed"]
     assert row["reason"] is None
 
 
 def test_depth_follows_the_focal_length() -> None:
-    truth_m = hand_of("right") + [0.0, 0.0, 0.5]
+    truth_m = hand_of("right") + AHEAD_M
     row = detected(0, "right", truth_m - truth_m.mean(0), project(CAMERA, truth_m))
     twice = replace(CAMERA, fx_px=1200.0, fy_px=1220.0)
     near, far = (solve_rows([row], c).to_pylist()[0]["z_m"] for c in (CAMERA, twice))
@@ -119,10 +128,10 @@ def test_depth_follows_the_focal_length() -> None:
 def test_points_that_no_hand_makes_give_null_with_a_reason() -> None:
     rng = np.random.default_rng(6)
     landmarks_m = hand_of("right")
-    scattered = detected(0, "right", landmarks_m, rng.uniform(100, 400, (21, 2)))
+    scattered = detected(0, "right", landmarks_m, project(CAMERA, landmarks_m + AHEAD_M) + rng.normal(0, 60, (21, 2)))
     on_a_line = landmarks_m.copy()
     on_a_line[5] = 0.5 * (on_a_line[0] + on_a_line[9])
-    flat = detected(1, "right", on_a_line, project(CAMERA, on_a_line + [0, 0, 0.5]))
+    flat = detected(1, "right", on_a_line, project(CAMERA, on_a_line + AHEAD_M))
     collapsed = detected(2, "right", np.zeros((21, 3)), np.full((21, 2), 200.0))
     rows = solve_rows([scattered, flat, collapsed]).to_pylist()
     assert "reprojection error" in rows[0]["reason"]
@@ -142,7 +151,7 @@ def test_wrist_frame_is_a_rotation_with_the_documented_axes(side: Hand) -> None:
     joints_m = hand_of(side) @ Rotation.from_rotvec([0.3, 1.0, -0.4]).as_matrix().T
     R = wrist_rotation(joints_m, side)
     assert R is not None
-    assert R.T @ R == pytest.approx(np.eye(3), abs=1e-12)
+    assert pytest.approx(np.eye(3), abs=1e-12) == R.T @ R
     assert np.linalg.det(R) == pytest.approx(1)
     inside = in_wrist_frame(joints_m, R)
     assert inside[0] == pytest.approx(np.zeros(3))
@@ -186,7 +195,9 @@ def test_golden_joints_of_a_real_hand(golden_poses: pa.Table, shared_data: Path)
 def test_golden_poses_project_onto_the_image(golden_poses: pa.Table) -> None:
     rows = golden_poses.to_pylist()
     shares = [r["reprojection_px"] / np.ptp(r["joints_px"], axis=0).max() for r in rows]
-    print(f"FIGURE real hand, reprojection error over the hand's extent: median {np.median(shares):.1%}, p95 {np.percentile(shares, 95):.1%}")
+    print(
+        f"FIGURE real hand, reprojection error over the hand's extent: median {np.median(shares):.1%}, p95 {np.percentile(shares, 95):.1%}"
+    )
     assert np.median(shares) < 0.04
     assert {r["intrinsics_source"] for r in rows} == {"assumed_fov"}
 
@@ -196,7 +207,7 @@ def test_synthetic_hands_have_their_shape(synthetic_example: Path) -> None:
     bounds = [0, *truth.cuts, truth.camera.num_rows]
     detector = Detect(Detect.Settings(), 2)
     solved: dict[tuple[int, str], dict[str, Any]] = {}
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in pairwise(bounds):
         item = video_input(synthetic_example, start, end, truth.scene["width"], truth.scene["height"])
         for row in solve(replace(item, tables={"detections": detector.run(item)})).to_pylist():
             assert row["intrinsics_source"] == "file"

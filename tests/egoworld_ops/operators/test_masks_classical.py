@@ -59,7 +59,11 @@ def real_chain(synthetic_example: Path) -> dict[tuple[int, int], pa.Table]:
 
 def test_hand_masks_of_the_scene(synthetic_example: Path, real_chain: dict[tuple[int, int], pa.Table]) -> None:
     values = np.concatenate(
-        [kitchen.overlaps(synthetic_example, masks, shot, role) for shot, masks in real_chain.items() for role in ("hand_left", "hand_right")]
+        [
+            kitchen.overlaps(synthetic_example, masks, shot, role)
+            for shot, masks in real_chain.items()
+            for role in ("hand_left", "hand_right")
+        ]
     )
     _report("synthetic hand mask IoU, network detections", values, 0.85)
     assert np.median(values) >= 0.85
@@ -127,7 +131,16 @@ def test_tiny_and_uniform_frames(shape: tuple[int, int], value: int) -> None:
 @pytest.mark.parametrize("source", ["sidecar", "motion_color"])
 @pytest.mark.parametrize(
     "box_px",
-    [(-50, -50, 20, 20), (500, 10, 30, 30), (10, 10, 0, 0), (10, 10, -5, 8), (20, 20, 1, 1), (0, 0, 160, 120), (-1e6, -1e6, 3e6, 3e6), (np.nan, 0, 5, 5)],
+    [
+        (-50, -50, 20, 20),
+        (500, 10, 30, 30),
+        (10, 10, 0, 0),
+        (10, 10, -5, 8),
+        (20, 20, 1, 1),
+        (0, 0, 160, 120),
+        (-1e6, -1e6, 3e6, 3e6),
+        (np.nan, 0, 5, 5),
+    ],
 )
 def test_boxes_outside_degenerate_or_over_everything(box_px: tuple[float, ...], source: str) -> None:
     frames, _ = _moving_square(4)

@@ -1,0 +1,96 @@
+"""The asset `preview`: one contact sheet a video, in the lake as preview.png and small in Dagster's metadata. Never fails a run."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from egoworld_assets.partitions import BACKFILL, GROUP, VIDEO_IDS
+from egoworld_assets.resources import Egoworld
+from egoworld_ops import lake, operators, schema
+from egoworld_ops.errors import classify
+from egoworld_ops.lake import Run
+from egoworld_ops.settings import Settings
+from egoworld_ops.types import Clip
+
+FILE_NAME = "preview.png"
+MAX_CLIPS = 8
+"""Only so many clips of a video are looked at; the one with most hands and objects is shown."""
+MAX_FRAMES = 300
+PICTURES = 8
+MAX_METADATA_BYTES = 100_000
+WEBP_QUALITY = 60
+_INPUTS = {i for stage in operators.stages().values() for i in stage.inputs}
+LEAVES = [name for name in operators.stages() if name not in _INPUTS]
+
+
+@dg.asset(
+    group_name=GROUP,
+    deps=LEAVES,
+    description="A contact sheet of each video: masks, hand joints, object poses and the robot hands. Open a materialization to see it.",
+    partitions_def=VIDEO_IDS,
+    backfill_policy=BACKFILL,
+    kinds={"image"},
+)
+def preview(context: dg.AssetExecutionContext, egoworld: Egoworld) -> None:
+    """preview.png beside each video's tables."""
+    run = egoworld.run()
+    for video_id in context.partition_keys:
+        try:
+            metadata = _metadata(run, video_id, egoworld.settings)
+        except Exception as error:  # noqa: BLE001 -- a picture is never worth a failed run; what went wrong is said in its place
+            metadata = {"no preview": str(classify(error, f"preview of {video_id}"))}
+            context.log.warning(metadata["no preview"])
+        context.add_asset_metadata(metadata, partition_key=video_id)
+
+
+def _metadata(run: Run, video_id: str, settings: Settings) -> dict[str, Any]:
+    clip = _clip_to_show(run, video_id)
+    if clip is None:
+        return {"no preview": "the video has no clips: see the check manifest_complete"}
+    png = _sheet(run, clip, settings)
+    path = run.video_folder(video_id) / FILE_NAME
+    lake.write_bytes(path, png)
+    return {"preview": dg.MetadataValue.md(_picture(png)), "clip": clip.clip_id, "file": dg.MetadataValue.path(str(path.absolute()))}
+
+
+def _clip_to_show(run: Run, video_id: str) -> Clip | None:
+    from egoworld_ops import manifest
+
+    clips = manifest.clips_from_tables(*(lake.read_table(run.video_table(t, video_id), t) for t in lake.VIDEO_TABLES))[:MAX_CLIPS]
+    return max(clips, key=lambda clip: _rows(run, clip), default=None)
+
+
+def _rows(run: Run, clip: Clip) -> int:
+    paths = [run.clip_table(stage, clip.video_id, clip.clip_id) for stage in operators.stages()]
+    return sum((lake.provenance(p) or {}).get("rows", 0) for p in paths)
+
+
+def _sheet(run: Run, clip: Clip, settings: Settings) -> bytes:
+    from egoworld_ops import video
+    from egoworld_ops.report.contact_sheet import contact_sheet
+
+    end = min(clip.frame_end, clip.frame_start + MAX_FRAMES)
+    stride = settings.sample_stride * max(1, (end - clip.frame_start) // (PICTURES * settings.sample_stride))
+    frames = video.decode(clip.video_path, clip.frame_start, end, stride=stride, threads=settings.pool.threads, start_s=clip.start_s)
+    return contact_sheet(frames, _tables(run, clip), n=PICTURES)
+
+
+def _tables(run: Run, clip: Clip) -> Mapping[str, pa.Table]:
+    paths = {stage: run.clip_table(stage, clip.video_id, clip.clip_id) for stage in operators.stages()}
+    return {stage: lake.read_table(path, stage) if path.exists() else schema.empty(stage) for stage, path in paths.items()}
+
+
+def _picture(png: bytes) -> str:
+    """The sheet as Markdown with the picture in it, as WebP: every materialization keeps its metadata for good."""
+    import cv2
+    import numpy as np
+
+    _, encoded = cv2.imencode(
+        ".webp", cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR), [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY]
+    )
+    if len(encoded) > MAX_METADATA_BYTES:
+        return f"The picture is too large to be shown here ({len(encoded) // 1000} kB): open the file"
+    return f"![contact sheet](data:image/webp;base64,{base64.b64encode(encoded.tobytes()).decode()})"

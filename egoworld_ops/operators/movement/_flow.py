@@ -1,0 +1,115 @@
+"""How parts of the picture move: points followed within a region (the background, a hand, an object) over the last few frames.
+
+Near a still object the background's own motion in the picture stands for the camera's. A homography describes it exactly for a plane such as a
+table, and for a turning camera; what stands above the plane by a share of its distance is off by that share of the camera's own shift.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+WIDTH_PX = 400
+"""Pictures are made smaller, to about this width, before points are followed."""
+MIN_POINTS = 12
+_ROUND_TRIP_PX = 0.5
+_AGREE_PX = 1.5
+_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 15, 0.03)
+
+
+@dataclass(frozen=True, slots=True)
+class SmallPicture:
+    """A frame made smaller for following points: grey (h, w) uint8, and its width over that of the frame."""
+
+    grey: np.ndarray
+    scale: float
+
+    def region(self, mask: np.ndarray, margin_px: int) -> np.ndarray:
+        """(h, w) uint8, 1 on a mask (H, W) bool of the full size, shrunk by a margin."""
+        small = cv2.resize(mask.astype(np.uint8), self.grey.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        return cv2.erode(small, np.ones((2 * margin_px + 1,) * 2, np.uint8))
+
+
+def shrink(rgb: np.ndarray) -> SmallPicture:
+    """A frame (H, W, 3) uint8, made at most about WIDTH_PX wide."""
+    scale = min(WIDTH_PX / rgb.shape[1], 1.0)
+    size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
+    return SmallPicture(cv2.resize(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA), scale)
+
+
+class Flow:
+    """Follows points within one region; remembers where they were in the last `memory` frames."""
+
+    def __init__(self, memory: int, max_points: int, apart_px: int) -> None:
+        self._past: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=memory)
+        self._grey: np.ndarray | None = None
+        self._ids = np.zeros(0, np.int64)
+        self._points = np.zeros((0, 2), np.float32)
+        self._next_id = 0
+        self._scale = 1.0
+        self._max_points = max_points
+        self._apart_px = apart_px
+
+    def see(self, position: int, picture: SmallPicture, free: np.ndarray) -> None:
+        """Follow into a frame: its number, its picture, and (h, w) uint8, 1 on the region."""
+        self._scale = picture.scale
+        if self._past and self._past[-1][0] != position - 1:
+            self._ids, self._points = self._ids[:0], self._points[:0]
+        if self._grey is not None and len(self._ids):
+            self._follow(picture.grey, free)
+        if len(self._ids) < 0.7 * self._max_points:
+            self._add(picture.grey, free.copy())
+        self._grey = picture.grey
+        self._past.append((position, self._ids.copy(), self._points.copy()))
+
+    def _follow(self, grey: np.ndarray, free: np.ndarray) -> None:
+        assert self._grey is not None
+        start = self._points.reshape(-1, 1, 2)
+        there, found, _ = cv2.calcOpticalFlowPyrLK(self._grey, grey, start, start.copy(), winSize=(13, 13), maxLevel=2, criteria=_STOP)
+        back, returned, _ = cv2.calcOpticalFlowPyrLK(grey, self._grey, there, start.copy(), winSize=(13, 13), maxLevel=2, criteria=_STOP)
+        there = there.reshape(-1, 2)
+        good = (found & returned).ravel().astype(bool) & (np.abs(back - start).max(-1).ravel() < _ROUND_TRIP_PX)
+        column, row = np.round(there).astype(int).T
+        good &= (column >= 0) & (row >= 0) & (column < free.shape[1]) & (row < free.shape[0])
+        good[good] = free[row[good], column[good]] > 0
+        self._ids, self._points = self._ids[good], there[good]
+
+    def _add(self, grey: np.ndarray, free: np.ndarray) -> None:
+        for x, y in np.round(self._points).astype(int):
+            cv2.circle(free, (int(x), int(y)), self._apart_px, 0, -1)
+        found = cv2.goodFeaturesToTrack(grey, self._max_points - len(self._ids), 0.01, self._apart_px, mask=free)
+        if found is not None:
+            self._ids = np.concatenate([self._ids, np.arange(self._next_id, self._next_id + len(found))])
+            self._points = np.concatenate([self._points, found.reshape(-1, 2)])
+            self._next_id += len(found)
+
+    def pairs(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where the points seen in both frames were (N, 2) and are (N, 2), full-size pixels; none where a frame is not remembered."""
+        known = {position: (ids, points) for position, ids, points in self._past}
+        if start not in known or end not in known:
+            return np.zeros((0, 2)), np.zeros((0, 2))
+        _, a, b = np.intersect1d(known[start][0], known[end][0], return_indices=True)
+        # Pixel centres are whole numbers: full = (small + 1/2) / scale - 1/2.
+        was, now = ((known[f][1][rows].astype(np.float64) + 0.5) / self._scale - 0.5 for f, rows in ((start, a), (end, b)))
+        return was, now
+
+
+def homography(was_px: np.ndarray, now_px: np.ndarray) -> np.ndarray | None:
+    """(3, 3) that maps pixels of one frame to those of the other; None where too few points agree on one."""
+    if len(was_px) < MIN_POINTS:
+        return None
+    cv2.setRNGSeed(0)
+    H, agree = cv2.findHomography(was_px, now_px, cv2.RANSAC, _AGREE_PX)
+    if H is None or agree.sum() < max(MIN_POINTS, 0.4 * len(was_px)):
+        return None
+    mapped: np.ndarray = H
+    return mapped
+
+
+def apply(H: np.ndarray, points_px: np.ndarray) -> np.ndarray:
+    """Pixels (N, 2) mapped by a homography; NaN where it maps them to infinity."""
+    moved = np.column_stack([points_px, np.ones(len(points_px))]) @ H.T
+    return moved[:, :2] / np.where(moved[:, 2:] > 0, moved[:, 2:], np.nan)
