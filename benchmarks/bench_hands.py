@@ -35,7 +35,7 @@ GOLDEN = "dexretarget_human_joint_right.npy"
 REQUIREMENT = "mediapipe==0.10.21"
 LIMIT = 1.3
 LIMIT_MM = 2.0
-ROUNDS = 5
+ROUNDS = 3
 
 
 class Reference:

@@ -48,7 +48,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         name=stage.name,
         group_name=GROUP,
         description=stage.doc,
-        deps=[pipeline.MANIFEST, *stage.inputs],
+        deps=list(stage.inputs) or [pipeline.MANIFEST],
         partitions_def=VIDEO_IDS,
         backfill_policy=BACKFILL,
         io_manager_key="lake",

@@ -78,9 +78,9 @@ def queries(profile: str | None) -> None:
 @egoworld.command()
 def contract() -> None:
     """Print the data contract as Markdown."""
-    from egoworld_ops import schema
+    from egoworld_ops.report.contract_page import contract_page
 
-    click.echo(schema.to_markdown(), nl=False)
+    click.echo(contract_page(), nl=False)
 
 
 def main() -> None:

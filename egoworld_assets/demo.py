@@ -37,7 +37,7 @@ def run(profile: str | None, video: Path | None, say: Say) -> bool:
     done = pipeline.open_run(settings)
     say(f"\nResults   {done.video_folder(video_id).absolute()}")
     say(f"Database  {(store.root / FILE_NAME).absolute()}")
-    say("Pictures  the `mapping` asset in the UI (`make ui`), and preview.png beside the results\n")
+    say("Pictures  the `preview` asset in the UI (`make ui`), and preview.png beside the results\n")
     if video is None:
         ok = _show_truth(done, video_id, path, say) and ok
     _show_queries(store.root / FILE_NAME, say)

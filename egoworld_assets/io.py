@@ -103,6 +103,7 @@ def _metadata(stream: ResultStream, video_id: str, tally: _Tally) -> dict[str, A
     counts = {f"{unit} {state}": tally.states[state] for state in ("computed", "linked", "done", "failed", "blocked")}
     metadata: dict[str, Any] = {
         "dagster/row_count": tally.rows,
+        "status": "failed" if tally.nothing_done else "incomplete" if tally.first_failure else "ok",
         "run": stream.run.run_id,
         "folder": dg.MetadataValue.path(str(stream.run.video_folder(video_id))),
         "seconds": round(tally.seconds, 3),

@@ -20,8 +20,9 @@ MAX_CLIPS = 8
 """Only so many clips of a video are looked at; the one with most hands and objects is shown."""
 MAX_FRAMES = 300
 PICTURES = 8
+TILE_PX = 300
 MAX_METADATA_BYTES = 100_000
-WEBP_QUALITY = 60
+WEBP_QUALITIES = (60, 40, 20)
 _INPUTS = {i for stage in operators.stages().values() for i in stage.inputs}
 LEAVES = [name for name in operators.stages() if name not in _INPUTS]
 
@@ -75,7 +76,7 @@ def _sheet(run: Run, clip: Clip, settings: Settings) -> bytes:
     end = min(clip.frame_end, clip.frame_start + MAX_FRAMES)
     stride = settings.sample_stride * max(1, (end - clip.frame_start) // (PICTURES * settings.sample_stride))
     frames = video.decode(clip.video_path, clip.frame_start, end, stride=stride, threads=settings.pool.threads, start_s=clip.start_s)
-    return contact_sheet(frames, _tables(run, clip), n=PICTURES)
+    return contact_sheet(frames, _tables(run, clip), n=PICTURES, tile_px=TILE_PX)
 
 
 def _tables(run: Run, clip: Clip) -> Mapping[str, pa.Table]:
@@ -88,9 +89,9 @@ def _picture(png: bytes) -> str:
     import cv2
     import numpy as np
 
-    _, encoded = cv2.imencode(
-        ".webp", cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR), [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY]
-    )
-    if len(encoded) > MAX_METADATA_BYTES:
-        return f"The picture is too large to be shown here ({len(encoded) // 1000} kB): open the file"
-    return f"![contact sheet](data:image/webp;base64,{base64.b64encode(encoded.tobytes()).decode()})"
+    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    for quality in WEBP_QUALITIES:
+        _, encoded = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, quality])
+        if len(encoded) <= MAX_METADATA_BYTES:
+            return f"![contact sheet](data:image/webp;base64,{base64.b64encode(encoded.tobytes()).decode()})"
+    return f"The picture is too large to be shown here ({len(encoded) // 1000} kB): open the file"

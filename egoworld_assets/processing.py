@@ -51,7 +51,8 @@ def process(video_ids: Sequence[str], say: Say) -> list[str]:
             quiet: dict[str, Any] = {"loggers": {"brief": {}}}
             result = job.execute_in_process(instance=dagster, partition_key=video_id, run_config=quiet, raise_on_error=False)
             for event in result.get_asset_materialization_events():
-                say(_summary(event))
+                if "dagster/row_count" in event.step_materialization_data.materialization.metadata:
+                    say(_summary(event))
             if not result.success:
                 failed.append(video_id)
     return failed

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
@@ -53,13 +54,20 @@ _CURE_WAIT = "Wait until it is wholly written, then run again"
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """An open container and the video stream that is used."""
+    """An open container and the video stream that is used.
+
+    Args:
+        time_base: seconds a tick of the stream's clock.
+        rates: frame rates that the header states, the most trustworthy first; may be empty.
+    """
 
     path: Path
     demuxer: str
     container: InputContainer
     stream: VideoStream
     n_video_streams: int
+    time_base: Fraction
+    rates: tuple[Fraction, ...]
 
 
 def sniff(head: bytes) -> str | None:
@@ -215,13 +223,12 @@ def open_media(path: Path, threads: int) -> Iterator[Media]:
             raise NotAVideo(path, f"does not start like a video container ({CONTAINERS}), but with {head[:12]!r}", _CURE_VIDEO)
         container = _open_container(path, descriptor, demuxer)
         with container:
-            streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-            stream = _pick_stream(path, container, streams)
-            if threads != 1:
-                stream.codec_context.thread_type = "AUTO"
-            stream.codec_context.thread_count = threads
-            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
-            yield Media(path, demuxer, container, stream, len(streams))
+            try:
+                media = _media(path, container, demuxer)
+                _prepare_decoder(media.stream, threads)
+            except LIBAV_FAULTS as error:
+                raise as_typed(path, error, "the header makes no sense") from error
+            yield media
 
 
 def _open_container(path: Path, descriptor: int, demuxer: str) -> InputContainer:
@@ -234,6 +241,30 @@ def _open_container(path: Path, descriptor: int, demuxer: str) -> InputContainer
         )
     except LIBAV_FAULTS as error:
         raise as_typed(path, error, f"the {demuxer} container cannot be read") from error
+
+
+def _media(path: Path, container: InputContainer, demuxer: str) -> Media:
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    stream = _pick_stream(path, container, streams)
+    stated = (_fraction(stream, name) for name in ("average_rate", "guessed_rate", "base_rate"))
+    rates = tuple(rate for rate in stated if rate)
+    return Media(path, demuxer, container, stream, len(streams), _fraction(stream, "time_base") or Fraction(1, av.time_base), rates)
+
+
+def _fraction(stream: VideoStream, name: str) -> Fraction | None:
+    """A rate or time base of a stream; None where the header gives none, or one that is not positive."""
+    try:
+        value: Fraction | None = getattr(stream, name)
+    except ZeroDivisionError:
+        return None
+    return value if value is not None and value > 0 else None
+
+
+def _prepare_decoder(stream: VideoStream, threads: int) -> None:
+    if threads != 1:
+        stream.codec_context.thread_type = "AUTO"
+    stream.codec_context.thread_count = threads
+    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
 def _pick_stream(path: Path, container: InputContainer, streams: list[VideoStream]) -> VideoStream:
@@ -255,10 +286,13 @@ def check_size(path: Path, width: int, height: int) -> None:
 
 
 def as_typed(path: Path, error: BaseException, what: str) -> EgoworldError:
-    """The error of the tree that stands for one of LIBAV_FAULTS."""
+    """The error of the tree that stands for one of LIBAV_FAULTS.
+
+    libav's own "out of memory" counts as a fault of the file: that is what it says of sizes that no memory could hold.
+    """
     if isinstance(error, OSError) and not isinstance(error, av.FFmpegError) and error.errno in _STORAGE_ERRNOS:
         return StorageUnavailable(path, f"{what}: {error.strerror}", "Check the disk or mount")
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+    if isinstance(error, MemoryError) and not isinstance(error, av.FFmpegError):
         return OutOfMemory(path, f"{what}: out of memory", "Free memory or lower the number of threads")
     reason = getattr(error, "strerror", None) or f"{type(error).__name__} {error}"
     return CorruptVideo(path, f"{what}: {reason}", _CURE_COPY)

@@ -96,11 +96,8 @@ class SceneScores:
             self._size_px = (max(1, round(frame.width * scale)), max(1, round(frame.height * scale * SCORED_ROWS)))
         small = self._reformatter.reformat(frame, *self._size_px, "bgr24", interpolation=Interpolation.POINT, threads=1)
         plane = small.planes[0]
-        return (
-            np.frombuffer(plane, np.uint8)
-            .reshape(small.height, plane.line_size)[:, : 3 * small.width]
-            .reshape(small.height, small.width, 3)
-        )
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(small.height, plane.line_size)
+        return rows[:, : 3 * small.width].reshape(small.height, small.width, 3)
 
     def _content(self, bgr: np.ndarray) -> float:
         hsv = cv2.cvtColor(bgr, cv2.COLOR_BGR2HSV)
@@ -119,7 +116,15 @@ class _GivenContent(ContentDetector):
         return float(frame_img)
 
 
-class _GivenAdaptive(AdaptiveDetector, _GivenContent):
+class _ContentOnly(ContentDetector):
+    """What AdaptiveDetector needs of its base class: the content value, not the cuts that the base class would make of it."""
+
+    def process_frame(self, timecode: FrameTimecode, frame_img: np.ndarray) -> list[FrameTimecode]:
+        self._frame_score = float(frame_img)
+        return []
+
+
+class _GivenAdaptive(AdaptiveDetector, _ContentOnly):
     """AdaptiveDetector on content values that are known already."""
 
 
@@ -138,7 +143,12 @@ def find_scenes(scores: SceneScores, n_frames: int, fps: Fraction, settings: Sce
     """
     n_scored = len(scores.values)
     reason = scores.failure or (f"only {n_scored} of {n_frames} frames were scored" if n_scored < n_frames else None)
-    cuts = {} if reason else _cuts(scores, n_frames, fps, settings)
+    cuts: dict[int, float] = {}
+    if not reason:
+        try:
+            cuts = _cuts(scores, n_frames, fps, settings)
+        except (ArithmeticError, ValueError) as error:
+            reason = f"the {settings.detector} detector failed: {error}"
     if not cuts:
         return [Scene(0, 0, n_frames, None, "whole_video", reason or f"the {settings.detector} detector found no cut")]
     starts = [0, *sorted(cuts)]
@@ -153,11 +163,11 @@ def _cuts(scores: SceneScores, n_frames: int, fps: Fraction, settings: SceneSett
     detector = _detector(settings, max(1, math.ceil(settings.min_scene_s * fps - _ROUNDING_S)))
     detector.stats_manager = StatsManager()
     values = scores.values
-    rate = float(fps)
+    clock = FrameTimecode(0, float(fps))
     found: list[FrameTimecode] = []
     for index in range(n_frames):
-        found += detector.process_frame(FrameTimecode(index, rate), np.array(values[index]))
-    found += detector.post_process(FrameTimecode(n_frames - 1, rate))
+        found += detector.process_frame(FrameTimecode(index, clock), np.array(values[index]))
+    found += detector.post_process(FrameTimecode(n_frames - 1, clock))
     ratio_key = detector.get_metrics()[-1]
     cuts = {}
     for timecode in found:

@@ -26,8 +26,9 @@ CONVENTIONS: Mapping[str, str] = {
     "masks": "COCO RLE: size [h, w], column-major, counts as ASCII",
     "hand_joints": "21, OpenPose order: wrist; thumb CMC MCP IP TIP; index MCP PIP DIP TIP; middle; ring; little",
     "wrist_frame": (
-        "MANO wrist frame as dex-retargeting has it: origin at the wrist; z from the wrist to the middle finger's MCP; y in the plane of wrist, index "
-        "MCP and middle MCP, across z, towards the index finger on a right hand and away from it on a left one; x = y cross z, out of the palm on both"
+        "MANO wrist frame as dex-retargeting has it: origin at the wrist; z from the wrist to the middle finger's MCP; y in the plane of "
+        "wrist, index MCP and middle MCP, across z, towards the index finger on a right hand and away from it on a left one; "
+        "x = y cross z, out of the palm on both"
     ),
     "hand": "left or right of the person, never of a mirrored image",
     "time": "timestamp_s is the container's PTS in seconds; frame_index counts decoded frames of the raw video",
@@ -374,7 +375,7 @@ INTAKE = Table(
     "One entry of the raw folder, and what became of it.",
     ("path",),
     (
-        Column("path", pa.string(), "path below the raw folder, unprintable characters escaped"),
+        Column("path", pa.string(), "absolute path of the entry; escaped where it is not UTF-8, and then never registered"),
         Column("video_id", pa.string(), "the video it was registered as, or is a copy of", nullable=True),
         Column("status", pa.string(), "what became of it", allowed=("registered", "duplicate", "rejected", "unstable")),
         Column("sha256", pa.string(), "SHA-256 of the content, hex; null where it was not read", nullable=True),
@@ -511,38 +512,3 @@ def _key_violations(contract: Table, rows: pa.Table) -> Iterable[str]:
         yield f"key {contract.key} is not unique"
     elif not keys.equals(sort(contract.name, keys)):
         yield f"rows are not sorted by {contract.key}"
-
-
-def to_markdown() -> str:
-    """The contract as a page of documentation."""
-    parts = [
-        "# The data contract",
-        "",
-        f"Generated from `egoworld_ops/schema.py` by `make docs`. Schema version {SCHEMA_VERSION}.",
-        "",
-        "## Conventions",
-        "",
-        *(f"- **{k.replace('_', ' ')}**: {v}" for k, v in CONVENTIONS.items()),
-    ]
-    for t in TABLES.values():
-        parts += ["", f"## {t.name}", "", t.doc, "", f"Key and order: {', '.join(f'`{k}`' for k in t.key)}.", ""]
-        parts += ["| column | type | unit | frame | null | values | meaning |", "| --- | --- | --- | --- | --- | --- | --- |"]
-        parts += [_markdown_row(c) for c in t.columns]
-    return "\n".join(parts) + "\n"
-
-
-def _markdown_row(c: Column) -> str:
-    bounds = [f">= {c.minimum:g}" if c.minimum is not None else "", f"<= {c.maximum:g}" if c.maximum is not None else ""]
-    values = ", ".join(c.allowed) or " ".join(b for b in bounds if b)
-    cells = [f"`{c.name}`", f"`{_type_name(c.type)}`", c.unit, c.frame, "yes" if c.nullable else "", values, c.doc]
-    return "| " + " | ".join(cells) + " |"
-
-
-def _type_name(kind: pa.DataType) -> str:
-    if pa.types.is_fixed_size_list(kind):
-        return f"{_type_name(kind.value_type)}[{kind.list_size}]"
-    if pa.types.is_list(kind):
-        return f"{_type_name(kind.value_type)}[]"
-    if pa.types.is_struct(kind):
-        return "struct(" + ", ".join(f"{f.name} {_type_name(f.type)}" for f in kind) + ")"
-    return str(kind)

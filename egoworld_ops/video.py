@@ -22,6 +22,7 @@ from egoworld_ops.types import Frame
 Visitor = Callable[[int, float, av.VideoFrame], None]
 """Called with index, timestamp_s and the decoder's own frame, which is valid only during the call."""
 
+_SLOWEST_RATE = Fraction(1, 10**6)
 _CURE = "Copy the file again from its source, or make the clips anew from the part that decodes"
 
 
@@ -74,8 +75,8 @@ def probe(path: str | Path, visit: Visitor | None = None, threads: int = 0) -> V
     """
     path = Path(path)
     survey = _survey(path, threads, visit, skip=0)
-    if survey.fault and threads != 1:
-        # Threaded decoders drop frames in flight at an error: what one thread delivers is the truth.
+    if survey.damaged_somewhere and threads != 1:
+        # Around damage, threaded decoders drop frames in flight or hide errors: what one thread delivers is the truth.
         survey = _survey(path, 1, visit, skip=len(survey.times_s))
     if not survey.times_s:
         raise survey.fault or EmptyVideo(path, "has a video stream without one frame that decodes", "Remove it, or copy it again")
@@ -140,8 +141,7 @@ def _timed_frames(media: Media, frame_start: int = 0, seek_s: float | None = Non
         if landing is None:
             return
         index = frame_start
-    for frame in _frames(media):
-        check_size(media.path, frame.width, frame.height)
+    for frame in _Frames(media):
         if landing is not None:
             if frame.pts is None or frame.pts > landing:
                 return
@@ -152,11 +152,22 @@ def _timed_frames(media: Media, frame_start: int = 0, seek_s: float | None = Non
         index += 1
 
 
-def _frames(media: Media) -> Iterator[av.VideoFrame]:
-    try:
-        yield from media.container.decode(media.stream)
-    except LIBAV_FAULTS as error:
-        raise as_typed(media.path, error, "the stream does not decode") from error
+class _Frames:
+    """Decodes a stream from where it is to its end, once; counts the packets it took for that."""
+
+    def __init__(self, media: Media) -> None:
+        self._media = media
+        self.n_packets = 0
+
+    def __iter__(self) -> Iterator[av.VideoFrame]:
+        try:
+            for packet in self._media.container.demux(self._media.stream):
+                self.n_packets += bool(packet.size) and not packet.is_discard
+                for frame in packet.decode():
+                    check_size(self._media.path, frame.width, frame.height)
+                    yield frame
+        except LIBAV_FAULTS as error:
+            raise as_typed(self._media.path, error, "the stream does not decode") from error
 
 
 def _seek(media: Media, frame_start: int, start_s: float) -> int | None:
@@ -187,8 +198,7 @@ def _seek(media: Media, frame_start: int, start_s: float) -> int | None:
 
 
 def _seconds(pts: int, media: Media) -> float:
-    time_base = media.stream.time_base or Fraction(1, av.time_base)
-    return pts * time_base.numerator / time_base.denominator
+    return pts * media.time_base.numerator / media.time_base.denominator
 
 
 class _Clock:
@@ -200,8 +210,7 @@ class _Clock:
 
     def __init__(self, media: Media) -> None:
         self._media = media
-        stream = media.stream
-        self._rate = stream.average_rate or stream.guessed_rate or stream.base_rate
+        self._rate = media.rates[0] if media.rates else None
         self.from_pts = media.demuxer != "avi" or not self._rate
         self.made_up = 0
         self._last_s: float | None = None
@@ -222,7 +231,7 @@ class _Clock:
         Raises:
             CorruptVideo: the file says neither.
         """
-        if frame.duration > 0 and self._media.stream.time_base:
+        if frame.duration > 0:
             return _seconds(frame.duration, self._media)
         if not self._rate:
             raise CorruptVideo(self._media.path, "has neither timestamps nor a frame rate", "Convert it to a container with timestamps")
@@ -235,7 +244,7 @@ class _Survey:
 
     path: Path
     codec: str
-    rates: list[Fraction]
+    rates: tuple[Fraction, ...]
     tick_s: float
     header_frames: int
     header_duration_s: float | None
@@ -248,6 +257,7 @@ class _Survey:
     last_duration_s: float = 0.0
     damaged: list[int] = field(default_factory=list)
     made_up_times: int = 0
+    n_packets: int = 0
     fault: InputError | None = None
 
     @classmethod
@@ -258,8 +268,8 @@ class _Survey:
         return cls(
             path=media.path,
             codec=stream.codec_context.codec.canonical_name,
-            rates=[r for r in (stream.average_rate, stream.guessed_rate, stream.base_rate) if r and r > 0],
-            tick_s=float(stream.time_base or 0),
+            rates=media.rates,
+            tick_s=float(media.time_base),
             header_frames=stream.frames,
             header_duration_s=duration / av.time_base if duration else None,
             audio_streams=len(media.container.streams.audio),
@@ -273,6 +283,11 @@ class _Survey:
         self.times_s.append(timestamp_s)
         if frame.is_corrupt:
             self.damaged.append(index)
+
+    @property
+    def damaged_somewhere(self) -> bool:
+        """True where decoding failed, frames are marked as damaged, or packets gave no frame."""
+        return bool(self.fault or self.damaged) or len(self.times_s) != self.n_packets
 
     def result(self) -> VideoProbe:
         times_s = np.array(self.times_s)
@@ -317,9 +332,9 @@ def _survey(path: Path, threads: int, visit: Visitor | None, skip: int) -> _Surv
     with open_media(path, threads) as media:
         survey = _Survey.start(media)
         clock = _Clock(media)
+        frames = _Frames(media)
         try:
-            for index, frame in enumerate(_frames(media)):
-                check_size(path, frame.width, frame.height)
+            for index, frame in enumerate(frames):
                 timestamp_s = clock.time_s(index, frame)
                 survey.see(index, timestamp_s, frame)
                 survey.last_duration_s = _seconds(frame.duration, media) if frame.duration > 0 else 0.0
@@ -327,7 +342,7 @@ def _survey(path: Path, threads: int, visit: Visitor | None, skip: int) -> _Surv
                     visit(index, timestamp_s, frame)
         except CorruptVideo as error:
             survey.fault = error
-        survey.made_up_times = clock.made_up
+        survey.made_up_times, survey.n_packets = clock.made_up, frames.n_packets
     return survey
 
 
@@ -339,14 +354,14 @@ def _standard(rate: Fraction) -> Fraction:
     return rate
 
 
-def _frame_rate(times_s: np.ndarray, rates: list[Fraction], tick_s: float, last_duration_s: float) -> tuple[Fraction, bool]:
+def _frame_rate(times_s: np.ndarray, rates: tuple[Fraction, ...], tick_s: float, last_duration_s: float) -> tuple[Fraction, bool]:
     """Exact frame rate and whether it varies: the first rate that puts each frame within one tick of where it is, else the mean rate."""
     steps = np.arange(len(times_s))
     span_s = float(times_s[-1] - times_s[0])
     if not span_s:
         return (rates[0] if rates else Fraction(1 / last_duration_s if last_duration_s else 1).limit_denominator(1001)), False
-    mean = Fraction(len(steps) - 1) / Fraction(span_s).limit_denominator(10**7)
+    mean = Fraction(len(steps) - 1) / Fraction(span_s)
     for rate in [*map(_standard, rates), *rates, mean.limit_denominator(1001)]:
-        if np.abs(times_s - times_s[0] - steps / float(rate)).max() <= tick_s * 1.001 + 1e-9:
+        if rate and np.abs(times_s - times_s[0] - steps / float(rate)).max() <= tick_s * 1.001 + 1e-9:
             return rate, False
-    return mean.limit_denominator(10**6), True
+    return max(mean, _SLOWEST_RATE).limit_denominator(_SLOWEST_RATE.denominator), True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from tests.conftest import ROOT
 
@@ -39,7 +40,7 @@ class Stack:
         self.where = where
         self._port = _free_port()
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._logs: list[IO[bytes]] = []
+        self._logs = contextlib.ExitStack()
 
     @property
     def url(self) -> str:
@@ -56,14 +57,11 @@ class Stack:
         for process in self._processes:
             _signal_group(process, signal.SIGTERM)
         for process in self._processes:
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(20)
-            except subprocess.TimeoutExpired:
-                pass
             _signal_group(process, signal.SIGKILL)
             process.wait(20)
-        for log in self._logs:
-            log.close()
+        self._logs.close()
 
     def graphql(self, query: str, **variables: Any) -> dict[str, Any]:
         """The `data` of an answer; errors fail the test."""
@@ -95,8 +93,7 @@ class Stack:
         return "\n".join(parts)
 
     def _launch(self, name: str, *arguments: str) -> None:
-        log = open(self.where.home / f"{name}.log", "wb")
-        self._logs.append(log)
+        log = self._logs.enter_context((self.where.home / f"{name}.log").open("wb"))
         self._processes.append(
             subprocess.Popen(
                 arguments, cwd=ROOT, env=dict(self.where.environment), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -115,10 +112,8 @@ class Stack:
 
 
 def _signal_group(process: subprocess.Popen[bytes], what: signal.Signals) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, what)
-    except ProcessLookupError:
-        pass
 
 
 def _free_port() -> int:

@@ -96,7 +96,8 @@ def test_centres_fall_into_the_boxes(recording: Recording) -> None:
     share = float(((centres >= boxes[:, :2]) & (centres <= boxes[:, 2:])).all(1).mean())
     lenses = {row["stream_id"] for row in rows}
     print(f"FIGURE HOT3D: {100 * share:.2f} % of {len(rows)} object centres inside their 2D boxes, {len(lenses)} fisheye lenses (limit 99)")
-    assert len(rows) > 100 and len(lenses) == 2
+    assert len(rows) > 100
+    assert len(lenses) == 2
     assert share >= 0.99
 
 

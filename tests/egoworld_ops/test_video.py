@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -154,7 +155,10 @@ def test_colours_come_back(tmp_path: Path, colorspace: str, color_range: int, pi
         return np.repeat(COLORS[None], height, 0).repeat(width // len(COLORS), 1)
 
     matrix = {"ITU709": 1, "ITU601": 5, "BT2020": 9}[colorspace]
-    options = {"crf": "1", "x264-params": f"colormatrix={ {1: 'bt709', 5: 'bt470bg', 9: 'bt2020nc'}[matrix]}:range={'full' if color_range == 2 else 'tv'}"}
+    options = {
+        "crf": "1",
+        "x264-params": f"colormatrix={ {1: 'bt709', 5: 'bt470bg', 9: 'bt2020nc'}[matrix] }:range={'full' if color_range == 2 else 'tv'}",
+    }
     path = media.make(
         tmp_path / "a.mkv", 2, (224, 48), pix_fmt=pix_fmt, colorspace=matrix, color_range=color_range, options=options, picture=bars
     )
@@ -215,18 +219,16 @@ def test_the_corrupt_file_is_usable_up_to_its_fault(shared_data: Path) -> None:
         assert "28 of the 50 frames in the header decode" in (seen.warning or "")
     for threads in (1, 2):
         assert [f.index for f in decode(path, 0, 28, threads=threads)] == list(range(28))
-        reached = []
         with pytest.raises(CorruptVideo, match=r"decord_corrupted\.mp4: decoding stops at frame 28 of the range \[20, 30\)"):
-            reached.extend(f.index for f in decode(path, 20, 30, threads=threads))
+            list(decode(path, 20, 30, threads=threads))
 
 
 def test_beyond_the_end(tmp_path: Path) -> None:
     path = media.make(tmp_path / "a.mp4", 10)
-    frames = []
+    frames = decode(path, 8, 12)
+    assert [next(frames).index, next(frames).index] == [8, 9]
     with pytest.raises(CorruptVideo, match=r"frame 10 of the range \[8, 12\): the file ends there"):
-        for frame in decode(path, 8, 12):
-            frames.append(frame.index)
-    assert frames == [8, 9]
+        next(frames)
     with pytest.raises(ValueError, match="frame_start < frame_end"):
         decode(path, 3, 3)
 
@@ -275,9 +277,9 @@ def test_bad_files_name_themselves_reason_and_cure(tmp_path: Path) -> None:
         "text.mp4": (b"this is not a video\n" * 100, NotAVideo, "does not start like a video container"),
         "no head.mp4": (good[1000:], NotAVideo, "does not start like a video container"),
         "no tail.mp4": (good[: len(good) // 2], CorruptVideo, "cannot be read"),
-        "only\nhead.mp4": (good[:40], EgoworldError, ""),
-        'qu"ote\'s.mp4': (b"RIFF0000WAVEfmt ", NotAVideo, "does not start like"),
-        "ünï..cødé.mp4": (b"\x1a\x45\xdf\xa3" + b"\0" * 200, EgoworldError, ""),
+        "only\nhead.mp4": (good[:40], EgoworldError, "cannot be read|no video stream"),
+        "qu\"ote's.mp4": (b"RIFF0000WAVEfmt ", NotAVideo, "does not start like"),
+        "ünï..cødé.mp4": (b"\x1a\x45\xdf\xa3" + b"\0" * 200, EgoworldError, "cannot be read|no video stream"),
     }
     for name, (content, error_class, reason) in bad.items():
         path = tmp_path / name
@@ -290,7 +292,9 @@ def test_bad_files_name_themselves_reason_and_cure(tmp_path: Path) -> None:
         assert caught.value.cure
 
 
-@pytest.mark.parametrize("name", ["a b.mp4", "it's \"so\".mp4", "new\nline.mp4", "..mp4", "-i.mp4", "a:b.mp4", "file:x.mp4", "100%d.mp4", "日本.mp4"])
+@pytest.mark.parametrize(
+    "name", ["a b.mp4", 'it\'s "so".mp4', "new\nline.mp4", "..mp4", "-i.mp4", "a:b.mp4", "file:x.mp4", "100%d.mp4", "日本.mp4"]
+)
 def test_any_name_can_be_read(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     media.make(tmp_path / "plain.mp4", 3).rename(tmp_path / name)
     assert probe(tmp_path / name).n_frames == 3
@@ -357,16 +361,20 @@ def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
             probe(path, change)
 
 
-def test_a_half_written_file_that_grows_is_unstable_not_corrupt(tmp_path: Path) -> None:
+def test_a_half_written_file_is_corrupt_and_unstable_if_it_grows(tmp_path: Path) -> None:
     content = media.make(tmp_path / "whole.mp4", 60).read_bytes()
     path = tmp_path / "a.mp4"
     path.write_bytes(content[: len(content) // 2])
-    with containers.open_regular(path) as _:
-        with pytest.raises(CorruptVideo):
-            probe(path)
-    with pytest.raises(UnstableFile), containers.open_regular(path):
-        path.write_bytes(content)
-        raise CorruptVideo(path, "broken", "none")
+    with pytest.raises(CorruptVideo):
+        probe(path)
+
+    def fail_while_it_grows() -> None:
+        with containers.open_regular(path):
+            path.write_bytes(content)
+            raise CorruptVideo(path, "broken", "none")
+
+    with pytest.raises(UnstableFile, match="changed while it was read"):
+        fail_while_it_grows()
 
 
 class Server:
@@ -438,29 +446,43 @@ def test_playlists_named_like_videos_open_nothing(tmp_path: Path, server: Server
     assert canary.stat().st_atime_ns == 1
 
 
-def _atom(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", 8 + len(content)) + kind + content
+def _alias_record(target: Path) -> bytes:
+    """A Macintosh alias as QuickTime's data reference `alis` holds it: fixed part, then the absolute path as entry 2."""
+    name = str(target).encode()
+    fixed = bytes(10) + bytes(28) + bytes(12) + bytes([len(target.name)]) + target.name.encode().ljust(63, b"\0") + bytes(16)
+    levels = struct.pack(">hh", 1, 1) + bytes(16)
+    entries = struct.pack(">HH", 2, len(name)) + name + bytes(len(name) % 2) + struct.pack(">hH", -1, 0)
+    return fixed + levels + entries
+
+
+def _refer_to(movie: bytes, target: Path) -> bytes:
+    """The movie with its pictures said to lie in another file. Its index must stand at the end."""
+    where = movie.find(b"url \0\0\0\1")
+    assert where > movie.find(b"mdat") > 0
+    record = _alias_record(target)
+    atom = struct.pack(">I", 12 + len(record)) + b"alis" + bytes(4) + record
+    grown = bytearray(movie[: where - 4] + atom + movie[where + 8 :])
+    for kind in (b"dref", b"dinf", b"minf", b"mdia", b"trak", b"moov"):
+        at = movie.rfind(kind, 0, where) - 4
+        grown[at : at + 4] = struct.pack(">I", struct.unpack(">I", movie[at : at + 4])[0] + len(atom) - 12)
+    return bytes(grown)
 
 
 def test_a_movie_that_refers_to_another_file_does_not_open_it(tmp_path: Path) -> None:
-    """The data reference of a mov may name another file (`alis`, `url `): it must not be followed."""
-    source = media.make(tmp_path / "source.mov", 12)
-    content = source.read_bytes()
-    for name in (str(source), f"file://{source}", "http://127.0.0.1:1/x"):
-        reference = _atom(b"url ", b"\0\0\0\0" + name.encode() + b"\0")
-        where = content.find(b"url \0\0\0\1")
-        if where < 0:
-            where = content.find(b"alis\0\0\0\1")
-        assert where > 0
-        broken = content[: where - 4] + reference + content[where + 8 :]
-        path = tmp_path / "refers.mov"
-        path.write_bytes(broken)
-        os.utime(source, ns=(1, source.stat().st_mtime_ns))
-        try:
-            probe(path)
-        except EgoworldError:
-            pass
-        assert source.stat().st_atime_ns == 1
+    target = media.make(tmp_path / "target.mp4", 12)
+    movie = tmp_path / "refers.mp4"
+    content = bytearray(_refer_to(target.read_bytes(), target))
+    at = content.find(b"mdat")
+    size = struct.unpack(">I", content[at - 4 : at])[0] - 8
+    content[at + 4 : at + 4 + size] = bytes(size)  # the pictures are in the other file only
+    movie.write_bytes(content)
+
+    with av.open(str(movie), options={"enable_drefs": "1", "use_absolute_path": "1"}) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 12, "the trap works: libav follows the reference if it is let"
+    os.utime(target, ns=(1, target.stat().st_mtime_ns))
+    with pytest.raises(EgoworldError):
+        probe(movie)
+    assert target.stat().st_atime_ns == 1
 
 
 def test_absurd_sizes_are_refused_before_memory_is_taken(tmp_path: Path) -> None:
@@ -470,11 +492,9 @@ def test_absurd_sizes_are_refused_before_memory_is_taken(tmp_path: Path) -> None
     content[where : where + 4] = struct.pack(">HH", 60000, 60000)
     path = tmp_path / "bomb.mp4"
     path.write_bytes(content)
-    try:
+    with contextlib.suppress(CorruptVideo):
         seen = probe(path)
         assert seen.width * seen.height <= containers.MAX_PIXELS
-    except CorruptVideo:
-        pass
     with pytest.raises(CorruptVideo, match="60000 x 60000"):
         containers.check_size(path, 60000, 60000)
     with pytest.raises(CorruptVideo, match="the limit is"):
@@ -495,7 +515,7 @@ def test_broken_files_end_in_a_probe_or_a_typed_error(tmp_path: Path, name: str)
     content = media.make(tmp_path / name, 20, (64, 48), audio_tracks=1, **FUZZED[name]).read_bytes()
     path = tmp_path / f"fuzzed_{name}"
     rng = np.random.default_rng(7)
-    outcomes = {"probe": 0, "error": 0}
+    outcomes = {"probe": 0, "error": 0, "retry": 0}
     slowest_s = 0.0
     for round_ in range(80):
         broken = bytearray(content)
@@ -508,13 +528,13 @@ def test_broken_files_end_in_a_probe_or_a_typed_error(tmp_path: Path, name: str)
         try:
             seen = probe(path)
         except EgoworldError as error:
-            assert not error.retryable, error
-            outcomes["error"] += 1
+            outcomes["retry" if error.retryable else "error"] += 1
         else:
             outcomes["probe"] += 1
             _check_consistent(path, seen)
         slowest_s = max(slowest_s, time.monotonic() - started)
     assert slowest_s < 10
+    assert outcomes["retry"] == 0
     print(f"FIGURE fuzzed {name}: {outcomes['probe']} probed, {outcomes['error']} typed errors of 80, slowest {slowest_s:.2f} s (limit 10)")
 
 

@@ -19,7 +19,7 @@ _SIDE_PX = 160
 _MIN_SIDE_PX = 24
 _MAX_FEATURES = 80
 _MIN_FEATURES = 6
-_TOLERANCE_PX = 0.7
+_TOLERANCE_PX = 1.2
 _MIN_PARALLAX_PX = 0.6
 _LEVELS_PER_NAT = 5.0
 _STEP_LIMIT = 1.0
@@ -31,7 +31,6 @@ _FOUND = 1.2
 _GROWTH_PX = 16
 _MIN_PART = 0.08
 _SQUARE = np.ones((3, 3), np.uint8)
-_NO_MAP = np.zeros(0, np.float32)
 _MIN_SHARE_OF_HAND = 0.1
 _MAX_SHARE_OF_PICTURE = 0.25
 _REACH_HANDS = 1.3
@@ -279,7 +278,8 @@ def _distance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _error(before: np.ndarray, now: np.ndarray, source: np.ndarray) -> np.ndarray:
     """(h, w) float32 grey levels between the new picture and the old one looked up at `source` (h, w, 2), averaged over 3x3 pixels."""
-    moved = cv2.remap(before, source, _NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    x, y = cv2.split(source)
+    moved = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return cv2.blur(cv2.absdiff(now, moved).astype(np.float32), (3, 3))
 
 

@@ -165,8 +165,9 @@ def _linear_translation(turned_m: np.ndarray, rays: np.ndarray) -> np.ndarray:
     A[:, :, 0, 0] = A[:, :, 1, 1] = 1
     A[..., 2] = -rays
     b = rays * turned_m[:, :, 2:] - turned_m[:, :, :2]
-    A, b = A.reshape(n, 2 * j, 3), b.reshape(n, 2 * j, 1)
-    At = A.transpose(0, 2, 1)
-    t_m: np.ndarray = np.linalg.solve(At @ A + 1e-9 * np.eye(3), At @ b)[:, :, 0]
+    stacked = A.reshape(n, 2 * j, 3)
+    turned_over = stacked.transpose(0, 2, 1)
+    normal = turned_over @ stacked + _LEAST_CURVATURE * np.eye(3)
+    t_m: np.ndarray = np.linalg.solve(normal, turned_over @ b.reshape(n, 2 * j, 1))[:, :, 0]
     t_m[:, 2] = np.maximum(t_m[:, 2], 2 * _MIN_DEPTH_M - turned_m[:, :, 2].min(1))
     return t_m

@@ -30,8 +30,8 @@ class Settings(BackendSettings):
     model: Literal["tiny", "small", "base_plus", "large"] = "large"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes CUDA where there is one."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """`auto` is bfloat16 (autocast) on CUDA and float32 on CPU."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the network (autocast). It changes masks, so it is never chosen by the machine: profiles for GPUs name bfloat16."""
     image_size: Annotated[int, Field(ge=128, le=2048, multiple_of=64)] = 1024
     """Side of the square that frames are resized to, px. The published weights were trained at 1024."""
     hand_joints: tuple[Annotated[int, Field(ge=0, le=20)], ...] = (2, 5, 9, 13, 17)
@@ -112,8 +112,7 @@ class Backend(Operator):
         return [found[t] for t in sorted(found) if t not in tracks or t in lost]
 
     def _autocast(self) -> torch.autocast:
-        half = self._options.precision == "bfloat16" or (self._options.precision == "auto" and self._device.type == "cuda")
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=half)
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._options.precision == "bfloat16")
 
 
 def _weights_name(options: Settings) -> str:

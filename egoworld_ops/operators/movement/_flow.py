@@ -68,10 +68,10 @@ class Flow:
     def _follow(self, grey: np.ndarray, free: np.ndarray) -> None:
         assert self._grey is not None
         start = self._points.reshape(-1, 1, 2)
-        there, found, _ = cv2.calcOpticalFlowPyrLK(self._grey, grey, start, start.copy(), winSize=(13, 13), maxLevel=2, criteria=_STOP)
-        back, returned, _ = cv2.calcOpticalFlowPyrLK(grey, self._grey, there, start.copy(), winSize=(13, 13), maxLevel=2, criteria=_STOP)
+        there, found = follow(self._grey, grey, start)
+        back, returned = follow(grey, self._grey, there)
         there = there.reshape(-1, 2)
-        good = (found & returned).ravel().astype(bool) & (np.abs(back - start).max(-1).ravel() < _ROUND_TRIP_PX)
+        good = found & returned & (np.abs(back - start).max(-1).ravel() < _ROUND_TRIP_PX)
         column, row = np.round(there).astype(int).T
         good &= (column >= 0) & (row >= 0) & (column < free.shape[1]) & (row < free.shape[0])
         good[good] = free[row[good], column[good]] > 0
@@ -95,6 +95,12 @@ class Flow:
         # Pixel centres are whole numbers: full = (small + 1/2) / scale - 1/2.
         was, now = ((known[f][1][rows].astype(np.float64) + 0.5) / self._scale - 0.5 for f, rows in ((start, a), (end, b)))
         return was, now
+
+
+def follow(before: np.ndarray, now: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where points (N, 1, 2) of one grey picture are in the other, and (N,) bool whether they were found (Bouguet's pyramidal Lucas-Kanade)."""
+    there, found, _ = cv2.calcOpticalFlowPyrLK(before, now, points, points.copy(), winSize=(13, 13), maxLevel=2, criteria=_STOP)
+    return np.asarray(there, np.float32), np.asarray(found).ravel().astype(bool)
 
 
 def homography(was_px: np.ndarray, now_px: np.ndarray) -> np.ndarray | None:

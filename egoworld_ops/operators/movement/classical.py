@@ -179,7 +179,8 @@ class Backend(Operator):
             return "no other pose is near in time"
         if elapsed_s > self.settings.max_gap_s:
             return f"the nearest poses are {elapsed_s:.2f} s apart"
-        assert before.pose is not None and after.pose is not None
+        assert before.pose is not None
+        assert after.pose is not None
         span = (before.position, after.position)
         slips = {
             hand: slip

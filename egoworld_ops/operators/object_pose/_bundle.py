@@ -12,9 +12,9 @@ import numpy as np
 
 from egoworld_ops.geometry import project
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
-from egoworld_ops.operators.object_pose._registration import SPACING_PX, edge_equations, edge_support, judge, outline_equations
+from egoworld_ops.operators.object_pose._registration import edge_equations, edge_support, look, outline_equations, overlap_with
 from egoworld_ops.operators.object_pose._shapes import Shape
-from egoworld_ops.operators.object_pose._view import edge_samples, jacobian, lift, pixel_derivative, rays, skew, step
+from egoworld_ops.operators.object_pose._view import jacobian, lift, pixel_derivative, rays, skew, step
 from egoworld_ops.types import Camera
 
 POINT_WIDTH_PX = 1.5
@@ -92,18 +92,21 @@ def point_equations(camera: Camera, shape: Shape, poses: np.ndarray, links: Link
 def refine(
     camera: Camera, shape: Shape, poses: list[np.ndarray], points: list[Points], keyframes: list[Keyframe], steps: int
 ) -> tuple[list[np.ndarray], float]:
-    """Refine the poses of all keyframes together; also the mean cost of a keyframe, for comparing hypotheses (lower is better)."""
+    """Refine the poses of all keyframes together; also the mean cost of a keyframe, for comparing hypotheses (lower is better).
+
+    The keyframe that fits worst is left out of the mean: one that went astray must not condemn a hypothesis that is right elsewhere.
+    """
     current = np.stack(poses)
-    damping, reference, cost = 1e-3, np.inf, np.inf
+    damping, reference, judged = 1e-3, np.inf, np.inf
     everything = np.concatenate([ids for ids, _ in points])
     repeats = len(everything) - len(np.unique(everything))
     best = current
     for i in range(steps):
         if i % 3 == 0:
             links = link(camera, shape, list(current), points)
-        H, g, cost = _normal_equations(camera, shape, current, keyframes, links, repeats, 7.0 if i < steps // 2 else 5.0)
+        H, g, cost, without_worst = _normal_equations(camera, shape, current, keyframes, links, repeats, 7.0 if i < steps // 2 else 5.0)
         if cost < reference:
-            best, reference, damping = current, cost, max(damping * 0.3, 1e-5)
+            best, reference, judged, damping = current, cost, without_worst, max(damping * 0.3, 1e-5)
         else:
             damping = min(damping * 4, 1.0)
         move = np.linalg.solve(H + damping * np.diag(np.diag(H)) + 1e-9 * np.eye(len(H)), -g).reshape(-1, 6)
@@ -113,25 +116,27 @@ def refine(
         if np.abs(move[:, :3]).max() < 2e-4 and np.abs(move[:, 3:]).max() < 5e-5:
             break
     links = link(camera, shape, list(current), points)
-    cost = _normal_equations(camera, shape, current, keyframes, links, repeats, 5.0)[2]
-    return (list(current), cost) if cost < reference else (list(best), reference)
+    _, _, cost, without_worst = _normal_equations(camera, shape, current, keyframes, links, repeats, 5.0)
+    return (list(current), without_worst) if cost < reference else (list(best), judged)
 
 
 def _normal_equations(
     camera: Camera, shape: Shape, poses: np.ndarray, keyframes: list[Keyframe], links: Links | None, repeats: int, reach_px: float
-) -> tuple[np.ndarray, np.ndarray, float]:
+) -> tuple[np.ndarray, np.ndarray, float, float]:
     size = len(poses)
     H, g = np.zeros((size, 6, size, 6)), np.zeros((size, 6))
-    cost = 0.0
+    cost, worst = 0.0, 0.0
     if links is not None:
         total = _add_points(H, g, *point_equations(camera, shape, poses, links), links)
         unexplained = max(repeats - len(links.home), 0)
         cost += size * POINTS * (total + unexplained * STRAY) / max(repeats, 1)
     for i, (T, keyframe) in enumerate(zip(poses, keyframes, strict=True)):
-        cost += UNSUPPORTED * (1 - edge_support(keyframe, edge_samples(camera, shape, T, SPACING_PX)))
+        seen = look(camera, shape, keyframe, T)
+        own = UNSUPPORTED * (1 - edge_support(keyframe, seen)) + MISFIT * (1 - overlap_with(camera, shape, keyframe, T))
+        cost, worst = cost + own, max(worst, own)
         for equations, width, weight in (
-            (edge_equations(camera, shape, keyframe, T, reach_px), 2.0, 0.5),
-            (outline_equations(camera, shape, keyframe, T), 2.5, 0.08),
+            (edge_equations(camera, keyframe, T, seen, reach_px), 2.0, 0.5),
+            (outline_equations(camera, keyframe, T, seen), 2.5, 0.08),
         ):
             if equations is None:
                 continue
@@ -139,8 +144,7 @@ def _normal_equations(
             w = weight / (1 + (residual / width) ** 2)
             H[i, :, i] += (J * w[:, None]).T @ J
             g[i] += J.T @ (w * residual)
-        cost += MISFIT * (1 - judge(camera, shape, keyframe, T).overlap)
-    return H.reshape(6 * size, 6 * size), g.ravel(), cost / size
+    return H.reshape(6 * size, 6 * size), g.ravel(), cost / size, (cost - worst) / max(size - 1, 1)
 
 
 def _add_points(H: np.ndarray, g: np.ndarray, residual: np.ndarray, J_home: np.ndarray, J_other: np.ndarray, links: Links) -> float:

@@ -13,6 +13,8 @@ from egoworld_ops.operators.object_pose._shapes import Shape
 from egoworld_ops.operators.object_pose._view import EdgeSamples, edge_samples, project_with_jacobian, silhouette, step
 from egoworld_ops.types import Camera
 
+Equations = tuple[np.ndarray, np.ndarray]
+"""Residuals (N,), and their derivatives (N, 6) with respect to a step of the pose."""
 ROTATIONS = 3000
 COARSE_SIDE_PX = 72
 KEPT = 24
@@ -57,7 +59,7 @@ def register(camera: Camera, shape: Shape, keyframe: Keyframe, keep: int) -> lis
     """The `keep` best poses that differ from each other, best first; fewer or none where nothing fits."""
     coarse = _coarse(camera, shape, keyframe)
     fitted = [fit_outline(camera, part, keyframe, T, 10) for T, part in coarse]
-    distinct = _distinct(shape, [judge(camera, shape, keyframe, T) for T in fitted if T is not None], 3 * keep)
+    distinct = _distinct(shape, [judge(camera, shape, keyframe, T) for T in fitted if T is not None], 2 * keep)
     refined = _distinct(shape, [_sharpen(camera, shape, keyframe, [c.T_camera_object]) for c in distinct], keep)
     return _distinct(shape, [_sharpen(camera, shape, keyframe, tilted(c.T_camera_object)) for c in refined], keep)
 
@@ -137,17 +139,36 @@ def _overlap(outline: np.ndarray, mask: np.ndarray, free: np.ndarray, outside: f
 
 def judge(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> Candidate:
     """Overlap with the mask and support by the picture's edges."""
+    seen = look(camera, shape, keyframe, T_camera_object)
+    return Candidate(T_camera_object, overlap_with(camera, shape, keyframe, T_camera_object), edge_support(keyframe, seen))
+
+
+def overlap_with(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> float:
+    """How well, up to 1, the outline covers the mask, away from hands; pixels that only the outline has count MISSED as much."""
     outline = silhouette(camera, shape, T_camera_object, keyframe.mask.shape, 1.0, keyframe.origin_px)
-    overlap = _overlap(outline, keyframe.mask.astype(np.uint8), (~keyframe.hands).astype(np.uint8), MISSED)
-    return Candidate(T_camera_object, overlap, edge_support(keyframe, edge_samples(camera, shape, T_camera_object, SPACING_PX)))
+    return _overlap(outline, keyframe.mask.astype(np.uint8), (~keyframe.hands).astype(np.uint8), MISSED)
 
 
-def edge_support(keyframe: Keyframe, samples: EdgeSamples | None) -> float:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What of a shape should show in a keyframe from a pose: samples on its edges, and (N,) bool which of them can be checked there."""
+
+    samples: EdgeSamples
+    counted: np.ndarray
+
+
+def look(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> Look | None:
+    """None where the shape is not in front of the camera."""
+    samples = edge_samples(camera, shape, T_camera_object, SPACING_PX)
+    return None if samples is None else Look(samples, keyframe.counts(samples.pixels))
+
+
+def edge_support(keyframe: Keyframe, seen: Look | None) -> float:
     """How strongly, from 0 to 1, the picture shows edges just where the pose wants them; 0 where too few can be checked."""
-    if samples is None or (counted := keyframe.counts(samples.pixels)).sum() < 8:
+    if seen is None or seen.counted.sum() < 8:
         return 0.0
-    response = _response(keyframe, samples, np.array([-1.0, 0.0, 1.0])).max(1)
-    return float(np.minimum(response[counted] / FULL_CONTRAST, 1).mean())
+    response = _response(keyframe, seen.samples, np.array([-1.0, 0.0, 1.0])).max(1)
+    return float(np.minimum(response[seen.counted] / FULL_CONTRAST, 1).mean())
 
 
 def _response(keyframe: Keyframe, samples: EdgeSamples, shifts_px: np.ndarray) -> np.ndarray:
@@ -159,34 +180,31 @@ def _response(keyframe: Keyframe, samples: EdgeSamples, shifts_px: np.ndarray) -
     return np.abs(change).max(1).reshape(len(samples.pixels), len(shifts_px))
 
 
-def outline_equations(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Residuals (N,) and derivatives (N, 6): distance of the projected outline to the mask's border, pixels; less weight where it lies outside."""
-    samples = edge_samples(camera, shape, T_camera_object, SPACING_PX)
-    if samples is None:
+def outline_equations(camera: Camera, keyframe: Keyframe, T_camera_object: np.ndarray, seen: Look | None) -> Equations | None:
+    """Distance of the projected outline to the mask's border, pixels; less weight where it lies outside."""
+    if seen is None:
         return None
-    used = samples.outline & keyframe.counts(samples.pixels)
+    used = seen.samples.outline & seen.counted
     if used.sum() < 6:
         return None
-    pixels, J = project_with_jacobian(camera, T_camera_object, samples.points_m[used])
+    pixels, J = project_with_jacobian(camera, T_camera_object, seen.samples.points_m[used])
     slope = keyframe.at(keyframe.distance_slope, pixels)
     distance = keyframe.at(keyframe.distance, pixels).astype(np.float64)
     weight = np.where(distance > 0, MISSED, 1.0)
     return weight * distance, weight[:, None] * np.einsum("ni,nij->nj", slope, J)
 
 
-def edge_equations(
-    camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray, reach_px: float
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Residuals (N,) and derivatives (N, 6): distance along its normal of each visible edge point to the picture's edge, pixels."""
-    samples = edge_samples(camera, shape, T_camera_object, SPACING_PX)
-    if samples is None:
+def edge_equations(camera: Camera, keyframe: Keyframe, T_camera_object: np.ndarray, seen: Look | None, reach_px: float) -> Equations | None:
+    """Distance along its normal of each visible edge point to the picture's edge, pixels."""
+    if seen is None:
         return None
+    samples = seen.samples
     shifts = np.arange(-reach_px, reach_px + 0.5, 1.0)
     response = _response(keyframe, samples, shifts)
     liked = np.minimum(response, FULL_CONTRAST) * np.exp(-0.5 * (shifts / (0.6 * reach_px)) ** 2)
     best = liked.argmax(1)
     rows = np.arange(len(best))
-    found = keyframe.counts(samples.pixels) & (response[rows, best] > EDGE_CONTRAST) & (best > 0) & (best < len(shifts) - 1)
+    found = seen.counted & (response[rows, best] > EDGE_CONTRAST) & (best > 0) & (best < len(shifts) - 1)
     if found.sum() < 6:
         return None
     rows, best = rows[found], best[found]
@@ -201,7 +219,7 @@ def fit_outline(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_objec
     """Fit the outline to the mask's border (Levenberg-Marquardt, Huber's weights); None where it cannot be seen."""
     T, damping, reference = T_camera_object, 1e-2, np.inf
     for _ in range(steps):
-        equations = outline_equations(camera, shape, keyframe, T)
+        equations = outline_equations(camera, keyframe, T, look(camera, shape, keyframe, T))
         if equations is None:
             return None
         error = float(np.minimum(np.abs(equations[0]), FAR_PX / 2).mean())
@@ -215,11 +233,12 @@ def fit_edges(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object:
     """Fit the visible edges to the picture's, held loosely by the mask's outline; the pose that came in where it sees none."""
     T = T_camera_object
     for reach_px in (9, 9, 7, 7, 5, 5, 4, 4):
+        seen = look(camera, shape, keyframe, T)
         parts = [
             (*e, width, weight)
             for e, width, weight in (
-                (edge_equations(camera, shape, keyframe, T, reach_px), 0.35 * reach_px, 1.0),
-                (outline_equations(camera, shape, keyframe, T), 3.0, 0.15),
+                (edge_equations(camera, keyframe, T, seen, reach_px), 0.35 * reach_px, 1.0),
+                (outline_equations(camera, keyframe, T, seen), 3.0, 0.15),
             )
             if e is not None
         ]

@@ -127,10 +127,9 @@ class Sheet:
 
 def _sheet(corners_m: np.ndarray, normal: np.ndarray, area_m2: float) -> Sheet:
     """A convex flat side from its corners (n, 3) in any order."""
-    middle = corners_m.mean(0)
-    first = corners_m[0] - middle
-    across = np.cross(normal, first)
-    ordered = corners_m[np.argsort(np.arctan2((corners_m - middle) @ across, (corners_m - middle) @ first * np.linalg.norm(across) / np.linalg.norm(first)))]
+    spokes = corners_m - corners_m.mean(0)
+    x = spokes[0] / np.linalg.norm(spokes[0])
+    ordered = corners_m[np.argsort(np.arctan2(spokes @ np.cross(normal, x), spokes @ x))]
     fan = np.array([(0, i, i + 1) for i in range(1, len(ordered) - 1)])
     return Sheet(Shape(ordered, np.concatenate([fan, fan[:, ::-1]]), True, np.eye(3)[None], "dimensions"), normal, area_m2)
 

@@ -22,9 +22,12 @@ MIN_POINTS = 8
 MIN_SHARE = 0.4
 MIN_OVERLAP = 0.55
 REGISTER_IN = 2
-HYPOTHESES = 5
-MAX_TRIALS = 8
-TRIAL_STEPS = 6
+HYPOTHESES = 4
+MAX_TRIALS = 7
+FIRST_STEPS = 4
+SECOND_TRIALS = 3
+TRIAL_STEPS = 7
+ASTRAY = 0.08
 FINAL_STEPS = 20
 LOST_KEYFRAME = 3.0
 """Cost of a keyframe that a hypothesis cannot explain at all; see the costs in `_bundle`."""
@@ -122,14 +125,39 @@ def _settle(camera: Camera, shape: Shape, track: Track, hypotheses: list[tuple[i
     trials = []
     for start, candidate in hypotheses:
         poses = _follow(camera, shape, track, start, candidate.T_camera_object)
-        poses, cost = _refine(camera, shape, track, poses, TRIAL_STEPS)
-        length = sum(k.segment == track.keyframes[start].segment for k in track.keyframes)
-        trials.append((cost * len(poses) / length + LOST_KEYFRAME * (1 - len(poses) / length), poses))
-    _, poses = min(trials, key=lambda trial: trial[0])
+        lost = 1 - len(poses) / sum(k.segment == track.keyframes[start].segment for k in track.keyframes)
+        trials.append((lost, *_refine(camera, shape, track, poses, FIRST_STEPS)))
+    trials = sorted(trials, key=_trial_cost)[:SECOND_TRIALS]
+    trials = [(lost, *_refine(camera, shape, track, poses, TRIAL_STEPS)) for lost, poses, _ in trials]
+    _, poses, _ = min(trials, key=_trial_cost)
     turned = [{k: make_transform(T[:3, :3] @ turn, T[:3, 3]) for k, T in poses.items()} for turn in tilts()]
     again = [_refine(camera, shape, track, t, TRIAL_STEPS) for t in turned]
     poses, _ = _refine(camera, shape, track, min(again, key=lambda trial: trial[1])[0], FINAL_STEPS)
-    return poses
+    return _mend(camera, shape, track, poses)
+
+
+def _trial_cost(trial: tuple[float, dict[int, np.ndarray], float]) -> float:
+    """Cost of a trial (share of keyframes lost, poses, mean cost of the others)."""
+    lost, _, cost = trial
+    return cost * (1 - lost) + LOST_KEYFRAME * lost
+
+
+def _mend(camera: Camera, shape: Shape, track: Track, poses: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """Solve keyframes anew that fit much worse than the others, from what these have learnt, and refine once more where that helped."""
+    scores = {k: judge(camera, shape, track.keyframes[k], T).score for k, T in poses.items()}
+    usual = float(np.median(list(scores.values())))
+    good = [k for k, score in scores.items() if score >= usual - ASTRAY]
+    surface, mended = SurfaceMap(), dict(poses)
+    for k in good:
+        surface.learn(camera, shape, poses[k], *points_in(track, track.keyframes[k]))
+    for k in poses.keys() - set(good):
+        guess = poses[min(good, key=lambda other: abs(other - k))]
+        agreement = solve_points(camera, *surface.known(*points_in(track, track.keyframes[k])), guess)
+        if agreement is not None and agreement.good:
+            T = fit_edges(camera, shape, track.keyframes[k], agreement.T_camera_object)
+            if judge(camera, shape, track.keyframes[k], T).score > scores[k]:
+                mended[k] = T
+    return poses if len(good) == len(poses) else _refine(camera, shape, track, mended, FINAL_STEPS)[0]
 
 
 def _refine(camera: Camera, shape: Shape, track: Track, poses: dict[int, np.ndarray], steps: int) -> tuple[dict[int, np.ndarray], float]:

@@ -93,9 +93,9 @@ class Follower:
         x1, y1 = (max(self._box[i] + self._box[i + 2], box[i] + box[i + 2]) + _ROI_MARGIN_PX for i in (0, 1))
         before, now = np.ascontiguousarray(self._grey[y0:y1, x0:x1]), np.ascontiguousarray(grey[y0:y1, x0:x1])
         start = (self._points - (x0, y0)).astype(np.float32).reshape(-1, 1, 2)
-        there, found, _ = cv2.calcOpticalFlowPyrLK(before, now, start, start.copy(), winSize=(17, 17), maxLevel=3, criteria=_STOP)
-        back, returned, _ = cv2.calcOpticalFlowPyrLK(now, before, there, start.copy(), winSize=(17, 17), maxLevel=3, criteria=_STOP)
-        good = (found & returned).ravel().astype(bool) & (np.abs(back - start).max(-1).ravel() < _ROUND_TRIP_PX)
+        there, found = follow(before, now, start)
+        back, returned = follow(now, before, there)
+        good = found & returned & (np.abs(back - start).max(-1).ravel() < _ROUND_TRIP_PX)
         self._ids, self._points = self._ids[good], there.reshape(-1, 2)[good] + np.array([x0, y0], np.float32)
 
     def _drop_outside(self, mask: np.ndarray, hands: np.ndarray) -> None:
@@ -133,6 +133,12 @@ def _thin(track: Track) -> None:
             kept.append(keyframe)
     track.keyframes = kept[-MAX_KEYFRAMES:]
     track.spacing *= 2
+
+
+def follow(before: np.ndarray, now: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where points (N, 1, 2) of one grey picture are in the other, and (N,) bool whether they were found."""
+    there, found, _ = cv2.calcOpticalFlowPyrLK(before, now, points, points.copy(), winSize=(17, 17), maxLevel=3, criteria=_STOP)
+    return np.asarray(there, np.float32), np.asarray(found).ravel().astype(bool)
 
 
 def grey_of(rgb: np.ndarray) -> np.ndarray:

@@ -1,0 +1,146 @@
+"""What Dagster, the lake and the checks cost: a materialization of 64 short clips against a bare loop over the same operators.
+
+    python -m benchmarks.bench_materialize
+
+Both decode the same clips and run the same operators, loaded beforehand, in the same order: the loop keeps its tables in memory and writes
+nothing; the materialization is the job `process_videos` in this process, on a fresh lake and an instance on disk, with digests, Parquet files,
+checks and preview. Exits with 1 above the limit.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+
+from egoworld_assets import raw_folder
+from egoworld_assets.definitions import defs
+from egoworld_assets.partitions import add_videos
+from egoworld_assets.resources import _POOLS
+from egoworld_ops import digest, lake, manifest, operators, registry, video
+from egoworld_ops.operators.base import ClipInput, Operator
+from egoworld_ops.settings import Settings, load_settings
+from egoworld_ops.task import ClipTask
+from egoworld_ops.types import Frame
+from gpu_workers.inline import InlinePool
+from gpu_workers.pool import Done, Failed
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCE = ROOT / "examples" / "synthetic" / "kitchen.mp4"
+N_CLIPS = 64
+CLIP_S = 0.5
+LIMIT = 1.10
+ROUNDS = 2
+
+
+def make_video(path: Path) -> None:
+    """Frames of the example scene, again and again, until there are enough for all clips."""
+    import av
+
+    with av.open(str(SOURCE)) as source:
+        rate = source.streams.video[0].average_rate
+        frames = [frame.to_ndarray(format="rgb24") for frame in source.decode(video=0)]
+    with av.open(str(path), "w") as sink:
+        stream = sink.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": "20"})
+        stream.width, stream.height, stream.pix_fmt = frames[0].shape[1], frames[0].shape[0], "yuv420p"
+        for i in range(round(N_CLIPS * CLIP_S * float(rate))):
+            sink.mux(stream.encode(av.VideoFrame.from_ndarray(frames[i % len(frames)], format="rgb24")))
+        sink.mux(stream.encode(None))
+
+
+def settings_for(folder: Path) -> Settings:
+    """The laptop's settings with short windows and a lake in `folder`; also what the resources of this process will read."""
+    given = {"LAKE": folder / "lake", "RAW": folder, "SCENES__MAX_CLIP_S": CLIP_S, "SCENES__OVERLAP_S": 0, "SCENES__MIN_SCENE_S": 1000}
+    os.environ |= {f"EGOWORLD_{name}": str(value) for name, value in given.items()}
+    return load_settings()
+
+
+def materialize(settings: Settings, folder: Path) -> float:
+    """Seconds of one run of the whole job, on a fresh lake and a fresh instance."""
+    for old in (settings.lake, folder / "home"):
+        shutil.rmtree(old, ignore_errors=True)
+    (folder / "home").mkdir()
+    [video_id] = raw_folder.register(settings, [folder / "clips.mp4"]).video_ids
+    with dg.DagsterInstance.local_temp(str(folder / "home")) as instance:
+        add_videos(instance, [video_id])
+        job = defs.resolve_job_def("process_videos")
+        started = time.perf_counter()
+        result = job.execute_in_process(instance=instance, partition_key=video_id, run_config={"loggers": {"brief": {}}})
+        taken_s = time.perf_counter() - started
+    if not result.success:
+        raise RuntimeError("the materialization failed")
+    return taken_s
+
+
+class RecordingPool(InlinePool):
+    """The pool of the materializations: keeps its operators warm from one to the next, and remembers the tasks of the first."""
+
+    def __init__(self, threads: int) -> None:
+        super().__init__(threads)
+        self.tasks: list[ClipTask] = []
+
+    def run(self, tasks: Iterable[ClipTask]) -> Iterator[Done | Failed]:
+        for outcome in super().run(tasks):
+            self.tasks.append(outcome.task)
+            yield outcome
+
+
+class BareLoop:
+    """The reference: the manifest, then every operator on every clip, with the tables kept in memory."""
+
+    def __init__(self, settings: Settings, entry: registry.Registered, tasks: Sequence[ClipTask]) -> None:
+        self._settings, self._entry, self._tasks = settings, entry, tasks
+        self._operators: dict[str, Operator] = {}
+        for stage in operators.stages():
+            kind, options = digest.operator_of(stage, settings)
+            self._operators[stage] = kind(options, settings.pool.threads)
+
+    def seconds(self) -> float:
+        started = time.perf_counter()
+        manifest.make_manifest(self._entry.path, self._entry.video_id, self._entry.sha256, self._settings.scenes)
+        tables: dict[tuple[str, str], pa.Table] = {}
+        for task in self._tasks:
+            given = {name: tables[name, task.clip.clip_id] for name in task.inputs}
+            item = ClipInput(task.clip, given, task.sidecar, task.camera, task.sample_stride, partial(self._frames, task))
+            tables[task.stage, task.clip.clip_id] = self._operators[task.stage].run(item)
+        return time.perf_counter() - started
+
+    def _frames(self, task: ClipTask) -> Iterator[Frame]:
+        clip, threads = task.clip, self._settings.pool.threads
+        return video.decode(clip.video_path, clip.frame_start, clip.frame_end, task.sample_stride, threads=threads, start_s=clip.start_s)
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="egoworld-bench-") as name:
+        folder = Path(name)
+        settings = settings_for(folder)
+        make_video(folder / "clips.mp4")
+        pool = RecordingPool(settings.pool.threads)
+        _POOLS[settings.pool.threads] = pool
+        materialize(settings, folder)
+        tasks, pool.tasks = pool.tasks, []
+        found = len({task.clip.clip_id for task in tasks})
+        if found != N_CLIPS:
+            raise RuntimeError(f"the video has {found} clips, want {N_CLIPS}")
+        [entry] = registry.registered(lake.Lake(settings.lake)).values()
+        loop = BareLoop(settings, entry, tasks)
+        loop.seconds()
+        taken = [(loop.seconds(), materialize(settings, folder)) for _ in range(ROUNDS)]
+    for bare_s, ours_s in taken:
+        print(f"bare loop {bare_s:.1f} s, materialization {ours_s:.1f} s")
+    ratio = statistics.median(ours_s / bare_s for bare_s, ours_s in taken)
+    print(f"FIGURE materialization of {N_CLIPS} clips, {len(operators.stages())} stages: {ratio:.3f} x the bare loop (limit {LIMIT:.2f})")
+    return 0 if ratio <= LIMIT else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

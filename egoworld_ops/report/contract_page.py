@@ -1,0 +1,53 @@
+"""The page of documentation about the data contract: generated, so that it cannot differ from the code."""
+
+from __future__ import annotations
+
+import inspect
+
+import pyarrow as pa
+
+from egoworld_ops import sidecar
+from egoworld_ops.schema import CONVENTIONS, SCHEMA_VERSION, TABLES, Column
+
+
+def contract_page() -> str:
+    """`docs/data_contract.md`: conventions, every table, and the sidecar's format."""
+    parts = [
+        "# The data contract",
+        "",
+        f"Generated from `egoworld_ops/schema.py` and `egoworld_ops/sidecar.py` by `make docs`. Schema version {SCHEMA_VERSION}.",
+        "",
+        "## Conventions",
+        "",
+        *(f"- **{k.replace('_', ' ')}**: {v}" for k, v in CONVENTIONS.items()),
+    ]
+    for t in TABLES.values():
+        parts += ["", f"## {t.name}", "", t.doc, "", f"Key and order: {', '.join(f'`{k}`' for k in t.key)}.", ""]
+        parts += ["| column | type | unit | frame | null | values | meaning |", "| --- | --- | --- | --- | --- | --- | --- |"]
+        parts += [_row(c) for c in t.columns]
+    return "\n".join([*parts, *_sidecar()]) + "\n"
+
+
+def _sidecar() -> list[str]:
+    title, _, form = inspect.cleandoc(sidecar.__doc__ or "").partition("\n\n")
+    parts = ["", "## Sidecar", "", title, "", "```text", form, "```"]
+    for model in (sidecar.SidecarCamera, sidecar.SidecarObject, sidecar.Prompt):
+        parts += ["", f"`{model.__name__.removeprefix('Sidecar').lower()}`: {inspect.cleandoc(model.__doc__ or '')}"]
+    return parts
+
+
+def _row(c: Column) -> str:
+    bounds = [f">= {c.minimum:g}" if c.minimum is not None else "", f"<= {c.maximum:g}" if c.maximum is not None else ""]
+    values = ", ".join(c.allowed) or " ".join(b for b in bounds if b)
+    cells = [f"`{c.name}`", f"`{_type_name(c.type)}`", c.unit, c.frame, "yes" if c.nullable else "", values, c.doc]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _type_name(kind: pa.DataType) -> str:
+    if pa.types.is_fixed_size_list(kind):
+        return f"{_type_name(kind.value_type)}[{kind.list_size}]"
+    if pa.types.is_list(kind):
+        return f"{_type_name(kind.value_type)}[]"
+    if pa.types.is_struct(kind):
+        return "struct(" + ", ".join(f"{f.name} {_type_name(f.type)}" for f in kind) + ")"
+    return str(kind)

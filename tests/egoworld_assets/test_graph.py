@@ -1,0 +1,134 @@
+"""Runs of the real graph: metadata and checks are of the right video, also where a run holds many; bad files stop what they must."""
+
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from egoworld_assets import pipeline
+from egoworld_ops import lake, schema
+from tests.egoworld_assets.conftest import Place, checks, metadata
+from tests.egoworld_ops import media
+from tests.rows import hand_pose_row
+
+
+def test_metadata_and_checks_of_a_run_over_many_videos(place: Place, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    paths = [
+        media.make(raw / "one.mp4", 20, picture=media.scenes([])),
+        media.make(raw / "two.mp4", 40, picture=media.scenes([20])),
+        media.make(raw / "three.mp4", 60, picture=media.scenes([20, 40])),
+    ]
+    (raw / "bad.mp4").write_bytes(b"not a video")
+    one, two, three, bad = (v for path in [*paths, raw / "bad.mp4"] for v in place.register(path))
+
+    result = place.run([one, two, three, bad], "manifest", "detections")
+
+    assert result.success
+    manifest, detections = metadata(result, "manifest"), metadata(result, "detections")
+    assert {v: manifest[v]["dagster/row_count"] for v in manifest} == {one: 1, two: 2, three: 3, bad: 0}
+    assert {v: detections[v]["clips computed"] for v in detections} == {one: 1, two: 2, three: 3, bad: 0}
+    assert manifest[bad]["status"] == "failed"
+    assert "bad.mp4" in str(manifest[bad]["first failure"])
+    judged = checks(result)
+    assert {v for name, v in judged if name == "manifest_contract"} == {one, two, three, bad}
+    assert [judged["manifest_complete", v].passed for v in (one, two, three, bad)] == [True, True, True, False]
+    assert [judged["detections_complete", v].metadata["clips"].value for v in (one, two, three)] == [1, 2, 3]
+    assert not judged["detections_complete", bad].passed
+    target = judged["manifest_complete", two].target_materialization_data
+    of_two = dg.AssetRecordsFilter(dg.AssetKey("manifest"), asset_partitions=[two])
+    assert target
+    assert target.storage_id == place.dagster.fetch_materializations(of_two, limit=1).records[0].storage_id
+
+    again = metadata(place.run([one, two, three, bad], "manifest", "detections"), "detections")
+    assert {v: (m["clips computed"], m["clips done"]) for v, m in again.items()} == {one: (0, 1), two: (0, 2), three: (0, 3), bad: (0, 0)}
+
+
+def test_a_video_that_cannot_be_read_fails_its_own_run(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "raw" / "bad.mp4").write_bytes(b"not a video")
+    [bad] = place.register(tmp_path / "raw")
+    for _ in ("the first time", "known from the first time"):
+        result = place.run([bad], "manifest", "detections")
+        assert not result.success
+        [failure] = result.get_step_failure_events()
+        said = str(failure.step_failure_data.error.message)
+        assert failure.step_key == "manifest"
+        assert all(part in said for part in ("bad.mp4", "does not start like a video", "Put ")), said
+
+
+@pytest.fixture
+def written(place: Place, tmp_path: Path) -> tuple[str, Path]:
+    """A video with a manifest and empty detections, and the file of the latter."""
+    media.make(tmp_path / "raw" / "one.mp4", 20, picture=media.scenes([]))
+    [video_id] = place.register(tmp_path / "raw")
+    assert place.run([video_id], "manifest", "detections").success
+    [path] = pipeline.open_run(place.settings).video_folder(video_id).glob("clip_id=*/detections.parquet")
+    return video_id, path
+
+
+def test_a_file_that_breaks_the_contract_blocks_what_is_below(place: Place, written: tuple[str, Path]) -> None:
+    video_id, path = written
+    table = pq.read_table(path, partitioning=None)
+    row = {"video_id": video_id, "clip_id": path.parent.name.removeprefix("clip_id="), "frame_index": -5, "timestamp_s": 0.0}
+    row |= {"sample_stride": 1, "role": "object", "track_id": 10, "box_px": [0.0] * 4, "score": 7.0, "source": "palm", "backend": "x"}
+    pq.write_table(pa.Table.from_pylist([row], schema=table.schema), path)
+
+    result = place.run([video_id], "detections", "masks")
+
+    assert not result.success
+    judged = checks(result)["detections_contract", video_id]
+    assert not judged.passed
+    assert judged.severity == dg.AssetCheckSeverity.ERROR
+    assert all(part in str(judged.description) for part in ("detections.parquet", "frame_index", "score", "delete the file")), (
+        judged.description
+    )
+    assert not result.asset_materializations_for_node("masks")
+
+
+def test_numbers_that_are_not_plausible_warn(place: Place, written: tuple[str, Path]) -> None:
+    video_id, path = written
+    assert place.run([video_id], "hand_pose").success
+    far = path.with_name("hand_pose.parquet")
+    of_clip = {"video_id": video_id, "clip_id": path.parent.name.removeprefix("clip_id=")}
+    rows = schema.from_rows("hand_pose", [hand_pose_row(i, reprojection_px=80.0, **of_clip) for i in range(5)])
+    lake.write_table(far, "hand_pose", rows, lake.provenance(far) or {})
+
+    result = place.run([video_id], "hand_pose")
+
+    assert result.success
+    judged = checks(result)["hand_pose_quality", video_id]
+    assert not judged.passed
+    assert judged.severity == dg.AssetCheckSeverity.WARN
+    assert "reprojection_px_median is 80" in str(judged.description)
+    assert checks(result)["hand_pose_contract", video_id].passed
+
+
+def test_every_asset_says_what_its_columns_mean() -> None:
+    from egoworld_assets.definitions import defs
+
+    for asset in defs.resolve_asset_graph().asset_nodes:
+        if asset.key.path[-1] != "preview":
+            columns = asset.metadata["dagster/column_schema"].columns
+            assert columns
+            assert all(column.description for column in columns)
+        assert asset.description
+
+
+def test_a_preview_shows_the_video_and_never_fails_a_run(place: Place, written: tuple[str, Path], tmp_path: Path) -> None:
+    video_id, path = written
+    (tmp_path / "raw" / "bad.mp4").write_bytes(b"not a video")
+    [bad] = place.register(tmp_path / "raw" / "bad.mp4")
+    assert place.run([video_id, bad], "manifest", "detections").success
+
+    shown = metadata(place.run([video_id, bad], "preview"), "preview")
+
+    assert str(shown[video_id]["preview"]).startswith("![contact sheet](data:image/webp;base64,")
+    assert Path(str(shown[video_id]["file"])).read_bytes().startswith(b"\x89PNG")
+    assert "no clips" in str(shown[bad]["no preview"])
+
+    path.write_bytes(b"not Parquet")
+    broken = place.run([video_id], "preview")
+    assert broken.success
+    assert "detections.parquet" in str(metadata(broken, "preview")[video_id]["no preview"])
