@@ -47,7 +47,7 @@ def _is_for_people(record: logging.LogRecord) -> bool:
     return starts_asset or event.event_type_value == "STEP_FAILURE"
 
 
-@dg.logger(description="One line a step, for a terminal")
+@dg.logger({}, description="One line a step, for a terminal")
 def brief_console(_: dg.InitLoggerContext) -> logging.Logger:
     """Writes to stderr."""
     log = logging.getLogger("egoworld.console")

@@ -14,18 +14,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
 from egoworld_ops import camera, digest, errors, lake, operators, registry, schema
 from egoworld_ops.errors import EgoworldError, SetupError, UnstableFile
 from egoworld_ops.lake import Lake, Run
-from egoworld_ops.settings import Settings
 from egoworld_ops.sidecar import Sidecar, read_sidecar
 from egoworld_ops.task import ClipTask
 from egoworld_ops.types import Clip
 from gpu_workers.pool import Done, Failed, Pool
+
+if TYPE_CHECKING:
+    from egoworld_ops.settings import Settings
 
 State = Literal["computed", "linked", "done", "failed", "blocked"]
 MANIFEST = "manifest"

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pyarrow as pa
@@ -12,8 +12,10 @@ from egoworld_assets.resources import Egoworld
 from egoworld_ops import lake, operators, schema
 from egoworld_ops.errors import classify
 from egoworld_ops.lake import Run
-from egoworld_ops.settings import Settings
 from egoworld_ops.types import Clip
+
+if TYPE_CHECKING:
+    from egoworld_ops.settings import Settings
 
 FILE_NAME = "preview.png"
 MAX_CLIPS = 8
@@ -47,7 +49,7 @@ def preview(context: dg.AssetExecutionContext, egoworld: Egoworld) -> None:
         context.add_asset_metadata(metadata, partition_key=video_id)
 
 
-def _metadata(run: Run, video_id: str, settings: Settings) -> dict[str, Any]:
+def _metadata(run: Run, video_id: str, settings: "Settings") -> dict[str, Any]:
     clip = _clip_to_show(run, video_id)
     if clip is None:
         return {"no preview": "the video has no clips: see the check manifest_complete"}
@@ -69,7 +71,7 @@ def _rows(run: Run, clip: Clip) -> int:
     return sum((lake.provenance(p) or {}).get("rows", 0) for p in paths)
 
 
-def _sheet(run: Run, clip: Clip, settings: Settings) -> bytes:
+def _sheet(run: Run, clip: Clip, settings: "Settings") -> bytes:
     from egoworld_ops import video
     from egoworld_ops.report.contact_sheet import contact_sheet
 
@@ -89,7 +91,7 @@ def _picture(png: bytes) -> str:
     import cv2
     import numpy as np
 
-    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    picture = np.asarray(cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR))
     for quality in WEBP_QUALITIES:
         _, encoded = cv2.imencode(".webp", picture, [cv2.IMWRITE_WEBP_QUALITY, quality])
         if len(encoded) <= MAX_METADATA_BYTES:

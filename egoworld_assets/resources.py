@@ -1,13 +1,17 @@
 """Resources: settings and, lazily, what they lead to (the run, the pool). Building one touches neither disk nor network."""
 
+from typing import TYPE_CHECKING, Any
+
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from egoworld_assets import pipeline
 from egoworld_ops.lake import Run
-from egoworld_ops.settings import Settings, load_settings
 from gpu_workers.inline import InlinePool
 from gpu_workers.pool import Pool
+
+if TYPE_CHECKING:
+    from egoworld_ops.settings import Settings
 
 _POOLS: dict[int, Pool] = {}
 
@@ -17,14 +21,17 @@ class Egoworld(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     profile: str | None = Field(default=None, description="Profile: a name, or a TOML file; EGOWORLD_PROFILE, else laptop")
 
-    _settings: Settings | None = PrivateAttr(default=None)
+    _settings: Any = PrivateAttr(default=None)
 
     @property
-    def settings(self) -> Settings:
+    def settings(self) -> "Settings":
         """The settings, read once."""
+        from egoworld_ops.settings import load_settings
+
         if self._settings is None:
             self._settings = load_settings(self.profile)
-        return self._settings
+        chosen: Settings = self._settings
+        return chosen
 
     def run(self) -> Run:
         """The run these settings write to; made where there is none."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from egoworld_ops.errors import BadSettings, BadSidecar
-from egoworld_ops.settings import CameraSettings
 from egoworld_ops.sidecar import Sidecar
 from egoworld_ops.types import Camera
+
+if TYPE_CHECKING:
+    from egoworld_ops.settings import CameraSettings
 
 
 def resolve(width: int, height: int, sidecar: Sidecar, settings: CameraSettings, culprit: object) -> Camera:

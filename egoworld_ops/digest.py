@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from egoworld_ops import models, operators
 from egoworld_ops.operators.base import BackendSettings, Operator, Stage
 from egoworld_ops.schema import SCHEMA_VERSION
-from egoworld_ops.settings import Settings
 from egoworld_ops.sidecar import Sidecar
 from egoworld_ops.types import Camera, Clip
+
+if TYPE_CHECKING:
+    from egoworld_ops.settings import Settings
 
 
 def sha256_of(value: Mapping[str, Any]) -> str:

@@ -112,7 +112,9 @@ def test_projected_meshes_fill_the_boxes(recording: Recording, uid: str) -> None
         gaps_px.append(np.abs(np.concatenate([pixels.min(0), pixels.max(0)]) - box).max())
     if not rows:
         pytest.skip(f"object {uid} is not visible enough in the sample")
-    print(f"FIGURE HOT3D: box of the projected mesh {uid} off by {np.median(gaps_px):.2f} px median, {np.max(gaps_px):.2f} max, {len(rows)} views")
+    print(
+        f"FIGURE HOT3D: box of the projected mesh {uid} off by {np.median(gaps_px):.2f} px median, {np.max(gaps_px):.2f} max, {len(rows)} views"
+    )
     assert np.max(gaps_px) <= 2.0
 
 

@@ -8,6 +8,7 @@ all the time. Here a search is due while no hand is followed, in the frame that 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,21 +43,28 @@ class TrackedHand:
 
 
 class HandTracker:
-    """Follows up to `max_hands` hands through one clip. Build one per clip; call it once per processed frame, in order.
+    """Follows hands through one clip. Build one per clip; call it once per processed frame, in order.
 
     Args:
-        palms, landmarks: the networks.
-        max_hands: how many hands are followed.
+        palms: the search.
+        landmarks: one network per hand that may be followed, so that all work at once.
+        workers: runs the networks.
         min_presence: a hand is lost where the network's presence falls below.
         search_interval_frames: see the module.
     """
 
     def __init__(
-        self, palms: PalmDetector, landmarks: LandmarkNetwork, max_hands: int, min_presence: float, search_interval_frames: int
+        self,
+        palms: PalmDetector,
+        landmarks: Sequence[LandmarkNetwork],
+        workers: Executor,
+        min_presence: float,
+        search_interval_frames: int,
     ) -> None:
         self._palms = palms
         self._landmarks = landmarks
-        self._max_hands = max_hands
+        self._workers = workers
+        self._max_hands = len(landmarks)
         self._min_presence = min_presence
         self._interval = search_interval_frames
         self._rois: dict[int, Roi] = {}
@@ -67,45 +75,52 @@ class HandTracker:
 
     def __call__(self, rgb: np.ndarray) -> list[TrackedHand]:
         """The hands of this frame, (H, W, 3) uint8, oldest track first."""
-        hands = self._followed(rgb)
         self._since_search += 1
-        self._since_loss = 0 if len(hands) < len(self._rois) else self._since_loss + 1
-        if len(hands) < self._max_hands and self._search_is_due(hands):
-            self._since_search = 0
-            hands += self._searched(rgb, hands)
+        self._since_loss += 1
+        search = self._search(rgb) if len(self._rois) < self._max_hands and self._search_is_due() else None
+        hands = self._followed(rgb)
+        if len(hands) < len(self._rois):
+            self._since_loss = 0
+            search = search or self._search(rgb)
+        if search is not None:
+            self._add_new(hands, rgb, search.result())
         hands = [h for h in hands if not any(_is_part_of(h.landmarks, other.landmarks) for other in hands)]
         self._rois = {h.track: roi_from_landmarks(h.landmarks.points_px) for h in hands}
         return hands
 
-    def _search_is_due(self, hands: Sequence[TrackedHand]) -> bool:
-        return not hands or self._since_loss < self._interval or self._since_search >= self._interval
+    def _search_is_due(self) -> bool:
+        return not self._rois or self._since_loss < self._interval or self._since_search >= self._interval
 
-    def _followed(self, rgb: np.ndarray) -> list[TrackedHand]:
-        hands: list[TrackedHand] = []
-        for track, roi in self._rois.items():
-            self._take(hands, rgb, roi, track, "tracked")
-        return hands
-
-    def _searched(self, rgb: np.ndarray, known: Sequence[TrackedHand]) -> list[TrackedHand]:
-        hands = list(known)
+    def _search(self, rgb: np.ndarray) -> Future[list[Palm]]:
         looks = views(rgb.shape[1], rgb.shape[0])
         view = looks[self._searches % len(looks)]
         self._searches += 1
-        for palm in self._palms(rgb, view):
-            if len(hands) == self._max_hands:
-                break
-            if any(_is_palm_of(palm, h.landmarks) for h in hands):
-                continue
-            if self._take(hands, rgb, roi_from_palm(palm.box_px, palm.keypoints_px), self._next_track, "palm"):
-                self._next_track += 1
-        return hands[len(known) :]
+        self._since_search = 0
+        return self._workers.submit(self._palms, rgb, view)
 
-    def _take(self, hands: list[TrackedHand], rgb: np.ndarray, roi: Roi, track: int, source: Literal["palm", "tracked"]) -> bool:
-        """Append the hand in `roi`, if there is one, it touches the image, and it is none of `hands`."""
-        seen = self._landmarks(rgb, roi)
+    def _followed(self, rgb: np.ndarray) -> list[TrackedHand]:
+        looks = [self._workers.submit(network, rgb, roi) for network, roi in zip(self._landmarks, self._rois.values(), strict=False)]
+        hands: list[TrackedHand] = []
+        for track, look in zip(self._rois, looks, strict=True):
+            self._add(hands, rgb, TrackedHand(track, look.result(), "tracked"))
+        return hands
+
+    def _add_new(self, hands: list[TrackedHand], rgb: np.ndarray, palms: Sequence[Palm]) -> None:
+        """Append the hands of palms that are not of hands known already."""
+        for palm in palms:
+            if len(hands) == self._max_hands:
+                return
+            if not any(_is_palm_of(palm, h.landmarks) for h in hands):
+                seen = self._landmarks[0](rgb, roi_from_palm(palm.box_px, palm.keypoints_px))
+                if self._add(hands, rgb, TrackedHand(self._next_track, seen, "palm")):
+                    self._next_track += 1
+
+    def _add(self, hands: list[TrackedHand], rgb: np.ndarray, hand: TrackedHand) -> bool:
+        """Append a hand if it is one, touches the image, and is none of `hands`."""
+        seen = hand.landmarks
         if seen.presence < self._min_presence or not _touches(seen.points_px, rgb) or any(_is_same(seen, h.landmarks) for h in hands):
             return False
-        hands.append(TrackedHand(track, seen, source))
+        hands.append(hand)
         return True
 
 

@@ -7,8 +7,9 @@ run by ai-edge-litert. How hands are followed is in `_tracking.py`, which of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, cast
 
@@ -28,6 +29,8 @@ from egoworld_ops.types import Frame, Hand
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
 _DECODED_AHEAD = 3
+_MAX_NETWORK_THREADS = 4
+"""More threads do not make networks of this size faster."""
 _BOX_MARGIN = 0.1
 _TRACK_IDS: dict[Hand, int] = {"left": 1, "right": 2}
 
@@ -74,9 +77,10 @@ class Backend(Operator):
         """
         super().__init__(settings, threads)
         self._options = options = cast("Settings", settings)
-        palm, landmark = self.weights(options)
-        self._palms = PalmDetector(models.path(palm), threads, options.min_palm_score)
-        self._landmarks = LandmarkNetwork(models.path(landmark), threads)
+        palm, landmark = (models.path(name) for name in self.weights(options))
+        within = min(_MAX_NETWORK_THREADS, max(1, threads // 2))
+        self._palms = PalmDetector(palm, within, options.min_palm_score)
+        self._landmarks = [LandmarkNetwork(landmark, within) for _ in range(options.num_hands)]
 
     @classmethod
     def weights(cls, settings: BackendSettings) -> tuple[str, ...]:
@@ -103,18 +107,32 @@ class Backend(Operator):
         return schema.from_rows("detections", rows)
 
     def _watch(self, item: ClipInput) -> list[_Seen]:
-        """One pass over the clip, decoding ahead."""
+        """One pass over the clip. Decoding runs ahead; objects are proposed in one frame while hands are followed in the next."""
         options = self._options
-        tracker = HandTracker(self._palms, self._landmarks, options.num_hands, options.min_presence, options.search_interval_frames)
         proposer = ObjectProposer(options.proposals, item.sidecar.objects) if options.objects else None
-        seen = []
-        with closing(prefetch(item.frames(), _DECODED_AHEAD)) as frames:
+        proposed: Future[list[Proposal]] | None = None
+        seen: list[_Seen] = []
+        with ThreadPoolExecutor(self.threads, "hands") as workers, self._frames(item) as frames:
+            tracker = HandTracker(self._palms, self._landmarks, workers, options.min_presence, options.search_interval_frames)
             for frame in frames:
-                found = _Seen(frame.index, frame.timestamp_s, (frame.rgb.shape[1], frame.rgb.shape[0]), tracker(frame.rgb))
+                hands = tracker(frame.rgb)
+                if proposed is not None:
+                    seen[-1].objects = proposed.result()
                 if proposer is not None:
-                    found.objects = proposer.update(frame, _hand_boxes(frame, found.hands))
-                seen.append(found)
+                    proposed = workers.submit(proposer.update, frame, _hand_boxes(frame, hands))
+                seen.append(_Seen(frame.index, frame.timestamp_s, (frame.rgb.shape[1], frame.rgb.shape[0]), hands))
+            if proposed is not None:
+                seen[-1].objects = proposed.result()
         return seen
+
+    @contextmanager
+    def _frames(self, item: ClipInput) -> Iterator[Iterator[Frame]]:
+        """The clip's frames, decoded ahead where there is more than one thread to use."""
+        if self.threads == 1:
+            yield item.frames()
+            return
+        with closing(prefetch(item.frames(), _DECODED_AHEAD)) as frames:
+            yield frames
 
 
 def _hand_boxes(frame: Frame, hands: Sequence[TrackedHand]) -> list[HandBox]:

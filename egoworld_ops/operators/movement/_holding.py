@@ -99,7 +99,9 @@ def _smooth(values: np.ndarray, window: int) -> np.ndarray:
     """Mean over a centred window, of what is known in it; NaN where nothing is."""
     kernel = np.ones(2 * (window // 2) + 1)
     known = ~np.isnan(values)
-    total = np.convolve(np.where(known, values, 0), kernel, "same") if len(values) >= len(kernel) else np.full(len(values), np.nansum(values))
+    total = (
+        np.convolve(np.where(known, values, 0), kernel, "same") if len(values) >= len(kernel) else np.full(len(values), np.nansum(values))
+    )
     count = np.convolve(known, kernel, "same") if len(values) >= len(kernel) else np.full(len(values), known.sum())
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 

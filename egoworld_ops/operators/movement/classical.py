@@ -197,7 +197,9 @@ class Backend(Operator):
         was, now = flows.objects[thing.track_id].pairs(*span)
         seen = float(np.median(np.linalg.norm(now - apply(H, was), axis=1))) if len(was) >= MIN_OBJECT_POINTS else None
         seen_m_s = None if seen is None or not np.isfinite(seen) else seen * float(after.pose[2, 3]) / camera.fx_px / elapsed_s
-        return _Motion(velocity, float(np.linalg.norm(drift_m)) / elapsed_s, float(turning), seen_m_s, abs(float(drift_m[2])) / elapsed_s, slips)
+        return _Motion(
+            velocity, float(np.linalg.norm(drift_m)) / elapsed_s, float(turning), seen_m_s, abs(float(drift_m[2])) / elapsed_s, slips
+        )
 
     def _rows(self, item: ClipInput, thing: _Object) -> list[dict[str, Any]]:
         order = sorted(thing.moments)

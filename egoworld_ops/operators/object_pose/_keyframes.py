@@ -76,7 +76,9 @@ class Keyframe:
     def at(self, picture: np.ndarray, points_px: np.ndarray) -> np.ndarray:
         """Values of a picture of the cut-out at image pixels (N, 2), bilinear."""
         xy = (points_px - self.origin_px).astype(np.float32)
-        return cv2.remap(picture, xy[:, 0:1], xy[:, 1:2], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(len(xy), *picture.shape[2:])
+        return cv2.remap(picture, xy[:, 0:1], xy[:, 1:2], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(
+            len(xy), *picture.shape[2:]
+        )
 
     def counts(self, points_px: np.ndarray) -> np.ndarray:
         """(N,) bool: image pixels within the image and away from hands."""

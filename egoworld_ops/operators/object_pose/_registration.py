@@ -110,7 +110,10 @@ def _coarse(camera: Camera, shape: Shape, keyframe: Keyframe) -> list[tuple[np.n
         positions = ray * depth_m[:, None] - np.einsum("nij,nj->ni", turns, middles)
         shift = keyframe.origin_px
         overlap = np.array(
-            [_overlap(_fill(camera, c, r, t, size, scale, shift), mask, free, 1.0) for r, t, c in zip(turns, positions, outlines, strict=True)]
+            [
+                _overlap(_fill(camera, c, r, t, size, scale, shift), mask, free, 1.0)
+                for r, t, c in zip(turns, positions, outlines, strict=True)
+            ]
         )
         chosen += [(make_transform(turns[i], positions[i]), parts[i]) for i in np.argsort(-overlap)[:KEPT]]
     return chosen

@@ -79,7 +79,9 @@ class Follower:
         if fresh or len(self._ids) < 0.8 * MAX_POINTS or self._since_keyframe == 0:
             self._add(grey, mask, hands, box)
         track, position = self.track, len(self.track.sightings)
-        track.sightings.append(Sighting(frame.index, frame.timestamp_s, self._segment, self._ids.copy(), self._points.astype(np.float64), observed))
+        track.sightings.append(
+            Sighting(frame.index, frame.timestamp_s, self._segment, self._ids.copy(), self._points.astype(np.float64), observed)
+        )
         self._grey, self._box = grey, box
         if fresh or self._since_keyframe >= track.spacing:
             track.keyframes.append(cut_out(position, self._segment, frame.rgb, mask, hands))
@@ -145,4 +147,3 @@ def grey_of(rgb: np.ndarray) -> np.ndarray:
     """(H, W) uint8."""
     grey: np.ndarray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     return grey
-

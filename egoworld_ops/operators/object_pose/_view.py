@@ -115,7 +115,9 @@ def _not_hidden(shape: Shape, T_camera_object: np.ndarray, samples: EdgeSamples)
     return EdgeSamples(samples.points_m[seen], samples.pixels[seen], samples.normals[seen], samples.outline[seen])
 
 
-def silhouette(camera: Camera, shape: Shape, T_camera_object: np.ndarray, size: tuple[int, int], scale: float, shift_px: np.ndarray) -> np.ndarray:
+def silhouette(
+    camera: Camera, shape: Shape, T_camera_object: np.ndarray, size: tuple[int, int], scale: float, shift_px: np.ndarray
+) -> np.ndarray:
     """(h, w) uint8 picture, 1 where the shape is: image pixels p appear at (p - shift_px) * scale."""
     picture = np.zeros(size, np.uint8)
     corners = transform(T_camera_object, shape.hull[0] if shape.convex else shape.vertices_m)
