@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_HOME := $(CURDIR)
 export DAGSTER_DISABLE_TELEMETRY := 1
+export VIDEO
 
 .PHONY: demo test check bench docs ui clean
 
 demo: $(VENV)/.installed $(VENV)/.weights
-	@$(BIN)/egoworld demo $(if $(VIDEO),"$(VIDEO)")
+	@$(BIN)/egoworld demo $${VIDEO:+"$$VIDEO"}
 
 test: $(VENV)/.installed $(VENV)/.weights
 	$(BIN)/python -m pytest
@@ -31,7 +32,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "Setting up $(VENV): about 7 GB and a few minutes, once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check setuptools==84.2.1 wheel==0.48.0
-	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --progress-bar on --no-build-isolation --disable-pip-version-check -r requirements.lock
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --no-deps --no-build-isolation --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --disable-pip-version-check -e .
 	@touch $@
 

@@ -2,9 +2,10 @@
 
     python -m benchmarks.bench_hands [VIDEO]
 
-MediaPipe 0.10.21 (`mp.solutions.hands.Hands`, video mode, full models) runs in its own environment under `.bench/mediapipe`, made on first use. Both
-sides decode the file and track; loading the networks is not counted. Ours also writes both tables, metric poses included, and does so as
-shipped: both hands, objects proposed. It is compared with MediaPipe set to one hand, its fastest, and to two. Exits with 1 below the limit.
+MediaPipe 0.10.21 (`mp.solutions.hands.Hands`, video mode, full models) runs in its own environment under `.bench/mediapipe`, made on first
+use. Both sides decode the file and track; loading the networks is not counted. Ours also makes both tables, metric poses included, and does
+so as shipped, objects proposed. Equal numbers of hands are compared: two, as shipped, and one. Exits with 1 below the limit. Two busy
+cores make the ratios of one hand jump by a tenth: nothing else should run.
 """
 
 from __future__ import annotations
@@ -36,6 +37,13 @@ REQUIREMENT = "mediapipe==0.10.21"
 LIMIT = 1.3
 LIMIT_MM = 2.0
 ROUNDS = 3
+PAIRS = (
+    ("ours, 2 hands", "mediapipe, 2 hands", True),
+    ("ours, 1 hand", "mediapipe, 1 hand", True),
+    ("ours, 1 hand, no objects", "mediapipe, 1 hand", False),
+    ("ours, 2 hands", "mediapipe, 1 hand", False),
+)
+"""What is compared with what, and whether the limit holds for it."""
 
 
 class Reference:
@@ -138,36 +146,33 @@ def main() -> int:
     python = reference_python()
     with ExitStack() as closing:
         sides = {
-            "ours as shipped": Ours(path, {}),
-            "ours, hands only": Ours(path, {"objects": False}),
-            "mediapipe, 1 hand": Reference(python, path, 1, closing),
+            "ours, 2 hands": Ours(path, {}),
+            "ours, 1 hand": Ours(path, {"num_hands": 1}),
+            "ours, 1 hand, no objects": Ours(path, {"num_hands": 1, "objects": False}),
             "mediapipe, 2 hands": Reference(python, path, 2, closing),
+            "mediapipe, 1 hand": Reference(python, path, 1, closing),
         }
         rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
-        for i in range(ROUNDS + 1):
+        for _ in range(ROUNDS):
             for name, side in sides.items():
-                result = side()
-                if i:
-                    rounds[name].append(result)
+                rounds[name].append(side())
     fps = {name: median(r["frames"] / r["seconds"] for r in results) for name, results in rounds.items()}
     for name, results in rounds.items():
         cpu_ms = median(r["cpu_seconds"] / r["frames"] for r in results) * 1e3
         print(
-            f"{name:20} {fps[name]:6.1f} fps (median of {ROUNDS}), {cpu_ms:5.1f} ms of CPU a frame, found in {results[0]['found']} frames"
+            f"{name:25} {fps[name]:6.1f} fps (median of {ROUNDS}), {cpu_ms:5.1f} ms of CPU a frame, found in {results[0]['found']} frames"
         )
     missed = False
     golden = path.with_name(GOLDEN)
     if golden.exists():
-        error_mm = joint_error_mm(rounds["ours as shipped"][0]["poses"], np.load(golden))
+        error_mm = joint_error_mm(rounds["ours, 2 hands"][0]["poses"], np.load(golden))
         missed |= not error_mm <= LIMIT_MM
         print(f"FIGURE hands benchmark, joint error at this speed: mean {error_mm:.2f} mm (limit {LIMIT_MM:.1f})")
-    for ours in ("ours as shipped", "ours, hands only"):
-        for theirs in ("mediapipe, 1 hand", "mediapipe, 2 hands"):
-            ratio = fps[ours] / fps[theirs]
-            counted = ours == "ours as shipped"
-            missed |= counted and ratio < LIMIT
-            limit = f" (limit {LIMIT:.1f})" if counted else ""
-            print(f"FIGURE detections + hand_pose, {ours}, over {theirs}: {ratio:.2f} x the frames per second{limit}")
+    for ours, theirs, counted in PAIRS:
+        ratio = fps[ours] / fps[theirs]
+        missed |= counted and ratio < LIMIT
+        limit = f" (limit {LIMIT:.1f})" if counted else ""
+        print(f"FIGURE detections + hand_pose, {ours}, over {theirs}: {ratio:.2f} x the frames per second{limit}")
     return int(missed)
 
 

@@ -45,9 +45,11 @@ def run(profile: str | None, video: Path | None, say: Say) -> bool:
 
 
 def _register(settings: Settings, path: Path) -> str:
+    if path.is_dir():
+        raise InputError(path, "is a folder", "Name one video; `egoworld register FOLDER` takes all in a folder")
     found = raw_folder.register(settings, [path])
     if not found.video_ids:
-        [row] = found.refused or [{"reason": "is not a video file", "cure": "Name a video file"}]
+        row = next(iter(found.refused), {"reason": "is not a video file", "cure": "Name a video file"})
         if row.get("video_id"):
             return str(row["video_id"])
         raise InputError(path, row["reason"], row["cure"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from egoworld_ops.errors import BadSettings, BadSidecar
+from egoworld_ops.errors import BadSidecar, UnknownIntrinsics
 from egoworld_ops.sidecar import Sidecar
 from egoworld_ops.types import Camera
 
@@ -21,7 +21,7 @@ def resolve(width: int, height: int, sidecar: Sidecar, settings: CameraSettings,
 
     Raises:
         BadSidecar: the aspect ratio of the calibration is not that of the video.
-        BadSettings: no intrinsics are known and `camera.require_known` is set.
+        UnknownIntrinsics: no intrinsics are known and `camera.require_known` is set.
     """
     if sidecar.camera is not None:
         given = sidecar.camera
@@ -35,7 +35,7 @@ def resolve(width: int, height: int, sidecar: Sidecar, settings: CameraSettings,
         cx, cy = (given.cx + 0.5) * sx - 0.5, (given.cy + 0.5) * sy - 0.5
         return Camera(given.fx * sx, given.fy * sy, cx, cy, width, height, "file")
     if settings.require_known:
-        raise BadSettings(
+        raise UnknownIntrinsics(
             culprit,
             "no intrinsics in a sidecar, and camera.require_known is set",
             "Write the sidecar's camera section, or allow an assumed field of view with camera.require_known = false",

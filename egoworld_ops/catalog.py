@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from pathlib import Path
@@ -32,7 +33,7 @@ def write_catalog(lake: Lake) -> Path:
 
 def view_statements(lake: Lake) -> list[str]:
     """The SQL that makes the views."""
-    root = lake.root.absolute()
+    root = Path(glob.escape(str(lake.root.absolute())))
     statements = ["CREATE SCHEMA runs"]
     statements.append(f"CREATE VIEW intake AS SELECT {_columns('intake')} FROM {_files(root / 'intake' / '*.parquet')}")
     for name in RUN_TABLES:

@@ -41,7 +41,7 @@ _MAGIC = (
     (bytes.fromhex("3026b2758e66cf11"), "asf"),
     (b"OggS", "ogg"),
 )
-_STORAGE_ERRNOS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.EREMOTEIO, errno.ENODEV}
+_STORAGE_ERRNOS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.EREMOTEIO, errno.ENODEV, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 # What libav's Python layer was seen to raise on broken files, besides its own errors.
 _PYTHON_FAULTS = (ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
@@ -137,11 +137,11 @@ def fingerprint(state: os.stat_result) -> tuple[int, int, int, int]:
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[int]:
-    """A read-only descriptor of a regular file; it never blocks, and a file that changed while it was open is an error on leaving.
+    """A read-only descriptor of a regular file; it never blocks, and a file that changed or went away meanwhile is an error on leaving.
 
     Raises:
         NotAVideo: not a regular file that can be read.
-        UnstableFile: the file changed, also where that made the body fail.
+        UnstableFile: the file changed, went away or may no longer be read, also where that made the body fail.
     """
     file_state(path)
     try:
@@ -169,6 +169,8 @@ def _check_unchanged(path: Path, descriptor: int, before: os.stat_result, cause:
         raise UnstableFile(path, "went away while it was read", _CURE_WAIT) from error
     if now != (fingerprint(before), fingerprint(before)):
         raise UnstableFile(path, "changed while it was read", _CURE_WAIT) from cause
+    if not os.access(path, os.R_OK):
+        raise UnstableFile(path, "may no longer be read", "Check its permissions") from cause
 
 
 class _Reader:

@@ -1,4 +1,7 @@
-"""When is a result the same result? The digest answers: equal digests, equal tables. Nothing about where or when belongs in it."""
+"""When is a result the same result? The digest answers: equal digests, equal tables. Nothing about where or when belongs in it.
+
+The one exception is the manifest, whose table holds the path of the video (see docs/adr/0003).
+"""
 
 from __future__ import annotations
 
@@ -62,9 +65,12 @@ def clip_identity(
         operator: as from `operator_identity`.
         inputs: digests of the input tables, by stage.
     """
+    from egoworld_ops.video import DECODE_VERSION
+
     sections = {s: sidecar.section_digest(s, clip.video_path.parent) for s in stage.sidecar if s != "camera"}
     return {
         "schema": SCHEMA_VERSION,
+        "decode": DECODE_VERSION,
         "operator": dict(operator),
         "video": clip.video_sha256,
         "frames": [clip.frame_start, clip.frame_end],

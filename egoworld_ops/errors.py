@@ -4,14 +4,16 @@ EgoworldError
 ├── TransientError            retryable: the same call may succeed later
 │   ├── StorageUnavailable    a disk or store did not answer, or is full
 │   ├── OutOfMemory           host or device memory ran out
-│   └── PoolLost              the worker pool went away
+│   ├── PoolLost              the worker pool went away
+│   └── InputChanged          an input table changed while a clip was worked on
 ├── InputError                the input is bad; never retried, one dead letter
 │   ├── NotAVideo             not a regular file holding a supported video container
 │   ├── NoVideoStream         a media file without a video stream
 │   ├── EmptyVideo            a video stream without one decodable frame
 │   ├── CorruptVideo          decoding stopped before the range that was asked for
 │   ├── UnstableFile          the file changed while it was read
-│   └── BadSidecar            the sidecar file beside the video does not fit its format
+│   ├── BadSidecar            the sidecar file beside the video does not fit its format
+│   └── UnknownIntrinsics     metric results are asked for, and no intrinsics are known
 ├── SetupError                the installation or the settings are wrong; the step fails at once
 │   ├── WeightsMissing        a weight file is not there
 │   ├── WeightsMismatch       a weight file is not the one in the registry
@@ -67,8 +69,14 @@ class PoolLost(TransientError):
     """The worker pool went away."""
 
 
+class InputChanged(TransientError):
+    """An input table changed while a clip was worked on."""
+
+
 class InputError(EgoworldError):
-    """The input is bad: never retried."""
+    """The input is bad: never retried. `passing` where not its content is at fault but its state, which a person may mend."""
+
+    passing: ClassVar[bool] = False
 
 
 class NotAVideo(InputError):
@@ -90,9 +98,19 @@ class CorruptVideo(InputError):
 class UnstableFile(InputError):
     """The file changed while it was read."""
 
+    passing = True
+
 
 class BadSidecar(InputError):
     """The sidecar file beside the video does not fit its format."""
+
+    passing = True
+
+
+class UnknownIntrinsics(InputError):
+    """Metric results are asked for, and no intrinsics are known."""
+
+    passing = True
 
 
 class SetupError(EgoworldError):

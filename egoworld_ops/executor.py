@@ -49,7 +49,13 @@ class Executor:
     def _frames(self, task: ClipTask) -> Iterator[Frame]:
         clip = task.clip
         return video.decode(
-            clip.video_path, clip.frame_start, clip.frame_end, stride=task.sample_stride, threads=self._threads, start_s=clip.start_s
+            clip.video_path,
+            clip.frame_start,
+            clip.frame_end,
+            stride=task.sample_stride,
+            threads=self._threads,
+            start_s=clip.start_s,
+            damaged=clip.damaged,
         )
 
 

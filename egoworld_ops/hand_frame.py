@@ -22,17 +22,20 @@ def wrist_rotation(joints_m: np.ndarray, hand: Hand) -> np.ndarray | None:
         joints_m: (21, 3) joints in the contract's order.
         hand: left or right.
     """
-    index, middle = joints_m[5] - joints_m[0], joints_m[9] - joints_m[0]
-    length = np.linalg.norm(middle)
-    if not length > 0:
-        return None
-    z = middle / length
-    across = index - (index @ z) * z
-    width = np.linalg.norm(across)
-    if not width > _MIN_SINE * np.linalg.norm(index):
-        return None
-    y = across / width if hand == "right" else -across / width
-    return np.stack([np.cross(y, z), y, z], axis=1)
+    R = wrist_rotations(joints_m[None], np.array([hand == "right"]))[0]
+    return None if np.isnan(R).any() else R
+
+
+def wrist_rotations(joints_m: np.ndarray, is_right: np.ndarray) -> np.ndarray:
+    """(N, 3, 3) rotations as `wrist_rotation` gives for each of (N, 21, 3) hands; NaN where there is none. `is_right` is (N,) bool."""
+    index, middle = joints_m[:, 5] - joints_m[:, 0], joints_m[:, 9] - joints_m[:, 0]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        z = middle / np.linalg.norm(middle, axis=1, keepdims=True)
+        across = index - (index * z).sum(1, keepdims=True) * z
+        width = np.linalg.norm(across, axis=1, keepdims=True)
+        y = np.where(is_right[:, None], across, -across) / width
+        defined = width > _MIN_SINE * np.linalg.norm(index, axis=1, keepdims=True)
+    return np.where(defined[..., None], np.stack([np.cross(y, z), y, z], axis=-1), np.nan)
 
 
 def in_wrist_frame(joints_m: np.ndarray, R_frame_wrist: np.ndarray) -> np.ndarray:

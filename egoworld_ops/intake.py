@@ -17,15 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from egoworld_ops.containers import check_name, file_state, open_regular, storable
 from egoworld_ops.errors import EgoworldError, NotAVideo, StorageUnavailable, UnstableFile
-from egoworld_ops.types import check_id
-
-SUFFIXES = frozenset(
-    (
-        *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".ts", ".mts", ".m2ts"),
-        *(".mpg", ".mpeg", ".vob", ".flv", ".wmv", ".asf", ".ogv", ".ogg"),
-    )
-)
-"""Names that end so, in any case, are taken for videos."""
+from egoworld_ops.types import VIDEO_SUFFIXES, check_id
 
 _CHUNK_BYTES = 1 << 20
 _SLUG_LENGTH = 60
@@ -203,7 +195,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         if entry.name.startswith("."):
             continue
         path = folder / entry.name
-        named_so = path.suffix.lower() in SUFFIXES
+        named_so = path.suffix.lower() in VIDEO_SUFFIXES
         if named_so or (entry.is_symlink() and entry.is_dir()):
             yield path
         if entry.is_dir(follow_symlinks=False):

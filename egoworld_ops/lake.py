@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from egoworld_ops import schema
-from egoworld_ops.errors import ContractError, SetupError
+from egoworld_ops.errors import BadSettings, ContractError, SetupError
 from egoworld_ops.types import check_id
 
 VIDEO_TABLES = ("videos", "clips")
@@ -72,7 +72,8 @@ def read_table(path: Path, name: str) -> pa.Table:
         ContractError: the file is not Parquet, or not of this contract.
     """
     try:
-        rows = pq.read_table(path, partitioning=None)
+        with pq.ParquetFile(path) as file:  # not read_table: it sets up a dataset, at several times the cost for small files
+            rows = file.read()
     except (pa.ArrowException, OSError) as error:
         raise ContractError(path, f"cannot be read as Parquet: {error}", _DELETE_IT) from error
     if rows.schema.names != schema.table(name).arrow_schema().names:
@@ -185,7 +186,7 @@ class Lake:
     def runs(self) -> list[Run]:
         """All runs, newest first."""
         names = [p.name.removeprefix("run_id=") for p in self.root.glob("run_id=*") if (p / "run.json").is_file()]
-        return [Run(self, n) for n in sorted(names, key=_age_order, reverse=True)]
+        return sorted((Run(self, n) for n in names), key=_created, reverse=True)
 
     def open_run(self, frozen: Mapping[str, Any], wanted: str | None, about: Mapping[str, Any]) -> Run:
         """The run to write to: the one `wanted`, else the newest whose frozen configuration equals `frozen`, else a new one.
@@ -196,21 +197,26 @@ class Lake:
         Raises:
             SetupError: the run wanted has another configuration.
         """
+        if wanted is not None:
+            _check_run_id(wanted)
         canonical = json.loads(json.dumps(frozen))
         for run in self.runs():
             if wanted in (None, run.run_id) and _frozen(run) == canonical:
                 return self._point_latest(run)
             if wanted == run.run_id:
                 raise SetupError(
-                    f"run {wanted}", "was made with another configuration", "Name no run, or one that `egoworld runs` shows as equal"
+                    f"run {wanted}",
+                    "was made with another configuration",
+                    "Name another run, or none; run.json in its folder holds its configuration",
                 )
         return self._point_latest(self._create(canonical, wanted, about))
 
     def _create(self, frozen: Mapping[str, Any], wanted: str | None, about: Mapping[str, Any]) -> Run:
         self.root.mkdir(parents=True, exist_ok=True)
         for run_id in _candidates(wanted):
-            run = Run(self, check_id("run_id", run_id))
-            content = json.dumps({"run_id": run_id, "frozen": frozen, **about}, indent=1, sort_keys=True).encode()
+            run = Run(self, run_id)
+            described = {"run_id": run_id, "created_at": datetime.now(UTC).isoformat(), "frozen": frozen, **about}
+            content = json.dumps(described, indent=1, sort_keys=True).encode()
             if self._claim(run, content) or _frozen(run) == frozen:
                 return run
         raise SetupError(self.root, "no free run id", "Name a run in the settings")
@@ -253,17 +259,28 @@ def stamp(digest: str, identity: Mapping[str, Any], rows: int, seconds: float, r
     }
 
 
-def _frozen(run: Run) -> Any:
+def _described(run: Run) -> dict[str, Any]:
     try:
-        return json.loads((run.path / "run.json").read_text("utf-8")).get("frozen")
-    except (OSError, ValueError, AttributeError):
-        return None
+        described = json.loads((run.path / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return described if isinstance(described, dict) else {}
 
 
-def _age_order(run_id: str) -> tuple[str, int]:
-    """Sort key of run ids: `20260101_1200` before `20260101_1200_2` before `20260101_1200_10`."""
-    stem, _, n = run_id.partition("_")[2].partition("_")
-    return run_id.partition("_")[0] + stem, int(n) if n.isdigit() else 0
+def _frozen(run: Run) -> Any:
+    return _described(run).get("frozen")
+
+
+def _created(run: Run) -> tuple[str, str]:
+    """When a run was made, as its run.json says; the sort key of runs."""
+    return str(_described(run).get("created_at", "")), run.run_id
+
+
+def _check_run_id(run_id: str) -> None:
+    try:
+        check_id("run_id", run_id)
+    except ValueError as error:
+        raise BadSettings("setting run_id", str(error), "Name it like 20260131_1200, or leave it out") from error
 
 
 def _candidates(wanted: str | None) -> Iterator[str]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from egoworld_ops import schema
-from egoworld_ops.containers import check_name, storable
+from egoworld_ops.containers import check_name, open_regular, storable
 from egoworld_ops.errors import InputError, UnstableFile
 from egoworld_ops.intake import hash_file
 from egoworld_ops.scenes import Scene, SceneScores, find_scenes, windows
@@ -27,7 +27,7 @@ _VAL_OF_100, _TEST_OF_100 = 10, 10
 def make_manifest(path: str | Path, video_id: str, sha256: str, settings: SceneSettings, threads: int = 0) -> tuple[pa.Table, pa.Table]:
     """Tables `videos` (one row) and `clips` of a raw file.
 
-    A file that cannot be used gives a row with status `rejected`, its reason and cure, and no clips.
+    A file whose content is no usable video gives a row with status `rejected`, its reason and cure, and no clips.
 
     Args:
         path: the file.
@@ -37,22 +37,34 @@ def make_manifest(path: str | Path, video_id: str, sha256: str, settings: SceneS
         threads: decoder threads; 0 takes as many as there are cores.
 
     Raises:
-        TransientError: the disk did not answer, or memory ran out; nothing is said about the file.
+        NotAVideo: the file is not there, may not be read, is not a regular file, or has a name that no table can hold.
+        UnstableFile: it holds other content than when it was registered, or changed or went away meanwhile.
+        TransientError: the disk did not answer, or memory ran out. As with the others, nothing is said about the registered content.
     """
     path = Path(path)
-    size, scores = 0, SceneScores(settings.detector)
-    try:
-        check_name(path)
+    check_name(path)
+    scores = SceneScores(settings.detector)
+    with open_regular(path):  # so that what is decoded is what was hashed
         found, size = hash_file(path)
         if found != sha256:
             raise UnstableFile(path, f"holds other content than when it was registered (SHA-256 {found[:12]})", "Register it again")
-        seen = probe(path, scores, threads)
-    except InputError as error:
-        return schema.from_rows("videos", [_identity(path, video_id, sha256, size) | _rejection(error)]), schema.empty("clips")
+        seen = _look(path, scores, threads)
+    if isinstance(seen, InputError):
+        return schema.from_rows("videos", [_identity(path, video_id, sha256, size) | _rejection(seen)]), schema.empty("clips")
     scenes = find_scenes(scores, seen.n_frames, seen.fps, settings)
     clips = [row for scene in scenes for row in _clip_rows(video_id, scene, seen, settings)]
     videos = [_identity(path, video_id, sha256, size) | _facts(seen)]
     return schema.from_rows("videos", videos), schema.from_rows("clips", clips)
+
+
+def _look(path: Path, scores: SceneScores, threads: int) -> VideoProbe | InputError:
+    """What the video is, or what is wrong with its content."""
+    try:
+        return probe(path, scores, threads)
+    except UnstableFile:
+        raise
+    except InputError as error:
+        return error
 
 
 def clips_from_tables(videos: pa.Table, clips: pa.Table) -> list[Clip]:
@@ -134,4 +146,5 @@ def _clip(video: dict[str, Any], row: dict[str, Any]) -> Clip:
         fps=Fraction(video["fps_num"], video["fps_den"]),
         width=video["width"],
         height=video["height"],
+        damaged=video["warning"] is not None,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ def measure(connection: duckdb.DuckDBPyConnection, stage: str, files: Sequence[P
         return {m.name: None for m in metrics}
     select = ", ".join(f"{m.sql} AS {m.name}" for m in metrics)
     query = f"SELECT {select} FROM read_parquet($files, hive_partitioning = false)"
-    row = connection.execute(query, {"files": [str(f) for f in files]}).fetchall()[0]
+    row = connection.execute(query, {"files": [glob.escape(str(f)) for f in files]}).fetchall()[0]
     return {m.name: None if value is None else float(value) for m, value in zip(metrics, row, strict=True)}
 
 

@@ -54,6 +54,19 @@ def decode(rle: Mapping[str, Any]) -> np.ndarray:
     return np.ascontiguousarray(pixels.reshape(width, height).T)
 
 
+def decode_at(rle: Mapping[str, Any], size_px: tuple[int, int]) -> np.ndarray:
+    """The mask (H, W) bool at the size of a picture, (height, width); one stored at another size is resized by nearest neighbour.
+
+    Raises:
+        ContractError: as `decode`.
+    """
+    mask = decode(rle)
+    if mask.shape == size_px:
+        return mask
+    rows, columns = (np.arange(new) * old // new for new, old in zip(size_px, mask.shape, strict=True))
+    return mask.take(rows, 0).take(columns, 1)
+
+
 def area(rle: Mapping[str, Any]) -> int:
     """Pixels in the mask. Raises ContractError as `decode`."""
     return int(_parse(rle)[1][1::2].sum())

@@ -74,15 +74,20 @@ class SceneScores:
     """
 
     def __init__(self, detector: str) -> None:
-        self.values: list[float] = []
-        self.failure: str | None = None
         self._value = _brightness if detector == "threshold" else self._content
         self._reformatter = VideoReformatter()
+        self._start()
+
+    def _start(self) -> None:
+        self.values: list[float] = []
+        self.failure: str | None = None
         self._size_px: tuple[int, int] | None = None
         self._last_hsv: np.ndarray | None = None
 
     def __call__(self, index: int, timestamp_s: float, frame: av.VideoFrame) -> None:
-        """Score the next frame."""
+        """Score the next frame; index 0 begins anew."""
+        if index == 0:
+            self._start()
         if self.failure:
             return
         try:

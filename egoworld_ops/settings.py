@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from egoworld_ops import operators
 from egoworld_ops.errors import BadSettings
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -55,10 +55,20 @@ class StageSettings(BaseModel):
 
     def options(self, backend: str) -> dict[str, Any]:
         """The options given for `backend`."""
-        given = (self.model_extra or {}).get(backend, {})
-        if not isinstance(given, Mapping):
-            raise BadSettings(backend, f"want a table of options, got {given!r}", "Write [stages.<stage>.<backend>] in the profile")
-        return dict(given)
+        return dict((self.model_extra or {}).get(backend, {}))
+
+
+def _check_stages(stages: dict[str, StageSettings]) -> dict[str, StageSettings]:
+    """Refuse what no stage or backend would ever read: a misspelt name must not pass for a choice."""
+    for name, chosen in stages.items():
+        if name not in operators.stages():
+            raise ValueError(f"there is no stage {name!r}; there are {', '.join(operators.stages())}")
+        for key, value in (chosen.model_extra or {}).items():
+            if key not in operators.backends(name):
+                raise ValueError(f"stage {name} has no backend {key!r}; there are {', '.join(operators.backends(name))}")
+            if not isinstance(value, dict):
+                raise ValueError(f"stages.{name}.{key} must be a table of options")
+    return stages
 
 
 class PoolSettings(_Section):
@@ -79,7 +89,7 @@ class Settings(BaseSettings):
     sample_stride: Annotated[int, Field(ge=1)] = 1
     scenes: SceneSettings = SceneSettings()
     camera: CameraSettings = CameraSettings()
-    stages: dict[str, StageSettings] = {}
+    stages: Annotated[dict[str, StageSettings], AfterValidator(_check_stages)] = {}
     pool: PoolSettings = PoolSettings()
 
     @classmethod

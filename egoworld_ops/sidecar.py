@@ -7,16 +7,23 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from egoworld_ops.errors import BadSidecar
+from egoworld_ops.types import VIDEO_SUFFIXES
 
 MAX_BYTES = 16 * 1024 * 1024
+MAX_MESH_BYTES = 512 * 1024 * 1024
+_CURE = "Mend the file or move it away; the format is in docs/data_contract.md, section Sidecar"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -67,6 +74,16 @@ class Sidecar(_Part):
     camera: SidecarCamera | None = None
     objects: tuple[SidecarObject, ...] = ()
 
+    @field_validator("objects")
+    @classmethod
+    def _differently_named(cls, objects: tuple[SidecarObject, ...]) -> tuple[SidecarObject, ...]:
+        labels = [item.label for item in objects]
+        for i, label in enumerate(labels):
+            if label in labels[:i]:
+                repeated = PydanticCustomError("repeated_label", "'{label}' names another object too", {"label": label})
+                raise ValidationError.from_exception_data("objects", [{"type": repeated, "loc": (i, "label"), "input": label}])
+        return objects
+
     def section_digest(self, section: str, folder: Path) -> str:
         """SHA-256 over one section and, for objects, over the content of the meshes it names in `folder`."""
         value = self.model_dump(mode="json", include={section})
@@ -74,7 +91,7 @@ class Sidecar(_Part):
         if section == "objects":
             for item in self.objects:
                 if item.mesh:
-                    digest.update(mesh_path(folder, item.mesh).read_bytes())
+                    digest.update(_read_regular(mesh_path(folder, item.mesh), MAX_MESH_BYTES))
         return digest.hexdigest()
 
 
@@ -87,27 +104,42 @@ def read_sidecar(video_path: Path) -> Sidecar:
     """The sidecar of a video; an empty one where there is no file.
 
     Raises:
-        BadSidecar: the file is not valid JSON of the format above, or names a mesh that is not there.
+        BadSidecar: the file cannot be read, is not valid JSON of the format above, names a mesh that is not there, or would be that of two videos.
     """
     path = sidecar_path(video_path)
-    if not path.exists():
+    if not os.path.lexists(path):
         return Sidecar()
-    cure = "Mend the file or move it away; the format is in docs/data_contract.md, section Sidecar"
+    others = [p.name for p in path.parent.glob(f"{glob.escape(video_path.stem)}.*") if p.suffix.lower() in VIDEO_SUFFIXES]
+    if others and others != [video_path.name]:
+        raise BadSidecar(path, f"stands beside several videos of that name: {sorted(others)}", "Rename all but one of the videos")
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise BadSidecar(path, f"larger than {MAX_BYTES} bytes", cure)
-        value: Any = json.loads(path.read_text("utf-8"))
+        value: Any = json.loads(_read_regular(path, MAX_BYTES))
         sidecar = Sidecar.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"]) or "the whole file"
-        raise BadSidecar(path, f"{where}: {first['msg']}", cure) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadSidecar(path, str(error), cure) from error
+        raise BadSidecar(path, f"{where}: {first['msg']}", _CURE) from error
+    except (ValueError, RecursionError) as error:
+        raise BadSidecar(path, str(error), _CURE) from error
     for item in sidecar.objects:
         if item.mesh:
             mesh_path(path.parent, item.mesh)
     return sidecar
+
+
+def _read_regular(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes; never blocks on a pipe or device."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise BadSidecar(path, "is not a regular file", _CURE)
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise BadSidecar(path, f"cannot be read: {error.strerror}", _CURE) from error
+    if len(content) > limit:
+        raise BadSidecar(path, f"is larger than {limit} bytes", _CURE)
+    return content
 
 
 def mesh_path(folder: Path, name: str) -> Path:

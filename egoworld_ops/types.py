@@ -15,6 +15,9 @@ HANDS: tuple[Hand, ...] = ("left", "right")
 ROLES = ("hand_left", "hand_right", "object")
 INTRINSICS_SOURCES = ("file", "estimated", "assumed_fov")
 
+VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .qt .3gp .3g2 .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .vob .flv .wmv .asf .ogv .ogg".split())
+"""Names that end so, in any case, are taken for videos."""
+
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,127}\Z")
 
 
@@ -23,6 +26,11 @@ def check_id(name: str, value: str) -> str:
     if not _ID.match(value):
         raise ValueError(f"{name}: want lower-case letters, digits, '-' and '_', got {value!r}")
     return value
+
+
+def sampled_frames(frame_start: int, frame_end: int, stride: int) -> range:
+    """The frames of `[frame_start, frame_end)` that are processed: those whose index in the video is a multiple of `stride`."""
+    return range(-(-frame_start // stride) * stride, frame_end, stride)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,8 @@ class Camera:
 class Clip:
     """Frames `[frame_start, frame_end)` of one video: the smallest unit of work.
 
-    `[own_start, own_end)` is the part that belongs to this clip alone; the rest overlaps the neighbours.
+    `[own_start, own_end)` is the part that belongs to this clip alone; the rest overlaps the neighbours. `damaged` says that probing the
+    video gave a warning, see `video.decode`.
     """
 
     video_id: str
@@ -88,6 +97,7 @@ class Clip:
     fps: Fraction
     width: int
     height: int
+    damaged: bool = False
 
     def __post_init__(self) -> None:
         check_id("video_id", self.video_id)

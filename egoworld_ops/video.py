@@ -17,10 +17,15 @@ import numpy as np
 from egoworld_ops.containers import LIBAV_FAULTS, Media, as_typed, check_size, open_media
 from egoworld_ops.errors import CorruptVideo, EmptyVideo, InputError
 from egoworld_ops.picture import Upright, color_range, to_rgb
-from egoworld_ops.types import Frame
+from egoworld_ops.types import Frame, sampled_frames
+
+DECODE_VERSION = "1"
+"""Raised whenever the same file gives other pixels, times or counts: colour, rotation, scaling, timing, what is decoded around damage. Part
+of every digest."""
 
 Visitor = Callable[[int, float, av.VideoFrame], None]
-"""Called with index, timestamp_s and the decoder's own frame, which is valid only during the call."""
+"""Called with index, timestamp_s and the decoder's own frame, which is valid only during the call. Index 0 begins a pass over the file; where
+a second one is needed, only that one counts, and what was seen before it is to be forgotten."""
 
 _SLOWEST_RATE = Fraction(1, 10**6)
 _CURE = "Copy the file again from its source, or make the clips anew from the part that decodes"
@@ -65,8 +70,7 @@ def probe(path: str | Path, visit: Visitor | None = None, threads: int = 0) -> V
 
     Args:
         path: the file.
-        visit: sees each frame of this one decode, in order (scene detection runs here). Where the end of the file is broken it may have
-            seen frames beyond `n_frames`.
+        visit: sees each frame, in order (scene detection runs here); from its last call with index 0 on, exactly the `n_frames` frames.
         threads: decoder threads; 0 takes as many as there are cores.
 
     Raises:
@@ -74,19 +78,28 @@ def probe(path: str | Path, visit: Visitor | None = None, threads: int = 0) -> V
         CorruptVideo: not one frame decodes.
     """
     path = Path(path)
-    survey = _survey(path, threads, visit, skip=0)
+    survey = _survey(path, threads, visit)
     if survey.damaged_somewhere and threads != 1:
         # Around damage, threaded decoders drop frames in flight or hide errors: what one thread delivers is the truth.
-        survey = _survey(path, 1, visit, skip=len(survey.times_s))
+        survey = _survey(path, 1, visit)
     if not survey.times_s:
         raise survey.fault or EmptyVideo(path, "has a video stream without one frame that decodes", "Remove it, or copy it again")
     return survey.result()
 
 
 def decode(
-    path: str | Path, frame_start: int, frame_end: int, stride: int = 1, threads: int = 1, start_s: float | None = None
+    path: str | Path,
+    frame_start: int,
+    frame_end: int,
+    stride: int = 1,
+    threads: int = 1,
+    start_s: float | None = None,
+    damaged: bool = False,
 ) -> Iterator[Frame]:
-    """Decode frames `frame_start, frame_start + stride, ...` below `frame_end`, one at a time.
+    """Decode the frames of `[frame_start, frame_end)` whose index is a multiple of `stride`, one at a time; there may be none.
+
+    Counting from the start of the video, overlapping ranges share the frames they both hold. The result depends neither on `threads` nor
+    on `start_s`.
 
     Args:
         path: the file.
@@ -94,7 +107,9 @@ def decode(
         stride: frames from one yielded frame to the next.
         threads: decoder threads.
         start_s: timestamp of `frame_start` as `probe` gave it. With it, decoding starts at the keyframe before instead of at the start of
-            the file, if the container proves that this gives the same frames; the result does not depend on it.
+            the file, if the container proves that this gives the same frames.
+        damaged: true where `probe` gave a warning. What a decoder makes of damage depends on its threads and on where it started, so that
+            such a file is decoded by one thread from its start.
 
     Raises:
         ValueError: an empty or negative range, or a stride below 1.
@@ -103,20 +118,27 @@ def decode(
     """
     if not 0 <= frame_start < frame_end or stride < 1:
         raise ValueError(f"decode: want 0 <= frame_start < frame_end and stride >= 1, got {frame_start}, {frame_end}, {stride}")
-    return _decode(Path(path), range(frame_start, frame_end, stride), frame_end, threads, start_s)
+    if damaged:
+        threads, start_s = 1, None
+    return _decode(Path(path), range(frame_start, frame_end), stride, threads, start_s)
 
 
-def _decode(path: Path, wanted: range, frame_end: int, threads: int, start_s: float | None) -> Iterator[Frame]:
+def _decode(path: Path, frames: range, stride: int, threads: int, start_s: float | None) -> Iterator[Frame]:
     """Try the fastest way first; where it ends before the range does, go on from there the next slower way."""
-    ways: list[tuple[int, float | None]] = [(threads, start_s)] if start_s is not None and wanted.start > 0 else []
+    wanted = sampled_frames(frames.start, frames.stop, stride)
+    if not wanted:
+        return
+    ways: list[tuple[int, float | None]] = [(threads, start_s)] if start_s is not None and frames.start > 0 else []
     ways += [(n, None) for n in dict.fromkeys((threads, 1))]
-    position = wanted.start
+    position = frames.start
     fault: CorruptVideo | None = None
     for n_threads, seek_s in ways:
         try:
+            picture = Upright()
+            if seek_s is not None:
+                _observe_first(path, picture)
             with open_media(path, n_threads) as media:
-                picture = Upright()
-                for index, timestamp_s, frame in _timed_frames(media, wanted.start, seek_s):
+                for index, timestamp_s, frame in _timed_frames(media, frames.start, seek_s):
                     picture.observe(frame)
                     if index < position:
                         continue
@@ -127,8 +149,16 @@ def _decode(path: Path, wanted: range, frame_end: int, threads: int, start_s: fl
                         return
         except CorruptVideo as error:
             fault = error
-    reason = f"decoding stops at frame {position} of the range [{wanted.start}, {frame_end})"
+    reason = f"decoding stops at frame {position} of the range [{frames.start}, {frames.stop})"
     raise CorruptVideo(path, f"{reason}: {fault.reason if fault else 'the file ends there'}", _CURE) from fault
+
+
+def _observe_first(path: Path, picture: Upright) -> None:
+    """Show `picture` the first frame of the file, which sets size and turn for all: a later frame may have others."""
+    with open_media(path, threads=1) as media:
+        for frame in _Frames(media):
+            picture.observe(frame)
+            return
 
 
 def _timed_frames(media: Media, frame_start: int = 0, seek_s: float | None = None) -> Iterator[tuple[int, float, av.VideoFrame]]:
@@ -327,8 +357,8 @@ class _Survey:
         self.warnings += self.picture.warnings
 
 
-def _survey(path: Path, threads: int, visit: Visitor | None, skip: int) -> _Survey:
-    """One pass over the whole file; `visit` is not shown the first `skip` frames."""
+def _survey(path: Path, threads: int, visit: Visitor | None) -> _Survey:
+    """One pass over the whole file."""
     with open_media(path, threads) as media:
         survey = _Survey.start(media)
         clock = _Clock(media)
@@ -338,7 +368,7 @@ def _survey(path: Path, threads: int, visit: Visitor | None, skip: int) -> _Surv
                 timestamp_s = clock.time_s(index, frame)
                 survey.see(index, timestamp_s, frame)
                 survey.last_duration_s = _seconds(frame.duration, media) if frame.duration > 0 else 0.0
-                if visit is not None and index >= skip:
+                if visit is not None:
                     visit(index, timestamp_s, frame)
         except CorruptVideo as error:
             survey.fault = error

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from egoworld_assets import pipeline, raw_folder
+from egoworld_assets import pipeline, planning, raw_folder
 from egoworld_ops import lake, operators, registry, schema
-from egoworld_ops.errors import BadSettings, SetupError
+from egoworld_ops.errors import OutOfMemory
 from egoworld_ops.lake import Lake
 from egoworld_ops.settings import Settings, load_settings
 from egoworld_ops.sidecar import sidecar_path
+from egoworld_ops.task import ClipTask
 from gpu_workers.inline import InlinePool
+from gpu_workers.pool import Failed
 from tests.egoworld_ops import media
 
 CUT = 24
@@ -49,9 +51,15 @@ def run_all(settings: Settings, video_ids: list[str], pool: InlinePool) -> dict[
     run = pipeline.open_run(settings)
     states: dict[str, Counter[str]] = {}
     for stage in (pipeline.MANIFEST, *operators.stages()):
-        for result in results_of(run, stage, video_ids, settings, pool):
-            pipeline.store(run, stage, result)
-            states.setdefault(stage, Counter())[result.state] += 1
+        states[stage] = store_all(run, stage, video_ids, settings, pool)
+    return states
+
+
+def store_all(run: lake.Run, stage: str, video_ids: list[str], settings: Settings, pool: InlinePool) -> Counter[str]:
+    states: Counter[str] = Counter()
+    for result in results_of(run, stage, video_ids, settings, pool):
+        pipeline.store(run, stage, result)
+        states[result.state] += 1
     return states
 
 
@@ -123,29 +131,94 @@ def test_a_changed_sidecar_makes_anew_only_the_stages_that_read_it_and_all_below
 
 def test_a_file_that_is_cut_off_after_registration_is_not_worked_on(settings: Settings, video: Path, pool: InlinePool) -> None:
     """The manifest knows the whole file; what is on disk now is something else."""
-    other = video.with_name("other.mp4")
-    media.make(other, FRAMES, size=(160, 120), picture=media.scenes([10]))
-    video_ids = register(settings, video, other)
+    video_ids = register(settings, video)
     run = pipeline.open_run(settings)
-    for result in pipeline.manifest_results(run, video_ids, settings):
-        pipeline.store(run, pipeline.MANIFEST, result)
+    store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
     whole = video.read_bytes()
     video.write_bytes(whole[: len(whole) // 2])
-    states = run_all(settings, video_ids[1:], pool)
-    assert all(set(found) == {"computed"} or stage == pipeline.MANIFEST for stage, found in states.items())
-    for result in results_of(run, "detections", video_ids[:1], settings, pool):
-        pipeline.store(run, "detections", result)
-        assert result.state == "failed"
+    assert store_all(run, "detections", video_ids, settings, pool) == {"failed": 2}
     [row, _] = [r for p in failures_of(run) for r in lake.read_table(p, "failures").to_pylist()]
     assert row["error_class"] == "UnstableFile"
     assert "other content" in row["reason"]
     assert "register it again" in row["cure"]
-    assert {r.state for r in results_of(run, "masks", video_ids[:1], settings, pool)} == {"blocked"}
+    assert store_all(run, "masks", video_ids, settings, pool) == {"blocked": 2}
     video.write_bytes(whole)
-    assert run_all(settings, video_ids[:1], pool) | {pipeline.MANIFEST: Counter({"done": 1})} == everywhere("computed", clips=2) | {
-        pipeline.MANIFEST: Counter({"done": 1})
-    }
+    states = run_all(settings, video_ids, pool)
+    assert all(found == {"computed": 2} for stage, found in states.items() if stage != pipeline.MANIFEST)
     assert not failures_of(run)
+
+
+def test_results_outlive_a_raw_file_that_is_gone_for_a_while(settings: Settings, video: Path, pool: InlinePool) -> None:
+    video_ids = register(settings, video)
+    run_all(settings, video_ids, pool)
+    run = pipeline.open_run(settings)
+    tables = sorted(run.video_folder(video_ids[0]).rglob("*.parquet"))
+    hidden = video.with_name("hidden")
+    video.rename(hidden)
+    assert run_all(settings, video_ids, pool) == everywhere("done", clips=2)
+    changed = Settings(**(settings.model_dump() | {"sample_stride": 2}))
+    assert run_all(changed, video_ids, pool)["detections"] == {"failed": 2}
+    hidden.rename(video)
+    assert sorted(run.video_folder(video_ids[0]).rglob("*.parquet")) == tables
+    assert run_all(settings, video_ids, pool) == everywhere("done", clips=2)
+    assert run_all(changed, video_ids, pool)["detections"] == {"computed": 2}
+
+
+def test_a_video_that_cannot_be_read_at_the_moment_is_not_rejected_for_good(settings: Settings, video: Path, pool: InlinePool) -> None:
+    video_ids = register(settings, video)
+    hidden = video.with_name("hidden")
+    video.rename(hidden)
+    run = pipeline.open_run(settings)
+    [result] = pipeline.manifest_results(run, video_ids, settings)
+    assert result.state == "failed"
+    assert str(video.name.split(";")[0]) in str(result.error)
+    assert not result.tables
+    hidden.rename(video)
+    assert run_all(settings, video_ids, pool) == everywhere("computed", clips=2)
+
+
+def test_a_file_swapped_between_two_clips_gives_no_rows_of_the_other_content(settings: Settings, video: Path, pool: InlinePool) -> None:
+    other = video.with_name("other.mkv")
+    media.make(other, FRAMES, size=(160, 120), picture=media.scenes([10]))
+    video_ids = register(settings, video)
+    run = pipeline.open_run(settings)
+    store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
+    results = results_of(run, "detections", video_ids, settings, pool)
+    first = next(results)
+    other.rename(video)
+    [second] = results
+    assert (first.state, second.state) == ("computed", "failed")
+    assert "changed while it was worked on" in str(second.error) or "other content" in str(second.error)
+
+
+def test_a_late_failure_never_takes_the_place_of_a_result_that_another_writer_finished(
+    settings: Settings, video: Path, pool: InlinePool
+) -> None:
+    video_ids = register(settings, video)
+    run = pipeline.open_run(settings)
+    store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
+    planner = planning.Planner(run, "detections", settings)
+    task = next(t for t in planner.plan(video_ids[0]) if isinstance(t, ClipTask))
+    assert store_all(run, "detections", video_ids, settings, pool) == {"computed": 2}
+    late = planner.result(Failed(task, OutOfMemory("clip", "no memory", "Try again"), "", 1.0))
+    pipeline.store(run, "detections", late)
+    assert store_all(run, "detections", video_ids, settings, pool) == {"done": 2}
+    assert not failures_of(run)
+
+
+def test_a_failure_goes_when_its_result_is_linked_from_an_earlier_run(settings: Settings, video: Path, pool: InlinePool) -> None:
+    video_ids = register(settings, video)
+    run_all(settings, video_ids, pool)
+    changed = Settings(**(settings.model_dump() | {"camera": {"assumed_hfov_deg": 80}}))
+    sidecar_path(video).write_text("{ broken")
+    assert run_all(changed, video_ids, pool)["detections"] == {"failed": 2}
+    sidecar_path(video).unlink()
+    assert run_all(changed, video_ids, pool)["detections"] == {"linked": 2}
+    run = pipeline.open_run(changed)
+    assert not failures_of(run)
+    metas = [json.loads(p.read_text()) for p in run.video_folder(video_ids[0]).glob("clip_id=*/meta.json")]
+    assert len(metas) == 2
+    assert all("detections" in meta for meta in metas)
 
 
 def test_a_bad_sidecar_fails_the_clips_of_its_video_alone_with_the_file_at_fault(settings: Settings, video: Path, pool: InlinePool) -> None:
@@ -188,16 +261,27 @@ def test_a_damaged_output_is_made_again(settings: Settings, video: Path, pool: I
     assert states["object_pose"] == {"done": 2}
 
 
-def test_what_is_not_registered_or_not_known_says_what_to_do(settings: Settings, video: Path, pool: InlinePool) -> None:
-    run = pipeline.open_run(settings)
-    with pytest.raises(SetupError, match="egoworld register"):
-        list(pipeline.manifest_results(run, ["nobody-0123456789ab"], settings))
+def test_a_video_that_is_not_registered_or_has_no_manifest_fails_alone_and_says_what_to_do(
+    settings: Settings, video: Path, pool: InlinePool
+) -> None:
     video_ids = register(settings, video)
-    with pytest.raises(SetupError, match="manifest"):
-        list(pipeline.stage_results(run, "masks", video_ids, settings, pool))
+    run = pipeline.open_run(settings)
+    unknown, known = pipeline.manifest_results(run, ["nobody-0123456789ab", *video_ids], settings)
+    assert "egoworld register" in str(unknown.error)
+    pipeline.store(run, pipeline.MANIFEST, known)
+    missing, *clips = results_of(run, "detections", ["nobody-0123456789ab", *video_ids], settings, pool)
+    assert "manifest" in str(missing.error)
+    assert [c.state for c in clips] == ["computed", "computed"]
+
+
+def test_unknown_intrinsics_are_refused_on_demand_where_they_are_read_and_nowhere_else(
+    settings: Settings, video: Path, pool: InlinePool
+) -> None:
     strict = Settings(**(settings.model_dump() | {"camera": {"require_known": True}}))
-    with pytest.raises(BadSettings, match="require_known"):
-        run_all(strict, video_ids, pool)
+    states = run_all(strict, register(settings, video), pool)
+    assert states["detections"] == states["masks"] == {"computed": 2}
+    assert states["hand_pose"] == {"failed": 2}
+    assert states["mapping"] == {"blocked": 2}
 
 
 def test_a_moved_video_keeps_its_results(settings: Settings, video: Path, pool: InlinePool) -> None:

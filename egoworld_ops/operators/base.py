@@ -48,7 +48,8 @@ class ClipInput:
         tables: the clip's tables of the stages named in `Stage.inputs`, as in the data contract.
         sidecar: what a person said about the video.
         camera: intrinsics, with their source.
-        sample_stride: frames from one processed frame to the next; `frames()` already obeys it.
+        sample_stride: frames from one processed frame to the next; `frames()` already obeys it. Processed are the frames whose index in the
+            video is a multiple of it, whatever clip they are in.
         open_frames: starts a fresh, lazy decode of the clip's frames.
     """
 
@@ -60,7 +61,7 @@ class ClipInput:
     open_frames: Callable[[], Iterator[Frame]]
 
     def frames(self) -> Iterator[Frame]:
-        """Decode the clip's frames in order, one at a time, from its start. May be called again."""
+        """Decode the clip's processed frames in order, one at a time, from its start. May be called again; there may be none."""
         return self.open_frames()
 
 

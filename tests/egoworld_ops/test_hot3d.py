@@ -101,25 +101,17 @@ def test_centres_fall_into_the_boxes(recording: Recording) -> None:
     assert share >= 0.99
 
 
-@pytest.mark.parametrize("uid", ["37787722328019", "5462893327580"])
-def test_projected_meshes_fill_the_boxes(recording: Recording, uid: str) -> None:
+def test_a_projected_mesh_fills_its_boxes(recording: Recording) -> None:
+    uid = "37787722328019"  # the sample's other mesh is nowhere visible by half
     mesh = trimesh.load(recording.folder.parent / f"{uid}.glb", force="mesh")
     rows = [row for row in recording.boxes() if row["object_uid"] == uid]
+    assert len(rows) >= 10
     gaps_px = []
     for row in rows:
         pixels = recording.see(row, np.asarray(mesh.vertices))
         box = np.array([float(row[name]) for name in BOX])
         gaps_px.append(np.abs(np.concatenate([pixels.min(0), pixels.max(0)]) - box).max())
-    if not rows:
-        pytest.skip(f"object {uid} is not visible enough in the sample")
     print(
         f"FIGURE HOT3D: box of the projected mesh {uid} off by {np.median(gaps_px):.2f} px median, {np.max(gaps_px):.2f} max, {len(rows)} views"
     )
     assert np.max(gaps_px) <= 2.0
-
-
-@pytest.mark.parametrize("angle_deg", [0.0, 30.0, 80.0])
-def test_fisheye_without_coefficients_is_equidistant(angle_deg: float) -> None:
-    theta = np.radians(angle_deg)
-    bent = distort_fisheye624(np.array([[np.sin(theta), 0.0, np.cos(theta)]]), np.zeros(12))
-    assert np.allclose(bent, [[theta, 0, 1]])

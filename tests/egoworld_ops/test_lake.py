@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from egoworld_ops import catalog, lake, registry, schema
-from egoworld_ops.errors import ContractError, SetupError
+from egoworld_ops.errors import BadSettings, ContractError, SetupError
 from egoworld_ops.lake import Lake, Run
 from tests.rows import detection_row
 
@@ -141,9 +141,31 @@ def test_registrations_from_many_writers_are_all_kept(tmp_path: Path) -> None:
     store = Lake(tmp_path)
 
     def add(n: int) -> None:
-        registry.update(store, [{"path": f"/raw/{n}\n'.mp4", "video_id": f"v{n}", "status": "registered", "sha256": "0", "bytes": 1, "mtime_ns": 2}])
+        registry.update(
+            store, [{"path": f"/raw/{n}\n'.mp4", "video_id": f"v{n}", "status": "registered", "sha256": "0", "bytes": 1, "mtime_ns": 2}]
+        )
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(add, range(20)))
     assert set(registry.registered(store)) == {f"v{n}" for n in range(20)}
     assert registry.registered(store)["v3"].path == Path("/raw/3\n'.mp4")
+
+
+def test_the_newest_run_is_the_one_made_last_whatever_its_name(tmp_path: Path) -> None:
+    store = Lake(tmp_path)
+    named = store.open_run({"a": 1}, "zebra", {})
+    later = store.open_run({"a": 1}, "20200101_0000", {})
+    assert store.runs() == [later, named]
+    assert store.open_run({"a": 1}, None, {}) == later
+
+
+def test_a_run_id_that_cannot_be_a_folder_is_a_bad_setting(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings, match="run_id"):
+        Lake(tmp_path).open_run({}, "../x", {})
+
+
+def test_a_lake_in_a_folder_with_wildcards_in_its_name_has_a_catalog(tmp_path: Path) -> None:
+    store = Lake(tmp_path / "l[1]*")
+    write_detections(store.open_run({}, None, {}), "d1")
+    with duckdb.connect(str(catalog.write_catalog(store)), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM detections").fetchall() == [(1,)]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import av
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from egoworld_ops import manifest, schema
-from egoworld_ops.errors import EgoworldError
+from egoworld_ops.errors import EgoworldError, NotAVideo, UnstableFile
 from egoworld_ops.intake import hash_file, video_id_for
 from egoworld_ops.settings import SceneSettings
 from egoworld_ops.video import decode
@@ -76,29 +75,74 @@ def test_a_file_that_is_no_video_is_a_rejected_row(tmp_path: Path) -> None:
         assert clips.num_rows == 0
 
 
-@pytest.mark.parametrize("kind", ["missing", "other content", "not utf-8"])
-def test_a_file_that_is_not_what_was_registered_is_rejected(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "error_class", "reason"),
+    [
+        ("missing", NotAVideo, "does not exist"),
+        ("dangling", NotAVideo, "is a link to nothing"),
+        ("loop", NotAVideo, "cannot be opened"),
+        ("folder", NotAVideo, "is a directory"),
+        ("not utf-8", NotAVideo, "not valid UTF-8"),
+        ("other content", UnstableFile, "holds other content"),
+    ],
+)
+def test_a_file_that_is_not_what_was_registered_is_an_error_and_no_row(
+    tmp_path: Path, kind: str, error_class: type[EgoworldError], reason: str
+) -> None:
     path = tmp_path / {"not utf-8": "caf\udce9.mp4"}.get(kind, "a.mp4")
-    if kind != "missing":
+    if kind == "folder":
+        path.mkdir()
+    elif kind in ("dangling", "loop"):
+        path.symlink_to(path if kind == "loop" else tmp_path / "nowhere")
+    elif kind != "missing":
         media.make(tmp_path / "plain.mp4", 3).rename(path)
-    row = made(path, sha256="0" * 64)[0].to_pylist()[0]
-    assert (row["status"], row["error_class"]) == ("rejected", "UnstableFile" if kind == "other content" else "NotAVideo")
+    with pytest.raises(error_class, match=reason):
+        made(path, sha256="0" * 64)
 
 
-def test_a_file_that_grows_while_it_is_decoded_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = media.make(tmp_path / "a.mkv", 40)
+@pytest.mark.parametrize("content", ["a video", "text"])
+@pytest.mark.parametrize("change", ["grow", "replace", "unlink"])
+@pytest.mark.parametrize("when", ["hashed", "decoded"])
+def test_a_file_that_changes_meanwhile_is_an_error_and_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, change: str, when: str
+) -> None:
+    path = media.make(tmp_path / "a.mkv", 20)
+    if content == "text":
+        path.write_text("hello")
     sha256 = hash_file(path)[0]
-    score = manifest.SceneScores.__call__
+    hashed, probed = manifest.hash_file, manifest.probe
 
-    def grow(self: manifest.SceneScores, index: int, timestamp_s: float, frame: av.VideoFrame) -> None:
-        if index == 3:
+    def spoil() -> None:
+        if change == "grow":
             with path.open("ab") as file:
                 file.write(b"more")
-        score(self, index, timestamp_s, frame)
+        elif change == "replace":
+            (tmp_path / "other").write_bytes(path.read_bytes())
+            (tmp_path / "other").rename(path)
+        else:
+            path.unlink()
 
-    monkeypatch.setattr(manifest.SceneScores, "__call__", grow)
-    row = made(path, sha256=sha256)[0].to_pylist()[0]
-    assert (row["status"], row["error_class"]) == ("rejected", "UnstableFile")
+    def hash_then_spoil(path: Path) -> tuple[str, int]:
+        result = hashed(path)
+        spoil()
+        return result
+
+    def probe_then_spoil(path: Path, scores: manifest.SceneScores, threads: int) -> manifest.VideoProbe:
+        try:
+            return probed(path, scores, threads)
+        finally:
+            spoil()
+
+    monkeypatch.setattr(manifest, *(("hash_file", hash_then_spoil) if when == "hashed" else ("probe", probe_then_spoil)))
+    with pytest.raises(UnstableFile, match=r"changed while|went away"):
+        made(path, sha256=sha256)
+
+
+def test_clips_know_that_their_video_is_damaged(tmp_path: Path, shared_data: Path) -> None:
+    for path, damaged in ((shared_data / "decord_corrupted.mp4", True), (media.make(tmp_path / "a.mp4", 10), False)):
+        assert {clip.damaged for clip in manifest.clips_from_tables(*made(path))} == {damaged}
+        for clip in manifest.clips_from_tables(*made(path)):
+            assert type(clip).from_json(clip.to_json()) == clip
 
 
 def test_splits_are_by_content_and_near_80_10_10() -> None:

@@ -35,6 +35,18 @@ def test_a_mask_comes_back_and_its_text_is_that_of_pycocotools(number: int) -> N
     assert (rle.bbox(coded) == rle.mask_bbox(mask)).all()
 
 
+def test_a_mask_is_decoded_at_the_size_of_the_picture() -> None:
+    mask = np.random.default_rng(1).random((12, 20)) < 0.5
+    coded = rle.encode(mask)
+    assert (rle.decode_at(coded, (12, 20)) == mask).all()
+    twice = rle.decode_at(coded, (24, 60))
+    assert twice.dtype == np.bool_
+    assert twice.flags.c_contiguous
+    assert (twice == mask.repeat(2, 0).repeat(3, 1)).all()
+    assert (rle.decode_at(rle.encode(twice), (12, 20)) == mask).all()
+    assert rle.decode_at(coded, (7, 33)).shape == (7, 33)
+
+
 def test_the_example_of_the_format() -> None:
     mask = np.zeros((5, 7), bool)
     mask[1:4, 2:5] = True

@@ -94,6 +94,40 @@ def test_a_scoring_failure_is_one_scene_that_says_so() -> None:
     assert "frame 0 could not be scored" in str(scenes[0].fallback_reason)
 
 
+def test_a_second_pass_over_the_video_is_scored_anew(tmp_path: Path) -> None:
+    def frame(value: int) -> av.VideoFrame:
+        return av.VideoFrame.from_ndarray(np.full((48, 64, 3), value, np.uint8), "rgb24")
+
+    twice, once = SceneScores("content"), SceneScores("content")
+    for index, value in enumerate((10, 250, 30)):
+        twice(index, index / 30, frame(value))
+    twice(3, 0.1, av.VideoFrame())
+    assert twice.failure
+    for scores in (twice, once):
+        for index, value in enumerate((90, 120)):
+            scores(index, index / 30, frame(value))
+    assert (twice.values, twice.failure) == (once.values, None)
+    assert len(once.values) == 2
+
+
+def test_cuts_after_damage_do_not_depend_on_threads(tmp_path: Path) -> None:
+    content = media.make(tmp_path / "a.mkv", 100, (96, 72), picture=media.scenes([30, 75])).read_bytes()
+    path = tmp_path / "broken.mkv"
+    rng = np.random.default_rng(2)
+    for _ in range(8):
+        broken = bytearray(content)
+        for where in rng.integers(len(broken) // 3, len(broken) * 2 // 3, 4):
+            broken[where] = rng.integers(0, 256)
+        path.write_bytes(broken)
+        passes = []
+        for threads in (1, 2, 4):
+            scores = SceneScores("content")
+            seen = probe(path, scores, threads)
+            assert len(scores.values) == seen.n_frames
+            passes.append(scores.values)
+        assert passes[0] == passes[1] == passes[2]
+
+
 def test_short_scenes_are_not_split_off(tmp_path: Path) -> None:
     path = media.make(tmp_path / "a.mp4", 100, (96, 72), picture=media.scenes([30, 36, 75]))
     assert starts(found(path, detector="adaptive", min_scene_s=0.1)) == [0, 30, 36, 75]

@@ -57,3 +57,18 @@ def test_an_unknown_backend_or_option_names_the_known_ones(tmp_path: Path) -> No
     path.write_text("[stages.hand_pose]\nbackend = 'mediapipe'\n[stages.hand_pose.mediapipe]\nguess = 1")
     with pytest.raises(BadSettings, match=r"hand_pose\.mediapipe\.guess"):
         operator_of("hand_pose", load_settings(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[stages.maks]\nbackend = 'classical'",
+        "[stages.masks]\nbackend = 'classical'\nmodel = 'tiny'",
+        "[stages.masks]\nbackend = 'sam2'\n[stages.masks.sam_2]\nmodel = 'tiny'",
+    ],
+)
+def test_what_no_stage_would_read_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text(text)
+    with pytest.raises(BadSettings, match="stage"):
+        load_settings(path)

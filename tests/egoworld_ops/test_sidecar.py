@@ -1,13 +1,14 @@
 """What a person says about a video is taken whole or refused with the place of the fault."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from egoworld_ops import camera
-from egoworld_ops.errors import BadSettings, BadSidecar
+from egoworld_ops.errors import BadSidecar, UnknownIntrinsics
 from egoworld_ops.settings import CameraSettings
 from egoworld_ops.sidecar import Sidecar, read_sidecar, sidecar_path
 
@@ -45,6 +46,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ({"objects": [{"label": "x", "mesh": "/etc/passwd"}]}, "objects.0.mesh"),
         ({"objects": [{"label": "x", "mesh": "missing.obj"}]}, "not a regular file"),
         ({"objects": [{"label": "x", "prompts": [{"frame_index": -1}]}]}, "objects.0.prompts.0.frame_index"),
+        ({"objects": [{"label": "x"}, {"label": "y"}, {"label": "x"}]}, "objects.2.label: 'x' names another object"),
     ],
 )
 def test_a_bad_file_is_refused_with_the_place_of_the_fault(tmp_path: Path, content: object, said: str) -> None:
@@ -87,5 +89,29 @@ def test_unknown_intrinsics_are_said_to_be_assumed_or_refused() -> None:
     assumed = camera.resolve(640, 480, Sidecar(), CameraSettings(assumed_hfov_deg=90), "v")
     assert np.isclose(assumed.fx_px, 320)
     assert assumed.source == "assumed_fov"
-    with pytest.raises(BadSettings, match="require_known"):
+    with pytest.raises(UnknownIntrinsics, match="require_known"):
         camera.resolve(640, 480, Sidecar(), CameraSettings(require_known=True), "v")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "dangling link", "device"])
+def test_what_is_not_a_file_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
+    video = tmp_path / "v.mp4"
+    path = sidecar_path(video)
+    make = {
+        "fifo": os.mkfifo,
+        "folder": os.mkdir,
+        "dangling link": lambda p: os.symlink("/no/such/file", p),
+        "device": lambda p: os.symlink("/dev/zero", p),
+    }
+    make[kind](path)
+    with pytest.raises(BadSidecar, match=r"egoworld\.json"):
+        read_sidecar(video)
+
+
+def test_one_sidecar_never_serves_two_videos(tmp_path: Path) -> None:
+    video = write(tmp_path, GOOD)
+    video.touch()
+    read_sidecar(video)
+    video.with_suffix(".MOV").touch()
+    with pytest.raises(BadSidecar, match="several videos"):
+        read_sidecar(video)

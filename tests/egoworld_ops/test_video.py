@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -52,9 +53,18 @@ def test_every_frame_has_its_number_and_its_time_from_any_start(tmp_path: Path, 
     for start in (1, 11, 12, 13, 25, 47, 59):
         for threads in (1, 2):
             part = list(decode(path, start, 60, 5, threads, seen.timestamps_s[start]))
-            assert [f.index for f in part] == list(range(start, 60, 5))
-            assert [f.timestamp_s for f in part] == seen.timestamps_s[start::5].tolist()
+            assert [f.index for f in part] == [i for i in range(start, 60) if i % 5 == 0]
+            assert [f.timestamp_s for f in part] == [seen.timestamps_s[f.index] for f in part]
             assert all(np.array_equal(f.rgb, whole[f.index].rgb) for f in part)
+
+
+def test_overlapping_ranges_share_their_sampled_frames(tmp_path: Path) -> None:
+    path = media.make(tmp_path / "a.mp4", 40)
+    times_s = probe(path).timestamps_s
+    parts = [[f.index for f in decode(path, a, b, 7, start_s=times_s[a])] for a, b in ((0, 23), (17, 31), (27, 40))]
+    assert parts == [[0, 7, 14, 21], [21, 28], [28, 35]]
+    assert list(decode(path, 22, 28, 7)) == []
+    assert [f.index for f in decode(path, 22, 29, 7)] == [28]
 
 
 def test_a_seek_decodes_less(tmp_path: Path) -> None:
@@ -168,6 +178,24 @@ def test_colours_come_back(tmp_path: Path, colorspace: str, color_range: int, pi
     assert np.abs(centres - COLORS).max() <= 4
 
 
+@pytest.mark.parametrize("sizes", [((128, 96), (64, 48)), ((64, 48), (128, 96))])
+def test_a_size_that_changes_gives_the_same_frames_from_any_start(tmp_path: Path, sizes: tuple[tuple[int, int], tuple[int, int]]) -> None:
+    parts = [media.make(tmp_path / f"{i}.ts", 30, size, pts=range(30 * i, 30 * i + 30)).read_bytes() for i, size in enumerate(sizes)]
+    path = tmp_path / "both.ts"
+    path.write_bytes(b"".join(parts))
+    seen = probe(path)
+    assert seen.n_frames == 60
+    assert "changes size" in (seen.warning or "")
+    assert (seen.width, seen.height) == sizes[0]
+    whole = list(decode(path, 0, 60))
+    assert {f.rgb.shape for f in whole} == {(sizes[0][1], sizes[0][0], 3)}
+    for start in (31, 45):
+        for threads in (1, 2):
+            part = list(decode(path, start, 60, threads=threads, start_s=seen.timestamps_s[start]))
+            assert all(np.array_equal(f.rgb, whole[f.index].rgb) for f in part)
+            assert len(part) == 60 - start
+
+
 def test_real_formats(shared_data: Path) -> None:
     want = {
         "torchcodec_av1_video.mkv": ("av1", "yuv420p", "limited", 125, Fraction(25), 0),
@@ -221,6 +249,50 @@ def test_the_corrupt_file_is_usable_up_to_its_fault(shared_data: Path) -> None:
         assert [f.index for f in decode(path, 0, 28, threads=threads)] == list(range(28))
         with pytest.raises(CorruptVideo, match=r"decord_corrupted\.mp4: decoding stops at frame 28 of the range \[20, 30\)"):
             list(decode(path, 20, 30, threads=threads))
+
+
+def broken_videos(folder: Path, n: int, name: str = "h264.mkv") -> Iterator[Path]:
+    """Videos whose pictures are damaged in their second half."""
+    content = media.make(folder / name, 50).read_bytes()
+    rng = np.random.default_rng(5)
+    for _ in range(n):
+        broken = bytearray(content)
+        for where in rng.integers(len(broken) // 2, len(broken) * 9 // 10, 4):
+            broken[where] = rng.integers(0, 256)
+        (folder / f"broken_{name}").write_bytes(broken)
+        yield folder / f"broken_{name}"
+
+
+@pytest.mark.parametrize("name", ["h264.mkv", "h264.ts"])
+def test_damage_gives_the_same_frames_with_any_threads_from_any_start(tmp_path: Path, name: str) -> None:
+    n_damaged = 0
+    for path in broken_videos(tmp_path, 12, name):
+        seen = probe(path)
+        damaged = seen.warning is not None
+        n_damaged += damaged
+        whole = list(decode(path, 0, seen.n_frames, damaged=damaged))
+        for start, threads in ((0, 4), (seen.n_frames // 2, 2), (seen.n_frames - 5, 4)):
+            part = list(decode(path, start, seen.n_frames, threads=threads, start_s=seen.timestamps_s[start], damaged=damaged))
+            assert [(f.index, f.timestamp_s) for f in part] == [(f.index, f.timestamp_s) for f in whole[start:]]
+            assert all(np.array_equal(f.rgb, whole[f.index].rgb) for f in part)
+    assert n_damaged >= 3
+
+
+def test_a_visitor_ends_with_the_frames_that_count(tmp_path: Path) -> None:
+    def visited(path: Path, threads: int) -> list[tuple[int, float, bytes]]:
+        seen: list[tuple[int, float, bytes]] = []
+
+        def visit(index: int, timestamp_s: float, frame: av.VideoFrame) -> None:
+            if index == 0:
+                seen.clear()
+            seen.append((index, timestamp_s, frame.to_ndarray().tobytes()))
+
+        n_frames = probe(path, visit, threads).n_frames
+        assert [index for index, _, _ in seen] == list(range(n_frames))
+        return seen
+
+    for path in broken_videos(tmp_path, 8):
+        assert visited(path, 1) == visited(path, 4)
 
 
 def test_beyond_the_end(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,3 +45,25 @@ class LandmarkNetwork:
         landmarks_m[:, :2] = landmarks_m[:, :2] @ roi.rotation.T
         points_px = roi.to_image(points.reshape(21, 3)[:, :2].astype(np.float64) / size_px)
         return Landmarks(points_px, landmarks_m, float(presence[0]), float(right[0]))
+
+
+class LandmarkNetworks:
+    """The landmark network as often as hands may be followed: one hand gets all threads, several share them and are looked at at once.
+
+    Args:
+        path: the network's file.
+        threads: threads for all together.
+        hands: how many hands at most.
+    """
+
+    def __init__(self, path: Path, threads: int, hands: int) -> None:
+        self.hands = hands
+        self._alone = LandmarkNetwork(path, threads)
+        self._together = [LandmarkNetwork(path, threads // hands) for _ in range(hands)] if 1 < hands <= threads else []
+
+    def __call__(self, rgb: np.ndarray, rois: Sequence[Roi], workers: Executor) -> list[Landmarks]:
+        """The landmarks in each of at most `hands` regions; `workers` are used where there are several."""
+        if len(rois) == 1 or not self._together:
+            return [self._alone(rgb, roi) for roi in rois]
+        looks = [workers.submit(network, rgb, roi) for network, roi in zip(self._together, rois, strict=False)]
+        return [look.result() for look in looks]

@@ -24,11 +24,9 @@ class Network:
         self._input = self._interpreter.get_input_details()[0]
         self._outputs = [d["index"] for d in self._interpreter.get_output_details()]
         self.size_px = int(self._input["shape"][1])
-        self._image = np.empty(self._input["shape"], np.float32)
 
     def __call__(self, crop: np.ndarray) -> list[np.ndarray]:
         """The outputs, in the model's order and without the batch axis, for a (size_px, size_px, 3) uint8 image."""
-        np.multiply(crop, _SCALE, out=self._image[0], dtype=np.float32)
-        self._interpreter.set_tensor(self._input["index"], self._image)
+        np.multiply(crop, _SCALE, out=self._interpreter.tensor(self._input["index"])()[0], dtype=np.float32)
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(i)[0] for i in self._outputs]

@@ -28,8 +28,8 @@ _GROW_MAX_SHARE = 0.25
 class ProposalSettings(BackendSettings):
     """Settings of the proposals.
 
-    `automatic`: look for objects by motion and colour never, always, or only where the sidecar names none. `every_frames`: processed frames
-    from one look to the next. `repeat_frames`: processed frames after which an object that is still there is proposed again.
+    `automatic`: look for objects by motion and colour never, always, or only in clips for which the sidecar has no prompt. `every_frames`:
+    processed frames from one look to the next. `repeat_frames`: processed frames after which an object that is still there is proposed again.
     """
 
     automatic: Literal["without_sidecar", "always", "never"] = "without_sidecar"
@@ -80,42 +80,46 @@ class ObjectProposer:
 
     Args:
         settings: see `ProposalSettings`.
-        objects: the sidecar's objects; object i has track id 10 + i, objects found automatically follow.
+        objects: the sidecar's objects; object i has track id 10 + i, objects found automatically follow. An object that is prompted in
+            other clips of the video only is unknown in this one: it may be found automatically, and has no label then.
+        clip_frames: `[frame_start, frame_end)` of the clip; prompts outside are not for it.
+        sample_stride: frames from one processed frame to the next.
     """
 
-    def __init__(self, settings: ProposalSettings, objects: tuple[SidecarObject, ...]) -> None:
+    def __init__(self, settings: ProposalSettings, objects: tuple[SidecarObject, ...], clip_frames: range, sample_stride: int) -> None:
         self._objects = objects
-        self._last_index: int | None = None
-        prompted = any(item.prompts for item in objects)
+        self._clip_end = clip_frames.stop
+        self._next_index = clip_frames.start
+        self._sample_stride = sample_stride
+        prompted = any(prompt.frame_index in clip_frames for item in objects for prompt in item.prompts)
         automatic = settings.automatic == "always" or (settings.automatic == "without_sidecar" and not prompted)
         self._finder = MotionColorFinder(settings.every_frames, settings.repeat_frames) if automatic else None
 
     def update(self, frame: Frame, hands: Sequence[HandBox]) -> list[Proposal]:
-        """The prompts of this frame: the sidecar's at exactly its frames (at the next processed one where a stride skips it), and objects
-        newly found, found again after a loss, or due for repetition. Costs about a millisecond a frame on average.
+        """The prompts of this frame: the sidecar's at exactly its frames (where a stride skips one, at the next processed frame, or at the
+        clip's last), and objects newly found, found again after a loss, or due for repetition. About a millisecond a frame on average.
         """
-        found = [p for i, item in enumerate(self._objects) for p in self._from_sidecar(frame, FIRST_OBJECT_TRACK + i, item)]
-        self._last_index = frame.index
+        last = frame.index + self._sample_stride >= self._clip_end
+        due = range(self._next_index, self._clip_end if last else frame.index + 1)
+        found = [p for i, item in enumerate(self._objects) for p in _from_sidecar(frame, FIRST_OBJECT_TRACK + i, item, due)]
+        self._next_index = due.stop
         if self._finder is not None:
             first = FIRST_OBJECT_TRACK + len(self._objects)
             sightings = self._finder.update(frame.rgb, [hand.points_px for hand in hands])
             found += [Proposal(first + s.number, None, s.box_px, s.score, "motion_color") for s in sightings]
         return found
 
-    def _from_sidecar(self, frame: Frame, track_id: int, item: SidecarObject) -> list[Proposal]:
-        due = [p for p in item.prompts if self._is_due(p.frame_index, frame.index)]
-        if not due:
-            return []
-        located = box_of_prompt(frame.rgb, due[-1])
-        if located is None:
-            return []
-        box_px, score = located
-        return [Proposal(track_id, item.label, box_px, score, "sidecar")]
 
-    def _is_due(self, prompt_index: int, frame_index: int) -> bool:
-        if self._last_index is None:
-            return prompt_index == frame_index
-        return self._last_index < prompt_index <= frame_index
+def _from_sidecar(frame: Frame, track_id: int, item: SidecarObject, due: range) -> list[Proposal]:
+    """The prompt of an object among those of the frames `due` that was given nearest to this frame; none where there is none."""
+    prompts = [p for p in item.prompts if p.frame_index in due]
+    if not prompts:
+        return []
+    located = box_of_prompt(frame.rgb, min(prompts, key=lambda p: abs(p.frame_index - frame.index)))
+    if located is None:
+        return []
+    box_px, score = located
+    return [Proposal(track_id, item.label, box_px, score, "sidecar")]
 
 
 def box_of_prompt(rgb: np.ndarray, prompt: Prompt) -> tuple[np.ndarray, float] | None:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from egoworld_ops.operators.detections._landmarks import LandmarkNetwork, Landmarks
+from egoworld_ops.operators.detections._landmarks import LandmarkNetworks, Landmarks
 from egoworld_ops.operators.detections._palm import PALM_LANDMARKS, Palm, PalmDetector, views
 from egoworld_ops.operators.detections._roi import Roi, roi_from_landmarks, roi_from_palm
 
@@ -47,8 +47,8 @@ class HandTracker:
 
     Args:
         palms: the search.
-        landmarks: one network per hand that may be followed, so that all work at once.
-        workers: runs the networks.
+        landmarks: the networks that follow; they say how many hands.
+        workers: run the search while hands are followed.
         min_presence: a hand is lost where the network's presence falls below.
         search_interval_frames: see the module.
     """
@@ -56,7 +56,7 @@ class HandTracker:
     def __init__(
         self,
         palms: PalmDetector,
-        landmarks: Sequence[LandmarkNetwork],
+        landmarks: LandmarkNetworks,
         workers: Executor,
         min_presence: float,
         search_interval_frames: int,
@@ -64,7 +64,7 @@ class HandTracker:
         self._palms = palms
         self._landmarks = landmarks
         self._workers = workers
-        self._max_hands = len(landmarks)
+        self._max_hands = landmarks.hands
         self._min_presence = min_presence
         self._interval = search_interval_frames
         self._rois: dict[int, Roi] = {}
@@ -99,10 +99,10 @@ class HandTracker:
         return self._workers.submit(self._palms, rgb, view)
 
     def _followed(self, rgb: np.ndarray) -> list[TrackedHand]:
-        looks = [self._workers.submit(network, rgb, roi) for network, roi in zip(self._landmarks, self._rois.values(), strict=False)]
         hands: list[TrackedHand] = []
-        for track, look in zip(self._rois, looks, strict=True):
-            self._add(hands, rgb, TrackedHand(track, look.result(), "tracked"))
+        looks = self._landmarks(rgb, list(self._rois.values()), self._workers)
+        for track, seen in zip(self._rois, looks, strict=True):
+            self._add(hands, rgb, TrackedHand(track, seen, "tracked"))
         return hands
 
     def _add_new(self, hands: list[TrackedHand], rgb: np.ndarray, palms: Sequence[Palm]) -> None:
@@ -111,7 +111,7 @@ class HandTracker:
             if len(hands) == self._max_hands:
                 return
             if not any(_is_palm_of(palm, h.landmarks) for h in hands):
-                seen = self._landmarks[0](rgb, roi_from_palm(palm.box_px, palm.keypoints_px))
+                [seen] = self._landmarks(rgb, [roi_from_palm(palm.box_px, palm.keypoints_px)], self._workers)
                 if self._add(hands, rgb, TrackedHand(self._next_track, seen, "palm")):
                     self._next_track += 1
 

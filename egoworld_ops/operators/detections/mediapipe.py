@@ -13,13 +13,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, cast
 
+import cv2
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from egoworld_ops import models, schema
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
-from egoworld_ops.operators.detections._landmarks import LandmarkNetwork
+from egoworld_ops.operators.detections._landmarks import LandmarkNetworks
 from egoworld_ops.operators.detections._palm import PalmDetector
 from egoworld_ops.operators.detections._prefetch import prefetch
 from egoworld_ops.operators.detections._proposals import HandBox, ObjectProposer, Proposal, ProposalSettings
@@ -66,7 +67,7 @@ class _Seen:
 class Backend(Operator):
     """Hands by MediaPipe's networks, objects by motion and colour or from the sidecar. `score` of a hand is its presence."""
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     Settings: ClassVar[type[BackendSettings]] = Settings
 
     def __init__(self, settings: BackendSettings, threads: int) -> None:
@@ -78,9 +79,8 @@ class Backend(Operator):
         super().__init__(settings, threads)
         self._options = options = cast("Settings", settings)
         palm, landmark = (models.path(name) for name in self.weights(options))
-        within = min(_MAX_NETWORK_THREADS, max(1, threads // 2))
-        self._palms = PalmDetector(palm, within, options.min_palm_score)
-        self._landmarks = [LandmarkNetwork(landmark, within) for _ in range(options.num_hands)]
+        self._palms = PalmDetector(palm, min(_MAX_NETWORK_THREADS, max(1, threads // 2)), options.min_palm_score)
+        self._landmarks = LandmarkNetworks(landmark, min(_MAX_NETWORK_THREADS, threads), options.num_hands)
 
     @classmethod
     def weights(cls, settings: BackendSettings) -> tuple[str, ...]:
@@ -90,6 +90,7 @@ class Backend(Operator):
 
     def run(self, item: ClipInput) -> pa.Table:
         """Hands and objects of each processed frame; no rows where there is nothing."""
+        cv2.setNumThreads(max(1, self.threads // 2))
         seen = self._watch(item)
         sides = assign_sides([{h.track: h.landmarks.right for h in s.hands} for s in seen])
         rows: list[dict[str, Any]] = []
@@ -109,7 +110,8 @@ class Backend(Operator):
     def _watch(self, item: ClipInput) -> list[_Seen]:
         """One pass over the clip. Decoding runs ahead; objects are proposed in one frame while hands are followed in the next."""
         options = self._options
-        proposer = ObjectProposer(options.proposals, item.sidecar.objects) if options.objects else None
+        clip_frames = range(item.clip.frame_start, item.clip.frame_end)
+        proposer = ObjectProposer(options.proposals, item.sidecar.objects, clip_frames, item.sample_stride) if options.objects else None
         proposed: Future[list[Proposal]] | None = None
         seen: list[_Seen] = []
         with ThreadPoolExecutor(self.threads, "hands") as workers, self._frames(item) as frames:

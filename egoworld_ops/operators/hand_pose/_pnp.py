@@ -102,8 +102,9 @@ class _Problem:
         distance = np.linalg.norm(errors, axis=-1)
         weight = np.minimum(1, self._huber_px / np.maximum(distance, 1e-12))
         J = self._jacobian(in_camera, in_camera - t_m[:, None])
-        Jt = np.swapaxes(J * weight[:, :, None, None], 2, 3)
-        A, b = (Jt @ J).sum(1), (Jt @ errors[..., None]).sum(1)[..., 0]
+        weighted = (J * weight[:, :, None, None]).reshape(len(J), -1, 6).transpose(0, 2, 1)
+        A = weighted @ J.reshape(len(J), -1, 6)
+        b = (weighted @ errors.reshape(len(J), -1, 1))[..., 0]
         spin = np.arange(3)
         A[:, spin, spin] += self._pull
         b[:, :3] += self._pull * self._turned(R)
@@ -113,13 +114,14 @@ class _Problem:
         return step[:, :3], step[:, 3:]
 
     def _jacobian(self, in_camera: np.ndarray, arms: np.ndarray) -> np.ndarray:
-        """(N, J, 2, 6) of pixels by a turn from the left and a shift."""
+        """(N, J, 2, 6) of pixels by a turn from the left (a point moves by turn cross arm) and a shift."""
         depth = np.maximum(in_camera[..., 2], _MIN_DEPTH_M)
-        by_point = np.zeros((*depth.shape, 2, 3))
-        by_point[..., 0, 0] = by_point[..., 1, 1] = 1 / depth
-        by_point[..., 2] = -in_camera[..., :2] / depth[..., None] ** 2
-        by_point *= self._focal_px[:, None]
-        return np.concatenate([-by_point @ _skew(arms), by_point], axis=-1)
+        x, y = in_camera[..., 0] / depth, in_camera[..., 1] / depth
+        ax, ay, az = np.moveaxis(arms, -1, 0)
+        one, none = np.ones_like(x), np.zeros_like(x)
+        u = np.stack([-x * ay, az + x * ax, -ay, one, none, -x], axis=-1)
+        v = np.stack([-az - y * ay, y * ax, ax, none, one, -y], axis=-1)
+        return np.stack([u, v], axis=2) * (self._focal_px / depth[..., None])[..., None]
 
     def _in_camera(self, R: np.ndarray, t_m: np.ndarray) -> np.ndarray:
         return self._points_m @ R.transpose(0, 2, 1) + t_m[:, None]

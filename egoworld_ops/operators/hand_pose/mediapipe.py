@@ -15,10 +15,10 @@ from pydantic import Field
 
 from egoworld_ops import schema
 from egoworld_ops.geometry import quaternion_from_matrix
-from egoworld_ops.hand_frame import in_wrist_frame, wrist_rotation
+from egoworld_ops.hand_frame import in_wrist_frame, wrist_rotations
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.hand_pose import _pnp
-from egoworld_ops.types import Camera, Hand
+from egoworld_ops.types import HANDS, Camera
 
 _PASSED_ON = ("video_id", "clip_id", "frame_index", "timestamp_s", "sample_stride")
 
@@ -50,28 +50,25 @@ class Backend(Operator):
         points_px, landmarks_m = _floats(hands, "points_px", 21, 2), _floats(hands, "landmarks_m", 21, 3)
         extent_px = (points_px.max(1) - points_px.min(1)).max(1)
         poses = _pnp.solve(landmarks_m, points_px, item.camera, options.robust_share * extent_px, options.rotation_pull_share * extent_px)
-        passed_on = hands.select([*_PASSED_ON, "role", "score"]).to_pylist()
+        is_right = np.array(hands["role"].to_pylist()) == "hand_right"
+        R_hand_wrist = wrist_rotations(landmarks_m, is_right)
+        intrinsics = _intrinsics(item.camera)
         rows = []
-        for i, row in enumerate(passed_on):
-            hand = cast("Hand", row.pop("role").removeprefix("hand_"))
-            common = row | {"hand": hand, "joints_px": points_px[i], "observed": True, "backend": "mediapipe"} | _intrinsics(item.camera)
-            limit_px = options.max_reprojection_share * extent_px[i]
-            rows.append(common | _pose(poses, i, landmarks_m[i], hand, limit_px))
+        for i, row in enumerate(hands.select([*_PASSED_ON, "score"]).to_pylist()):
+            row |= intrinsics | {"hand": HANDS[int(is_right[i])], "joints_px": points_px[i], "observed": True, "backend": "mediapipe"}
+            rows.append(row | _pose(poses, i, landmarks_m[i], R_hand_wrist[i], options.max_reprojection_share * extent_px[i]))
         return schema.from_rows("hand_pose", rows)
 
 
-def _pose(poses: _pnp.Poses, i: int, landmarks_m: np.ndarray, hand: Hand, limit_px: float) -> dict[str, Any]:
+def _pose(poses: _pnp.Poses, i: int, landmarks_m: np.ndarray, R_hand_wrist: np.ndarray, limit_px: float) -> dict[str, Any]:
     """The columns of hand `i`'s pose, or why there is none."""
     if not poses.converged[i]:
         return {"reason": "no pose in front of the camera fits the landmarks"}
     error_px = float(poses.reprojection_px[i])
     if error_px > limit_px:
-        return {
-            "reprojection_px": error_px,
-            "reason": f"reprojection error {error_px:.1f} px is above {limit_px:.1f} px for a hand of this size",
-        }
-    R_hand_wrist = wrist_rotation(landmarks_m, hand)
-    if R_hand_wrist is None:
+        reason = f"reprojection error {error_px:.1f} px is above {limit_px:.1f} px for a hand of this size"
+        return {"reprojection_px": error_px, "reason": reason}
+    if np.isnan(R_hand_wrist).any():
         return {"reprojection_px": error_px, "reason": "wrist, index and middle knuckle lie on a line: the wrist frame is not defined"}
     joints_m = landmarks_m @ poses.R_camera_hand[i].T + poses.t_camera_hand_m[i]
     q = quaternion_from_matrix(poses.R_camera_hand[i] @ R_hand_wrist)

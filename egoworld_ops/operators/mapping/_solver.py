@@ -68,8 +68,8 @@ class HandSolver(VectorOptimizer):  # type: ignore[misc]  # the library has no t
         self.opt.set_min_objective(self.get_objective_function(transform(self.model.T_root_base, targets_base)))
         try:
             x = self.opt.optimize((self.lower_rad + self.upper_rad) / 2)
-        except (RuntimeError, ValueError) as error:
-            return Solution(None, f"the solver failed: {error or type(error).__name__}")
+        except (RuntimeError, ValueError, nlopt.RoundoffLimited) as error:
+            return Solution(None, f"the solver failed: {type(error).__name__}: {error}")
         if self.opt.last_optimize_result() == nlopt.MAXEVAL_REACHED:
             return Solution(None, f"the solver did not converge within {self.opt.get_maxeval()} evaluations")
         if not np.isfinite(x).all():

@@ -45,7 +45,7 @@ class DexSettings(BackendSettings):
 class Backend(Operator):
     """Solves one robot hand pose for each human hand pose."""
 
-    version = "1"
+    version = "2"
     Settings: ClassVar[type[BackendSettings]] = DexSettings
     settings: DexSettings
 

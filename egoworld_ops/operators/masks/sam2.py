@@ -21,7 +21,7 @@ from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.masks._sam2_model import build, pick_device
 from egoworld_ops.operators.masks._sam2_prompts import Prompt, prompts_by_frame
 from egoworld_ops.operators.masks._sam2_stream import TrackedMask
-from egoworld_ops.types import Clip
+from egoworld_ops.types import Clip, sampled_frames
 
 
 class Settings(BackendSettings):
@@ -91,7 +91,7 @@ class Backend(Operator):
         found = prompts_by_frame(item.tables["detections"], options.hand_joints, clip.width, clip.height)
         if not found:
             return
-        n_frames = len(range(clip.frame_start, clip.frame_end, item.sample_stride))
+        n_frames = len(sampled_frames(clip.frame_start, clip.frame_end, item.sample_stride))
         state = self._predictor.start(n_frames, clip.height, clip.width)
         tracks: dict[int, Prompt] = {}
         visible: set[int] = set()

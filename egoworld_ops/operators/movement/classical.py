@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -49,7 +50,7 @@ class MovementSettings(BackendSettings):
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """One object in one frame; `pose` is T_camera_object or None, `why` then says why. Pictured motion is filled in half a window later."""
+    """One object in one frame; `pose` is T_camera_object or None, `why` then says why. `position` counts the clip's processed frames."""
 
     position: int
     frame_index: int
@@ -114,7 +115,7 @@ class _Flows:
 class Backend(Operator):
     """The `classical` backend of movement."""
 
-    version = "1"
+    version = "2"
     Settings: ClassVar[type[BackendSettings]] = MovementSettings
     settings: MovementSettings
 
@@ -122,7 +123,7 @@ class Backend(Operator):
         """Table `movement`: one row for every frame in which an object is masked."""
         cv2.setNumThreads(self.threads)
         objects = self._watch(item)
-        rows = [row for thing in objects for row in self._rows(item, thing)]
+        rows = [row for thing in objects for stretch in _stretches(thing.moments) for row in self._rows(item, thing, stretch)]
         return schema.from_rows("movement", rows) if rows else schema.empty("movement")
 
     def _watch(self, item: ClipInput) -> list[_Object]:
@@ -136,8 +137,9 @@ class Backend(Operator):
         last = -1
         for position, frame in enumerate(item.frames()):
             rows = masks.get(frame.index, [])
-            hands = {hand: _full_size(row, frame.rgb.shape[:2]) for row in rows for hand in HANDS if row["role"] == f"hand_{hand}"}
-            objects = {row["track_id"]: _full_size(row, frame.rgb.shape[:2]) for row in rows if row["role"] == "object"}
+            size = (frame.rgb.shape[0], frame.rgb.shape[1])
+            hands = {hand: rle.decode_at(row["rle"], size) for row in rows for hand in HANDS if row["role"] == f"hand_{hand}"}
+            objects = {row["track_id"]: rle.decode_at(row["rle"], size) for row in rows if row["role"] == "object"}
             flows.see(position, frame.rgb, hands, objects)
             for row in rows:
                 if row["role"] == "object":
@@ -171,9 +173,9 @@ class Backend(Operator):
     def _motion(self, camera: Camera, thing: _Object, flows: _Flows, position: int, half: int, newest: int) -> _Motion | str:
         moment = thing.moments[position]
         if moment.pose is None:
-            return f"the object has no pose: {moment.why}"
-        before = _nearest(thing.moments, range(max(position - half, 0), position + 1))
-        after = _nearest(thing.moments, range(min(position + half, newest), position - 1, -1))
+            return moment.why
+        before = _farthest(thing.moments, range(position, max(position - half, 0) - 1, -1))
+        after = _farthest(thing.moments, range(position, min(position + half, newest) + 1))
         elapsed_s = after.timestamp_s - before.timestamp_s
         if elapsed_s <= 0:
             return "no other pose is near in time"
@@ -201,9 +203,9 @@ class Backend(Operator):
             velocity, float(np.linalg.norm(drift_m)) / elapsed_s, float(turning), seen_m_s, abs(float(drift_m[2])) / elapsed_s, slips
         )
 
-    def _rows(self, item: ClipInput, thing: _Object) -> list[dict[str, Any]]:
-        order = sorted(thing.moments)
-        moments, motions = [thing.moments[p] for p in order], [thing.motions[p] for p in order]
+    def _rows(self, item: ClipInput, thing: _Object, positions: range) -> list[dict[str, Any]]:
+        """The rows of one unbroken stretch: what an object does before a loss says nothing about what it does after it."""
+        moments, motions = [thing.moments[p] for p in positions], [thing.motions[p] for p in positions]
         known = [None if isinstance(m, str) else m for m in motions]
         speeds = np.array([np.nan if m is None or m.speed_m_s is None else m.speed_m_s for m in known])
         states = self._states(known)
@@ -274,16 +276,27 @@ def _completed(camera: Camera, mask: np.ndarray, T_camera_object: np.ndarray, si
     return filled.astype(bool)
 
 
-def _nearest(moments: dict[int, _Moment], order: range) -> _Moment:
-    """The first moment of that order that has a pose; the last of the order always has one."""
-    return next(moments[p] for p in order if p in moments and moments[p].pose is not None)
+def _stretches(moments: dict[int, _Moment]) -> list[range]:
+    """The runs of processed frames in which an object is masked without a gap."""
+    order = sorted(moments)
+    starts = [p for p in order if p - 1 not in moments]
+    ends = [p + 1 for p in order if p + 1 not in moments]
+    return [range(start, end) for start, end in zip(starts, ends, strict=True)]
+
+
+def _farthest(moments: dict[int, _Moment], order: range) -> _Moment:
+    """The last moment of that order that has a pose, up to the first frame in which the object is lost; the first of the order always has one."""
+    unbroken = itertools.takewhile(lambda p: p in moments, order)
+    return [moments[p] for p in unbroken if moments[p].pose is not None][-1]
 
 
 def _pose_of(row: dict[str, Any] | None) -> tuple[np.ndarray | None, str]:
     if row is None:
-        return None, "not in object_pose"
+        return None, "the object has no pose: not in object_pose"
     if row["qw"] is None:
-        return None, row["reason"] or "unknown"
+        return None, f"the object has no pose: {row['reason'] or 'unknown'}"
+    if not row["converged"]:
+        return None, "the object's pose has not converged"
     q_wxyz = np.array([row["qw"], row["qx"], row["qy"], row["qz"]])
     return make_transform(matrix_from_quaternion(q_wxyz), np.array([row["x_m"], row["y_m"], row["z_m"]])), ""
 
@@ -293,15 +306,6 @@ def _by_frame(table: pa.Table) -> dict[int, list[dict[str, Any]]]:
     for row in table.to_pylist():
         found[row["frame_index"]].append(row)
     return found
-
-
-def _full_size(row: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:
-    """The mask (H, W) bool at the picture's size."""
-    mask = rle.decode(row["rle"])
-    if mask.shape == tuple(size):
-        return mask
-    enlarged: np.ndarray = cv2.resize(mask.astype(np.uint8), (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
-    return enlarged.astype(bool)
 
 
 def _motion_columns(motion: _Motion | str) -> dict[str, Any]:

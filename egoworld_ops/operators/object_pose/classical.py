@@ -7,7 +7,7 @@ hand that holds the object gives that factor; where none does, the pose is null.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import cv2
@@ -21,7 +21,7 @@ from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
 from egoworld_ops.operators.object_pose._solve import Estimate, solve
 from egoworld_ops.operators.object_pose._structure import Structured, solve_unknown
 from egoworld_ops.operators.object_pose._tracking import MIN_MASK_PX, Follower, Track, grey_of
-from egoworld_ops.sidecar import Sidecar, SidecarObject, mesh_path
+from egoworld_ops.sidecar import SidecarObject, mesh_path
 
 NAME = "classical"
 MIN_CONVERGED_INLIERS = 15
@@ -31,7 +31,7 @@ MAX_CONVERGED_PX = 2.0
 class Backend(Operator):
     """The `classical` backend of object_pose."""
 
-    version = "1"
+    version = "2"
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
 
     def run(self, item: ClipInput) -> pa.Table:
@@ -41,10 +41,10 @@ class Backend(Operator):
             BadSidecar: a mesh named in the sidecar holds no closed surface.
         """
         cv2.setNumThreads(self.threads)
-        tracks = observe(item)
+        tracks, given = observe(item), described(item.sidecar.objects, _labels(item.tables["masks"]))
         rows: list[dict[str, Any]] = []
         for track in tracks:
-            shape = shape_of(item, track.label)
+            shape = _shape(item, given.get(track.track_id))
             if shape is None:
                 solved = solve_unknown(item.camera, track, item.tables["hand_pose"])
             else:
@@ -53,23 +53,36 @@ class Backend(Operator):
         return schema.from_rows("object_pose", rows) if rows else schema.empty("object_pose")
 
 
-def shape_of(item: ClipInput, label: str | None) -> Shape | None:
-    """The shape that the sidecar gives for a track of this label; None where it gives none.
+def described(objects: Sequence[SidecarObject], labels: dict[int, str | None]) -> dict[int, SidecarObject]:
+    """Which of the sidecar's objects each track is, by track id; tracks of which it says nothing are left out.
 
-    A mesh is taken before dimensions. An object without a label is matched where the sidecar names just one.
+    A track is the object of its label. One without a label is matched only where nothing else is possible: the sidecar names one object and says
+    nowhere in the video where it is, and the clip has this one track without a label and none with the object's. A wrong match would invent a size.
+
+    Args:
+        objects: as in the sidecar; their labels differ.
+        labels: the label of each object track of the clip, by track id.
     """
-    given = _described(item.sidecar, label)
+    by_label = {item.label: item for item in objects}
+    found = {track_id: by_label[label] for track_id, label in labels.items() if label in by_label}
+    unlabelled = [track_id for track_id, label in labels.items() if label is None]
+    if not found and len(unlabelled) == len(objects) == 1 and not objects[0].prompts:
+        found[unlabelled[0]] = objects[0]
+    return found
+
+
+def _labels(masks: pa.Table) -> dict[int, str | None]:
+    """The label of each object track, by track id."""
+    return {row["track_id"]: row["label"] for row in _rows(masks.select(["track_id", "role", "label"])) if row["role"] == "object"}
+
+
+def _shape(item: ClipInput, given: SidecarObject | None) -> Shape | None:
+    """The shape that the sidecar gives for an object, a mesh before dimensions; None where it gives none."""
     if given is None:
         return None
     if given.mesh is not None:
         return read_mesh(mesh_path(item.clip.video_path.parent, given.mesh))
     return None if given.dimensions_m is None else cuboid(given.dimensions_m)
-
-
-def _described(sidecar: Sidecar, label: str | None) -> SidecarObject | None:
-    if label is None:
-        return sidecar.objects[0] if len(sidecar.objects) == 1 else None
-    return next((o for o in sidecar.objects if o.label == label), None)
 
 
 def observe(item: ClipInput) -> list[Track]:
@@ -85,14 +98,14 @@ def observe(item: ClipInput) -> list[Track]:
             followers[lost].lose()
         if not objects:
             continue
-        grey, size = grey_of(frame.rgb), frame.rgb.shape[:2]
+        grey, size = grey_of(frame.rgb), (frame.rgb.shape[0], frame.rgb.shape[1])
         hands = np.zeros(size, bool)
         for row in rows:
             if row["role"] != "object":
-                hands |= _full_size(row, size)
+                hands |= rle.decode_at(row["rle"], size)
         for row in objects:
             follower = followers.setdefault(row["track_id"], Follower(Track(row["track_id"], row["label"])))
-            mask = _full_size(row, size) & ~hands
+            mask = rle.decode_at(row["rle"], size) & ~hands
             if mask.any():
                 follower.see(frame, grey, mask, hands, row["observed"])
     return [follower.track for _, follower in sorted(followers.items())]
@@ -109,15 +122,6 @@ def _masks_by_frame(table: pa.Table) -> dict[int, list[dict[str, Any]]]:
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
     for batch in table.to_batches():
         yield from batch.to_pylist()
-
-
-def _full_size(row: dict[str, Any], size: tuple[int, ...]) -> np.ndarray:
-    """The mask (H, W) bool at the picture's size."""
-    mask = rle.decode(row["rle"])
-    if mask.shape == tuple(size):
-        return mask
-    enlarged: np.ndarray = cv2.resize(mask.astype(np.uint8), (size[1], size[0]), interpolation=cv2.INTER_NEAREST)
-    return enlarged.astype(bool)
 
 
 def _row(item: ClipInput, track: Track, position: int, solved: Structured) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import nlopt
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -130,6 +131,22 @@ def test_left_is_the_mirror_of_right(a_hand: np.ndarray) -> None:
     tips = [HandModel(getattr(ROBOTS["allegro"], s)).tips_m(np.array(r[0]["qpos_rad"])) for s, r in (("right", right), ("left", left))]
     assert tips[0] * [1, -1, 1] == pytest.approx(tips[1], abs=1e-3)
     assert tips[0][1, 1] > tips[0][3, 1]  # the right hand's index is on the side of its thumb: +y
+
+
+@pytest.mark.parametrize("error", [nlopt.RoundoffLimited("at rest"), RuntimeError("nlopt failure"), ValueError("nlopt invalid argument")])
+def test_a_frame_in_which_the_solver_gives_up_is_null_and_the_others_stay(
+    a_hand: np.ndarray, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective_of, frames = HandSolver.get_objective_function, iter(range(3))
+
+    def fail(*_: object) -> float:
+        raise error
+
+    monkeypatch.setattr(HandSolver, "get_objective_function", lambda *given: fail if next(frames) == 1 else objective_of(*given))
+    rows = retarget([hand_pose_row(i, joints_wrist_m=a_hand * [1, -1, 1]) for i in range(3)])
+    assert [r["converged"] for r in rows] == [True, False, True]
+    assert rows[1]["qpos_rad"] is None
+    assert rows[1]["reason"] == f"the solver failed: {type(error).__name__}: {error}"
 
 
 def test_a_real_hand(golden: np.ndarray) -> None:

@@ -52,7 +52,7 @@ def pose_row(frame_index: int, T: np.ndarray | None) -> dict[str, Any]:
     )
 
 
-def posed_clip(boxes: Sequence[np.ndarray], walls: Sequence[np.ndarray], unposed: Sequence[int] = ()) -> ClipInput:
+def posed_clip(boxes: Sequence[np.ndarray | None], walls: Sequence[np.ndarray], unposed: Sequence[int] = ()) -> ClipInput:
     """A clip with true masks and poses, but for the frames named."""
     item = clip_of(boxes, walls, [BOX])
     rows = [pose_row(i, None if i in unposed else T) for i, T in enumerate(boxes)]
@@ -136,25 +136,60 @@ def test_no_masks_give_an_empty_typed_table() -> None:
     assert table.schema.equals(schema.empty("movement").schema)
 
 
-def test_a_hand_that_covers_the_object_and_goes_with_it_holds_it() -> None:
-    boxes = along(STILL_BOX, (0.2, 0, 0))
-    item = posed_clip(boxes, [STILL_WALL] * N)
-    rng = np.random.default_rng(0)
-    skin = rng.integers(60, 220, (60, 40, 3)).astype(np.uint8)
+def test_a_pose_that_has_not_converged_gives_no_velocity_but_a_reason() -> None:
+    item = posed_clip([STILL_BOX] * N, [STILL_WALL] * N)
+    rows = item.tables["object_pose"].to_pylist()
+    rows[9] |= {"converged": False, "z_m": rows[9]["z_m"] + 0.1}
+    found = run(replace(item, tables=dict(item.tables) | {"object_pose": schema.from_rows("object_pose", rows)}))
+    assert [found[9][name] for name in ("vx_m_s", "vy_m_s", "vz_m_s", "speed_background_m_s", "state")] == [None] * 5
+    assert "not converged" in found[9]["reason"]
+    others = [row for row in found if row["frame_index"] != 9]
+    assert {row["state"] for row in others} == {"still"}
+    assert all(row["vz_m_s"] == pytest.approx(0) and row["reason"] is None for row in others)
+
+
+def test_no_velocity_spans_a_loss() -> None:
+    moved = STILL_BOX.copy()
+    moved[0, 3] += 0.02
+    boxes = [*[STILL_BOX] * 9, None, *[moved] * 9, None, moved]
+    rows = run(posed_clip(boxes, [STILL_WALL] * len(boxes)))
+    assert [row["frame_index"] for row in rows] == [*range(9), *range(10, 19), 20]
+    assert all(row["vx_m_s"] == pytest.approx(0) and row["state"] == "still" for row in rows[:-1])
+    assert rows[-1]["vx_m_s"] is None
+    assert rows[-1]["reason"] == "no other pose is near in time"
+
+
+def with_hand(item: ClipInput, boxes: Sequence[np.ndarray | None]) -> ClipInput:
+    """The clip with a right hand drawn over a part of the box, in all frames that show the box, and its masks."""
+    skin = np.random.default_rng(0).integers(60, 220, (60, 40, 3)).astype(np.uint8)
     frames, rows = [], []
     for frame, T in zip(item.frames(), boxes, strict=True):
         rgb, mask = draw(T, STILL_WALL)
-        x = round(CAMERA.cx_px + CAMERA.fx_px * T[0, 3] / T[2, 3]) - 10
-        y = round(CAMERA.cy_px + CAMERA.fy_px * T[1, 3] / T[2, 3])
-        hand = np.zeros_like(mask)
-        hand[y : y + 60, x : x + 40] = True
-        rgb[y : y + 60, x : x + 40] = skin
+        if T is not None:
+            x = round(CAMERA.cx_px + CAMERA.fx_px * T[0, 3] / T[2, 3]) - 10
+            y = round(CAMERA.cy_px + CAMERA.fy_px * T[1, 3] / T[2, 3])
+            hand = np.zeros_like(mask)
+            hand[y : y + 60, x : x + 40] = True
+            rgb[y : y + 60, x : x + 40] = skin
+            rows += [mask_row(frame.index, 2, "hand_right", hand), mask_row(frame.index, 10, "object", mask & ~hand)]
         frames.append(replace(frame, rgb=rgb))
-        rows += [mask_row(frame.index, 2, "hand_right", hand), mask_row(frame.index, 10, "object", mask & ~hand)]
-    tables = dict(item.tables) | {"masks": schema.from_rows("masks", rows)}
-    found = run(replace(item, tables=tables, open_frames=lambda: iter(frames)))
+    return replace(item, tables=dict(item.tables) | {"masks": schema.from_rows("masks", rows)}, open_frames=lambda: iter(frames))
+
+
+def test_a_hand_that_covers_the_object_and_goes_with_it_holds_it() -> None:
+    boxes = along(STILL_BOX, (0.2, 0, 0))
+    found = run(with_hand(posed_clip(boxes, [STILL_WALL] * N), boxes))
     assert {r["held_by"] for r in found} == {"right"}
     assert min(r["hold_score"] for r in found) > 0.5
+
+
+def test_a_hold_lasts_through_rest_but_not_through_a_loss() -> None:
+    carried = along(STILL_BOX, (0.2, 0, 0), 12)
+    for gap in ([], [None] * 4):
+        boxes = [*carried, *gap, *[carried[-1]] * 10]
+        found = {r["frame_index"]: r["held_by"] for r in run(with_hand(posed_clip(boxes, [STILL_WALL] * len(boxes)), boxes))}
+        assert {found[i] for i in range(12)} == {"right"}
+        assert {found[i] for i in range(len(boxes) - 10, len(boxes))} == {None if gap else "right"}
 
 
 def test_touch_grows_with_what_the_hand_covers() -> None:

@@ -17,9 +17,9 @@ from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.object_pose._shapes import cuboid, read_mesh
 from egoworld_ops.operators.object_pose._solve import fit_points, sample_points
 from egoworld_ops.operators.object_pose._view import lift
-from egoworld_ops.operators.object_pose.classical import Backend
-from egoworld_ops.sidecar import Sidecar, SidecarObject
-from tests.boxes import CAMERA, SIZE_M, clip_of, pose, pose_of
+from egoworld_ops.operators.object_pose.classical import Backend, described
+from egoworld_ops.sidecar import Prompt, Sidecar, SidecarObject
+from tests.boxes import CAMERA, SIZE_M, clip_of, mask_row, pose, pose_of
 from tests.kitchen import SHOTS, shot_input
 from tests.real_chain import all_shots, pose_errors, shot_tables, true_objects
 from tests.rows import hand_pose_row
@@ -137,6 +137,43 @@ def test_a_lost_box_is_found_again_elsewhere_in_the_same_frame_of_its_own() -> N
     assert np.median(angles[12:]) < 3
     assert np.median(shifts[12:]) < 3
     assert {r["method"] for r in rows[12:]} >= {"reregistered"} or {r["method"] for r in rows[:12]} >= {"reregistered"}
+
+
+PROMPTED = BOX.model_copy(update={"prompts": (Prompt(frame_index=500, box_px=(1, 1, 9, 9)),)})
+OTHER = SidecarObject(label="other", dimensions_m=SIZE_M)
+
+
+@pytest.mark.parametrize(
+    ("objects", "labels", "matched"),
+    [
+        ([BOX], {10: "box"}, {10: BOX}),
+        ([BOX, OTHER], {10: "box", 11: "other", 12: "unknown"}, {10: BOX, 11: OTHER}),
+        ([PROMPTED], {10: "box"}, {10: PROMPTED}),
+        ([BOX], {11: None}, {11: BOX}),
+        ([BOX], {11: None, 12: None}, {}),
+        ([BOX], {10: "box", 11: None}, {10: BOX}),
+        ([PROMPTED], {11: None}, {}),
+        ([BOX, OTHER], {12: None}, {}),
+        ([], {10: None}, {}),
+    ],
+)
+def test_an_unlabelled_track_is_the_sidecars_object_only_where_nothing_else_is_possible(
+    objects: list[SidecarObject], labels: dict[int, str | None], matched: dict[int, SidecarObject]
+) -> None:
+    assert described(objects, labels) == matched
+
+
+def test_a_second_unlabelled_track_is_given_no_size() -> None:
+    item = clip_of(turning(8), [WALL] * 8, [BOX])
+    rows = [row | {"label": None} for row in item.tables["masks"].to_pylist()]
+    alone = run(replace(item, tables=dict(item.tables) | {"masks": schema.from_rows("masks", rows)}))
+    assert set(alone["scale_source"].to_pylist()) == {"dimensions"}
+    blob = np.zeros((CAMERA.height, CAMERA.width), bool)
+    blob[:40, :40] = True
+    rows += [mask_row(i, 11, "object", blob) | {"label": None} for i in range(8)]
+    both = run(replace(item, tables=dict(item.tables) | {"masks": schema.from_rows("masks", rows)}))
+    assert set(both["track_id"].to_pylist()) == {10, 11}
+    assert set(both["scale_source"].to_pylist()) == {"none"}
 
 
 def test_without_size_and_hand_there_is_no_pose_but_a_reason() -> None:

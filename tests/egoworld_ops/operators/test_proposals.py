@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,10 @@ def _object(*prompts: Prompt, label: str = "cup") -> SidecarObject:
     return SidecarObject(label=label, prompts=prompts)
 
 
+def _proposer(objects: tuple[SidecarObject, ...], frames: range = range(200), stride: int = 1, **settings: Any) -> ObjectProposer:
+    return ObjectProposer(ProposalSettings(**settings), objects, frames, stride)
+
+
 def _box(index: int) -> Prompt:
     return Prompt(frame_index=index, box_px=(10, 12, 20, 15))
 
@@ -39,28 +44,45 @@ def _hands(mp4: Path, index: int, noise_px: float, rng: np.random.Generator) -> 
 
 
 def test_a_persons_box_is_proposed_at_exactly_its_frames() -> None:
-    proposer = ObjectProposer(ProposalSettings(), (_object(_box(3), _box(5)), _object(_box(5), label="pan")))
+    proposer = _proposer((_object(_box(3), _box(5)), _object(_box(5), label="pan")))
     found = {i: proposer.update(_frame(i), []) for i in range(8)}
     assert [i for i, p in found.items() if p] == [3, 5]
     assert [(p.track_id, p.label, p.source, p.score) for p in found[5]] == [(10, "cup", "sidecar", 1.0), (11, "pan", "sidecar", 1.0)]
     assert found[3][0].box_px.tolist() == [10, 12, 20, 15]
 
 
+def _proposed_at(prompts: tuple[int, ...], frames: range, sampled: range) -> list[int]:
+    proposer = _proposer((_object(*(_box(i) for i in prompts)),), frames, sampled.step)
+    return [i for i in sampled if proposer.update(_frame(i), [])]
+
+
 def test_a_prompt_on_a_frame_that_the_stride_skips_comes_with_the_next() -> None:
-    proposer = ObjectProposer(ProposalSettings(), (_object(_box(5)),))
-    assert [i for i in range(0, 12, 4) if proposer.update(_frame(i), [])] == [8]
+    assert _proposed_at((5,), range(12), range(0, 12, 4)) == [8]
+    assert _proposed_at((3,), range(3, 12), range(4, 12, 4)) == [4]
 
 
-def test_prompts_before_the_clip_are_not_carried_into_it() -> None:
-    proposer = ObjectProposer(ProposalSettings(), (_object(_box(5)),))
-    assert not [i for i in range(20, 25) if proposer.update(_frame(i), [])]
+def test_a_prompt_after_the_clips_last_processed_frame_comes_with_that_frame() -> None:
+    assert _proposed_at((10,), range(12), range(0, 12, 4)) == [8]
+    assert _proposed_at((6, 11), range(12), range(0, 12, 4)) == [8]
+    assert _proposed_at((12,), range(12), range(0, 12, 4)) == []
+
+
+def test_of_several_prompts_the_nearest_to_the_processed_frame_is_taken() -> None:
+    early, late = Prompt(frame_index=5, box_px=(1, 1, 5, 5)), _box(8)
+    for prompts in ((early, late), (late, early)):
+        proposer = _proposer((_object(*prompts),), range(16), 4)
+        assert [p.box_px.tolist() for i in range(0, 16, 4) for p in proposer.update(_frame(i), [])] == [[10, 12, 20, 15]]
+
+
+def test_prompts_of_other_clips_are_not_carried_into_it() -> None:
+    assert _proposed_at((5, 19, 25), range(20, 25), range(20, 25)) == []
 
 
 def test_boxes_and_points_outside_the_image_propose_nothing() -> None:
     outside = (Prompt(frame_index=0, box_px=(200, 0, 5, 5)), Prompt(frame_index=0, points_px=((-3, 2), (900, 9))), Prompt(frame_index=0))
     for prompt in outside:
-        assert ObjectProposer(ProposalSettings(), (_object(prompt),)).update(_frame(0), []) == []
-    partly = ObjectProposer(ProposalSettings(), (_object(Prompt(frame_index=0, box_px=(-10, 40, 20, 20))),)).update(_frame(0), [])
+        assert _proposer((_object(prompt),)).update(_frame(0), []) == []
+    partly = _proposer((_object(Prompt(frame_index=0, box_px=(-10, 40, 20, 20))),)).update(_frame(0), [])
     assert partly[0].box_px.tolist() == [0, 40, 10, 8]
     assert clip_box(np.array([63.5, 0, 10, 10], np.float32), 64, 48) is None
 
@@ -77,8 +99,8 @@ def test_points_grow_to_the_box_of_their_region() -> None:
 def test_tiny_and_black_frames(shape: tuple[int, int]) -> None:
     points_px = np.random.default_rng(0).uniform(0, min(shape), (21, 2))
     hand = HandBox("hand_left", np.array([0.0, 0, 1, 1]), points_px)
-    proposer = ObjectProposer(ProposalSettings(every_frames=1), (_object(Prompt(frame_index=1, points_px=((0, 0),))),))
-    automatic = ObjectProposer(ProposalSettings(every_frames=1), ())
+    proposer = _proposer((_object(Prompt(frame_index=1, points_px=((0, 0),))),), every_frames=1)
+    automatic = _proposer((), every_frames=1)
     for index in range(4):
         proposer.update(_frame(index, shape), [hand])
         assert automatic.update(_frame(index, shape), [hand, hand]) == []
@@ -91,19 +113,33 @@ def test_hands_of_a_wrong_shape_are_refused() -> None:
 
 def test_automatic_proposals_stay_off_where_the_sidecar_prompts(synthetic_example: Path) -> None:
     rng = np.random.default_rng(0)
-    proposer = ObjectProposer(ProposalSettings(), (_object(_box(0)),))
-    never = ObjectProposer(ProposalSettings(automatic="never"), ())
+    proposer = _proposer((_object(_box(0)),))
+    never = _proposer((), automatic="never")
     for frame in decode(synthetic_example, 0, 56):
         hands = _hands(synthetic_example, frame.index, 0.0, rng)
         assert all(p.source == "sidecar" for p in proposer.update(frame, hands))
         assert never.update(frame, hands) == []
 
 
+def test_a_prompt_in_another_clip_leaves_automatic_proposals_on(synthetic_example: Path) -> None:
+    rng = np.random.default_rng(0)
+    proposer = _proposer((_object(_box(56), _box(111)),), range(56))
+    alone = _proposer((), range(56))
+    found = 0
+    for frame in decode(synthetic_example, 0, 56):
+        hands = _hands(synthetic_example, frame.index, 0.0, rng)
+        proposed, expected = proposer.update(frame, hands), alone.update(frame, hands)
+        assert [(p.label, p.source, p.box_px.tolist()) for p in proposed] == [(None, "motion_color", p.box_px.tolist()) for p in expected]
+        assert all(p.track_id > 10 for p in proposed)
+        found += len(proposed)
+    assert found
+
+
 def test_the_scenes_object_is_found_without_a_sidecar_and_segmented(synthetic_example: Path) -> None:
     seconds, frames, values = 0.0, 0, []
     for shot in kitchen.SHOTS:
         rng = np.random.default_rng(1)
-        proposer = ObjectProposer(ProposalSettings(), ())
+        proposer = _proposer(())
         found: list[tuple[int, Proposal]] = []
         for frame in decode(synthetic_example, *shot):
             hands = _hands(synthetic_example, frame.index, 3.0, rng)

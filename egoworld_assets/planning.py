@@ -1,0 +1,230 @@
+"""Which clips of a stage are done, linked, blocked or known to fail, and what is to be done for the others. No Dagster, no pool, no writing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from egoworld_ops import camera, digest, errors, lake, operators, registry, schema
+from egoworld_ops.errors import EgoworldError, InputChanged, InputError, SetupError, UnstableFile
+from egoworld_ops.lake import Run
+from egoworld_ops.settings import Settings
+from egoworld_ops.sidecar import Sidecar, read_sidecar
+from egoworld_ops.task import ClipTask
+from egoworld_ops.types import Clip
+from gpu_workers.pool import Done, Failed
+
+State = Literal["computed", "linked", "done", "failed", "blocked"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What became of one clip in one stage; of one video where `clip_id` is None.
+
+    Args:
+        state: `computed` now, `linked` from an earlier run, `done` before, `failed`, or `blocked` by a failure further up.
+        tables: what has to be written, by table name.
+        provenance: goes into each written file.
+        error: of a failure.
+        stale: the table that an earlier input or operator left at this place must go: nothing will take its place.
+    """
+
+    video_id: str
+    clip_id: str | None
+    state: State
+    rows: int = 0
+    seconds: float = 0.0
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    error: EgoworldError | None = None
+    stale: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Submitted:
+    """What a task was planned from: it must be the same when its result comes."""
+
+    identity: Mapping[str, Any]
+    raw_state: list[int] | None
+
+
+class Planner:
+    """Decides for each clip of a stage whether it is done, describes the work where it is not, and takes the outcome of that work."""
+
+    def __init__(self, run: Run, stage: str, settings: Settings) -> None:
+        self._run, self._settings = run, settings
+        self._stage = operators.stages()[stage]
+        self._operator = digest.operator_identity(stage, settings)
+        self._registered = registry.registered(run.lake)
+        self._submitted: dict[str, _Submitted] = {}
+
+    def plan(self, video_id: str) -> Iterator[StageResult | ClipTask]:
+        """A result for each clip that needs no work, a task for each that does.
+
+        A video that cannot be planned at all (no manifest, a bad sidecar) is one failed result, or one a clip.
+        """
+        from egoworld_ops import manifest
+
+        paths = {name: self._run.video_table(name, video_id) for name in lake.VIDEO_TABLES}
+        if not all(path.exists() for path in paths.values()):
+            error = SetupError(f"video {video_id}", f"has no manifest in run {self._run.run_id}", "Materialize the asset `manifest` first")
+            yield StageResult(video_id, None, "failed", error=error)
+            return
+        videos, clips = (lake.read_table(paths[name], name) for name in lake.VIDEO_TABLES)
+        sidecar: Sidecar | EgoworldError | None = None
+        for clip in manifest.clips_from_tables(videos, clips):
+            sidecar = sidecar or _sidecar_or_error(clip)
+            yield self._plan_clip(clip, sidecar)
+
+    def _plan_clip(self, clip: Clip, sidecar: Sidecar | EgoworldError) -> StageResult | ClipTask:
+        inputs = {name: self._run.clip_table(name, clip.video_id, clip.clip_id) for name in self._stage.inputs}
+        digests = _digests(inputs)
+        missing = [name for name, value in digests.items() if value is None]
+        if missing:
+            return StageResult(clip.video_id, clip.clip_id, "blocked", stale=any(self._failed_for_good(clip, name) for name in missing))
+        if isinstance(sidecar, EgoworldError):
+            return self._failure(clip, sidecar, digest.sha256_of({"sidecar": str(sidecar)}))
+        try:
+            task, identity = self._task(clip, sidecar, inputs, {name: value for name, value in digests.items() if value is not None})
+        except InputError as error:
+            return self._failure(clip, error, digest.sha256_of({"input": str(error)}))
+        return self._settled(clip, task.key) or self._submit(task, identity)
+
+    def _task(
+        self, clip: Clip, sidecar: Sidecar, inputs: Mapping[str, Path], input_digests: Mapping[str, str]
+    ) -> tuple[ClipTask, dict[str, Any]]:
+        chosen = self._settings.camera
+        if "camera" not in self._stage.sidecar:
+            chosen = chosen.model_copy(update={"require_known": False})
+        intrinsics = camera.resolve(clip.width, clip.height, sidecar, chosen, clip.video_path)
+        identity = digest.clip_identity(self._stage, self._operator, clip, intrinsics, sidecar, self._settings.sample_stride, input_digests)
+        task = ClipTask(
+            key=digest.sha256_of(identity),
+            stage=self._stage.name,
+            backend=self._operator["backend"],
+            options=self._operator["settings"],
+            clip=clip,
+            inputs=inputs,
+            camera=intrinsics,
+            sidecar=sidecar,
+            sample_stride=self._settings.sample_stride,
+        )
+        return task, identity
+
+    def _settled(self, clip: Clip, key: str) -> StageResult | None:
+        """The result where there is one already, of this run or of an earlier one; or the failure on record."""
+        path = self._run.clip_table(self._stage.name, clip.video_id, clip.clip_id)
+        if state := self._run.adopt(path, key):
+            rows = (lake.provenance(path) or {})["rows"]
+            return StageResult(clip.video_id, clip.clip_id, state, rows)
+        return self._known_failure(clip, key)
+
+    def _submit(self, task: ClipTask, identity: Mapping[str, Any]) -> StageResult | ClipTask:
+        try:
+            _check_content(task.clip, self._registered.get(task.clip.video_id))
+        except EgoworldError as error:
+            return replace(self._failure(task.clip, error, task.key), stale=False)
+        self._submitted[task.key] = _Submitted(identity, raw_state(task.clip))
+        return task
+
+    def _known_failure(self, clip: Clip, key: str) -> StageResult | None:
+        """The failure on record, where the same work on the same file failed before because of its input: no retry can help.
+
+        Everything else (a crash, a missing library, a disk) is tried again: what was wrong may have been mended outside of the digest.
+        """
+        path = self._run.failure(self._stage.name, clip.video_id, clip.clip_id)
+        recorded = lake.provenance(path) or {}
+        if recorded.get("digest") != key or recorded["identity"] != {"raw": raw_state(clip)}:
+            return None
+        [row] = lake.read_table(path, "failures").to_pylist()
+        culprit, _, reason = row["reason"].partition(": ")
+        error = recorded_error(row["error_class"], culprit, reason, row["cure"])
+        return StageResult(clip.video_id, clip.clip_id, "failed", error=error) if _is_for_good(error) else None
+
+    def _failed_for_good(self, clip: Clip, stage: str) -> bool:
+        path = self._run.failure(stage, clip.video_id, clip.clip_id)
+        if not path.exists():
+            return False
+        [row] = lake.read_table(path, "failures").to_pylist()
+        return _is_for_good(recorded_error(row["error_class"], "", row["reason"], row["cure"]))
+
+    def result(self, outcome: Done | Failed) -> StageResult:
+        """What the outcome of a task means; a failure where the video or an input table changed while it was worked on."""
+        task = outcome.task
+        submitted = self._submitted.pop(task.key)
+        if isinstance(outcome, Failed):
+            return self._failure(task.clip, outcome.error, task.key, outcome.traceback, outcome.seconds)
+        if raw_state(task.clip) != submitted.raw_state:
+            error: EgoworldError = UnstableFile(task.clip.video_path, "changed while it was worked on", "Register it again once it rests")
+            return self._failure(task.clip, error, task.key)
+        if _digests(task.inputs) != submitted.identity["inputs"]:
+            error = InputChanged(
+                f"clip {task.clip.clip_id}", "an input table changed while it was worked on", "Materialize the stage again"
+            )
+            return self._failure(task.clip, error, task.key)
+        rows = outcome.table.num_rows
+        stamp = lake.stamp(task.key, submitted.identity, rows, outcome.seconds, self._run.run_id)
+        tables = {self._stage.name: outcome.table}
+        return StageResult(task.clip.video_id, task.clip.clip_id, "computed", rows, outcome.seconds, tables, stamp)
+
+    def _failure(self, clip: Clip, error: EgoworldError, key: str, traceback: str = "", seconds: float = 0.0) -> StageResult:
+        row = {
+            "video_id": clip.video_id,
+            "clip_id": clip.clip_id,
+            "stage": self._stage.name,
+            "backend": self._operator["backend"],
+            "error_class": type(error).__name__,
+            "reason": f"{error.culprit}: {error.reason}",
+            "cure": error.cure,
+            "retryable": error.retryable,
+            "traceback": traceback,
+        }
+        stamp = lake.stamp(key, {"raw": raw_state(clip)}, 1, seconds, self._run.run_id)
+        tables = {"failures": schema.from_rows("failures", [row])}
+        stale = _is_for_good(error)
+        return StageResult(clip.video_id, clip.clip_id, "failed", 0, seconds, tables, stamp, error, stale)
+
+
+def raw_state(clip: Clip) -> list[int] | None:
+    """Size and time of change of the raw file; None where it is not there."""
+    try:
+        state = clip.video_path.stat()
+    except OSError:
+        return None
+    return [state.st_size, state.st_mtime_ns]
+
+
+def recorded_error(class_name: str, culprit: str, reason: str, cure: str) -> EgoworldError:
+    """The error that a row of `failures` or `videos` stands for."""
+    kind: type[EgoworldError] = getattr(errors, class_name, EgoworldError)
+    return kind(culprit, reason, cure)
+
+
+def _is_for_good(error: EgoworldError) -> bool:
+    """Whether the content of the input itself is at fault, so that the same work can only fail again."""
+    return isinstance(error, InputError) and not error.passing
+
+
+def _digests(inputs: Mapping[str, Path]) -> dict[str, str | None]:
+    return {name: lake.digest_at(path) for name, path in inputs.items()}
+
+
+def _sidecar_or_error(clip: Clip) -> Sidecar | EgoworldError:
+    try:
+        return read_sidecar(clip.video_path)
+    except EgoworldError as error:
+        return error
+
+
+def _check_content(clip: Clip, entry: registry.Registered | None) -> None:
+    """Raise UnstableFile where the raw file no longer holds what was registered. It is read only where its size or time of change differ."""
+    from egoworld_ops.intake import hash_file
+
+    if entry is not None and entry.path == clip.video_path and raw_state(clip) == [entry.bytes, entry.mtime_ns]:
+        return
+    if hash_file(clip.video_path)[0] != clip.video_sha256:
+        raise UnstableFile(clip.video_path, "holds other content than when it was registered", "Restore the file, or register it again")
