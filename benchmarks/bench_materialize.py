@@ -117,7 +117,9 @@ class BareLoop:
 
     def _frames(self, task: ClipTask) -> Iterator[Frame]:
         clip, threads = task.clip, self._settings.pool.threads
-        return video.decode(clip.video_path, clip.frame_start, clip.frame_end, task.sample_stride, threads=threads, start_s=clip.start_s)
+        return video.decode(
+            clip.video_path, clip.frame_start, clip.frame_end, task.sample_stride, threads, start_s=clip.start_s, damaged=clip.damaged
+        )
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import dagster as dg
 import pyarrow as pa
 
 from egoworld_assets import pipeline
-from egoworld_assets.pipeline import StageResult
+from egoworld_assets.planning import StageResult
 from egoworld_assets.resources import Egoworld
 from egoworld_ops import lake, schema
 from egoworld_ops.lake import Run

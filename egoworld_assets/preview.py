@@ -77,7 +77,9 @@ def _sheet(run: Run, clip: Clip, settings: "Settings") -> bytes:
 
     end = min(clip.frame_end, clip.frame_start + MAX_FRAMES)
     stride = settings.sample_stride * max(1, (end - clip.frame_start) // (PICTURES * settings.sample_stride))
-    frames = video.decode(clip.video_path, clip.frame_start, end, stride=stride, threads=settings.pool.threads, start_s=clip.start_s)
+    frames = video.decode(
+        clip.video_path, clip.frame_start, end, stride=stride, threads=settings.pool.threads, start_s=clip.start_s, damaged=clip.damaged
+    )
     return contact_sheet(frames, _tables(run, clip), n=PICTURES, tile_px=TILE_PX)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -10,24 +11,31 @@ from pathlib import Path
 import duckdb
 
 from egoworld_ops import registry, schema
-from egoworld_ops.lake import RUN_TABLES, Lake, table_glob
+from egoworld_ops.lake import RUN_TABLES, Lake, table_glob, write_bytes
 
 FILE_NAME = "egoworld.duckdb"
 
 
 def write_catalog(lake: Lake) -> Path:
-    """(Re)write the catalog beside the lake's runs, in one rename; readers of the old file are not disturbed.
+    """Write the catalog beside the lake's runs, in one rename; readers of an old file are not disturbed.
 
-    The views name patterns, not files: they see what later stages write without being written again.
+    The views name patterns, not files: they see what later stages write. So the catalog is written only where its statements differ from those
+    that the present file was made with.
     """
-    target = lake.root / FILE_NAME
+    target, stamp = lake.root / FILE_NAME, lake.root / f".{FILE_NAME}.sha256"
+    statements = view_statements(lake)
+    made_with = hashlib.sha256("\n".join(statements).encode()).hexdigest()
     registry.ensure(lake)
+    if target.exists() and stamp.exists() and stamp.read_text("utf-8") == made_with:
+        return target
     with tempfile.TemporaryDirectory(prefix=".tmp-catalog-", dir=lake.root) as folder:
         fresh = Path(folder) / FILE_NAME
         with duckdb.connect(str(fresh)) as connection:
-            for statement in view_statements(lake):
+            for statement in statements:
                 connection.execute(statement)
+        stamp.unlink(missing_ok=True)
         os.replace(fresh, target)
+    write_bytes(stamp, made_with.encode(), durable=False)
     return target
 
 

@@ -41,7 +41,8 @@ _MAGIC = (
     (bytes.fromhex("3026b2758e66cf11"), "asf"),
     (b"OggS", "ogg"),
 )
-_STORAGE_ERRNOS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.EREMOTEIO, errno.ENODEV, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_STORAGE_ERRNOS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.EREMOTEIO, errno.ENODEV}
+_EXHAUSTED_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 # What libav's Python layer was seen to raise on broken files, besides its own errors.
 _PYTHON_FAULTS = (ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
@@ -126,6 +127,8 @@ def _kind(mode: int) -> str:
 def _raise_file_error(path: Path, error: OSError | ValueError) -> NoReturn:
     if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
         raise StorageUnavailable(path, f"cannot be read: {error.strerror}", "Check the disk or mount") from error
+    if isinstance(error, OSError) and error.errno in _EXHAUSTED_ERRNOS:
+        raise StorageUnavailable(path, f"cannot be opened now: {error.strerror}", "Lower the number of workers") from error
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     raise NotAVideo(path, f"cannot be opened: {reason}", "Check its name and permissions") from error
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,21 +25,26 @@ PROVENANCE_KEY = b"egoworld.provenance"
 _DELETE_IT = "Delete the file and run the stage again"
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file or none: temporary file in the same folder, fsync, rename, fsync the folder."""
+def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write a whole file or none: temporary file in the same folder, fsync, rename, fsync the folder.
+
+    Without `durable` the fsyncs are left out: for what can be derived again from durable files.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -154,7 +159,7 @@ class Run:
         """Where a clip's failure in a stage is written."""
         return self.clip_folder(video_id, clip_id) / f"{stage}.failure.parquet"
 
-    def adopt(self, path: Path, digest: str) -> str | None:
+    def adopt(self, path: Path, digest: str) -> Literal["done", "linked"] | None:
         """Make sure `path` holds the result with this digest, if any run has it.
 
         Returns:
@@ -174,7 +179,7 @@ class Run:
         """Write the clip's `meta.json`: the provenance of every table in its folder, gathered from the files."""
         folder = self.clip_folder(video_id, clip_id)
         gathered = {p.stem: provenance(p) for p in sorted(folder.glob("*.parquet"))}
-        write_bytes(folder / "meta.json", json.dumps(gathered, indent=1, sort_keys=True).encode())
+        write_bytes(folder / "meta.json", json.dumps(gathered, indent=1, sort_keys=True).encode(), durable=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +232,7 @@ class Lake:
         write_bytes(folder / "run.json", content)
         for name in RUN_TABLES:
             write_table(folder / _placeholder(name), name, schema.empty(name), {})
-        os.chmod(folder, 0o755)
+        os.chmod(folder, 0o755)  # noqa: S103 - mkdtemp made it private; a run is for all who may read the lake
         try:
             os.rename(folder, run.path)
         except OSError:

@@ -15,7 +15,9 @@ HANDS: tuple[Hand, ...] = ("left", "right")
 ROLES = ("hand_left", "hand_right", "object")
 INTRINSICS_SOURCES = ("file", "estimated", "assumed_fov")
 
-VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .qt .3gp .3g2 .mkv .webm .avi .ts .mts .m2ts .mpg .mpeg .vob .flv .wmv .asf .ogv .ogg".split())
+_MP4_FAMILY = {".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2"}
+_STREAMS = {".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".flv"}
+VIDEO_SUFFIXES = frozenset({*_MP4_FAMILY, *_STREAMS, ".mkv", ".webm", ".avi", ".wmv", ".asf", ".ogv", ".ogg"})
 """Names that end so, in any case, are taken for videos."""
 
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,127}\Z")

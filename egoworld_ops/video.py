@@ -352,6 +352,8 @@ class _Survey:
             self.warnings.append(f"decoding stops at frame {n}: {self.fault.reason}")
         if self.damaged:
             self.warnings.append(f"{len(self.damaged)} frames are damaged, the first is {self.damaged[0]}")
+        if self.damaged_somewhere and not self.warnings:
+            self.warnings.append(f"{self.n_packets} packets gave {n} frames")
         if self.made_up_times:
             self.warnings.append(f"{self.made_up_times} frames have no timestamp after the frame before; one frame's duration is added")
         self.warnings += self.picture.warnings

@@ -169,3 +169,13 @@ def test_a_lake_in_a_folder_with_wildcards_in_its_name_has_a_catalog(tmp_path: P
     write_detections(store.open_run({}, None, {}), "d1")
     with duckdb.connect(str(catalog.write_catalog(store)), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM detections").fetchall() == [(1,)]
+
+
+def test_the_catalog_is_written_again_only_where_it_would_differ_or_is_gone(tmp_path: Path) -> None:
+    store = Lake(tmp_path)
+    store.open_run({}, None, {})
+    first = catalog.write_catalog(store).stat().st_ino
+    assert catalog.write_catalog(store).stat().st_ino == first
+    (tmp_path / catalog.FILE_NAME).unlink()
+    with duckdb.connect(str(catalog.write_catalog(store)), read_only=True) as connection:
+        assert connection.execute("SELECT count(*) FROM masks").fetchall() == [(0,)]

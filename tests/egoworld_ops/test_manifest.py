@@ -37,7 +37,7 @@ def test_a_video_becomes_clips_that_decode(tmp_path: Path) -> None:
     owned = [f for r in clips.to_pylist() for f in range(r["own_start"], r["own_end"])]
     assert owned == list(range(100))
     for clip in manifest.clips_from_tables(videos, clips):
-        frames = list(decode(clip.video_path, clip.frame_start, clip.frame_end, start_s=clip.start_s))
+        frames = list(decode(clip.video_path, clip.frame_start, clip.frame_end, start_s=clip.start_s, damaged=clip.damaged))
         assert [f.index for f in frames] == list(range(clip.frame_start, clip.frame_end))
         assert frames[0].timestamp_s == clip.start_s
         assert frames[0].rgb.shape == (clip.height, clip.width, 3)
@@ -169,5 +169,5 @@ def test_broken_files_keep_the_contract(tmp_path: Path, name: str) -> None:
         except EgoworldError as error:
             raise AssertionError(f"a bad file is a row, not {error!r}") from error
         for clip in manifest.clips_from_tables(videos, clips):
-            frames = list(decode(clip.video_path, clip.frame_start, clip.frame_end, start_s=clip.start_s))
+            frames = list(decode(clip.video_path, clip.frame_start, clip.frame_end, start_s=clip.start_s, damaged=clip.damaged))
             assert len(frames) == clip.n_frames

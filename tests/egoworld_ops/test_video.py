@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from egoworld_ops import containers
-from egoworld_ops.errors import CorruptVideo, EgoworldError, NotAVideo, NoVideoStream, UnstableFile
+from egoworld_ops.errors import CorruptVideo, EgoworldError, NotAVideo, NoVideoStream, StorageUnavailable, UnstableFile
 from egoworld_ops.video import VideoProbe, decode, probe
 from tests.egoworld_ops import media
 
@@ -178,11 +179,31 @@ def test_colours_come_back(tmp_path: Path, colorspace: str, color_range: int, pi
     assert np.abs(centres - COLORS).max() <= 4
 
 
+def resized(path: Path, sizes: Sequence[tuple[int, int]]) -> Path:
+    """A video whose picture has another size after every 30 frames."""
+    tick = Fraction(1, 30)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=30)
+        stream.width, stream.height = sizes[0]
+        out.start_encoding()
+        for part, (width, height) in enumerate(sizes):
+            encoder = av.CodecContext.create("libx264", "w")
+            encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
+            encoder.time_base, encoder.gop_size, encoder.max_b_frames = tick, 12, 0
+            frames: list[av.VideoFrame | None] = []
+            for index in range(30 * part, 30 * part + 30):
+                frame = av.VideoFrame.from_ndarray(media.numbered(index, width, height), "rgb24").reformat(format="yuv420p")
+                frame.pts, frame.time_base = index, tick
+                frames.append(frame)
+            for packet in (packet for frame in [*frames, None] for packet in encoder.encode(frame)):
+                packet.stream, packet.time_base = stream, tick
+                out.mux(packet)
+    return path
+
+
 @pytest.mark.parametrize("sizes", [((128, 96), (64, 48)), ((64, 48), (128, 96))])
 def test_a_size_that_changes_gives_the_same_frames_from_any_start(tmp_path: Path, sizes: tuple[tuple[int, int], tuple[int, int]]) -> None:
-    parts = [media.make(tmp_path / f"{i}.ts", 30, size, pts=range(30 * i, 30 * i + 30)).read_bytes() for i, size in enumerate(sizes)]
-    path = tmp_path / "both.ts"
-    path.write_bytes(b"".join(parts))
+    path = resized(tmp_path / "a.ts", sizes)
     seen = probe(path)
     assert seen.n_frames == 60
     assert "changes size" in (seen.warning or "")
@@ -252,7 +273,7 @@ def test_the_corrupt_file_is_usable_up_to_its_fault(shared_data: Path) -> None:
 
 
 def broken_videos(folder: Path, n: int, name: str = "h264.mkv") -> Iterator[Path]:
-    """Videos whose pictures are damaged in their second half."""
+    """Videos of 50 numbered frames whose second half is damaged."""
     content = media.make(folder / name, 50).read_bytes()
     rng = np.random.default_rng(5)
     for _ in range(n):
@@ -276,6 +297,16 @@ def test_damage_gives_the_same_frames_with_any_threads_from_any_start(tmp_path: 
             assert [(f.index, f.timestamp_s) for f in part] == [(f.index, f.timestamp_s) for f in whole[start:]]
             assert all(np.array_equal(f.rgb, whole[f.index].rgb) for f in part)
     assert n_damaged >= 3
+
+
+def test_a_stream_that_starts_amid_a_group_of_pictures_is_used_with_a_warning(tmp_path: Path) -> None:
+    path = media.make(tmp_path / "a.ts", 60)
+    n_packets = path.stat().st_size // 188
+    path.write_bytes(path.read_bytes()[188 * (n_packets // 3) :])
+    for threads in (1, 2):
+        seen = probe(path, threads=threads)
+        assert 20 < seen.n_frames < 60
+        assert f"packets gave {seen.n_frames} frames" in (seen.warning or "")
 
 
 def test_a_visitor_ends_with_the_frames_that_count(tmp_path: Path) -> None:
@@ -407,6 +438,23 @@ def test_what_is_not_a_regular_file_is_refused_at_once(tmp_path: Path) -> None:
         assert time.monotonic() - started < 5
 
 
+def test_too_many_open_files_say_nothing_about_the_file(tmp_path: Path) -> None:
+    path = media.make(tmp_path / "a.mp4", 3)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, limits[1]))
+    held = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                held.append(os.open("/dev/null", os.O_RDONLY))
+        with pytest.raises(StorageUnavailable, match="Too many open files"):
+            probe(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in held:
+            os.close(descriptor)
+
+
 def test_a_link_to_a_video_is_read(tmp_path: Path) -> None:
     media.make(tmp_path / "a.mp4", 3)
     (tmp_path / "link.mp4").symlink_to("a.mp4")
@@ -447,6 +495,17 @@ def test_a_half_written_file_is_corrupt_and_unstable_if_it_grows(tmp_path: Path)
 
     with pytest.raises(UnstableFile, match="changed while it was read"):
         fail_while_it_grows()
+
+
+def test_a_file_that_may_no_longer_be_read_is_unstable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = media.make(tmp_path / "a.mkv", 10)
+
+    def forbid(index: int, timestamp_s: float, frame: av.VideoFrame) -> None:
+        path.chmod(0)
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # the superuser may always read
+
+    with pytest.raises(UnstableFile, match="may no longer be read"):
+        probe(path, forbid)
 
 
 class Server:
