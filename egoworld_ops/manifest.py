@@ -93,6 +93,7 @@ def _facts(seen: VideoProbe) -> dict[str, Any]:
     return {
         "status": "ok",
         "warning": seen.warning,
+        "damaged": seen.damaged,
         "duration_s": seen.duration_s,
         "fps_num": seen.fps.numerator,
         "fps_den": seen.fps.denominator,
@@ -146,5 +147,5 @@ def _clip(video: dict[str, Any], row: dict[str, Any]) -> Clip:
         fps=Fraction(video["fps_num"], video["fps_den"]),
         width=video["width"],
         height=video["height"],
-        damaged=video["warning"] is not None,
+        damaged=bool(video["damaged"]),
     )

@@ -162,6 +162,12 @@ VIDEOS = Table(
         Column("status", pa.string(), "whether the video can be processed", allowed=("ok", "rejected")),
         *_error_columns(nullable=True),
         Column("warning", pa.string(), "what is odd about a usable file (truncated tail, ...)", nullable=True),
+        Column(
+            "damaged",
+            pa.bool_(),
+            "frames are missing or broken: decoded by one thread from the start, so that pixels are always the same",
+            nullable=True,
+        ),
         Column("duration_s", pa.float64(), "last frame's end minus first frame's start", "s", "", True, minimum=0),
         Column("fps_num", pa.int64(), "frame rate, numerator", "", "", True, minimum=1),
         Column("fps_den", pa.int64(), "frame rate, denominator", "", "", True, minimum=1),

@@ -82,8 +82,8 @@ class Camera:
 class Clip:
     """Frames `[frame_start, frame_end)` of one video: the smallest unit of work.
 
-    `[own_start, own_end)` is the part that belongs to this clip alone; the rest overlaps the neighbours. `damaged` says that probing the
-    video gave a warning, see `video.decode`.
+    `[own_start, own_end)` is the part that belongs to this clip alone; the rest overlaps the neighbours. `damaged` says that frames
+    of the video are missing or broken, see `video.decode`.
     """
 
     video_id: str

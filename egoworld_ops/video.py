@@ -48,6 +48,7 @@ class VideoProbe:
         audio_streams: number of audio streams.
         timestamps_s: (n_frames,) float64 presentation times, strictly increasing.
         warning: what is odd about a usable file, else None.
+        damaged: true where frames are missing or broken: what decodes then depends on the decoder's threads and on where it starts.
     """
 
     codec: str
@@ -63,6 +64,7 @@ class VideoProbe:
     audio_streams: int
     timestamps_s: np.ndarray
     warning: str | None
+    damaged: bool
 
 
 def probe(path: str | Path, visit: Visitor | None = None, threads: int = 0) -> VideoProbe:
@@ -108,7 +110,7 @@ def decode(
         threads: decoder threads.
         start_s: timestamp of `frame_start` as `probe` gave it. With it, decoding starts at the keyframe before instead of at the start of
             the file, if the container proves that this gives the same frames.
-        damaged: true where `probe` gave a warning. What a decoder makes of damage depends on its threads and on where it started, so that
+        damaged: as `probe` said. What a decoder makes of damage depends on its threads and on where it started, so that
             such a file is decoded by one thread from its start.
 
     Raises:
@@ -339,6 +341,7 @@ class _Survey:
             audio_streams=self.audio_streams,
             timestamps_s=times_s,
             warning="; ".join(self.warnings) or None,
+            damaged=self.damaged_somewhere or self.header_frames > len(times_s),
         )
 
     def _warn(self, duration_s: float) -> None:

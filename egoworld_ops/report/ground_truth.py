@@ -1,6 +1,7 @@
 """How far the tables of a video are from the truth of the synthetic scene. One figure a line, with the limit it must keep.
 
-What is missing counts: a mask that was not found has IoU 0, the share found is said beside every error, and a limit is kept only on `MIN_FOUND` of the truth.
+What is missing counts: a mask that was not found has IoU 0, the share found is said beside every error, and a limit is kept only on
+`MIN_FOUND` of the truth.
 """
 
 from __future__ import annotations
