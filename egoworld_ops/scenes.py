@@ -7,7 +7,9 @@ full frame to BGR costs as much as decoding it.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -26,6 +28,8 @@ SCORED_ROWS = 0.5
 PySceneDetect takes all rows of 256 columns; scores differ from its own by 0.3 of 255 in the mean."""
 
 _ROUNDING_S = 1e-6
+_FRAMES_A_BATCH = 4
+_BATCHES_IN_FLIGHT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,9 @@ class Window:
 
 
 class SceneScores:
-    """Scores each frame for a detector; give it to `video.probe` as `visit`.
+    """Scores each frame for a detector; give it to `video.probe` as `visit`, then take `finish()`.
+
+    Scoring runs in a thread beside the decoder, a few frames at a time; both let go of the interpreter's lock.
 
     For the detectors `content` and `adaptive` the value is PySceneDetect's content value: the mean absolute difference to the frame before
     in HSV, over pixels and channels (ContentDetector's default weights). For `threshold` it is the mean over pixels and colours. A frame
@@ -76,9 +82,13 @@ class SceneScores:
     def __init__(self, detector: str) -> None:
         self._value = _brightness if detector == "threshold" else self._content
         self._reformatter = VideoReformatter()
+        self._worker = ThreadPoolExecutor(1, "scene-scores")
+        self._pending: deque[Future[None]] = deque()
         self._start()
 
     def _start(self) -> None:
+        self._wait(0)
+        self._batch: list[av.VideoFrame] = []
         self.values: list[float] = []
         self.failure: str | None = None
         self._size_px: tuple[int, int] | None = None
@@ -88,12 +98,33 @@ class SceneScores:
         """Score the next frame; index 0 begins anew."""
         if index == 0:
             self._start()
-        if self.failure:
-            return
-        try:
-            self.values.append(self._value(self._small_bgr(frame)))
-        except (cv2.error, *LIBAV_FAULTS) as error:
-            self.failure = f"frame {index} could not be scored: {error}"
+        self._batch.append(frame)
+        if len(self._batch) == _FRAMES_A_BATCH:
+            self._hand_over()
+
+    def finish(self) -> SceneScores:
+        """Wait until every frame given so far is scored; `values` and `failure` are whole then."""
+        self._hand_over()
+        self._wait(0)
+        return self
+
+    def _hand_over(self) -> None:
+        batch, self._batch = self._batch, []
+        self._wait(_BATCHES_IN_FLIGHT - 1)
+        self._pending.append(self._worker.submit(self._score, batch))
+
+    def _wait(self, left: int) -> None:
+        while len(self._pending) > left:
+            self._pending.popleft().result()
+
+    def _score(self, batch: list[av.VideoFrame]) -> None:
+        for frame in batch:
+            if self.failure:
+                return
+            try:
+                self.values.append(self._value(self._small_bgr(frame)))
+            except (cv2.error, *LIBAV_FAULTS) as error:
+                self.failure = f"frame {len(self.values)} could not be scored: {error}"
 
     def _small_bgr(self, frame: av.VideoFrame) -> np.ndarray:
         if self._size_px is None:
@@ -146,7 +177,7 @@ def find_scenes(scores: SceneScores, n_frames: int, fps: Fraction, settings: Sce
         Scenes in order that cover every frame once; one scene `whole_video` with a `fallback_reason` where scoring failed or no cut was
         found.
     """
-    n_scored = len(scores.values)
+    n_scored = len(scores.finish().values)
     reason = scores.failure or (f"only {n_scored} of {n_frames} frames were scored" if n_scored < n_frames else None)
     cuts: dict[int, float] = {}
     if not reason:

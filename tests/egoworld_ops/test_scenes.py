@@ -102,11 +102,11 @@ def test_a_second_pass_over_the_video_is_scored_anew(tmp_path: Path) -> None:
     for index, value in enumerate((10, 250, 30)):
         twice(index, index / 30, frame(value))
     twice(3, 0.1, av.VideoFrame())
-    assert twice.failure
+    assert twice.finish().failure
     for scores in (twice, once):
         for index, value in enumerate((90, 120)):
             scores(index, index / 30, frame(value))
-    assert (twice.values, twice.failure) == (once.values, None)
+    assert (twice.finish().values, twice.failure) == (once.finish().values, None)
     assert len(once.values) == 2
 
 
@@ -123,7 +123,7 @@ def test_scores_of_damaged_frames_do_not_depend_on_threads(tmp_path: Path) -> No
         for threads in (1, 2, 4):
             scores = SceneScores("content")
             seen = probe(path, scores, threads)
-            assert len(scores.values) == seen.n_frames
+            assert len(scores.finish().values) == seen.n_frames
             passes.append(scores.values)
         assert passes[0] == passes[1] == passes[2]
 
