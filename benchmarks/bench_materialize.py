@@ -39,7 +39,7 @@ SOURCE = ROOT / "examples" / "synthetic" / "kitchen.mp4"
 N_CLIPS = 64
 CLIP_S = 0.5
 LIMIT = 1.10
-ROUNDS = 2
+ROUNDS = 1
 
 
 def make_video(path: Path) -> None:

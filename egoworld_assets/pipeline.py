@@ -40,7 +40,7 @@ def frozen_configuration(settings: Settings) -> dict[str, Any]:
 
 def open_run(settings: Settings) -> Run:
     """The run that these settings write to."""
-    return Lake(settings.lake).open_run(frozen_configuration(settings), settings.run_id, _about(settings))
+    return Lake(settings.lake).open_run(frozen_configuration(settings), settings.run_id, lambda: _about(settings))
 
 
 def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings) -> Iterator[StageResult]:

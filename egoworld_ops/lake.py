@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,7 +78,7 @@ def read_table(path: Path, name: str) -> pa.Table:
     """
     try:
         with pq.ParquetFile(path) as file:  # not read_table: it sets up a dataset, at several times the cost for small files
-            rows = file.read()
+            rows = file.read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise ContractError(path, f"cannot be read as Parquet: {error}", _DELETE_IT) from error
     if rows.schema.names != schema.table(name).arrow_schema().names:
@@ -176,10 +176,15 @@ class Run:
         return None
 
     def write_meta(self, video_id: str, clip_id: str) -> None:
-        """Write the clip's `meta.json`: the provenance of every table in its folder, gathered from the files."""
+        """Write the clip's `meta.json`: the provenance of every table in its folder, gathered from the files that are newer than it."""
         folder = self.clip_folder(video_id, clip_id)
-        gathered = {p.stem: provenance(p) for p in sorted(folder.glob("*.parquet"))}
-        write_bytes(folder / "meta.json", json.dumps(gathered, indent=1, sort_keys=True).encode(), durable=False)
+        meta = folder / "meta.json"
+        known, written_ns = _gathered(meta)
+        files = {p.stem: p for p in sorted(folder.glob("*.parquet"))}
+        gathered = {
+            name: known[name] if name in known and p.stat().st_ctime_ns < written_ns else provenance(p) for name, p in files.items()
+        }
+        write_bytes(meta, json.dumps(gathered, indent=1, sort_keys=True).encode(), durable=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,11 +198,11 @@ class Lake:
         names = [p.name.removeprefix("run_id=") for p in self.root.glob("run_id=*") if (p / "run.json").is_file()]
         return sorted((Run(self, n) for n in names), key=_created, reverse=True)
 
-    def open_run(self, frozen: Mapping[str, Any], wanted: str | None, about: Mapping[str, Any]) -> Run:
+    def open_run(self, frozen: Mapping[str, Any], wanted: str | None, about: Callable[[], Mapping[str, Any]]) -> Run:
         """The run to write to: the one `wanted`, else the newest whose frozen configuration equals `frozen`, else a new one.
 
         Args:
-            about: what else `run.json` of a new run says; not part of its identity.
+            about: gives what else `run.json` of a new run says; not part of its identity.
 
         Raises:
             SetupError: the run wanted has another configuration.
@@ -216,11 +221,11 @@ class Lake:
                 )
         return self._point_latest(self._create(canonical, wanted, about))
 
-    def _create(self, frozen: Mapping[str, Any], wanted: str | None, about: Mapping[str, Any]) -> Run:
+    def _create(self, frozen: Mapping[str, Any], wanted: str | None, about: Callable[[], Mapping[str, Any]]) -> Run:
         self.root.mkdir(parents=True, exist_ok=True)
         for run_id in _candidates(wanted):
             run = Run(self, run_id)
-            described = {"run_id": run_id, "created_at": datetime.now(UTC).isoformat(), "frozen": frozen, **about}
+            described = {"run_id": run_id, "created_at": datetime.now(UTC).isoformat(), "frozen": frozen, **about()}
             content = json.dumps(described, indent=1, sort_keys=True).encode()
             if self._claim(run, content) or _frozen(run) == frozen:
                 return run
@@ -270,6 +275,15 @@ def _described(run: Run) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return described if isinstance(described, dict) else {}
+
+
+def _gathered(meta: Path) -> tuple[dict[str, Any], int]:
+    """What a `meta.json` says, and when it was written; nothing where there is none or it is broken."""
+    try:
+        said, written_ns = json.loads(meta.read_text("utf-8")), meta.stat().st_ctime_ns
+    except (OSError, ValueError):
+        return {}, 0
+    return (said, written_ns) if isinstance(said, dict) else ({}, 0)
 
 
 def _frozen(run: Run) -> Any:

@@ -86,11 +86,17 @@ class Table:
 
     def arrow_schema(self) -> pa.Schema:
         """The Arrow schema with field metadata (doc, unit, frame) and the conventions."""
-        return pa.schema(
-            [c.field() for c in self.columns],
-            {"egoworld.table": self.name, "egoworld.schema_version": SCHEMA_VERSION}
-            | {f"egoworld.convention.{k}": v for k, v in CONVENTIONS.items()},
-        )
+        if self.name not in _ARROW_SCHEMAS:
+            _ARROW_SCHEMAS[self.name] = pa.schema(
+                [c.field() for c in self.columns],
+                {"egoworld.table": self.name, "egoworld.schema_version": SCHEMA_VERSION}
+                | {f"egoworld.convention.{k}": v for k, v in CONVENTIONS.items()},
+            )
+        return _ARROW_SCHEMAS[self.name]
+
+
+_ARROW_SCHEMAS: dict[str, pa.Schema] = {}
+"""Built once: every file that is read or written asks for one."""
 
 
 def _video_id() -> Column:

@@ -27,7 +27,7 @@ def write_detections(run: Run, digest: str) -> Path:
 
 
 def test_a_file_carries_its_provenance(tmp_path: Path) -> None:
-    path = write_detections(Lake(tmp_path).open_run({}, None, {}), "d1")
+    path = write_detections(Lake(tmp_path).open_run({}, None, dict), "d1")
     said = lake.provenance(path)
     assert said is not None
     assert (said["digest"], said["rows"], said["seconds"]) == ("d1", 1, 0.5)
@@ -74,35 +74,35 @@ while True: lake.write_bytes(Path({str(target)!r}), b"new" * 300_000)
 
 def test_the_same_configuration_is_the_same_run_and_another_one_is_new(tmp_path: Path) -> None:
     store = Lake(tmp_path)
-    first = store.open_run({"threshold": 1}, None, {"host": "a"})
-    assert store.open_run({"threshold": 1}, None, {"host": "b"}) == first
-    second = store.open_run({"threshold": 2}, None, {})
+    first = store.open_run({"threshold": 1}, None, lambda: {"host": "a"})
+    assert store.open_run({"threshold": 1}, None, lambda: {"host": "b"}) == first
+    second = store.open_run({"threshold": 2}, None, dict)
     assert second.run_id != first.run_id
     assert [r.run_id for r in store.runs()] == [second.run_id, first.run_id]
     assert os.readlink(tmp_path / "latest") == f"run_id={second.run_id}"
     assert json.loads((first.path / "run.json").read_text())["host"] == "a"
-    assert store.open_run({"threshold": 1}, None, {}) == first
+    assert store.open_run({"threshold": 1}, None, dict) == first
 
 
 def test_a_named_run_is_used_only_with_its_own_configuration(tmp_path: Path) -> None:
     store = Lake(tmp_path)
-    named = store.open_run({"a": 1}, "20260101_1200", {})
+    named = store.open_run({"a": 1}, "20260101_1200", dict)
     assert named.run_id == "20260101_1200"
     with pytest.raises(SetupError, match="another configuration"):
-        store.open_run({"a": 2}, "20260101_1200", {})
+        store.open_run({"a": 2}, "20260101_1200", dict)
 
 
 def test_many_processes_that_open_one_configuration_get_one_run(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
-        opened = list(threads.map(lambda _: Lake(tmp_path).open_run({"a": 1}, None, {}).run_id, range(24)))
+        opened = list(threads.map(lambda _: Lake(tmp_path).open_run({"a": 1}, None, dict).run_id, range(24)))
     assert len(set(opened)) == 1
     assert not list(tmp_path.glob(".tmp-run-*"))
 
 
 def test_an_equal_result_of_an_earlier_run_is_linked_not_made(tmp_path: Path) -> None:
     store = Lake(tmp_path)
-    old = write_detections(store.open_run({"a": 1}, None, {}), "d1")
-    run = store.open_run({"a": 2}, None, {})
+    old = write_detections(store.open_run({"a": 1}, None, dict), "d1")
+    run = store.open_run({"a": 2}, None, dict)
     path = run.clip_table("detections", *IDS)
     assert run.adopt(path, "another digest") is None
     assert run.adopt(path, "d1") == "linked"
@@ -112,26 +112,26 @@ def test_an_equal_result_of_an_earlier_run_is_linked_not_made(tmp_path: Path) ->
 
 @pytest.mark.parametrize("evil", ["../x", "a/b", "", "A b", "x\n", "."])
 def test_an_identifier_never_leaves_the_run(tmp_path: Path, evil: str) -> None:
-    run = Lake(tmp_path).open_run({}, None, {})
+    run = Lake(tmp_path).open_run({}, None, dict)
     with pytest.raises(ValueError, match="video_id"):
         run.video_folder(evil)
 
 
 def test_the_catalog_has_a_typed_view_per_table_and_sees_later_files(tmp_path: Path) -> None:
     store = Lake(tmp_path / "it's a lake")
-    first = store.open_run({"a": 1}, None, {})
+    first = store.open_run({"a": 1}, None, dict)
     with duckdb.connect(str(catalog.write_catalog(store)), read_only=True) as connection:
         for name in schema.TABLES:
             assert connection.execute(f"SELECT count(*) FROM {name}").fetchall() == [(0,)]
         write_detections(first, "d1")
         assert connection.execute("SELECT role, box_px[3] FROM detections").fetchall() == [("hand_left", 30.0)]
-        write_detections(store.open_run({"a": 2}, None, {}), "d2")
+        write_detections(store.open_run({"a": 2}, None, dict), "d2")
         assert connection.execute("SELECT count(*) FROM detections").fetchall() == [(1,)]
         assert connection.execute("SELECT count(DISTINCT run_id) FROM runs.detections").fetchall() == [(2,)]
 
 
 def test_meta_json_gathers_what_the_files_say(tmp_path: Path) -> None:
-    run = Lake(tmp_path).open_run({}, None, {})
+    run = Lake(tmp_path).open_run({}, None, dict)
     write_detections(run, "d1")
     run.write_meta(*IDS)
     assert json.loads((run.clip_folder(*IDS) / "meta.json").read_text())["detections"]["digest"] == "d1"
@@ -153,27 +153,27 @@ def test_registrations_from_many_writers_are_all_kept(tmp_path: Path) -> None:
 
 def test_the_newest_run_is_the_one_made_last_whatever_its_name(tmp_path: Path) -> None:
     store = Lake(tmp_path)
-    named = store.open_run({"a": 1}, "zebra", {})
-    later = store.open_run({"a": 1}, "20200101_0000", {})
+    named = store.open_run({"a": 1}, "zebra", dict)
+    later = store.open_run({"a": 1}, "20200101_0000", dict)
     assert store.runs() == [later, named]
-    assert store.open_run({"a": 1}, None, {}) == later
+    assert store.open_run({"a": 1}, None, dict) == later
 
 
 def test_a_run_id_that_cannot_be_a_folder_is_a_bad_setting(tmp_path: Path) -> None:
     with pytest.raises(BadSettings, match="run_id"):
-        Lake(tmp_path).open_run({}, "../x", {})
+        Lake(tmp_path).open_run({}, "../x", dict)
 
 
 def test_a_lake_in_a_folder_with_wildcards_in_its_name_has_a_catalog(tmp_path: Path) -> None:
     store = Lake(tmp_path / "l[1]*")
-    write_detections(store.open_run({}, None, {}), "d1")
+    write_detections(store.open_run({}, None, dict), "d1")
     with duckdb.connect(str(catalog.write_catalog(store)), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM detections").fetchall() == [(1,)]
 
 
 def test_the_catalog_is_written_again_only_where_it_would_differ_or_is_gone(tmp_path: Path) -> None:
     store = Lake(tmp_path)
-    store.open_run({}, None, {})
+    store.open_run({}, None, dict)
     first = catalog.write_catalog(store).stat().st_ino
     assert catalog.write_catalog(store).stat().st_ino == first
     (tmp_path / catalog.FILE_NAME).unlink()
