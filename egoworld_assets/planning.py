@@ -71,10 +71,14 @@ class Planner:
 
         paths = {name: self._run.video_table(name, video_id) for name in lake.VIDEO_TABLES}
         if not all(path.exists() for path in paths.values()):
-            error = SetupError(f"video {video_id}", f"has no manifest in run {self._run.run_id}", "Materialize the asset `manifest` first")
+            absent = SetupError(f"video {video_id}", f"has no manifest in run {self._run.run_id}", "Materialize the asset `manifest` first")
+            yield StageResult(video_id, None, "failed", error=absent)
+            return
+        try:
+            videos, clips = (lake.read_table(paths[name], name) for name in lake.VIDEO_TABLES)
+        except EgoworldError as error:
             yield StageResult(video_id, None, "failed", error=error)
             return
-        videos, clips = (lake.read_table(paths[name], name) for name in lake.VIDEO_TABLES)
         sidecar: Sidecar | EgoworldError | None = None
         for clip in manifest.clips_from_tables(videos, clips):
             sidecar = sidecar or _sidecar_or_error(clip)

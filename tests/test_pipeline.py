@@ -274,6 +274,17 @@ def test_a_video_that_is_not_registered_or_has_no_manifest_fails_alone_and_says_
     assert [c.state for c in clips] == ["computed", "computed"]
 
 
+def test_a_damaged_manifest_fails_its_own_video_alone(settings: Settings, video: Path, pool: InlinePool) -> None:
+    neighbour = media.make(video.with_name("neighbour.mp4"), 20, size=(160, 120))
+    video_ids = register(settings, video, neighbour)
+    run = pipeline.open_run(settings)
+    store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
+    run.video_table("clips", video_ids[0]).write_bytes(b"PAR1")
+    damaged, clip = results_of(run, "detections", video_ids, settings, pool)
+    assert (damaged.state, clip.state) == ("failed", "computed")
+    assert "clips.parquet" in str(damaged.error)
+
+
 def test_unknown_intrinsics_are_refused_on_demand_where_they_are_read_and_nowhere_else(
     settings: Settings, video: Path, pool: InlinePool
 ) -> None:
