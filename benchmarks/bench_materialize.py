@@ -4,14 +4,13 @@
 
 Both decode the same clips and run the same operators, loaded beforehand, in the same order: the loop keeps its tables in memory and writes
 nothing; the materialization is the job `process_videos` in this process, on a fresh lake and an instance on disk, with digests, Parquet files,
-checks and preview. Exits with 1 above the limit.
+checks and preview. They take turns, and the best of each counts: what else the machine does can only slow one down. Exits with 1 above the limit.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 import time
@@ -25,7 +24,7 @@ import pyarrow as pa
 from egoworld_assets import raw_folder
 from egoworld_assets.definitions import defs
 from egoworld_assets.partitions import add_videos
-from egoworld_assets.resources import _POOLS
+from egoworld_assets.resources import _INLINE
 from egoworld_ops import digest, lake, manifest, operators, registry, video
 from egoworld_ops.operators.base import ClipInput, Operator
 from egoworld_ops.settings import Settings, load_settings
@@ -39,7 +38,7 @@ SOURCE = ROOT / "examples" / "synthetic" / "kitchen.mp4"
 N_CLIPS = 64
 CLIP_S = 0.5
 LIMIT = 1.10
-ROUNDS = 1
+ROUNDS = 3
 
 
 def make_video(path: Path) -> None:
@@ -128,7 +127,7 @@ def main() -> int:
         settings = settings_for(folder)
         make_video(folder / "clips.mp4")
         pool = RecordingPool(settings.pool.threads)
-        _POOLS[settings.pool.threads] = pool
+        _INLINE[settings.pool.threads] = pool
         materialize(settings, folder)
         tasks, pool.tasks = pool.tasks, []
         found = len({task.clip.clip_id for task in tasks})
@@ -140,7 +139,8 @@ def main() -> int:
         taken = [(loop.seconds(), materialize(settings, folder)) for _ in range(ROUNDS)]
     for bare_s, ours_s in taken:
         print(f"bare loop {bare_s:.1f} s, materialization {ours_s:.1f} s")
-    ratio = statistics.median(ours_s / bare_s for bare_s, ours_s in taken)
+    bare_s, ours_s = (min(column) for column in zip(*taken, strict=True))
+    ratio = ours_s / bare_s
     print(f"FIGURE materialization of {N_CLIPS} clips, {len(operators.stages())} stages: {ratio:.3f} x the bare loop (limit {LIMIT:.2f})")
     return 0 if ratio <= LIMIT else 1
 

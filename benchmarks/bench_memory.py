@@ -39,19 +39,14 @@ def process(video: Path, lake: Path) -> None:
     """Run every stage over the video in this process and print its peak memory in MB."""
     os.environ.update(EGOWORLD_LAKE=str(lake), EGOWORLD_SAMPLE_STRIDE=str(STRIDE), EGOWORLD_SCENES__MAX_CLIP_S="15")
     from egoworld_assets import pipeline, raw_folder
-    from egoworld_ops import operators
     from egoworld_ops.settings import load_settings
     from gpu_workers.inline import InlinePool
 
     settings = load_settings("laptop")
     [video_id] = raw_folder.register(settings, [video]).video_ids
     run, pool = pipeline.open_run(settings), InlinePool(settings.pool.threads)
-    for result in pipeline.manifest_results(run, [video_id], settings):
-        pipeline.store(run, pipeline.MANIFEST, result)
-    for stage in operators.stages():
-        for result in pipeline.stage_results(run, stage, [video_id], settings, pool):
-            assert result.state == "computed", result
-            pipeline.store(run, stage, result)
+    for _, result in pipeline.process(run, [video_id], settings, pool):
+        assert result.state == "computed", result
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 

@@ -1,5 +1,7 @@
 """The asset graph, made from the registry of stages: `manifest` and one asset a stage. A new stage needs no line here."""
 
+from collections.abc import Mapping
+
 import dagster as dg
 
 from egoworld_assets import pipeline
@@ -8,7 +10,10 @@ from egoworld_assets.partitions import BACKFILL, GROUP, VIDEO_IDS
 from egoworld_assets.preview import preview
 from egoworld_assets.resources import Egoworld
 from egoworld_ops import operators, schema
+from egoworld_ops.errors import BadSettings
 from egoworld_ops.operators.base import Stage
+
+PRIORITY_TAG = "egoworld/priority"
 
 
 def column_schema(table: str) -> dg.TableSchema:
@@ -41,6 +46,19 @@ def manifest(context: dg.AssetExecutionContext, egoworld: Egoworld) -> ResultStr
     return ResultStream(context, run, pipeline.MANIFEST, pipeline.manifest_results(run, context.partition_keys, egoworld.settings))
 
 
+def priority_of(tags: Mapping[str, str]) -> int:
+    """What the run tag `egoworld/priority` says: higher goes first in the pool.
+
+    Raises:
+        BadSettings: it is not a whole number.
+    """
+    said = tags.get(PRIORITY_TAG, "0")
+    try:
+        return int(said)
+    except ValueError as error:
+        raise BadSettings(f"run tag {PRIORITY_TAG}", f"{said!r} is not a whole number", "Set it to one; higher goes first") from error
+
+
 def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     """The asset of one stage: hands the clips of its partitions to the pool and streams the results to the lake."""
 
@@ -57,7 +75,8 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     )
     def compute(context: dg.AssetExecutionContext, egoworld: Egoworld) -> ResultStream:
         run = egoworld.run()
-        results = pipeline.stage_results(run, stage.name, context.partition_keys, egoworld.settings, egoworld.pool())
+        pool = egoworld.pool(f"{stage.name}, run {context.run.run_id[:8]}", priority_of(context.run.tags))
+        results = pipeline.stage_results(run, stage.name, context.partition_keys, egoworld.settings, pool)
         return ResultStream(context, run, stage.name, results)
 
     return compute

@@ -16,7 +16,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from egoworld_assets import pipeline
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
-from egoworld_ops import lake, operators, quality, schema
+from egoworld_ops import lake, operators, quality
 from egoworld_ops.errors import EgoworldError
 from egoworld_ops.lake import Run
 
@@ -51,9 +51,11 @@ def _files(run: Run, stage: str, video_id: str) -> dict[Path, str]:
 
 
 def _broken(files: Mapping[Path, str]) -> Iterator[str]:
+    from egoworld_ops import validation
+
     for path, table in files.items():
         try:
-            schema.validate(table, lake.read_table(path, table))
+            validation.validate(table, lake.read_table(path, table))
         except EgoworldError as error:
             yield f"{path}: {error}"
 

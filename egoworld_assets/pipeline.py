@@ -7,16 +7,16 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from egoworld_assets.planning import Planner, StageResult, State, recorded_error
+from egoworld_assets.planning import Planner, StageResult, State
 from egoworld_ops import digest, lake, operators, registry, schema
-from egoworld_ops.errors import EgoworldError, SetupError
+from egoworld_ops.errors import EgoworldError, SetupError, recorded
 from egoworld_ops.lake import Lake, Run
 from egoworld_ops.settings import Settings
 from egoworld_ops.task import ClipTask
@@ -92,7 +92,7 @@ def _manifest_result(run: Run, entry: registry.Registered, settings: Settings) -
 def _rejection(videos: pa.Table) -> EgoworldError | None:
     """The error that a row of `videos` stands for; None for a video that can be processed."""
     [row] = videos.to_pylist()
-    return recorded_error(row["error_class"], row["path"], row["reason"], row["cure"]) if row["status"] == "rejected" else None
+    return recorded(row["error_class"], row["path"], row["reason"], row["cure"]) if row["status"] == "rejected" else None
 
 
 def stage_results(run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool) -> Iterator[StageResult]:
@@ -115,8 +115,23 @@ def stage_results(run: Run, stage: str, video_ids: Iterable[str], settings: Sett
     yield from settled
 
 
+def process(run: Run, video_ids: Sequence[str], settings: Settings, pool: Pool) -> Iterator[tuple[str, StageResult]]:
+    """Every stage over these videos, each result stored before it is handed on with the name of its stage."""
+    for stage in (MANIFEST, *operators.stages()):
+        for result in results(run, stage, video_ids, settings, pool):
+            store(run, stage, result)
+            yield stage, result
+
+
+def results(run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool) -> Iterator[StageResult]:
+    """What becomes of these videos in a stage, `manifest` included. Lazy."""
+    if stage == MANIFEST:
+        return manifest_results(run, video_ids, settings)
+    return stage_results(run, stage, video_ids, settings, pool)
+
+
 def store(run: Run, stage: str, result: StageResult) -> None:
-    """Write what a result holds, whole files only. `videos` goes last: it completes a manifest.
+    """Write what a result holds, whole files only. `videos` goes last: it completes a manifest. The planner has checked the tables of clips.
 
     A failure never takes the place of a result that somebody else has finished meanwhile, and goes when the clip succeeds.
     """
@@ -133,7 +148,7 @@ def store(run: Run, stage: str, result: StageResult) -> None:
     if result.state in ("computed", "linked", "done"):
         failure.unlink(missing_ok=True)
     for name, rows in result.tables.items():
-        lake.write_table(failure if name == "failures" else table, name, rows, result.provenance)
+        lake.write_table(failure if name == "failures" else table, name, rows, result.provenance, validated=True)
     if result.tables or result.state == "linked":
         run.write_meta(result.video_id, result.clip_id)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from egoworld_ops import camera, digest, errors, lake, operators, registry, schema
-from egoworld_ops.errors import EgoworldError, InputChanged, InputError, SetupError, UnstableFile
+from egoworld_ops.errors import ContractError, EgoworldError, InputChanged, InputError, SetupError, UnstableFile
 from egoworld_ops.lake import Run
 from egoworld_ops.settings import Settings
 from egoworld_ops.sidecar import Sidecar, read_sidecar
@@ -116,6 +116,7 @@ class Planner:
             camera=intrinsics,
             sidecar=sidecar,
             sample_stride=self._settings.sample_stride,
+            python=chosen_stage.python if (chosen_stage := self._settings.stages.get(self._stage.name)) else "",
         )
         return task, identity
 
@@ -146,7 +147,7 @@ class Planner:
             return None
         [row] = lake.read_table(path, "failures").to_pylist()
         culprit, _, reason = row["reason"].partition(": ")
-        error = recorded_error(row["error_class"], culprit, reason, row["cure"])
+        error = errors.recorded(row["error_class"], culprit, reason, row["cure"])
         return StageResult(clip.video_id, clip.clip_id, "failed", error=error) if _is_for_good(error) else None
 
     def _failed_for_good(self, clip: Clip, stage: str) -> bool:
@@ -154,10 +155,12 @@ class Planner:
         if not path.exists():
             return False
         [row] = lake.read_table(path, "failures").to_pylist()
-        return _is_for_good(recorded_error(row["error_class"], "", row["reason"], row["cure"]))
+        return _is_for_good(errors.recorded(row["error_class"], "", row["reason"], row["cure"]))
 
     def result(self, outcome: Done | Failed) -> StageResult:
-        """What the outcome of a task means; a failure where the video or an input table changed while it was worked on."""
+        """What the outcome of a task means; a failure where the table breaks the contract, or the video or an input changed meanwhile."""
+        from egoworld_ops import validation
+
         task = outcome.task
         submitted = self._submitted.pop(task.key)
         if isinstance(outcome, Failed):
@@ -170,6 +173,10 @@ class Planner:
                 f"clip {task.clip.clip_id}", "an input table changed while it was worked on", "Materialize the stage again"
             )
             return self._failure(task.clip, error, task.key)
+        try:
+            validation.check_result(task, outcome.table)
+        except ContractError as error:
+            return self._failure(task.clip, error, task.key, seconds=outcome.seconds)
         rows = outcome.table.num_rows
         stamp = lake.stamp(task.key, submitted.identity, rows, outcome.seconds, self._run.run_id)
         tables = {self._stage.name: outcome.table}
@@ -200,12 +207,6 @@ def raw_state(clip: Clip) -> list[int] | None:
     except OSError:
         return None
     return [state.st_size, state.st_mtime_ns]
-
-
-def recorded_error(class_name: str, culprit: str, reason: str, cure: str) -> EgoworldError:
-    """The error that a row of `failures` or `videos` stands for."""
-    kind: type[EgoworldError] = getattr(errors, class_name, EgoworldError)
-    return kind(culprit, reason, cure)
 
 
 def _is_for_good(error: EgoworldError) -> bool:

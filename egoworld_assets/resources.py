@@ -13,7 +13,7 @@ from gpu_workers.pool import Pool
 if TYPE_CHECKING:
     from egoworld_ops.settings import Settings
 
-_POOLS: dict[int, Pool] = {}
+_INLINE: dict[int, Pool] = {}
 
 
 class Egoworld(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -37,7 +37,16 @@ class Egoworld(dg.ConfigurableResource):  # type: ignore[type-arg]
         """The run these settings write to; made where there is none."""
         return pipeline.open_run(self.settings)
 
-    def pool(self) -> Pool:
-        """The pool: one a process, so that operators stay warm from one step to the next."""
-        threads = self.settings.pool.threads
-        return _POOLS.setdefault(threads, InlinePool(threads))
+    def pool(self, name: str = "", priority: int = 0) -> Pool:
+        """The pool that the settings choose.
+
+        Args:
+            name: who asks.
+            priority: higher goes first in a pool that is shared.
+        """
+        from gpu_workers.broker_pool import BrokerPool
+
+        chosen = self.settings.pool
+        if chosen.kind == "broker":
+            return BrokerPool(chosen, name, priority)
+        return _INLINE.setdefault(chosen.threads, InlinePool(chosen.threads))  # one a process: operators stay warm from step to step

@@ -19,7 +19,12 @@ EgoworldError
 │   ├── WeightsMismatch       a weight file is not the one in the registry
 │   ├── UnknownBackend        no such stage or backend
 │   ├── UnknownRobot          no such robot hand
-│   └── BadSettings           a setting is unknown or out of range
+│   ├── BadSettings           a setting is unknown or out of range
+│   ├── NoDevice              no device of the pool can run the operator
+│   ├── WorkersBroken         workers die before they are ready
+│   ├── StaleCode             the code on disk is not the code the run was started with
+│   └── PoolRefused           the pool does not talk to this client
+├── PoisonClip                a clip at which workers died or hung, again and again, while nothing else ran there
 ├── ContractError             a table breaks the data contract: a bug in an operator, or a foreign file
 └── OperatorCrash             an operator raised something that is not in this tree: a bug
 """
@@ -137,6 +142,26 @@ class BadSettings(SetupError):
     """A setting is unknown or out of range."""
 
 
+class NoDevice(SetupError):
+    """No device of the pool can run the operator."""
+
+
+class WorkersBroken(SetupError):
+    """Workers die before they are ready."""
+
+
+class StaleCode(SetupError):
+    """The code on disk is not the code the run was started with."""
+
+
+class PoolRefused(SetupError):
+    """The pool does not talk to this client."""
+
+
+class PoisonClip(EgoworldError):
+    """A clip at which workers died or hung, again and again, while nothing else ran there."""
+
+
 class ContractError(EgoworldError):
     """A table breaks the data contract: a bug in an operator, or a foreign file."""
 
@@ -146,6 +171,14 @@ class OperatorCrash(EgoworldError):
 
 
 _STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE}
+
+
+def recorded(class_name: str, culprit: str, reason: str, cure: str) -> EgoworldError:
+    """The error that was written down or sent as these words; a class that is not of this tree is taken for the base."""
+    kind = globals().get(class_name)
+    if not isinstance(kind, type) or not issubclass(kind, EgoworldError):
+        kind = EgoworldError
+    return kind(culprit, reason, cure)
 
 
 def classify(error: Exception, culprit: object) -> EgoworldError:

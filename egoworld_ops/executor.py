@@ -1,17 +1,37 @@
-"""One clip, one stage: a task goes in, a checked table comes out. What a pool runs, wherever it runs it."""
+"""One clip, one stage: a task goes in, its table comes out. What a pool runs, wherever it runs it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from egoworld_ops import lake, operators, schema, video
-from egoworld_ops.errors import ContractError
+from egoworld_ops import lake, operators, video
+from egoworld_ops.errors import OutOfMemory
 from egoworld_ops.operators.base import ClipInput, Operator
+from egoworld_ops.read_ahead import ReadAhead
 from egoworld_ops.task import ClipTask
 from egoworld_ops.types import Frame
+
+DECODED_AHEAD_BYTES = 128_000_000
+"""Frames of a clip that may wait decoded while another clip computes: 20 at 1080p, 140 at 640x480."""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A task whose inputs are read and whose decoding has begun. Must be computed, or closed."""
+
+    task: ClipTask
+    tables: Mapping[str, pa.Table]
+    operator: Operator
+    ahead: list[ReadAhead[Frame]] = field(default_factory=list)
+    """The decode under way; taken by the first who reads frames."""
+
+    def close(self) -> None:
+        """Stop decoding."""
+        while self.ahead:
+            self.ahead.pop().close()
 
 
 class Executor:
@@ -26,17 +46,53 @@ class Executor:
         self._operators: dict[str, Operator] = {}
 
     def run(self, task: ClipTask) -> pa.Table:
-        """The table of a task, checked against the data contract.
+        """The table of a task, as the operator made it: who stores it checks it (`validation.check_result`).
 
         Raises:
-            EgoworldError: the clip cannot be processed, or the operator broke the contract.
+            EgoworldError: the clip cannot be processed.
         """
         operator = self._operator(task)
-        tables = {name: lake.read_table(path, name) for name, path in task.inputs.items()}
-        table = operator.run(ClipInput(task.clip, tables, task.sidecar, task.camera, task.sample_stride, lambda: self._frames(task)))
-        schema.validate(task.stage, table)
-        _check_belongs(task, table)
-        return table
+        return self.compute(Prepared(task, _inputs(task), operator))
+
+    def prepare(self, task: ClipTask) -> Prepared:
+        """Read a task's inputs and decode the first frames, if its operator looks at frames; may be called while another task computes.
+
+        Raises:
+            EgoworldError: an input cannot be read, or the operator cannot be built.
+        """
+        operator = self._operator(task)
+        prepared = Prepared(task, _inputs(task), operator)
+        if operator.reads_frames:
+            ahead = ReadAhead(self._decode(task), DECODED_AHEAD_BYTES, lambda frame: frame.rgb.nbytes)
+            prepared.ahead.append(ahead)
+            ahead.wait_filled()
+        return prepared
+
+    def compute(self, prepared: Prepared, on_frame: Callable[[], None] = lambda: None) -> pa.Table:
+        """The table of a prepared task. Where memory runs out, micro-batches are halved, for this and later tasks, before that is an error.
+
+        Args:
+            prepared: from `prepare`; used up.
+            on_frame: called for every frame the operator takes; what it raises ends the task.
+
+        Raises:
+            EgoworldError: the clip cannot be processed.
+        """
+        task, operator = prepared.task, prepared.operator
+
+        def frames() -> Iterator[Frame]:
+            for frame in prepared.ahead.pop() if prepared.ahead else self._decode(task):
+                on_frame()
+                yield frame
+
+        item = ClipInput(task.clip, prepared.tables, task.sidecar, task.camera, task.sample_stride, frames)
+        while True:
+            try:
+                return operator.run(item)
+            except OutOfMemory:
+                if operator.micro_batch == 1:
+                    raise
+                operator.micro_batch //= 2
 
     def _operator(self, task: ClipTask) -> Operator:
         name = f"{task.stage}.{task.backend} {sorted(task.options.items())}"
@@ -46,7 +102,7 @@ class Executor:
             self._operators[name] = operator(options, self._threads)
         return self._operators[name]
 
-    def _frames(self, task: ClipTask) -> Iterator[Frame]:
+    def _decode(self, task: ClipTask) -> Iterator[Frame]:
         clip = task.clip
         return video.decode(
             clip.video_path,
@@ -59,14 +115,5 @@ class Executor:
         )
 
 
-def _check_belongs(task: ClipTask, table: pa.Table) -> None:
-    if not table.num_rows:
-        return
-    clip, frames = task.clip, pc.min_max(table["frame_index"]).as_py()
-    ids = (set(pc.unique(table["video_id"]).to_pylist()), set(pc.unique(table["clip_id"]).to_pylist()))
-    if ids != ({clip.video_id}, {clip.clip_id}) or not clip.frame_start <= frames["min"] <= frames["max"] < clip.frame_end:
-        raise ContractError(
-            f"{task.stage}.{task.backend} on clip {clip.clip_id}",
-            f"rows of {ids} and frames {frames} are not all of this clip",
-            "Mend the operator",
-        )
+def _inputs(task: ClipTask) -> dict[str, pa.Table]:
+    return {name: lake.read_table(path, name) for name, path in task.inputs.items()}

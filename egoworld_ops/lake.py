@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ from egoworld_ops.types import check_id
 VIDEO_TABLES = ("videos", "clips")
 RUN_TABLES = tuple(name for name in schema.TABLES if name != "intake")
 PROVENANCE_KEY = b"egoworld.provenance"
+_SMALL_BYTES = 1_000_000
+"""Below this in memory, setting up zstd for each column costs more time than it saves bytes."""
 _DELETE_IT = "Delete the file and run the stage again"
 
 
@@ -56,17 +59,23 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_table(path: Path, name: str, rows: pa.Table, provenance: Mapping[str, Any]) -> None:
+def write_table(path: Path, name: str, rows: pa.Table, provenance: Mapping[str, Any], validated: bool = False) -> None:
     """Write rows of table `name`, checked against the contract, with their provenance in the same file.
+
+    Args:
+        validated: the caller has checked them.
 
     Raises:
         ContractError: the rows break the data contract.
     """
-    schema.validate(name, rows)
+    if not validated:
+        from egoworld_ops import validation
+
+        validation.validate(name, rows)
     metadata = dict(schema.table(name).arrow_schema().metadata or {})
     metadata[PROVENANCE_KEY] = json.dumps(provenance, sort_keys=True).encode()
     sink = pa.BufferOutputStream()
-    pq.write_table(rows.replace_schema_metadata(metadata), sink, compression="zstd")
+    pq.write_table(rows.replace_schema_metadata(metadata), sink, compression="zstd" if rows.nbytes > _SMALL_BYTES else "snappy")
     write_bytes(path, sink.getvalue().to_pybytes())
 
 
@@ -77,7 +86,7 @@ def read_table(path: Path, name: str) -> pa.Table:
         ContractError: the file is not Parquet, or not of this contract.
     """
     try:
-        with pq.ParquetFile(path) as file:  # not read_table: it sets up a dataset, at several times the cost for small files
+        with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:  # not pq.read_table: small files cost several times as much there
             rows = file.read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise ContractError(path, f"cannot be read as Parquet: {error}", _DELETE_IT) from error
@@ -89,11 +98,18 @@ def read_table(path: Path, name: str) -> pa.Table:
 def provenance(path: Path) -> dict[str, Any] | None:
     """What a file says of its origin; None where there is no such file or it is not a whole file of the lake."""
     try:
-        metadata = pq.read_metadata(path).metadata or {}
-        value = json.loads(metadata[PROVENANCE_KEY])
+        state = path.stat()
+        value = json.loads(_footer(path, state.st_ino, state.st_size, state.st_mtime_ns))
     except (pa.ArrowException, OSError, KeyError, ValueError):
         return None
     return value if isinstance(value, dict) else None
+
+
+@lru_cache(maxsize=4096)
+def _footer(path: Path, inode: int, size: int, mtime_ns: int) -> bytes:
+    """The provenance in a file that is in this state: a file of the lake is never changed, only replaced by another."""
+    metadata: Mapping[bytes, bytes] = pq.read_metadata(path).metadata or {}
+    return metadata[PROVENANCE_KEY]
 
 
 def digest_at(path: Path) -> str | None:
@@ -184,7 +200,7 @@ class Run:
         gathered = {
             name: known[name] if name in known and p.stat().st_ctime_ns < written_ns else provenance(p) for name, p in files.items()
         }
-        write_bytes(meta, json.dumps(gathered, indent=1, sort_keys=True).encode(), durable=False)
+        write_bytes(meta, json.dumps(gathered, sort_keys=True).encode(), durable=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ Belongs here: what a column means and what values it may take. Does not belong h
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -423,14 +423,14 @@ def from_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     columns: dict[str, list[Any]] = {c.name: [] for c in contract.columns}
     for row in rows:
         if unknown := row.keys() - known:
-            raise _broken(name, f"no column {sorted(unknown)}")
+            raise broken(name, f"no column {sorted(unknown)}")
         for column, values in columns.items():
             values.append(_plain(row.get(column)))
     schema = contract.arrow_schema()
     try:
         built = pa.Table.from_arrays([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
     except (pa.ArrowException, TypeError, ValueError) as error:
-        raise _broken(name, str(error)) from error
+        raise broken(name, str(error)) from error
     return sort(name, built)
 
 
@@ -448,79 +448,6 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
-def _broken(name: str, reason: str) -> ContractError:
+def broken(name: str, reason: str) -> ContractError:
+    """The error of rows that are not as table `name` wants them."""
     return ContractError(f"table {name}", reason, "Mend the operator that made it, or delete the file: it is made anew")
-
-
-def validate(name: str, rows: pa.Table) -> None:
-    """Raise ContractError, listing everything in which `rows` breaks the contract of table `name`."""
-    if wrong := list(violations(name, rows)):
-        raise _broken(name, "; ".join(wrong))
-
-
-def violations(name: str, rows: pa.Table) -> Iterable[str]:
-    """Each way in which `rows` breaks the contract, as a sentence. Empty where it does not."""
-    contract = table(name)
-    want = contract.arrow_schema()
-    if rows.schema.names != want.names:
-        yield f"columns {rows.schema.names}, want {want.names}"
-        return
-    wrong_types = [f"{f.name} is {rows.schema.field(f.name).type}, want {f.type}" for f in want if rows.schema.field(f.name).type != f.type]
-    if wrong_types:
-        yield from wrong_types
-        return
-    for column in contract.columns:
-        yield from _column_violations(column, rows[column.name])
-    yield from _quaternion_violations(rows)
-    yield from _key_violations(contract, rows)
-
-
-def _column_violations(column: Column, values: pa.ChunkedArray) -> Iterable[str]:
-    import pyarrow.compute as pc
-
-    if not column.nullable and values.null_count:
-        yield f"{column.name} has {values.null_count} nulls"
-    present = values.drop_null()
-    if not len(present):
-        return
-    if column.allowed and (strange := set(pc.unique(present).to_pylist()) - set(column.allowed)):
-        yield f"{column.name} has values {sorted(strange)}, want one of {list(column.allowed)}"
-    flat = _flat_floats(present)
-    if flat is not None and not np.isfinite(flat).all():
-        yield f"{column.name} has {int((~np.isfinite(flat)).sum())} values that are not finite"
-    if column.minimum is not None and pc.min(present).as_py() < column.minimum:
-        yield f"{column.name} has values below {column.minimum:g}"
-    if column.maximum is not None and pc.max(present).as_py() > column.maximum:
-        yield f"{column.name} has values above {column.maximum:g}"
-
-
-def _flat_floats(values: pa.ChunkedArray) -> np.ndarray | None:
-    flat = values.combine_chunks()
-    while pa.types.is_fixed_size_list(flat.type) or pa.types.is_list(flat.type):
-        flat = flat.flatten()
-    return flat.to_numpy(zero_copy_only=False) if pa.types.is_floating(flat.type) else None
-
-
-def _quaternion_violations(rows: pa.Table) -> Iterable[str]:
-    names = ["qw", "qx", "qy", "qz"]
-    if "qw" not in rows.schema.names or rows.num_rows == 0:
-        return
-    nulls = np.stack([rows[n].is_null().to_numpy() for n in names])
-    if (nulls.any(0) != nulls.all(0)).any():
-        yield "quaternions are null in part"
-        return
-    q = np.stack([rows[n].drop_null().to_numpy() for n in names])
-    if q.size and (np.abs(np.linalg.norm(q, axis=0) - 1) > 1e-6).any():
-        yield "quaternions are not of unit norm"
-    if q.size and (q[0] < 0).any():
-        yield "quaternions with qw < 0"
-
-
-def _key_violations(contract: Table, rows: pa.Table) -> Iterable[str]:
-    if rows.num_rows < 2:
-        return
-    keys = rows.select(list(contract.key))
-    if keys.group_by(list(contract.key)).aggregate([]).num_rows != rows.num_rows:
-        yield f"key {contract.key} is not unique"
-    elif not keys.equals(sort(contract.name, keys)):
-        yield f"rows are not sorted by {contract.key}"

@@ -52,6 +52,8 @@ class StageSettings(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     backend: str
+    python: str = ""
+    """The interpreter whose environment the backend's model needs; the one egoworld runs in where it is empty. Not part of any digest."""
 
     def options(self, backend: str) -> dict[str, Any]:
         """The options given for `backend`."""
@@ -71,11 +73,29 @@ def _check_stages(stages: dict[str, StageSettings]) -> dict[str, StageSettings]:
     return stages
 
 
+def _pool_folder() -> Path:
+    """A folder of this user's own: in XDG_RUNTIME_DIR where there is one, else in /tmp. The broker checks whose it is before it uses it."""
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(base, "egoworld-pool") if base else Path(f"/tmp/egoworld-pool-{os.getuid()}")  # noqa: S108
+
+
 class PoolSettings(_Section):
     """How clips are worked on. Not part of any digest."""
 
-    kind: Literal["inline"] = "inline"
+    kind: Literal["broker", "inline"] = "broker"
+    """`broker`: this host's workers, shared by all runs. `inline`: the process of the step, for debugging."""
     threads: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: os.cpu_count() or 1)
+    """Of the inline pool."""
+    folder: Path = Field(default_factory=_pool_folder)
+    """Where the broker's socket is; this user's alone."""
+    start: bool = True
+    """Start a broker where none runs."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """CPU workers of a broker that is started; None: by the number of cores."""
+    idle_exit_s: Annotated[float, Field(gt=0)] = 300.0
+    """A broker that was started on demand ends when it has been idle for so long."""
+    lost_after_s: Annotated[float, Field(ge=0)] = 120.0
+    """How long to look for a broker before the pool counts as lost."""
 
 
 class Settings(BaseSettings):

@@ -22,6 +22,7 @@ class ClipTask:
         clip: path and frame range.
         inputs: paths of the clip's input tables, by stage.
         camera, sidecar, sample_stride: as in `ClipInput`.
+        python: the interpreter of the worker, where the operator needs one of its own.
     """
 
     key: str
@@ -33,6 +34,7 @@ class ClipTask:
     camera: Camera
     sidecar: Sidecar
     sample_stride: int
+    python: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` is the inverse."""
@@ -42,10 +44,11 @@ class ClipTask:
             "backend": self.backend,
             "options": dict(self.options),
             "clip": self.clip.to_json(),
-            "inputs": {name: str(path) for name, path in self.inputs.items()},
+            "inputs": {name: str(path.absolute()) for name, path in self.inputs.items()},
             "camera": asdict(self.camera),
             "sidecar": self.sidecar.model_dump(mode="json"),
             "sample_stride": self.sample_stride,
+            "python": self.python,
         }
 
     @classmethod
@@ -61,4 +64,5 @@ class ClipTask:
             camera=Camera(**value["camera"]),
             sidecar=Sidecar.model_validate(value["sidecar"]),
             sample_stride=value["sample_stride"],
+            python=value["python"],
         )

@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import brokers
+
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_pool() -> Iterator[None]:
+    """A broker that tests start on demand is theirs alone."""
+    root = Path(tempfile.mkdtemp(prefix="egoworld-tests-"))
+    os.environ.update(EGOWORLD_POOL__FOLDER=str(root / "p"), EGOWORLD_POOL__IDLE_EXIT_S="60")
+    yield
+    brokers.stop(root / "p")
+    shutil.rmtree(root)
 
 
 @pytest.fixture(scope="session")

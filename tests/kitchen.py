@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_ops import rle, schema
+from egoworld_ops import rle, schema, validation
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.sidecar import Sidecar
 from egoworld_ops.types import Camera, Clip, Frame
@@ -83,5 +83,5 @@ def overlaps(mp4: Path, masks: pa.Table, shot: tuple[int, int], role: str) -> np
 def detections(rows: list[dict[str, Any]]) -> pa.Table:
     """A detections table of the contract."""
     table = schema.from_rows("detections", rows)
-    schema.validate("detections", table)
+    validation.validate("detections", table)
     return table

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_ops import operators, schema
+from egoworld_ops import operators, validation
 from egoworld_ops.sidecar import read_sidecar
 from tests.boxes import pose_of
 from tests.kitchen import SHOTS, shot_input
@@ -31,7 +31,7 @@ def shot_tables(mp4: Path, shot: tuple[int, int]) -> dict[str, pa.Table]:
     for stage, backend in CHAIN:
         operator = operators.load(stage, backend)
         tables[stage] = operator(operator.Settings(), 2).run(shot_input(mp4, shot, dict(tables), read_sidecar(mp4)))
-        schema.validate(stage, tables[stage])
+        validation.validate(stage, tables[stage])
     return tables
 
 

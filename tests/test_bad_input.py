@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from egoworld_assets import pipeline, raw_folder
-from egoworld_ops import catalog, operators
+from egoworld_ops import catalog
 from egoworld_ops.settings import Settings, load_settings
 from gpu_workers.inline import InlinePool
 from tests.egoworld_ops import media
@@ -54,12 +54,8 @@ def database(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[du
     settings = Settings(**(base.model_dump() | {"lake": tmp_path_factory.mktemp("lake"), "raw": raw}))
     found = raw_folder.register(settings, [raw])
     run, pool = pipeline.open_run(settings), InlinePool(threads=2)
-    for result in pipeline.manifest_results(run, found.video_ids, settings):
-        pipeline.store(run, pipeline.MANIFEST, result)
-    for stage in operators.stages():
-        for result in pipeline.stage_results(run, stage, found.video_ids, settings, pool):
-            pipeline.store(run, stage, result)
-            assert result.state == "computed", result.error
+    for stage, result in pipeline.process(run, found.video_ids, settings, pool):
+        assert stage == pipeline.MANIFEST or result.state == "computed", result.error
     assert not list(settings.lake.rglob(".tmp-*"))
     with duckdb.connect(str(catalog.write_catalog(run.lake)), read_only=True) as connection:
         yield connection

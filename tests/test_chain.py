@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from egoworld_assets import demo, pipeline, raw_folder
-from egoworld_ops import operators
 from egoworld_ops.report import ground_truth
 from egoworld_ops.report.ground_truth import Figure
 from egoworld_ops.settings import load_settings
@@ -18,12 +17,8 @@ def figures(tmp_path_factory: pytest.TempPathFactory, synthetic_example: Path) -
     settings = load_settings("laptop").model_copy(update={"lake": tmp_path_factory.mktemp("chain")})
     [video_id] = raw_folder.register(settings, [synthetic_example]).video_ids
     run, pool = pipeline.open_run(settings), InlinePool(threads=2)
-    for result in pipeline.manifest_results(run, [video_id], settings):
-        pipeline.store(run, pipeline.MANIFEST, result)
-    for stage in operators.stages():
-        for result in pipeline.stage_results(run, stage, [video_id], settings, pool):
-            assert result.state == "computed", result
-            pipeline.store(run, stage, result)
+    for _, result in pipeline.process(run, [video_id], settings, pool):
+        assert result.state == "computed", result
     found = ground_truth.compare(demo.tables_of(run, video_id), load_truth(synthetic_example.with_suffix(".truth")))
     return {figure.name: figure for figure in found}
 

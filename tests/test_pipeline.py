@@ -3,13 +3,12 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from egoworld_assets import pipeline, planning, raw_folder
-from egoworld_ops import lake, operators, registry, schema
+from egoworld_ops import lake, operators, registry, validation
 from egoworld_ops.errors import OutOfMemory
 from egoworld_ops.lake import Lake
 from egoworld_ops.settings import Settings, load_settings
@@ -49,24 +48,18 @@ def register(settings: Settings, *paths: Path) -> list[str]:
 def run_all(settings: Settings, video_ids: list[str], pool: InlinePool) -> dict[str, Counter[str]]:
     """States of every stage's results, after storing them."""
     run = pipeline.open_run(settings)
-    states: dict[str, Counter[str]] = {}
-    for stage in (pipeline.MANIFEST, *operators.stages()):
-        states[stage] = store_all(run, stage, video_ids, settings, pool)
+    states = {stage: Counter[str]() for stage in (pipeline.MANIFEST, *operators.stages())}
+    for stage, result in pipeline.process(run, video_ids, settings, pool):
+        states[stage][result.state] += 1
     return states
 
 
 def store_all(run: lake.Run, stage: str, video_ids: list[str], settings: Settings, pool: InlinePool) -> Counter[str]:
     states: Counter[str] = Counter()
-    for result in results_of(run, stage, video_ids, settings, pool):
+    for result in pipeline.results(run, stage, video_ids, settings, pool):
         pipeline.store(run, stage, result)
         states[result.state] += 1
     return states
-
-
-def results_of(run: lake.Run, stage: str, video_ids: list[str], settings: Settings, pool: InlinePool) -> Iterator[pipeline.StageResult]:
-    if stage == pipeline.MANIFEST:
-        return pipeline.manifest_results(run, video_ids, settings)
-    return pipeline.stage_results(run, stage, video_ids, settings, pool)
 
 
 def failures_of(run: lake.Run) -> list[Path]:
@@ -92,7 +85,7 @@ def test_every_file_keeps_the_contract_and_says_what_it_depends_on(settings: Set
     run = pipeline.open_run(settings)
     for stage, description in operators.stages().items():
         for path in run.video_folder(video_id).glob(f"clip_id=*/{stage}.parquet"):
-            schema.validate(stage, lake.read_table(path, stage))
+            validation.validate(stage, lake.read_table(path, stage))
             said = lake.provenance(path)
             assert said is not None
             assert said["identity"]["operator"]["stage"] == stage
@@ -183,7 +176,7 @@ def test_a_file_swapped_between_two_clips_gives_no_rows_of_the_other_content(set
     video_ids = register(settings, video)
     run = pipeline.open_run(settings)
     store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
-    results = results_of(run, "detections", video_ids, settings, pool)
+    results = pipeline.results(run, "detections", video_ids, settings, pool)
     first = next(results)
     other.rename(video)
     [second] = results
@@ -269,7 +262,7 @@ def test_a_video_that_is_not_registered_or_has_no_manifest_fails_alone_and_says_
     unknown, known = pipeline.manifest_results(run, ["nobody-0123456789ab", *video_ids], settings)
     assert "egoworld register" in str(unknown.error)
     pipeline.store(run, pipeline.MANIFEST, known)
-    missing, *clips = results_of(run, "detections", ["nobody-0123456789ab", *video_ids], settings, pool)
+    missing, *clips = pipeline.results(run, "detections", ["nobody-0123456789ab", *video_ids], settings, pool)
     assert "manifest" in str(missing.error)
     assert [c.state for c in clips] == ["computed", "computed"]
 
@@ -280,7 +273,7 @@ def test_a_damaged_manifest_fails_its_own_video_alone(settings: Settings, video:
     run = pipeline.open_run(settings)
     store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
     run.video_table("clips", video_ids[0]).write_bytes(b"PAR1")
-    damaged, clip = results_of(run, "detections", video_ids, settings, pool)
+    damaged, clip = pipeline.results(run, "detections", video_ids, settings, pool)
     assert (damaged.state, clip.state) == ("failed", "computed")
     assert "clips.parquet" in str(damaged.error)
 

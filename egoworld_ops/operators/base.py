@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -77,9 +77,30 @@ class Operator(ABC):
 
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
 
+    reads_frames: ClassVar[bool] = True
+    """False where it works on tables alone: then nothing is decoded for it."""
+
+    seconds_per_frame: ClassVar[float] = 0.1
+    """A guess, good for planning until a pool has seen one clip."""
+
+    runner: ClassVar[str] = ""
+    """What runs it in a worker, where it is not run as the other operators are: see `gpu_workers.worker.Runner`."""
+
     def __init__(self, settings: BackendSettings, threads: int) -> None:
         self.settings = settings
         self.threads = threads
+        self.micro_batch = 1
+        """Frames computed at once, where the operator can do that; it is halved where memory runs out."""
+
+    @classmethod
+    def device(cls, settings: BackendSettings) -> Literal["cpu", "cuda"]:
+        """What it computes on with these settings."""
+        return "cpu"
+
+    @classmethod
+    def memory_mb(cls, settings: BackendSettings) -> int:
+        """Memory of its device that it needs with these settings, its model and one clip together, in MB; 0 where that is little."""
+        return 0
 
     @classmethod
     def weights(cls, settings: BackendSettings) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ def deployment(root: Path) -> Deployment:
     for folder in (home, raw):
         folder.mkdir(parents=True)
     shutil.copy(ROOT / "dagster.yaml", home)
-    settings = {"EGOWORLD_LAKE": str(lake), "EGOWORLD_RAW": str(raw), "EGOWORLD_POOL__THREADS": "1", "OMP_NUM_THREADS": "1"}
+    settings = {"EGOWORLD_LAKE": str(lake), "EGOWORLD_RAW": str(raw), "EGOWORLD_POOL__FOLDER": os.environ["EGOWORLD_POOL__FOLDER"]}
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER_", "EGOWORLD_"))}
     path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
     return Deployment(home, lake, raw, kept | settings | {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1", "PATH": path})

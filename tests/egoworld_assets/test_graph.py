@@ -8,10 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from egoworld_assets import pipeline
+from egoworld_assets.assets import ASSETS
+from egoworld_assets.io import LakeIOManager
+from egoworld_assets.partitions import VIDEO_IDS
+from egoworld_assets.resources import Egoworld
 from egoworld_ops import lake, schema
 from tests.egoworld_assets.conftest import Place, checks, metadata
 from tests.egoworld_ops import media
-from tests.rows import hand_pose_row
+from tests.rows import detection_row, hand_pose_row
 
 
 def test_metadata_and_checks_of_a_run_over_many_videos(place: Place, tmp_path: Path) -> None:
@@ -103,6 +107,30 @@ def test_numbers_that_are_not_plausible_warn(place: Place, written: tuple[str, P
     assert judged.severity == dg.AssetCheckSeverity.WARN
     assert "reprojection_px_median is 80" in str(judged.description)
     assert checks(result)["hand_pose_contract", video_id].passed
+
+
+def test_an_asset_of_a_users_own_gets_the_rows_of_its_videos(place: Place, written: tuple[str, Path]) -> None:
+    video_id, path = written
+    rows = schema.from_rows(
+        "detections", [detection_row(i, video_id=video_id, clip_id=path.parent.name.removeprefix("clip_id=")) for i in (3, 7)]
+    )
+    lake.write_table(path, "detections", rows, lake.provenance(path) or {})
+    resource = Egoworld()
+    got = {}
+
+    @dg.asset(partitions_def=VIDEO_IDS, ins={name: dg.AssetIn(input_manager_key="lake") for name in ("detections", "manifest", "masks")})
+    def theirs(detections: pa.Table, manifest: pa.Table, masks: pa.Table) -> None:
+        got.update(detections=detections, manifest=manifest, masks=masks)
+
+    resources = {"lake": LakeIOManager(egoworld=resource), "egoworld": resource}
+    assert dg.materialize(
+        [theirs, *ASSETS], selection=[theirs], partition_key=video_id, instance=place.dagster, resources=resources
+    ).success
+
+    assert got["detections"]["frame_index"].to_pylist() == [3, 7]
+    assert got["manifest"]["video_id"].to_pylist() == [video_id]
+    assert got["masks"].num_rows == 0
+    assert got["masks"].schema.names == schema.empty("masks").schema.names
 
 
 def test_every_asset_says_what_its_columns_mean() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from egoworld_ops import intake, schema
+from egoworld_ops import intake, schema, validation
 from egoworld_ops.errors import NotAVideo, UnstableFile
 from egoworld_ops.intake import IntakeEntry, Seen, hash_file, scan, video_id_for
 from egoworld_ops.types import check_id
@@ -20,7 +20,7 @@ Entries = dict[str, IntakeEntry]
 def look(raw: Path, known: dict | None = None, seen: dict[str, Seen] | None = None, **options: object) -> tuple[Entries, dict[str, Seen]]:
     """One look; its rows must keep the contract."""
     entries, now = scan(raw, known or {}, seen or {}, **options)
-    schema.validate("intake", schema.from_rows("intake", [e.row() for e in entries]))
+    validation.validate("intake", schema.from_rows("intake", [e.row() for e in entries]))
     return {e.path.name: e for e in entries}, now
 
 

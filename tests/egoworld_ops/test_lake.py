@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from egoworld_ops import catalog, lake, registry, schema
+from egoworld_ops import catalog, lake, registry, schema, validation
 from egoworld_ops.errors import BadSettings, ContractError, SetupError
 from egoworld_ops.lake import Lake, Run
 from tests.rows import detection_row
@@ -31,7 +31,7 @@ def test_a_file_carries_its_provenance(tmp_path: Path) -> None:
     said = lake.provenance(path)
     assert said is not None
     assert (said["digest"], said["rows"], said["seconds"]) == ("d1", 1, 0.5)
-    schema.validate("detections", lake.read_table(path, "detections"))
+    validation.validate("detections", lake.read_table(path, "detections"))
 
 
 def test_rows_that_break_the_contract_are_not_written(tmp_path: Path) -> None:

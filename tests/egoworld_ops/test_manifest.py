@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from egoworld_ops import manifest, schema
+from egoworld_ops import manifest, validation
 from egoworld_ops.errors import EgoworldError, NotAVideo, UnstableFile
 from egoworld_ops.intake import hash_file, video_id_for
 from egoworld_ops.settings import SceneSettings
@@ -19,8 +19,8 @@ from tests.egoworld_ops import media
 def made(path: Path, settings: SceneSettings | None = None, sha256: str | None = None) -> tuple[pa.Table, pa.Table]:
     sha256 = sha256 or hash_file(path)[0]
     videos, clips = manifest.make_manifest(path, video_id_for(path, sha256), sha256, settings or SceneSettings())
-    schema.validate("videos", videos)
-    schema.validate("clips", clips)
+    validation.validate("videos", videos)
+    validation.validate("clips", clips)
     assert videos.num_rows == 1
     return videos, clips
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from egoworld_ops import schema
+from egoworld_ops import schema, validation
 from egoworld_ops.errors import ContractError
 from egoworld_ops.report.contract_page import contract_page
 from tests.rows import detection_row, hand_pose_row
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("name", schema.TABLES)
 def test_an_empty_table_keeps_the_contract(name: str) -> None:
-    schema.validate(name, schema.empty(name))
+    validation.validate(name, schema.empty(name))
 
 
 @pytest.mark.parametrize("name", schema.TABLES)
@@ -35,7 +35,7 @@ def test_rows_survive_parquet_with_their_types_and_meaning(tmp_path: Path) -> No
     )
     pq.write_table(rows, tmp_path / "x.parquet")
     back = pq.read_table(tmp_path / "x.parquet")
-    schema.validate("detections", back)
+    validation.validate("detections", back)
     assert back["frame_index"].to_pylist() == [0, 1]
     assert back["points_px"].to_pylist()[0] is None
     assert back.schema.field("box_px").metadata[b"unit"] == b"px"
@@ -55,7 +55,7 @@ def test_rows_survive_parquet_with_their_types_and_meaning(tmp_path: Path) -> No
 )
 def test_a_wrong_value_is_named(change: dict[str, object], said: str) -> None:
     with pytest.raises(ContractError) as caught:
-        schema.validate("detections", schema.from_rows("detections", [detection_row(0) | change]))
+        validation.validate("detections", schema.from_rows("detections", [detection_row(0) | change]))
     assert said in str(caught.value)
 
 
@@ -74,21 +74,21 @@ def test_a_row_of_another_shape_is_refused(change: dict[str, object]) -> None:
     ],
 )
 def test_quaternions_are_of_unit_norm_whole_and_of_the_right_sign(change: dict[str, object], said: str) -> None:
-    wrong = schema.violations("hand_pose", schema.from_rows("hand_pose", [hand_pose_row(0) | change]))
+    wrong = validation.violations("hand_pose", schema.from_rows("hand_pose", [hand_pose_row(0) | change]))
     assert any(said in w for w in wrong)
 
 
 def test_a_key_is_unique_and_rows_are_in_its_order() -> None:
     twice = schema.from_rows("detections", [detection_row(0), detection_row(0)])
-    assert any("not unique" in w for w in schema.violations("detections", twice))
+    assert any("not unique" in w for w in validation.violations("detections", twice))
     ordered = schema.from_rows("detections", [detection_row(0), detection_row(1)])
-    assert any("not sorted" in w for w in schema.violations("detections", ordered.take([1, 0])))
+    assert any("not sorted" in w for w in validation.violations("detections", ordered.take([1, 0])))
 
 
 def test_foreign_columns_and_types_are_named() -> None:
-    assert any("columns" in w for w in schema.violations("clips", pa.table({"a": [1]})))
+    assert any("columns" in w for w in validation.violations("clips", pa.table({"a": [1]})))
     wrong = schema.empty("clips").set_column(2, "frame_start", pa.array([], pa.string()))
-    assert any("frame_start is string" in w for w in schema.violations("clips", wrong))
+    assert any("frame_start is string" in w for w in validation.violations("clips", wrong))
 
 
 def test_the_page_of_the_contract_is_the_one_in_the_docs() -> None:

@@ -7,7 +7,7 @@ run by ai-edge-litert. How hands are followed is in `_tracking.py`, which of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -22,10 +22,10 @@ from egoworld_ops import models, schema
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.detections._landmarks import LandmarkNetworks
 from egoworld_ops.operators.detections._palm import PalmDetector
-from egoworld_ops.operators.detections._prefetch import prefetch
 from egoworld_ops.operators.detections._proposals import HandBox, ObjectProposer, Proposal, ProposalSettings
 from egoworld_ops.operators.detections._sides import assign_sides
 from egoworld_ops.operators.detections._tracking import HandTracker, TrackedHand
+from egoworld_ops.read_ahead import ReadAhead
 from egoworld_ops.types import Frame, Hand
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -128,12 +128,12 @@ class Backend(Operator):
         return seen
 
     @contextmanager
-    def _frames(self, item: ClipInput) -> Iterator[Iterator[Frame]]:
+    def _frames(self, item: ClipInput) -> Iterator[Iterable[Frame]]:
         """The clip's frames, decoded ahead where there is more than one thread to use."""
         if self.threads == 1:
             yield item.frames()
             return
-        with closing(prefetch(item.frames(), _DECODED_AHEAD)) as frames:
+        with closing(ReadAhead(item.frames(), _DECODED_AHEAD)) as frames:
             yield frames
 
 

@@ -39,6 +39,7 @@ class Backend(Operator):
 
     version: ClassVar[str] = "1"
     Settings: ClassVar[type[BackendSettings]] = Settings
+    reads_frames: ClassVar[bool] = False
 
     def run(self, item: ClipInput) -> pa.Table:
         """One row per detected hand; a pose that cannot be solved is null with a reason."""

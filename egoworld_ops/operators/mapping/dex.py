@@ -47,6 +47,7 @@ class Backend(Operator):
 
     version = "2"
     Settings: ClassVar[type[BackendSettings]] = DexSettings
+    reads_frames: ClassVar[bool] = False
     settings: DexSettings
 
     def __init__(self, settings: DexSettings, threads: int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from egoworld_ops import operators, schema, video
+from egoworld_ops import operators, schema, validation, video
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.detections._palm import _anchors, views
-from egoworld_ops.operators.detections._prefetch import prefetch
 from egoworld_ops.operators.detections._roi import Roi, roi_from_landmarks, upright_angle_rad
 from egoworld_ops.operators.detections._sides import assign_sides
 from egoworld_ops.synthetic.truth import load_truth
@@ -27,7 +24,7 @@ Backend = operators.load("detections", "mediapipe")
 
 def detect(item: ClipInput, **options: Any) -> pa.Table:
     table = Backend(operators.check_options(Backend, "detections", "mediapipe", options), 2).run(item)
-    schema.validate("detections", table)
+    validation.validate("detections", table)
     return table
 
 
@@ -186,29 +183,3 @@ def test_two_hands_of_a_frame_are_never_on_one_side() -> None:
     assert sides[6] == {1: "right", 2: "left"}
     assert assign_sides([]) == []
     assert assign_sides([{}, {}]) == [{}, {}]
-
-
-def test_prefetch_keeps_order_and_raises_where_the_item_would_have_been() -> None:
-    def items() -> Iterator[int]:
-        yield from range(5)
-        raise OSError("broken")
-
-    ahead = prefetch(items(), 2)
-    assert [next(ahead) for _ in range(5)] == [0, 1, 2, 3, 4]
-    with pytest.raises(OSError, match="broken"):
-        next(ahead)
-
-
-def test_prefetch_that_is_closed_early_stops_its_thread_and_the_source() -> None:
-    made = []
-
-    def items() -> Iterator[int]:
-        for i in range(1000):
-            made.append(i)
-            yield i
-
-    ahead = prefetch(items(), 2)
-    assert [next(ahead), next(ahead)] == [0, 1]
-    ahead.close()
-    assert not [t for t in threading.enumerate() if t.name == "prefetch"]
-    assert len(made) < 10

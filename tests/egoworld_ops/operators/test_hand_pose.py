@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from scipy.spatial.transform import Rotation
 
-from egoworld_ops import operators, schema
+from egoworld_ops import operators, schema, validation
 from egoworld_ops.geometry import align_similarity, matrix_from_quaternion, project, rotation_angle_deg
 from egoworld_ops.hand_frame import in_wrist_frame, wrist_rotation
 from egoworld_ops.operators.base import ClipInput
@@ -56,7 +56,7 @@ def solve_rows(rows: list[dict[str, Any]], camera: Camera = CAMERA, **options: A
 
 def solve(item: ClipInput, **options: Any) -> pa.Table:
     table = Backend(operators.check_options(Backend, "hand_pose", "mediapipe", options), 1).run(item)
-    schema.validate("hand_pose", table)
+    validation.validate("hand_pose", table)
     return table
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from dex_retargeting.optimizer import VectorOptimizer
 
-from egoworld_ops import schema
+from egoworld_ops import schema, validation
 from egoworld_ops.errors import BadSettings, UnknownRobot
 from egoworld_ops.geometry import invert, make_transform, matrix_from_quaternion, transform
 from egoworld_ops.operators import load
@@ -43,7 +43,7 @@ def run(backend: Any, rows: Sequence[dict[str, Any]]) -> pa.Table:
     clip = Clip("kitchen-0123456789ab", "f0000000_0000010", Path("kitchen.mp4"), "0" * 64, 0, 10, 0, 10, 0.0, 1 / 3, Fraction(30), 640, 480)
     tables = {"hand_pose": schema.from_rows("hand_pose", rows)}
     mapped: pa.Table = backend.run(ClipInput(clip, tables, Sidecar(), CAMERA, 1, lambda: iter(())))
-    schema.validate("mapping", mapped)
+    validation.validate("mapping", mapped)
     return mapped
 
 

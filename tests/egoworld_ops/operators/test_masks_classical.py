@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from egoworld_ops import rle, schema
+from egoworld_ops import rle, schema, validation
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.detections import mediapipe
 from egoworld_ops.operators.masks import classical
@@ -53,7 +53,7 @@ def real_chain(synthetic_example: Path) -> dict[tuple[int, int], pa.Table]:
     for shot in kitchen.SHOTS:
         found = networks.run(kitchen.shot_input(synthetic_example, shot, {}, sidecar))
         masks[shot] = _backend().run(kitchen.shot_input(synthetic_example, shot, {"detections": found}, sidecar))
-        schema.validate("masks", masks[shot])
+        validation.validate("masks", masks[shot])
     return masks
 
 
@@ -125,7 +125,7 @@ def test_tiny_and_uniform_frames(shape: tuple[int, int], value: int) -> None:
     whole = np.array([0, 0, shape[1], shape[0]], float)
     rows = [detection_row(i, points_px=_open_hand() * min(shape)) for i in range(3)]
     rows += [kitchen.object_row(0, whole), kitchen.object_row(1, whole * 0.5, 11, "motion_color")]
-    schema.validate("masks", _backend().run(_clip_of(frames, rows)))
+    validation.validate("masks", _backend().run(_clip_of(frames, rows)))
 
 
 @pytest.mark.parametrize("source", ["sidecar", "motion_color"])
@@ -145,7 +145,7 @@ def test_tiny_and_uniform_frames(shape: tuple[int, int], value: int) -> None:
 def test_boxes_outside_degenerate_or_over_everything(box_px: tuple[float, ...], source: str) -> None:
     frames, _ = _moving_square(4)
     masks = _backend().run(_clip_of(frames, [kitchen.object_row(0, np.array(box_px, float), source=source)]))
-    schema.validate("masks", masks)
+    validation.validate("masks", masks)
     for row in masks.to_pylist():
         assert 1 <= row["area_px"] <= 120 * 160
 
@@ -154,7 +154,7 @@ def test_boxes_outside_degenerate_or_over_everything(box_px: tuple[float, ...], 
 def test_a_hand_partly_or_wholly_outside(shift_px: tuple[float, float]) -> None:
     frames, _ = _moving_square(2)
     rows = [detection_row(i, points_px=_open_hand() * 60 + np.array(shift_px)) for i in range(2)]
-    schema.validate("masks", _backend().run(_clip_of(frames, rows)))
+    validation.validate("masks", _backend().run(_clip_of(frames, rows)))
 
 
 def test_a_moving_object_is_carried_and_a_vanished_one_dropped() -> None:

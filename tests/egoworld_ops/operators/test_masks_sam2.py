@@ -17,7 +17,7 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from egoworld_ops import rle, schema
+from egoworld_ops import rle, schema, validation
 from egoworld_ops.errors import BadSettings, OutOfMemory, WeightsMismatch, WeightsMissing
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.masks import sam2 as backend
@@ -208,7 +208,7 @@ def test_the_network_sees_what_the_packages_loader_makes(jpegs: Path, frames: li
 
 
 def test_rows_keep_the_contract(scene_masks: pa.Table, frames: list[np.ndarray]) -> None:
-    schema.validate("masks", scene_masks)
+    validation.validate("masks", scene_masks)
     rows = scene_masks.to_pylist()
     assert {r["backend"] for r in rows} == {"sam2-random"}
     assert {(r["track_id"], r["role"], r["label"]) for r in rows} == {
@@ -230,7 +230,7 @@ def test_rows_keep_the_contract(scene_masks: pa.Table, frames: list[np.ndarray])
 
 def test_without_detections_there_are_no_masks(frames: list[np.ndarray]) -> None:
     table = make().run(clip_input(frames[:3], []))
-    schema.validate("masks", table)
+    validation.validate("masks", table)
     assert table.num_rows == 0
 
 
@@ -387,7 +387,7 @@ def test_cuda_is_refused_where_there_is_none() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda_tracks_in_bfloat16(frames: list[np.ndarray]) -> None:
     table = make(device="cuda").run(clip_input(frames, scene_detections()))
-    schema.validate("masks", table)
+    validation.validate("masks", table)
     assert table.num_rows > len(frames)
 
 

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from egoworld_ops import schema
+from egoworld_ops import schema, validation
 from egoworld_ops.geometry import quaternion_from_matrix
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.movement._holding import held, touch
@@ -61,7 +61,7 @@ def posed_clip(boxes: Sequence[np.ndarray | None], walls: Sequence[np.ndarray], 
 
 def run(item: ClipInput) -> list[dict[str, Any]]:
     table = Backend(Backend.Settings(), 1).run(item)
-    schema.validate("movement", table)
+    validation.validate("movement", table)
     return table.to_pylist()
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import trimesh
 
-from egoworld_ops import schema
+from egoworld_ops import schema, validation
 from egoworld_ops.errors import BadSidecar
 from egoworld_ops.geometry import project, rotation_angle_deg, transform
 from egoworld_ops.operators.base import ClipInput
@@ -31,7 +31,7 @@ WALL = pose(0, 0, 0, (0, 0, 0.9))
 
 def run(item: ClipInput) -> pa.Table:
     table = Backend(Backend.Settings(), 1).run(item)
-    schema.validate("object_pose", table)
+    validation.validate("object_pose", table)
     return table
 
 

@@ -1,0 +1,37 @@
+"""Where the time of each slot goes, by cause."""
+
+from __future__ import annotations
+
+from gpu_workers.broker.model import Cause, Slot, State
+
+
+class Clock:
+    """Adds the time between two events to the cause that held meanwhile."""
+
+    def __init__(self) -> None:
+        self._then: float | None = None
+
+    def account(self, state: State, now: float) -> None:
+        """Time has gone on to `now`; `state` is what it was until now."""
+        if self._then is not None and now > self._then:
+            for slot in state.slots.values():
+                slot.spent_s[cause(state, slot)] += now - self._then
+        self._then = now
+
+
+def cause(state: State, slot: Slot) -> Cause:
+    """What a slot is doing or waiting for.
+
+    `starved_decode`: it holds a clip that is not decoded far enough; `blocked`: clients have taken no results and may submit nothing until they
+    do; `starved_clips`: clients are there but have nothing waiting for this slot; `idle`: there are no clients.
+    """
+    tasks = state.on_slot(slot.spec.name)
+    if any(t.state == "computing" for t in tasks):
+        return "computing"
+    if tasks:
+        return "starved_decode"
+    if any(not w.ready or w.testing for w in state.workers_of(slot.spec.name)):
+        return "starting"
+    if any(c.unacked and c.outstanding >= state.window() for c in state.clients.values()):
+        return "blocked"
+    return "starved_clips" if state.clients else "idle"

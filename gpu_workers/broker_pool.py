@@ -1,0 +1,93 @@
+"""The pool behind a broker, which many processes of a host share."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from egoworld_ops import operators
+from egoworld_ops.errors import ContractError, PoolLost, SetupError, recorded
+from egoworld_ops.settings import PoolSettings
+from egoworld_ops.task import ClipTask
+from gpu_workers import client, messages
+from gpu_workers.code import file_fingerprint, fingerprint
+from gpu_workers.pool import Done, Failed
+
+_RUNNER = "gpu_workers.runner:OperatorRunner"
+
+
+class BrokerPool:
+    """Runs clips in the workers of this host's broker, which is started where there is none.
+
+    Args:
+        settings: where the broker is, and how it is to be started.
+        name: who asks, for people who look at the pool's status.
+        priority: higher goes before lower, whoever asks.
+    """
+
+    def __init__(self, settings: PoolSettings, name: str = "", priority: int = 0) -> None:
+        self._settings, self._name, self._priority = settings, name or f"pid {os.getpid()}", priority
+
+    def run(self, tasks: Iterable[ClipTask]) -> Iterator[Done | Failed]:
+        """As `Pool.run`. Results are named by their digest, so a task whose broker was lost is safely given to the next one."""
+        out: dict[str, ClipTask] = {}
+
+        def orders() -> Iterator[client.Order]:
+            for task in tasks:
+                out[task.key] = task
+                yield client.Order(self._submit(task), json.dumps(task.to_json(), allow_nan=False).encode())
+
+        for answer in client.run(self._settings, self._name, orders()):
+            yield _outcome(out.pop(answer.result.key), answer)
+
+    def _submit(self, task: ClipTask) -> messages.Submit:
+        operator = operators.load(task.stage, task.backend)
+        options = operators.check_options(operator, task.stage, task.backend, task.options)
+        n_frames = -(-task.clip.n_frames // task.sample_stride)
+        runner = operator.runner or _RUNNER
+        return messages.Submit(
+            key=task.key,
+            operator=f"{task.stage}.{task.backend}",
+            kind=operator.device(options),
+            python=task.python or sys.executable,
+            runner=runner,
+            code=_code_of(runner),
+            frames=n_frames,
+            est_s=n_frames * operator.seconds_per_frame,
+            priority=self._priority,
+            video=task.clip.video_id,
+            memory_mb=operator.memory_mb(options),
+        )
+
+
+def _code_of(runner: str) -> str:
+    where = runner.rpartition(":")[0]
+    return file_fingerprint(Path(where)) if where.endswith(".py") else fingerprint()
+
+
+def _outcome(task: ClipTask, answer: client.Answer) -> Done | Failed:
+    result = answer.result
+    if result.outcome == "done":
+        try:
+            return Done(task, _decoded(answer.payload), result.seconds)
+        except pa.ArrowException as damage:
+            broken = ContractError(f"{task.stage}.{task.backend}", f"its result is not an Arrow table: {damage}", "Mend the operator")
+            return Failed(task, broken, "", result.seconds)
+    error = recorded(result.error_class, result.culprit, result.reason, result.cure)
+    if result.outcome == "cancelled":
+        error = PoolLost("the pool", "the clip was cancelled", "Materialize the stage again")
+    if isinstance(error, SetupError):
+        raise error
+    return Failed(task, error, result.traceback, result.seconds)
+
+
+def _decoded(payload: bytes) -> pa.Table:
+    with pa.ipc.open_stream(pa.py_buffer(payload)) as stream:
+        table = stream.read_all()
+    table.validate(full=True)
+    return table

@@ -1,0 +1,141 @@
+"""The record of which tasks have begun and ended: what was running when the machine died must not kill it again and again.
+
+One line of JSON each: `[what, key, boot id]`. Written at once and made durable by a thread beside the broker, which never waits for the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+log = logging.getLogger(__name__)
+_MAX_BYTES = 8_000_000
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_COMPLAIN_EVERY_S = 60.0
+
+
+def boot_id() -> str:
+    """What tells this boot of the machine from any other."""
+    return _BOOT_ID.read_text("ascii").strip()
+
+
+class Journal:
+    """Appends to the record, and makes it anew, short, when it is opened or has grown.
+
+    Args:
+        path: the file.
+        boot: this boot of the machine.
+    """
+
+    def __init__(self, path: Path, boot: str) -> None:
+        self._path, self._boot = path, boot
+        self.trouble = ""
+        """Why the last write failed; empty where it did not."""
+        self._complained_at = 0.0
+        self._open: dict[str, bool] = {}
+        self.machine_deaths = _machine_deaths(path, boot)
+        """For each task that was running when the machine died, once for each time: whether it was the only one."""
+        self._file: int | None = None
+        self._dirty = threading.Event()
+        self._rewrite()
+        threading.Thread(target=self._keep_durable, name="journal", daemon=True).start()
+
+    def record(self, what: Literal["begin", "end"], key: str) -> None:
+        """Write one line. A disk that does not take it is complained of, and costs nothing but the record."""
+        if what == "begin":
+            self._open[key] = True
+        else:
+            self._open.pop(key, None)
+            self.machine_deaths.pop(key, None)
+        try:
+            if self._file is None or os.fstat(self._file).st_size > _MAX_BYTES:
+                self._rewrite()
+            if self._file is not None:
+                _write(self._file, [what, key, self._boot])
+                self.trouble = ""
+                self._dirty.set()
+        except OSError as error:
+            self._complain(error)
+
+    def _rewrite(self) -> None:
+        """Replace the file by what still matters."""
+        temporary, fresh = self._path.with_name(f".tmp-{self._path.name}"), None
+        try:
+            fresh = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+            for key, times in self.machine_deaths.items():
+                for alone in times:
+                    _write(fresh, ["death alone" if alone else "death", key, ""])
+            for key in self._open:
+                _write(fresh, ["begin", key, self._boot])
+            os.fsync(fresh)
+            os.replace(temporary, self._path)
+        except OSError as error:
+            self._complain(error)
+            if fresh is not None:
+                os.close(fresh)
+                temporary.unlink(missing_ok=True)
+            return
+        if self._file is not None:
+            os.close(self._file)
+        self._file = fresh
+
+    def _complain(self, error: OSError) -> None:
+        self.trouble = f"{self._path}: {error.strerror or error}"
+        if time.monotonic() > self._complained_at + _COMPLAIN_EVERY_S or not self._complained_at:
+            self._complained_at = time.monotonic()
+            log.error("the journal cannot be written, work goes on without it: %s", self.trouble)
+
+    def _keep_durable(self) -> None:
+        while True:
+            self._dirty.wait()
+            self._dirty.clear()
+            with contextlib.suppress(OSError):  # record() meets the same error and says so
+                if (file := self._file) is not None:
+                    os.fdatasync(file)
+
+
+def _write(file: int, line: list[str]) -> None:
+    encoded = json.dumps(line).encode() + b"\n"
+    if os.write(file, encoded) != len(encoded):
+        raise OSError("short write: the disk is full")
+
+
+def _machine_deaths(path: Path, boot: str) -> dict[str, list[bool]]:
+    """Read a record back: tasks begun and not ended in another boot were running when the machine died."""
+    known: dict[str, list[bool]] = defaultdict(list)
+    begun: dict[str, set[str]] = defaultdict(set)
+    for what, key, when in _lines(path):
+        if what == "begin":
+            begun[when].add(key)
+        elif what == "end":
+            begun[when].discard(key)
+            known.pop(key, None)
+        else:
+            known[key].append(what == "death alone")
+    for when, keys in begun.items():
+        for key in keys if when != boot else ():
+            known[key].append(len(keys) == 1)
+    return dict(known)
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
+    """The whole lines of a record; one that a crash tore is passed over."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return
+    for raw in content.splitlines():
+        try:
+            what, key, when = json.loads(raw)
+        except (ValueError, TypeError):
+            continue
+        if all(isinstance(part, str) for part in (what, key, when)):
+            yield what, key, when

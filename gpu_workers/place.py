@@ -1,0 +1,32 @@
+"""Where the broker's files are: its socket, lock, journal and logs."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from egoworld_ops.errors import BadSettings
+
+_MAX_SOCKET_PATH = 100
+
+
+def socket_path(folder: Path) -> Path:
+    """The broker's socket."""
+    return folder / "sock"
+
+
+def own_folder(folder: Path) -> Path:
+    """The folder, made where it is not there: this user's, readable by nobody else.
+
+    Raises:
+        BadSettings: it belongs to someone else, others may enter it, or its path is too long for a socket.
+    """
+    if len(os.fsencode(socket_path(folder))) > _MAX_SOCKET_PATH:
+        raise BadSettings(f"pool folder {folder}", f"its path is longer than {_MAX_SOCKET_PATH} bytes", "Set pool.folder to a shorter path")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        reason = "is not a folder of this user alone (mode 0700)"
+        raise BadSettings(f"pool folder {folder}", reason, "Remove it, or set pool.folder to another place")
+    return folder
