@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from egoworld_assets import cli_runs
 from egoworld_ops.errors import EgoworldError, printable
 
 
@@ -81,6 +82,10 @@ def contract() -> None:
     from egoworld_ops.report.contract_page import contract_page
 
     click.echo(contract_page(), nl=False)
+
+
+for _command in cli_runs.COMMANDS:
+    egoworld.add_command(_command)
 
 
 def main() -> None:

@@ -36,12 +36,14 @@ class _Tally:
     states: Counter[str]
     rows: int = 0
     seconds: float = 0.0
+    fallbacks: int = 0
     first_failure: str = ""
 
     def add(self, result: StageResult) -> None:
         self.states[result.state] += 1
         self.rows += result.rows
         self.seconds += result.seconds
+        self.fallbacks += result.beside is not None
         if result.error is not None and not self.first_failure:
             self.first_failure = str(result.error)
 
@@ -109,6 +111,8 @@ def _metadata(stream: ResultStream, video_id: str, tally: _Tally) -> dict[str, A
         "seconds": round(tally.seconds, 3),
         **counts,
     }
+    if tally.fallbacks:
+        metadata["clips by the fallback backend"] = tally.fallbacks
     if tally.first_failure:
         metadata["first failure"] = tally.first_failure
     return metadata

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from egoworld_assets import retrying
 from egoworld_assets.planning import Planner, StageResult, State
-from egoworld_ops import digest, lake, operators, registry, schema
-from egoworld_ops.errors import EgoworldError, SetupError, recorded
+from egoworld_ops import digest, lake, models, operators, registry, schema
+from egoworld_ops.errors import BadSettings, EgoworldError, SetupError, recorded
 from egoworld_ops.lake import Lake, Run
 from egoworld_ops.settings import Settings
 from egoworld_ops.task import ClipTask
@@ -35,12 +39,67 @@ def frozen_configuration(settings: Settings) -> dict[str, Any]:
         "camera": settings.camera.model_dump(mode="json"),
         "sample_stride": settings.sample_stride,
         "stages": {stage: digest.operator_identity(stage, settings) for stage in operators.stages()},
+        "fallbacks": {
+            stage: digest.operator_identity(stage, _with_backend(settings, stage, chosen.fallback))
+            for stage, chosen in settings.stages.items()
+            if chosen.fallback
+        },
     }
 
 
 def open_run(settings: Settings) -> Run:
     """The run that these settings write to."""
-    return Lake(settings.lake).open_run(frozen_configuration(settings), settings.run_id, lambda: _about(settings))
+    store = Lake(settings.lake)
+    return store.open_run(frozen_configuration(settings), settings.run_id, lambda: _about(settings, store))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the chain.
+
+    Args:
+        first, last: stages from and up to which to go; None is the chain's own.
+        clip_id: only this clip.
+        anew: compute also what is there already, and what is a dead letter.
+        dry: store nothing.
+    """
+
+    first: str | None = None
+    last: str | None = None
+    clip_id: str | None = None
+    anew: bool = False
+    dry: bool = False
+
+    def stages(self) -> list[str]:
+        """The stages, each after those it reads.
+
+        Raises:
+            BadSettings: a name is not one of a stage, or the last comes before the first.
+        """
+        every = [MANIFEST, *operators.stages()]
+        for name in (self.first, self.last):
+            if name is not None and name not in every:
+                raise BadSettings(f"stage {name}", "there is no such stage", f"Name one of {', '.join(every)}")
+        wanted = _below(self.first) if self.first else every
+        if self.last is not None:
+            wanted = [name for name in wanted if name == self.last or self.last in _below(name)]
+        if not wanted:
+            raise BadSettings(f"stages from {self.first} to {self.last}", "do not follow on each other", "Name the earlier one first")
+        return wanted
+
+
+def _below(stage: str) -> list[str]:
+    """A stage and all that read it, directly or not, in order."""
+    if stage == MANIFEST:
+        return [MANIFEST, *operators.stages()]
+    reached = {stage}
+    for name, known in operators.stages().items():
+        if reached.intersection(known.inputs):
+            reached.add(name)
+    return [name for name in operators.stages() if name in reached]
+
+
+ALL = Part()
 
 
 def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings) -> Iterator[StageResult]:
@@ -95,39 +154,68 @@ def _rejection(videos: pa.Table) -> EgoworldError | None:
     return recorded(row["error_class"], row["path"], row["reason"], row["cure"]) if row["status"] == "rejected" else None
 
 
-def stage_results(run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool) -> Iterator[StageResult]:
-    """What becomes of every clip of these videos in a stage. Lazy: clips are planned as fast as results are taken."""
-    planner = Planner(run, stage, settings)
+def stage_results(
+    run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part = ALL
+) -> Iterator[StageResult]:
+    """What becomes of every clip of these videos in a stage, or of one. Lazy: clips are planned as fast as results are taken."""
+    planner = Planner(run, stage, settings, part.anew)
+    chosen = settings.stages.get(stage)
+    failures: list[StageResult] = []
+    for result in _settle(planner, (planner.plan(video_id, part.clip_id) for video_id in video_ids), settings, pool):
+        if chosen and chosen.fallback and result.state == "failed" and result.clip_id is not None:
+            failures.append(result)
+        else:
+            yield result
+    if chosen and failures:
+        backup = Planner(run, stage, _with_backend(settings, stage, chosen.fallback), part.anew)
+        yield from _fall_back(backup, failures, settings, pool)
+
+
+def _settle(planner: Planner, plans: Iterable[Iterator[StageResult | ClipTask]], settings: Settings, pool: Pool) -> Iterator[StageResult]:
+    """Run what has to be run; results that need no work come as they are met."""
     settled: deque[StageResult] = deque()
 
     def todo() -> Iterator[ClipTask]:
-        for video_id in video_ids:
-            for planned in planner.plan(video_id):
-                if isinstance(planned, StageResult):
-                    settled.append(planned)
-                else:
-                    yield planned
+        for planned in chain.from_iterable(plans):
+            if isinstance(planned, StageResult):
+                settled.append(planned)
+            else:
+                yield planned
 
-    for outcome in pool.run(todo()):
+    for tried in retrying.run(pool, todo(), settings.retry_after_s):
         while settled:
             yield settled.popleft()
-        yield planner.result(outcome)
+        yield planner.result(tried.outcome, tried.attempts)
     yield from settled
 
 
-def process(run: Run, video_ids: Sequence[str], settings: Settings, pool: Pool) -> Iterator[tuple[str, StageResult]]:
-    """Every stage over these videos, each result stored before it is handed on with the name of its stage."""
-    for stage in (MANIFEST, *operators.stages()):
-        for result in results(run, stage, video_ids, settings, pool):
-            store(run, stage, result)
+def _fall_back(backup: Planner, failures: Sequence[StageResult], settings: Settings, pool: Pool) -> Iterator[StageResult]:
+    """Results of the fallback backend in the place of failures, which stay on record beside them; where that fails too, the first failure."""
+    failed = {(f.video_id, f.clip_id): f for f in failures}
+    for result in _settle(backup, (backup.plan(f.video_id, f.clip_id) for f in failures), settings, pool):
+        first = failed[result.video_id, result.clip_id]
+        yield first if result.state in ("failed", "blocked") else replace(result, beside=first)
+
+
+def _with_backend(settings: Settings, stage: str, backend: str) -> Settings:
+    chosen = settings.stages[stage].model_copy(update={"backend": backend})
+    return settings.model_copy(update={"stages": {**settings.stages, stage: chosen}})
+
+
+def process(run: Run, video_ids: Sequence[str], settings: Settings, pool: Pool, part: Part = ALL) -> Iterator[tuple[str, StageResult]]:
+    """Every stage over these videos, or some part of that, each result stored before it is handed on with the name of its stage."""
+    for stage in part.stages():
+        for result in results(run, stage, video_ids, settings, pool, part):
+            if not part.dry:
+                store(run, stage, result)
             yield stage, result
 
 
-def results(run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool) -> Iterator[StageResult]:
+def results(run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part = ALL) -> Iterator[StageResult]:
     """What becomes of these videos in a stage, `manifest` included. Lazy."""
     if stage == MANIFEST:
         return manifest_results(run, video_ids, settings)
-    return stage_results(run, stage, video_ids, settings, pool)
+    return stage_results(run, stage, video_ids, settings, pool, part)
 
 
 def store(run: Run, stage: str, result: StageResult) -> None:
@@ -143,9 +231,11 @@ def store(run: Run, stage: str, result: StageResult) -> None:
     failure = run.failure(stage, result.video_id, result.clip_id)
     if "failures" in result.tables and lake.digest_at(table) == result.provenance["digest"]:
         return
+    if result.beside is not None:
+        store(run, stage, result.beside)
     if result.stale:
         table.unlink(missing_ok=True)
-    if result.state in ("computed", "linked", "done"):
+    if result.beside is None and result.state in ("computed", "linked", "done"):
         failure.unlink(missing_ok=True)
     for name, rows in result.tables.items():
         lake.write_table(failure if name == "failures" else table, name, rows, result.provenance, validated=True)
@@ -153,15 +243,45 @@ def store(run: Run, stage: str, result: StageResult) -> None:
         run.write_meta(result.video_id, result.clip_id)
 
 
-def _about(settings: Settings) -> dict[str, Any]:
-    packages = ("egoworld", "dagster", "pyarrow", "duckdb", "av", "scenedetect-headless", "opencv-python-headless", "numpy")
+def _about(settings: Settings, run_lake: Lake) -> dict[str, Any]:
+    """What `run.json` says beside the configuration: enough to know later how the run was made, and on what."""
+    from gpu_workers.gpus import Nvml
+
+    packages = (
+        "egoworld",
+        "dagster",
+        "pyarrow",
+        "duckdb",
+        "av",
+        "scenedetect-headless",
+        "opencv-python-headless",
+        "numpy",
+        "torch",
+        "sam2",
+    )
+    known = sorted({name for stage in operators.stages() for name in digest.operator_identity(stage, settings)["weights"]})
     return {
         "settings": settings.model_dump(mode="json"),
         "packages": {name: version(name) for name in packages},
         "python": sys.version.split()[0],
-        "host": platform.node(),
+        "host": {
+            "name": platform.node(),
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "gpus": [g.name for g in Nvml().discover()[0]],
+        },
         "git": _git_state(),
+        "weights": {name: {"sha256": models.sha256(name), "licence": models.weight(name).licence} for name in known},
+        "inputs": _input_digest(run_lake),
+        "parquet": lake.PARQUET,
+        "conventions": {"schema": schema.SCHEMA_VERSION, **schema.CONVENTIONS},
     }
+
+
+def _input_digest(store: Lake) -> dict[str, Any]:
+    """The videos that were registered when the run was opened: how many, and a digest of what they hold."""
+    contents = sorted(entry.sha256 for entry in registry.registered(store).values())
+    return {"videos": len(contents), "sha256": digest.sha256_of({"videos": contents})}
 
 
 def _git_state() -> dict[str, Any] | None:

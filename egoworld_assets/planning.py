@@ -31,6 +31,7 @@ class StageResult:
         provenance: goes into each written file.
         error: of a failure.
         stale: the table that an earlier input or operator left at this place must go: nothing will take its place.
+        beside: the failure that this result of a fallback backend stands in for; it is kept on record.
     """
 
     video_id: str
@@ -42,6 +43,7 @@ class StageResult:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     error: EgoworldError | None = None
     stale: bool = False
+    beside: StageResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +55,21 @@ class _Submitted:
 
 
 class Planner:
-    """Decides for each clip of a stage whether it is done, describes the work where it is not, and takes the outcome of that work."""
+    """Decides for each clip of a stage whether it is done, describes the work where it is not, and takes the outcome of that work.
 
-    def __init__(self, run: Run, stage: str, settings: Settings) -> None:
-        self._run, self._settings = run, settings
+    Args:
+        anew: take nothing for done.
+    """
+
+    def __init__(self, run: Run, stage: str, settings: Settings, anew: bool = False) -> None:
+        self._run, self._settings, self._anew = run, settings, anew
         self._stage = operators.stages()[stage]
         self._operator = digest.operator_identity(stage, settings)
         self._registered = registry.registered(run.lake)
         self._submitted: dict[str, _Submitted] = {}
 
-    def plan(self, video_id: str) -> Iterator[StageResult | ClipTask]:
-        """A result for each clip that needs no work, a task for each that does.
+    def plan(self, video_id: str, clip_id: str | None = None) -> Iterator[StageResult | ClipTask]:
+        """A result for each clip that needs no work, a task for each that does; for all clips or for one.
 
         A video that cannot be planned at all (no manifest, a bad sidecar) is one failed result, or one a clip.
         """
@@ -81,6 +87,8 @@ class Planner:
             return
         sidecar: Sidecar | EgoworldError | None = None
         for clip in manifest.clips_from_tables(videos, clips):
+            if clip_id not in (None, clip.clip_id):
+                continue
             sidecar = sidecar or _sidecar_or_error(clip)
             yield self._plan_clip(clip, sidecar)
 
@@ -96,7 +104,8 @@ class Planner:
             task, identity = self._task(clip, sidecar, inputs, {name: value for name, value in digests.items() if value is not None})
         except InputError as error:
             return self._failure(clip, error, digest.sha256_of({"input": str(error)}))
-        return self._settled(clip, task.key) or self._submit(task, identity)
+        settled = None if self._anew else self._settled(clip, task.key)
+        return settled or self._submit(task, identity)
 
     def _task(
         self, clip: Clip, sidecar: Sidecar, inputs: Mapping[str, Path], input_digests: Mapping[str, str]
@@ -137,10 +146,7 @@ class Planner:
         return task
 
     def _known_failure(self, clip: Clip, key: str) -> StageResult | None:
-        """The failure on record, where the same work on the same file failed before because of its input: no retry can help.
-
-        Everything else (a crash, a missing library, a disk) is tried again: what was wrong may have been mended outside of the digest.
-        """
+        """The dead letter on record for the same work on the same file: it waits for a person."""
         path = self._run.failure(self._stage.name, clip.video_id, clip.clip_id)
         recorded = lake.provenance(path) or {}
         if recorded.get("digest") != key or recorded["identity"] != {"raw": raw_state(clip)}:
@@ -148,7 +154,7 @@ class Planner:
         [row] = lake.read_table(path, "failures").to_pylist()
         culprit, _, reason = row["reason"].partition(": ")
         error = errors.recorded(row["error_class"], culprit, reason, row["cure"])
-        return StageResult(clip.video_id, clip.clip_id, "failed", error=error) if _is_for_good(error) else None
+        return StageResult(clip.video_id, clip.clip_id, "failed", error=error) if row["dead_letter"] else None
 
     def _failed_for_good(self, clip: Clip, stage: str) -> bool:
         path = self._run.failure(stage, clip.video_id, clip.clip_id)
@@ -157,14 +163,18 @@ class Planner:
         [row] = lake.read_table(path, "failures").to_pylist()
         return _is_for_good(errors.recorded(row["error_class"], "", row["reason"], row["cure"]))
 
-    def result(self, outcome: Done | Failed) -> StageResult:
+    def identity(self, task: ClipTask) -> Mapping[str, Any]:
+        """Everything that decides the result of a task that was planned here, as JSON; its digest is the task's key."""
+        return self._submitted[task.key].identity
+
+    def result(self, outcome: Done | Failed, attempts: int = 1) -> StageResult:
         """What the outcome of a task means; a failure where the table breaks the contract, or the video or an input changed meanwhile."""
         from egoworld_ops import validation
 
         task = outcome.task
         submitted = self._submitted.pop(task.key)
         if isinstance(outcome, Failed):
-            return self._failure(task.clip, outcome.error, task.key, outcome.traceback, outcome.seconds)
+            return self._failure(task.clip, outcome.error, task.key, outcome, attempts)
         if raw_state(task.clip) != submitted.raw_state:
             error: EgoworldError = UnstableFile(task.clip.video_path, "changed while it was worked on", "Register it again once it rests")
             return self._failure(task.clip, error, task.key)
@@ -176,13 +186,13 @@ class Planner:
         try:
             validation.check_result(task, outcome.table)
         except ContractError as error:
-            return self._failure(task.clip, error, task.key, seconds=outcome.seconds)
+            return self._failure(task.clip, error, task.key)
         rows = outcome.table.num_rows
         stamp = lake.stamp(task.key, submitted.identity, rows, outcome.seconds, self._run.run_id)
         tables = {self._stage.name: outcome.table}
         return StageResult(task.clip.video_id, task.clip.clip_id, "computed", rows, outcome.seconds, tables, stamp)
 
-    def _failure(self, clip: Clip, error: EgoworldError, key: str, traceback: str = "", seconds: float = 0.0) -> StageResult:
+    def _failure(self, clip: Clip, error: EgoworldError, key: str, outcome: Failed | None = None, attempts: int = 1) -> StageResult:
         row = {
             "video_id": clip.video_id,
             "clip_id": clip.clip_id,
@@ -192,12 +202,23 @@ class Planner:
             "reason": f"{error.culprit}: {error.reason}",
             "cure": error.cure,
             "retryable": error.retryable,
-            "traceback": traceback,
+            "attempts": attempts,
+            "dead_letter": is_dead_letter(error),
+            "frame_index": outcome.frame_index if outcome else None,
+            "traceback": outcome.traceback if outcome else "",
         }
+        seconds = outcome.seconds if outcome else 0.0
         stamp = lake.stamp(key, {"raw": raw_state(clip)}, 1, seconds, self._run.run_id)
         tables = {"failures": schema.from_rows("failures", [row])}
-        stale = _is_for_good(error)
-        return StageResult(clip.video_id, clip.clip_id, "failed", 0, seconds, tables, stamp, error, stale)
+        return StageResult(clip.video_id, clip.clip_id, "failed", 0, seconds, tables, stamp, error, _is_for_good(error))
+
+
+def is_dead_letter(error: EgoworldError) -> bool:
+    """Whether a clip that ended so, after all attempts, waits for a person: always, but where the state of its input is at fault and may be mended.
+
+    Such a failure (a sidecar, a file that changed, an input replaced meanwhile) is looked at again by the next materialization.
+    """
+    return not isinstance(error, InputChanged) and not (isinstance(error, InputError) and error.passing)
 
 
 def raw_state(clip: Clip) -> list[int] | None:

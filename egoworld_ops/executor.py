@@ -45,14 +45,14 @@ class Executor:
         self._threads = threads
         self._operators: dict[str, Operator] = {}
 
-    def run(self, task: ClipTask) -> pa.Table:
-        """The table of a task, as the operator made it: who stores it checks it (`validation.check_result`).
+    def run(self, task: ClipTask, on_frame: Callable[[int], None] = lambda index: None) -> pa.Table:
+        """The table of a task, as the operator made it: who stores it checks it (`validation.check_result`). See `compute`.
 
         Raises:
             EgoworldError: the clip cannot be processed.
         """
         operator = self._operator(task)
-        return self.compute(Prepared(task, _inputs(task), operator))
+        return self.compute(Prepared(task, _inputs(task), operator), on_frame)
 
     def prepare(self, task: ClipTask) -> Prepared:
         """Read a task's inputs and decode the first frames, if its operator looks at frames; may be called while another task computes.
@@ -68,12 +68,12 @@ class Executor:
             ahead.wait_filled()
         return prepared
 
-    def compute(self, prepared: Prepared, on_frame: Callable[[], None] = lambda: None) -> pa.Table:
+    def compute(self, prepared: Prepared, on_frame: Callable[[int], None] = lambda index: None) -> pa.Table:
         """The table of a prepared task. Where memory runs out, micro-batches are halved, for this and later tasks, before that is an error.
 
         Args:
             prepared: from `prepare`; used up.
-            on_frame: called for every frame the operator takes; what it raises ends the task.
+            on_frame: called with the index of every frame the operator takes; what it raises ends the task.
 
         Raises:
             EgoworldError: the clip cannot be processed.
@@ -82,7 +82,7 @@ class Executor:
 
         def frames() -> Iterator[Frame]:
             for frame in prepared.ahead.pop() if prepared.ahead else self._decode(task):
-                on_frame()
+                on_frame(frame.index)
                 yield frame
 
         item = ClipInput(task.clip, prepared.tables, task.sidecar, task.camera, task.sample_stride, frames)

@@ -23,8 +23,8 @@ from egoworld_ops.types import check_id
 VIDEO_TABLES = ("videos", "clips")
 RUN_TABLES = tuple(name for name in schema.TABLES if name != "intake")
 PROVENANCE_KEY = b"egoworld.provenance"
-_SMALL_BYTES = 1_000_000
-"""Below this in memory, setting up zstd for each column costs more time than it saves bytes."""
+PARQUET: Mapping[str, Any] = {"compression": "zstd", "small_compression": "snappy", "small_bytes": 1_000_000}
+"""How clip files are written. Below `small_bytes` in memory, setting up zstd for each column costs more time than it saves bytes."""
 _DELETE_IT = "Delete the file and run the stage again"
 
 
@@ -75,8 +75,12 @@ def write_table(path: Path, name: str, rows: pa.Table, provenance: Mapping[str, 
     metadata = dict(schema.table(name).arrow_schema().metadata or {})
     metadata[PROVENANCE_KEY] = json.dumps(provenance, sort_keys=True).encode()
     sink = pa.BufferOutputStream()
-    pq.write_table(rows.replace_schema_metadata(metadata), sink, compression="zstd" if rows.nbytes > _SMALL_BYTES else "snappy")
+    pq.write_table(rows.replace_schema_metadata(metadata), sink, compression=_compression(rows))
     write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def _compression(rows: pa.Table) -> str:
+    return str(PARQUET["small_compression" if rows.nbytes < PARQUET["small_bytes"] else "compression"])
 
 
 def read_table(path: Path, name: str) -> pa.Table:

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from egoworld_ops.errors import ContractError
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 """Raised whenever the meaning, type or unit of a column changes. Part of every digest."""
 
 CONVENTIONS: Mapping[str, str] = {
@@ -378,6 +378,9 @@ FAILURES = Table(
         Column("backend", pa.string(), "backend that failed"),
         *_error_columns(nullable=False),
         Column("retryable", pa.bool_(), "whether the same call may succeed later"),
+        Column("attempts", pa.int32(), "how often it was tried", minimum=1),
+        Column("dead_letter", pa.bool_(), "true where it is not tried again until a person redrives it, or what it depends on changes"),
+        Column("frame_index", pa.int64(), "the last frame the operator had taken, where it had taken one", "", "", True, minimum=0),
         Column("traceback", pa.string(), "where it happened, innermost frames"),
     ),
 )

@@ -52,6 +52,8 @@ class StageSettings(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     backend: str
+    fallback: str = ""
+    """The backend that takes a clip at which the chosen one fails; none where it is empty."""
     python: str = ""
     """The interpreter whose environment the backend's model needs; the one egoworld runs in where it is empty. Not part of any digest."""
 
@@ -65,6 +67,8 @@ def _check_stages(stages: dict[str, StageSettings]) -> dict[str, StageSettings]:
     for name, chosen in stages.items():
         if name not in operators.stages():
             raise ValueError(f"there is no stage {name!r}; there are {', '.join(operators.stages())}")
+        if chosen.fallback and (chosen.fallback not in operators.backends(name) or chosen.fallback == chosen.backend):
+            raise ValueError(f"stages.{name}.fallback: want another of {', '.join(operators.backends(name))}, got {chosen.fallback!r}")
         for key, value in (chosen.model_extra or {}).items():
             if key not in operators.backends(name):
                 raise ValueError(f"stage {name} has no backend {key!r}; there are {', '.join(operators.backends(name))}")
@@ -107,6 +111,8 @@ class Settings(BaseSettings):
     lake: Path = Path("output")
     run_id: str | None = None
     sample_stride: Annotated[int, Field(ge=1)] = 1
+    retry_after_s: tuple[Annotated[float, Field(ge=0)], ...] = (5.0, 15.0, 45.0)
+    """Pauses before a clip whose error may pass is tried again. Not part of any digest."""
     scenes: SceneSettings = SceneSettings()
     camera: CameraSettings = CameraSettings()
     stages: Annotated[dict[str, StageSettings], AfterValidator(_check_stages)] = {}

@@ -45,6 +45,11 @@ def pool() -> None:
 @click.option(
     "--stop-within-s", type=click.FloatRange(0), default=60.0, show_default=True, help="What runs may take so long to end when stopped."
 )
+@click.option(
+    "--worker-memory-mb",
+    type=click.IntRange(1),
+    help="Host memory a worker may hold: above three quarters it is replaced between clips, above all of it ended. Default: a fair share.",
+)
 @click.option("--detach", is_flag=True, help="Go on in the background, and return once it serves.")
 def serve(
     folder: Path | None,
@@ -53,6 +58,7 @@ def serve(
     idle_exit_s: float | None,
     hang_base_s: float,
     stop_within_s: float,
+    worker_memory_mb: int | None,
     detach: bool,
 ) -> None:
     """Run the broker until SIGTERM: what runs is finished, what waits goes back to the clients. A second SIGTERM ends it at once."""
@@ -67,7 +73,7 @@ def serve(
         format="%(asctime)s %(levelname)s %(message)s",
         handlers=[handler] if detach else [handler, logging.StreamHandler()],
     )
-    config = server.Config(where, workers, idle_exit_s, stop_within_s, metrics_port, Limits(hang_base_s=hang_base_s))
+    config = server.Config(where, workers, idle_exit_s, stop_within_s, metrics_port, Limits(hang_base_s=hang_base_s), worker_memory_mb)
 
     def serving() -> None:
         if ready is None:

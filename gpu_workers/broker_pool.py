@@ -83,7 +83,7 @@ def _outcome(task: ClipTask, answer: client.Answer) -> Done | Failed:
         error = PoolLost("the pool", "the clip was cancelled", "Materialize the stage again")
     if isinstance(error, SetupError):
         raise error
-    return Failed(task, error, result.traceback, result.seconds)
+    return Failed(task, error, result.traceback, result.seconds, result.frame if result.frame >= 0 else None)
 
 
 def _decoded(payload: bytes) -> pa.Table:

@@ -9,18 +9,18 @@ import json
 import os
 import select
 import socket
-import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from egoworld_ops.errors import PoolLost, PoolRefused
-from egoworld_ops.settings import PoolSettings
 from gpu_workers import frames, messages
 from gpu_workers.place import socket_path
+
+if TYPE_CHECKING:
+    from egoworld_ops.settings import PoolSettings
 
 LOOKAHEAD = 256
 """Orders that are taken ahead, so that long ones can go first and no worker is left with one at the end."""
@@ -33,16 +33,14 @@ _RETRY_S = 0.1
 _RUNS_ALREADY = "a broker is running here"
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """One task for the broker: what it needs to know, and what only the runner reads."""
 
     submit: messages.Submit
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What became of an order; the payload of a `done` one is its table as an Arrow IPC stream."""
 
     result: messages.Result
@@ -264,6 +262,8 @@ def _connect(settings: PoolSettings) -> socket.socket:
 
 def _start(settings: PoolSettings) -> None:
     """Start a broker that ends by itself when it has been idle. Returns once it listens, or another one does."""
+    import subprocess
+
     command = [
         sys.executable,
         "-m",

@@ -5,12 +5,14 @@ Nothing is unpickled or evaluated, and lengths are checked before they are belie
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 MAX_HEADER_BYTES = 1 << 16
 MAX_PAYLOAD_BYTES = 1 << 28
@@ -55,13 +57,10 @@ def receive(connection: socket.socket) -> Frame:
 
 
 async def receive_async(reader: asyncio.StreamReader) -> Frame:
-    """As `receive`."""
-    try:
-        header_bytes, payload_bytes = _LENGTHS.unpack(await reader.readexactly(_LENGTHS.size))
-        _check(header_bytes, payload_bytes)
-        return _header(await reader.readexactly(header_bytes)), await reader.readexactly(payload_bytes)
-    except asyncio.IncompleteReadError as error:
-        raise EOFError("the other side has closed") from error
+    """As `receive`: what asyncio raises where the other side has closed is an EOFError."""
+    header_bytes, payload_bytes = _LENGTHS.unpack(await reader.readexactly(_LENGTHS.size))
+    _check(header_bytes, payload_bytes)
+    return _header(await reader.readexactly(header_bytes)), await reader.readexactly(payload_bytes)
 
 
 def _exactly(connection: socket.socket, wanted: int) -> bytes:

@@ -27,9 +27,11 @@ class Hardware:
 
     Args:
         workers: CPU workers on a host without GPUs, GPUs in use on one with; None for what the host has.
+        worker_memory_mb: host memory that one worker may hold; None for a fair share.
     """
 
-    def __init__(self, workers: int | None) -> None:
+    def __init__(self, workers: int | None, worker_memory_mb: int | None = None) -> None:
+        self._worker_memory_mb = worker_memory_mb
         self._nvml = Nvml()
         self._reader = ThreadPoolExecutor(1, "nvml")
         self._readings: dict[str, Reading] = {}
@@ -73,6 +75,8 @@ class Hardware:
 
     def memory_limit_mb(self) -> int:
         """Host memory that one worker may hold."""
+        if self._worker_memory_mb is not None:
+            return self._worker_memory_mb
         total_mb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1_000_000
         return int(_MEMORY_SHARE * total_mb / (self._cpu_workers + self._gpu_workers))
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from egoworld_ops.errors import SetupError, classify, printable
+from egoworld_ops.errors import SetupError, classify
 from egoworld_ops.task import ClipTask
 from gpu_workers.pool import Done, Failed
+from gpu_workers.worker import innermost
 
 if TYPE_CHECKING:
     from egoworld_ops.executor import Executor
-
-TRACEBACK_CHARS = 4000
 
 
 class InlinePool:
@@ -35,13 +33,15 @@ class InlinePool:
 
     def _one(self, task: ClipTask) -> Done | Failed:
         started = time.monotonic()
+        taken: list[int] = []
         try:
-            return Done(task, self._warm_executor().run(task), time.monotonic() - started)
+            return Done(task, self._warm_executor().run(task, taken.append), time.monotonic() - started)
         except SetupError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a hostile file raises costs its own clip and no other
             culprit = f"clip {task.clip.clip_id} of {task.clip.video_path}"
-            return Failed(task, classify(error, culprit), _innermost(error), time.monotonic() - started)
+            seconds = time.monotonic() - started
+            return Failed(task, classify(error, culprit), innermost(error), seconds, taken[-1] if taken else None)
 
     def _warm_executor(self) -> Executor:
         from egoworld_ops.executor import Executor
@@ -49,7 +49,3 @@ class InlinePool:
         if self._executor is None:
             self._executor = Executor(self._threads)
         return self._executor
-
-
-def _innermost(error: Exception) -> str:
-    return "\n".join(printable(line) for line in "".join(traceback.format_exception(error)).splitlines())[-TRACEBACK_CHARS:]

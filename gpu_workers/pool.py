@@ -1,4 +1,4 @@
-"""The interface of every pool: tasks go in as paths, frame ranges and settings; checked Arrow tables or typed errors come out."""
+"""The interface of every pool: tasks go in as paths, frame ranges and settings; Arrow tables or typed errors come out."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A clip that could not be processed, why, and where in the code (innermost frames)."""
+    """A clip that could not be processed, why, where in the code (innermost frames), and the last frame its operator had taken."""
 
     task: ClipTask
     error: EgoworldError
     traceback: str
     seconds: float
+    frame_index: int | None = None
 
 
 class Pool(Protocol):

@@ -25,9 +25,11 @@ _LAST_WORDS_BYTES = 4000
 _LINGER_S = 1.0
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_MARK = "EGOWORLD_WORKER_OF"
+"""Is in the environment of every worker, and so of all that workers start: whose they are."""
 
 Said = Callable[[str, Any, bytes], None]
-Died = Callable[[str, DeathCause, str], None]
+Died = Callable[[str, DeathCause, str, str], None]
 
 
 @dataclass(slots=True)
@@ -43,12 +45,13 @@ class Processes:
     """Starts and ends workers; tells what they say and when they are gone. To be used from one event loop.
 
     Args:
+        owner: what all brokers that take each other's place have in common, and no other.
         said: called with a worker's name, message and payload.
-        died: called once for each worker, after all it said: name, cause, the end of what it printed.
+        died: called once for each worker, after all it said: name, cause, the end of what it printed, how it ended.
     """
 
-    def __init__(self, said: Said, died: Died) -> None:
-        self._said, self._died = said, died
+    def __init__(self, owner: str, said: Said, died: Died) -> None:
+        self._owner, self._said, self._died = owner, said, died
         self._all: dict[str, _Process] = {}
         self._watchers: set[asyncio.Task[None]] = set()
         self._oom_kills = _oom_kills()
@@ -63,6 +66,7 @@ class Processes:
         """
         ours, theirs = socket.socketpair()
         given = os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {"EGOWORLD_WORKER_THREADS": str(threads)} | dict(variables)
+        given[_MARK] = self._owner
         command = [environment.python, "-u", str(_BOOT), str(theirs.fileno()), environment.runner, str(os.getpid())]
         try:
             popen = subprocess.Popen(
@@ -76,7 +80,7 @@ class Processes:
             )
         except OSError as error:
             ours.close()
-            self._died(name, "exit", f"{environment.python}: {error}")
+            self._died(name, "exit", f"{environment.python}: {error}", "it could not be started")
             return
         finally:
             theirs.close()
@@ -104,6 +108,15 @@ class Processes:
         else:
             self._doomed.add(name)
 
+    def end_leftovers(self) -> None:
+        """End what workers, also those of a broker that was killed, have started and left running. To be called while there are no workers."""
+        mark = f"{_MARK}={self._owner}".encode()
+        for pid in (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()):
+            with contextlib.suppress(OSError):
+                if pid != os.getpid() and mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                    log.warning("process %d was left by a worker and is ended", pid)
+                    os.kill(pid, signal.SIGKILL)
+
     def memory_mb(self) -> dict[str, int]:
         """Resident memory of each worker."""
         found = {}
@@ -130,7 +143,7 @@ class Processes:
         process.writer.close()
         del self._all[process.name]
         self._doomed.discard(process.name)
-        self._died(process.name, self._cause(process.popen.returncode), _words(process))
+        self._died(process.name, self._cause(process.popen.returncode), _words(process), _how(process.popen.returncode))
 
     async def _listen(self, process: _Process, reader: asyncio.StreamReader) -> None:
         try:
@@ -147,6 +160,14 @@ class Processes:
             return "exit"
         before, self._oom_kills = self._oom_kills, _oom_kills()
         return "memory" if self._oom_kills > before else "sigkill"
+
+
+def _how(code: int) -> str:
+    """How a process ended, in words."""
+    if code >= 0:
+        return f"it ended with exit code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return f"it was ended by {name}"
 
 
 def _ended(pidfd: int, gone: asyncio.Event) -> None:

@@ -55,6 +55,7 @@ class Config:
         stop_within_s: what runs at the end may take so long.
         metrics_port: on loopback; 0 takes a free one, None serves none.
         limits: numbers the machine goes by.
+        worker_memory_mb: host memory that one worker may hold; None for a fair share.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Config:
     stop_within_s: float = 60.0
     metrics_port: int | None = 0
     limits: Limits = field(default_factory=Limits)
+    worker_memory_mb: int | None = None
 
 
 ANOTHER = "a broker is running here"
@@ -81,8 +83,9 @@ class Server:
         self._lock = _lock(self._folder)
         self._journal = Journal(self._folder / "journal.jsonl", boot_id())
         self.broker = Broker(config.limits, self._journal.machine_deaths)
-        self._hardware = Hardware(config.workers)
-        self._processes = Processes(self._worker_said, self._worker_died)
+        self._hardware = Hardware(config.workers, config.worker_memory_mb)
+        self._processes = Processes(str(self._folder.absolute()), self._worker_said, self._worker_died)
+        self._processes.end_leftovers()
         self._writers: dict[str, asyncio.StreamWriter] = {}
         self._starting: set[asyncio.Task[None]] = set()
         self._talks: set[asyncio.Task[None]] = set()
@@ -128,6 +131,7 @@ class Server:
             await self._pause()
             self.apply(events.Tick())
         watch.cancel()
+        self._processes.end_leftovers()
         self._close_door(server)
         for writer in self._writers.values():
             writer.close()
@@ -273,8 +277,8 @@ class Server:
             self._metrics.observe(task.spec.operator, message.seconds)
         self.apply(events.WorkerSaid(worker, message, payload))
 
-    def _worker_died(self, worker: str, cause: events.DeathCause, last_words: str) -> None:
-        self.apply(events.WorkerDied(worker, cause, last_words))
+    def _worker_died(self, worker: str, cause: events.DeathCause, last_words: str, how: str) -> None:
+        self.apply(events.WorkerDied(worker, cause, last_words, how))
 
     # time
 

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -28,6 +28,7 @@ import pyarrow as pa
 from gpu_workers import frames, messages
 
 TRACEBACK_CHARS = 4000
+_WORDS_BYTES, _TRACEBACK_BYTES = 8000, 24_000
 _PR_SET_PDEATHSIG = 1
 _BEAT_S = 1.0
 
@@ -41,15 +42,20 @@ class Job:
 
     def __init__(self) -> None:
         self.frames = 0
+        self.last_frame = -1
         self.abandoned = threading.Event()
 
-    def frame(self) -> None:
+    def frame(self, index: int = -1) -> None:
         """One more frame is being worked on. Call it for each, so that people see progress and the task can be stopped.
+
+        Args:
+            index: of the frame in its video, where known.
 
         Raises:
             Abandoned: nobody wants the result.
         """
         self.frames += 1
+        self.last_frame = index
         if self.abandoned.is_set():
             raise Abandoned
 
@@ -99,7 +105,7 @@ class Worker:
     def run(self) -> NoReturn:
         """Work until told to leave, or until the broker is gone."""
         for target in (self._read, self._prepare_all, self._send_results, self._beat):
-            threading.Thread(target=target, name=target.__name__, daemon=True).start()
+            threading.Thread(target=_or_die, args=(target,), name=target.__name__, daemon=True).start()
         self._say(messages.Ready(os.getpid(), self._runner.code, platform.python_version()))
         while True:
             held = self._ready.get()
@@ -115,15 +121,9 @@ class Worker:
             frames.send(self._connection, messages.header(message), payload)
 
     def _read(self) -> None:
-        try:
-            while True:
-                said, payload = frames.receive(self._connection)
-                self._obey(messages.parse(said, messages.TO_WORKER), payload)
-        except (EOFError, OSError):
-            os._exit(0)
-        except BaseException:  # noqa: BLE001 - without its reader a worker is deaf: better dead, with the reason in the log
-            traceback.print_exc()
-            os._exit(70)
+        while True:
+            said, payload = frames.receive(self._connection)
+            self._obey(messages.parse(said, messages.TO_WORKER), payload)
 
     def _obey(self, message: Any, payload: bytes) -> None:
         if isinstance(message, messages.Assign):
@@ -186,8 +186,10 @@ class Worker:
         except Abandoned:
             return messages.Revoked(held.number), b""
         except BaseException as error:  # noqa: BLE001 - whatever an operator raises costs its own clip and no other
-            error_class, culprit, reason, cure = self._described(error, held.task)
-            return messages.Broke(held.number, time.monotonic() - started, error_class, culprit, reason, cure, innermost(error)), b""
+            seconds = time.monotonic() - started
+            error_class, culprit, reason, cure = (_bounded(said, _WORDS_BYTES) for said in self._described(error, held.task))
+            where, last_frame = _bounded(innermost(error), _TRACEBACK_BYTES), held.job.last_frame
+            return messages.Broke(held.number, seconds, error_class, culprit, reason, cure, where, last_frame), b""
         finally:
             _close(held.prepared)
 
@@ -243,6 +245,25 @@ def innermost(error: BaseException) -> str:
     return "\n".join("".join(ch if ch.isprintable() else "?" for ch in line) for line in lines)[-TRACEBACK_CHARS:]
 
 
+def _bounded(text: str, most_bytes: int) -> str:
+    """As much of a text as takes so many bytes in a header, whatever it consists of."""
+    text = text[:most_bytes]
+    while len(json.dumps(text)) > most_bytes:
+        text = text[: len(text) // 2]
+    return text
+
+
+def _or_die(target: Callable[[], None]) -> None:
+    """Run one of the worker's own threads. Without any of them it is of no use: better dead, with the reason in the log."""
+    try:
+        target()
+    except (EOFError, ConnectionError):
+        os._exit(0)  # the broker is gone
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+        os._exit(70)
+
+
 def _close(prepared: Any) -> None:
     if prepared is not None and hasattr(prepared, "close"):
         prepared.close()
@@ -263,15 +284,20 @@ def load_runner(name: str, threads: int) -> Runner:
     return runner
 
 
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def serve(descriptor: int, runner: str, broker_pid: int) -> NoReturn:
     """Be a worker on an inherited socket. Ends with the broker, whatever ends that."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _die_with_parent()
     if os.getppid() != broker_pid:
         os._exit(0)  # the broker died before the line above
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = socket.socket(fileno=descriptor)
     connection.set_inheritable(False)
     os.register_at_fork(after_in_child=connection.close)
+    os.register_at_fork(after_in_child=_die_with_parent)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     threads = int(os.environ.get("EGOWORLD_WORKER_THREADS", "1"))
     Worker(connection, load_runner(runner, threads)).run()

@@ -1,14 +1,15 @@
 """Who is to blame for a death. A death counts only against tasks that had begun, and only where there is no doubt.
 
 If two had begun, neither is counted: both run again alone, and the next death tells. Deaths for lack of memory and kills that nothing explains
-have limits of their own. Deaths on a device that turns out to be sick are taken back.
+have limits of their own. Deaths on a device that turns out to be sick are taken back, and no verdict is reached before the device of the last
+death has shown that it works.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpu_workers.broker.model import Limits, Slot, Task
+from gpu_workers.broker.model import Limits, Slot, State, Task
 
 CLASS = "PoisonClip"
 
@@ -50,9 +51,10 @@ def verdict(limits: Limits, task: Task) -> str | None:
     return None
 
 
-def doubtful(task: Task, slot: Slot) -> bool:
-    """Whether a verdict must wait for the slot's self-test: all deaths were here, and the device may be at fault."""
-    return slot.test_due and set(task.deaths) == {slot.spec.name}
+def doubt(state: State, task: Task) -> Slot | None:
+    """The slot whose self-test a verdict must wait for: the last death was there, and nothing since has shown that the device works."""
+    slot = state.slots.get(task.deaths[-1]) if len(task.deaths) >= state.limits.deaths else None
+    return slot if slot is not None and slot.deaths_in_row else None
 
 
 def take_back(task: Task, slot: Slot) -> None:

@@ -79,11 +79,12 @@ class WorkerSaid:
 
 @dataclass(frozen=True, slots=True)
 class WorkerDied:
-    """A process is gone. `last_words` is the end of what it printed."""
+    """A process is gone. `last_words` is the end of what it printed, `how` says in words how it ended."""
 
     worker: str
     cause: DeathCause
     last_words: str = ""
+    how: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from gpu_workers.broker.model import Client, Environment, Limits, Slot, State, T
 
 _LEARNING = 0.3
 """Weight of the newest clip in what is learned of an operator's speed."""
+_END = {"hang": "it was silent past its deadline", "memory": ""}
 
 
 class Broker:
@@ -78,8 +79,7 @@ class Broker:
     # clients
 
     def _client_joined(self, event: events.ClientJoined, now: float) -> None:
-        least_s = min((c.used_s for c in self.state.clients.values()), default=0.0)
-        self.state.clients[event.client] = Client(event.name, event.pid, least_s, self.state.window())
+        self.state.clients[event.client] = Client(event.name, event.pid, self.state.fair_s, self.state.window())
 
     def _client_left(self, event: events.ClientLeft, now: float) -> None:
         client = self.state.clients.pop(event.client, None)
@@ -97,6 +97,8 @@ class Broker:
             self._refuse(event.client, f"more than {client.window} results outstanding", "Take results first")
         if client.refused:
             return
+        if not client.tasks:
+            client.used_s = max(client.used_s, state.fair_s)
         state.submitted += 1
         state.counts["submitted"] += 1
         task = Task(state.submitted, event.client, event.spec, event.payload)
@@ -207,7 +209,7 @@ class Broker:
         elif isinstance(message, messages.Progress):
             task.frames_done = message.frames
         elif isinstance(message, messages.Revoked):
-            self._release(task, worker)
+            self._release(task, worker, _computed_s(task, now))
             self._end(task, messages.Result(task.spec.key, "cancelled")) if task.abandoned else self._requeue(task)
         else:
             self._ended_in_worker(task, worker, message, payload)
@@ -231,7 +233,7 @@ class Broker:
         self._release(task, worker, message.seconds)
         slot.warm = True
         if isinstance(message, messages.Broke):
-            error = (message.error_class, message.culprit, message.reason, message.cure, message.traceback)
+            error = (message.error_class, message.culprit, message.reason, message.cure, message.traceback, message.frame)
             self._end(task, messages.Result(spec.key, "failed", message.seconds, worker.name, *error))
             return
         self._trust(slot)
@@ -258,23 +260,27 @@ class Broker:
         if cause in ("exit", "sigkill", "memory", "hang") and not expected:
             blame.count(self.state.limits, slot, [t for t in held if t.begun], cause)
         for task in held:
-            self._release(task, worker, now - task.entered_at if task.state == "computing" else 0.0)
-            self._after_death(task, slot.spec.name)
+            if task.begun and not expected:
+                task.last_end, task.last_words = _END.get(cause, event.how), event.last_words
+            self._release(task, worker, _computed_s(task, now))
+            self._after_death(task)
         devices.forget_if_gone(self.state, slot)
 
-    def _after_death(self, task: Task, slot: str) -> None:
+    def _after_death(self, task: Task) -> None:
         if task.abandoned:
             self._end(task, messages.Result(task.spec.key, "cancelled"))
-        elif blame.verdict(self.state.limits, task) and blame.doubtful(task, self.state.slots[slot]):
-            task.state, task.slot = "held", slot
         else:
             self._judge(task)
 
     def _judge(self, task: Task) -> None:
-        if why := blame.verdict(self.state.limits, task):
-            self._dead_letter(task, why)
-        else:
+        """May a task that was there when a worker died run again?"""
+        why = blame.verdict(self.state.limits, task)
+        if why is None:
             self._requeue(task)
+        elif slot := blame.doubt(self.state, task):
+            task.state, task.slot, slot.test_due = "held", slot.spec.name, True
+        else:
+            self._dead_letter(task, why)
 
     def _start_failed(self, worker: Worker, event: events.WorkerDied, now: float) -> None:
         devices.note_start_failure(self.state, worker, event.last_words, now)
@@ -298,8 +304,8 @@ class Broker:
         worker.memory_mb = event.memory_mb
         if event.memory_mb > event.limit_mb:
             self._kill(worker, "memory")
-        elif event.memory_mb > 0.75 * event.limit_mb and not worker.tasks and worker.usable:
-            self._leave(worker, now)
+        elif event.memory_mb > 0.75 * event.limit_mb and worker.loaded:
+            worker.tired = True
 
     def _kill(self, worker: Worker, why: str) -> None:
         if worker.killed_for is None:
@@ -315,7 +321,7 @@ class Broker:
 
     # tasks
 
-    def _release(self, task: Task, worker: Worker, used_s: float = 0.0) -> None:
+    def _release(self, task: Task, worker: Worker, used_s: float) -> None:
         """A worker no longer holds a task; its client is charged for what was used, not for what was guessed."""
         worker.tasks.remove(task.number)
         if client := self.state.clients.get(task.client):
@@ -331,8 +337,10 @@ class Broker:
     def _dead_letter(self, task: Task, why: str) -> None:
         cure = "Look at the clip alone with the inline pool; run it again once the cause is mended"
         culprit = f"clip task {task.spec.key[:12]} of {task.spec.video}"
+        if task.last_end:
+            why = f"{why}; the last time {task.last_end}"
         self._actions.append(events.Report("error", f"{task.spec.operator}: dead letter {task.spec.key[:12]}: {why}"))
-        self._end(task, messages.Result(task.spec.key, "dead_letter", 0, "", blame.CLASS, culprit, why, cure))
+        self._end(task, messages.Result(task.spec.key, "dead_letter", 0, "", blame.CLASS, culprit, why, cure, task.last_words))
 
     def _end(self, task: Task, result: messages.Result, payload: bytes = b"") -> None:
         """A task ends, once and for all."""
@@ -378,7 +386,8 @@ class Broker:
                 task.revoking = True
                 self._actions.append(events.Tell(str(task.worker), messages.Revoke(task.number)))
         for worker in list(self.state.workers.values()):
-            if worker.usable and not worker.tasks and self.state.slots[worker.slot].state != "ok":
+            unwanted = worker.tired or (worker.usable and self.state.slots[worker.slot].state != "ok")
+            if unwanted and not (worker.tasks or worker.testing or worker.killed_for):
                 self._leave(worker, now)
 
     def _fail_hopeless(self) -> None:
@@ -426,6 +435,7 @@ class Broker:
             self._start(slot, task.spec.environment, now)
             return
         task.state, task.worker, task.slot, task.charged_s = "leased", worker.name, slot.spec.name, self.state.estimate_s(task.spec)
+        self.state.fair_s = max(self.state.fair_s, min(c.used_s for c in self.state.clients.values() if c.tasks))
         self.state.clients[task.client].used_s += task.charged_s
         worker.tasks.append(task.number)
         worker.loaded[task.spec.operator] = task.spec.memory_mb
@@ -444,6 +454,10 @@ class Broker:
         for worker in list(self.state.workers.values()):
             if not worker.tasks and not worker.killed_for:
                 self._leave(worker, now) if worker.ready else self._kill(worker, "retired")
+
+
+def _computed_s(task: Task, now: float) -> float:
+    return now - task.entered_at if task.state == "computing" else 0.0
 
 
 def _past(deadline: float | None, now: float) -> bool:

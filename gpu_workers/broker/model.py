@@ -84,6 +84,7 @@ class Task:
         memory_deaths, unexplained_deaths: likewise, of those that have limits of their own.
         suspicions: all its unexplained deaths, also while it was not the only one.
         last_death: the slot where a worker that had begun it died last.
+        last_end, last_words: how that worker ended, and the end of what it printed.
         deadline: when its present phase must be over.
     """
 
@@ -104,6 +105,8 @@ class Task:
     unexplained_deaths: int = 0
     suspicions: int = 0
     last_death: str | None = None
+    last_end: str = ""
+    last_words: str = ""
     deadline: float | None = None
     entered_at: float = 0.0
     charged_s: float = 0.0
@@ -121,6 +124,7 @@ class Worker:
 
     Args:
         killed_for: why the broker has killed it, where it has.
+        tired: holds so much memory that it gets nothing more, and leaves once it has done what it holds.
         leaving: told to end; gets nothing more.
         deadline: when it must be ready, have passed its test, or be gone.
         loaded: operators it has run, and the memory each needs.
@@ -132,6 +136,7 @@ class Worker:
     started_at: float
     ready: bool = False
     testing: bool = False
+    tired: bool = False
     leaving: bool = False
     killed_for: str | None = None
     deadline: float | None = None
@@ -143,7 +148,7 @@ class Worker:
     @property
     def usable(self) -> bool:
         """Whether it can be given work."""
-        return self.ready and not (self.testing or self.leaving or self.killed_for)
+        return self.ready and not (self.testing or self.tired or self.leaving or self.killed_for)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +189,7 @@ class Client:
     """Someone who submits.
 
     Args:
-        used_s: device time used, made equal to the least of the others' at the start.
+        used_s: device time used. Who begins to submit is put level with the busy client that has used least, so that nobody saves up time.
         window: the most it was ever told it may have outstanding: it may not have heard yet that this is less now.
         refused: it was told to go.
     """
@@ -216,6 +221,8 @@ class State:
     machine_deaths: dict[str, list[bool]] = field(default_factory=dict)
     """Tasks that were running when the machine died: for each time, whether alone."""
     counts: Counter[str] = field(default_factory=Counter)
+    fair_s: float = 0.0
+    """What the busy client that had used least had used, at the last placement."""
     stopping: bool = False
     started: int = 0
     submitted: int = 0

@@ -112,7 +112,12 @@ def to_revoke(state: State, now: float) -> Task | None:
         return None
     for task in state.tasks.values():
         waits = task.state in ("leased", "decoding", "decoded") and not (task.revoking or task.abandoned)
-        if waits and state.workers[str(task.worker)].usable and len(state.on_slot(str(task.slot))) > 1 and any(_could_take(state, s, task, now) for s in idle):
+        if (
+            waits
+            and state.workers[str(task.worker)].usable
+            and len(state.on_slot(str(task.slot))) > 1
+            and any(_could_take(state, s, task, now) for s in idle)
+        ):
             return task
     return None
 

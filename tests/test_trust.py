@@ -1,0 +1,276 @@
+"""What happened to a clip, and doing exactly that again: retries, dead letters, redrive, explanations, fallbacks, partial runs, run diffs."""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from egoworld_assets import pipeline, raw_folder
+from egoworld_assets.cli import egoworld
+from egoworld_assets.explaining import explain
+from egoworld_ops import dead_letters, lake, runs
+from egoworld_ops.errors import BadSettings, CorruptVideo, EgoworldError, InputChanged, OperatorCrash, SetupError, StorageUnavailable
+from egoworld_ops.lake import Lake, Run
+from egoworld_ops.settings import Settings, load_settings
+from egoworld_ops.task import ClipTask
+from gpu_workers.inline import InlinePool
+from gpu_workers.pool import Done, Failed
+from tests.egoworld_ops import media
+
+Fault = Callable[[ClipTask, int], EgoworldError | None]
+FULL_DISK = StorageUnavailable("disk", "full", "Free it")
+CRASH = OperatorCrash("clip", "ValueError: bad", "Report it")
+
+
+class FaultyPool(InlinePool):
+    """The inline pool, with errors where a test wants them: by task and how often it was tried before."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(threads=2)
+        self._fault = fault
+        self.tried: Counter[str] = Counter()
+        self.times: list[float] = []
+
+    def run(self, tasks: Iterable[ClipTask]) -> Iterator[Done | Failed]:
+        for task in tasks:
+            self.times.append(time.monotonic())
+            error = self._fault(task, self.tried[task.key])
+            self.tried[task.key] += 1
+            if error is None:
+                yield from super().run([task])
+            else:
+                yield Failed(task, error, "Traceback\n  boom", 0.1, task.clip.frame_start + 3)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    base = load_settings("laptop").model_copy(update={"lake": tmp_path / "lake", "raw": tmp_path / "raw"})
+    return base.model_copy(update={"retry_after_s": (0.05, 0.1)})
+
+
+@pytest.fixture
+def video_id(settings: Settings, tmp_path: Path) -> str:
+    """Two scenes, so two clips, with a manifest."""
+    (tmp_path / "raw").mkdir()
+    path = media.make(tmp_path / "raw" / "two.mp4", 48, size=(160, 120), picture=media.scenes([24]))
+    [found] = raw_folder.register(settings, [path]).video_ids
+    process(settings, [found], InlinePool(2), pipeline.Part(last=pipeline.MANIFEST))
+    return found
+
+
+def process(settings: Settings, video_ids: list[str], pool: InlinePool, part: pipeline.Part = pipeline.ALL) -> Counter[tuple[str, str]]:
+    return Counter(
+        (stage, result.state) for stage, result in pipeline.process(pipeline.open_run(settings), video_ids, settings, pool, part)
+    )
+
+
+ONLY_DETECTIONS = pipeline.Part("detections", "detections")
+
+
+def failure(run: Run) -> dict:
+    [path] = run.path.glob("video_id=*/clip_id=*/*.failure.parquet")
+    [row] = lake.read_table(path, "failures").to_pylist()
+    return row
+
+
+def test_an_error_that_may_pass_is_tried_again_after_the_pauses(settings: Settings, video_id: str) -> None:
+    pool = FaultyPool(lambda task, tried: FULL_DISK if tried < 2 else None)
+    assert process(settings, [video_id], pool, ONLY_DETECTIONS) == {("detections", "computed"): 2}
+    assert set(pool.tried.values()) == {3}
+    first, second, third = (pool.times[i] for i in (0, 2, 4))
+    assert second - first >= 0.05
+    assert third - second >= 0.1
+
+
+def test_a_clip_whose_attempts_are_used_up_waits_for_a_person(settings: Settings, video_id: str) -> None:
+    def first_clip(task: ClipTask, tried: int) -> EgoworldError | None:
+        return FULL_DISK if task.clip.frame_start == 0 else None
+
+    run, pool = pipeline.open_run(settings), FaultyPool(first_clip)
+    assert process(settings, [video_id], pool, ONLY_DETECTIONS) == {("detections", "computed"): 1, ("detections", "failed"): 1}
+    row = failure(run)
+    assert (row["attempts"], row["dead_letter"], row["retryable"], row["frame_index"]) == (3, True, True, 3)
+
+    again = FaultyPool(lambda task, tried: None)
+    assert process(settings, [video_id], again, ONLY_DETECTIONS)["detections", "failed"] == 1
+    assert not again.tried, "a dead letter is not tried again by itself"
+
+    [letter] = dead_letters.redrive(run, dead_letters.Which(error_class="StorageUnavailable"))
+    assert letter.clip_id == "f0000000_0000024"
+    assert process(settings, [video_id], again, ONLY_DETECTIONS) == {("detections", "done"): 1, ("detections", "computed"): 1}
+    assert not list(dead_letters.find(run, dead_letters.Which()))
+
+
+def test_bad_input_and_bugs_are_dead_letters_at_once_but_not_what_may_be_mended(settings: Settings, video_id: str) -> None:
+    for error, dead in (
+        (CorruptVideo("clip", "torn", "Copy it again"), True),
+        (CRASH, True),
+        (InputChanged("clip", "changed", "Again"), False),
+    ):
+        pool = FaultyPool(lambda task, tried, error=error: error if task.clip.frame_start else None)
+        process(settings, [video_id], pool, ONLY_DETECTIONS)
+        assert failure(pipeline.open_run(settings))["dead_letter"] == dead
+        dead_letters.redrive(pipeline.open_run(settings), dead_letters.Which())
+
+
+def test_a_wrong_set_up_stops_the_stage_at_once(settings: Settings, video_id: str) -> None:
+    pool = FaultyPool(lambda task, tried: None)
+    broken = settings.model_copy(update={"stages": {}})
+    pool.run = lambda tasks: (_ for _ in ()).throw(SetupError("weights", "are missing", "Fetch them"))  # type: ignore[method-assign]
+    with pytest.raises(SetupError, match="Fetch them"):
+        process(broken, [video_id], pool, ONLY_DETECTIONS)
+
+
+def test_a_change_of_what_it_depends_on_redrives_a_dead_letter(settings: Settings, video_id: str) -> None:
+    process(settings, [video_id], FaultyPool(lambda task, tried: CRASH), ONLY_DETECTIONS)
+    changed = settings.model_copy(update={"sample_stride": 2})
+    process(changed, [video_id], InlinePool(2), pipeline.Part(last=pipeline.MANIFEST))
+    assert process(changed, [video_id], InlinePool(2), ONLY_DETECTIONS) == {("detections", "computed"): 2}
+
+
+def test_an_explanation_names_the_part_of_the_digest_that_differs(settings: Settings, video_id: str) -> None:
+    run, clip = pipeline.open_run(settings), "f0000000_0000024"
+    assert "no run has a result" in explain(run, settings, video_id, clip, "detections").verdict
+    assert "further up is missing" in explain(run, settings, video_id, clip, "masks").verdict
+    process(settings, [video_id], InlinePool(2), ONLY_DETECTIONS)
+    assert explain(run, settings, video_id, clip, "detections").verdict.startswith("done")
+
+    stages = json.loads(settings.model_dump_json())["stages"]
+    stages["detections"]["mediapipe"] = {"min_palm_score": 0.7}
+    changed = Settings(**(settings.model_dump() | {"stages": stages}))
+    other = pipeline.open_run(changed)
+    process(changed, [video_id], InlinePool(2), pipeline.Part(last=pipeline.MANIFEST))
+    said = explain(other, changed, video_id, clip, "detections")
+    assert said.verdict.startswith("computed")
+    assert said.nearest == run.clip_table("detections", video_id, clip)
+    assert [d.name for d in said.differences] == ["operator.settings.min_palm_score"]
+    assert said.differences[0].b == 0.7
+    with pytest.raises(SetupError, match="is not in video"):
+        explain(run, settings, video_id, "f9", "detections")
+
+
+def test_a_fallback_takes_a_failed_clip_and_both_stay_on_record(settings: Settings, video_id: str) -> None:
+    stages = json.loads(settings.model_dump_json())["stages"]
+    stages["masks"] = {"backend": "sam2", "fallback": "classical", "sam2": {"random_weights_seed": 1, "device": "cpu"}}
+    with_fallback = Settings(**(settings.model_dump() | {"stages": stages}))
+    upto_masks = pipeline.Part(last="masks")
+
+    def no_sam(task: ClipTask, tried: int) -> EgoworldError | None:
+        return CRASH if task.backend == "sam2" else None
+
+    run = pipeline.open_run(with_fallback)
+    pool = FaultyPool(no_sam)
+    found = [r for stage, r in pipeline.process(run, [video_id], with_fallback, pool, upto_masks) if stage == "masks"]
+    assert [(r.state, r.beside.error if r.beside else None) for r in found] == [("computed", CRASH)] * 2
+    assert {r.provenance["identity"]["operator"]["backend"] for r in found} == {"classical"}
+    assert len(list(run.path.glob("*/*/masks.failure.parquet"))) == 2
+
+    again = FaultyPool(no_sam)
+    assert process(with_fallback, [video_id], again, pipeline.Part("masks", "masks")) == {("masks", "done"): 2}
+    assert not again.tried, "neither the dead letter nor its stand-in is computed again"
+    with pytest.raises(ValueError, match="fallback"):
+        Settings(**(settings.model_dump() | {"stages": {"masks": {"backend": "classical", "fallback": "classical"}}}))
+
+
+def test_a_part_of_the_chain_is_what_lies_between_its_ends() -> None:
+    assert pipeline.Part("masks").stages() == ["masks", "object_pose", "movement"]
+    assert pipeline.Part("hand_pose", "movement").stages() == ["hand_pose", "object_pose", "movement"]
+    assert pipeline.Part(last="masks").stages() == ["manifest", "detections", "masks"]
+    with pytest.raises(BadSettings, match="no such stage"):
+        pipeline.Part("mask").stages()
+    with pytest.raises(BadSettings, match="do not follow"):
+        pipeline.Part("movement", "masks").stages()
+
+
+@pytest.fixture
+def deployed(settings: Settings, video_id: str, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    """The command line over the lake of the test."""
+    monkeypatch.setenv("EGOWORLD_LAKE", str(settings.lake))
+    return CliRunner()
+
+
+def said(runner: CliRunner, *arguments: str, code: int = 0) -> str:
+    done = runner.invoke(egoworld, arguments)
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_a_partial_run_prints_seconds_rows_and_digests(deployed: CliRunner, settings: Settings, video_id: str) -> None:
+    printed = said(deployed, "run", "--video", video_id, "--from", "detections", "--to", "detections", "--inline")
+    run = runs.find(Lake(settings.lake), "latest")
+    digests = [str(lake.digest_at(p))[:12] for p in run.path.glob("video_id=*/clip_id=*/detections.parquet")]
+    assert len(digests) == 2
+    assert all(digest in printed for digest in digests)
+    assert "2 computed" in printed
+    assert "2 done" in said(deployed, "run", "--video", video_id, "--from", "detections", "--to", "detections", "--inline")
+    one = said(
+        deployed,
+        "run",
+        "--video",
+        video_id,
+        "--clip",
+        "f0000024_0000048",
+        "--from",
+        "detections",
+        "--to",
+        "detections",
+        "--dry",
+        "--inline",
+    )
+    assert "1 computed" in one
+    assert "f0000000" not in one
+
+
+def test_dead_letters_are_listed_reproduced_and_redriven_from_the_command_line(
+    deployed: CliRunner, settings: Settings, video_id: str
+) -> None:
+    frozen = load_settings("laptop")  # as the command line will see it
+    run = pipeline.open_run(frozen)
+    process(frozen, [video_id], InlinePool(2), pipeline.Part(last=pipeline.MANIFEST))
+    process(frozen, [video_id], FaultyPool(lambda task, tried: CRASH if task.clip.frame_start == 0 else None), ONLY_DETECTIONS)
+    listed = said(deployed, "dead-letters", "--traceback")
+    assert "1 dead letter(s)" in listed
+    assert all(
+        part in listed
+        for part in ("f0000000_0000024 detections (mediapipe), at frame 3", "OperatorCrash: clip: ValueError: bad", "| Traceback")
+    )
+    [letter] = dead_letters.find(run, dead_letters.Which())
+    assert letter.command in listed
+    reproduced = said(deployed, *letter.command.split()[1:])
+    assert "1 computed" in reproduced, "alone, in the foreground; here it was the pool that failed"
+    assert list(dead_letters.find(run, dead_letters.Which())) == [letter], "looking at it changes nothing"
+    assert "0 to be tried again" in said(deployed, "redrive", "--class", "CorruptVideo")
+    assert "1 to be tried again" in said(deployed, "redrive", "--stage", "detections")
+    assert "0 dead letter(s)" in said(deployed, "dead-letters")
+    assert "choose by" in said(deployed, "redrive", code=2)
+
+
+def test_runs_are_listed_shown_and_compared(
+    deployed: CliRunner, settings: Settings, video_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said(deployed, "run", "--video", video_id, "--to", "detections", "--inline")
+    first = runs.find(Lake(settings.lake), "latest").run_id
+    monkeypatch.setenv("EGOWORLD_SAMPLE_STRIDE", "3")
+    said(deployed, "run", "--video", video_id, "--to", "detections", "--inline")
+    second = runs.find(Lake(settings.lake), "latest").run_id
+    listed = said(deployed, "runs", "list")
+    assert first in listed
+    assert "2 done, 0 failed, 0 dead letters" in listed
+    shown = json.loads(said(deployed, "runs", "show", second))
+    assert shown["settings"]["sample_stride"] == 3
+    assert shown["weights"]["palm_detection_full"]["licence"] == "Apache-2.0"
+    assert shown["inputs"]["videos"] == 1
+    assert {"schema", "camera_frame", "masks", "time"} <= shown["conventions"].keys()
+    assert {"cores", "gpus", "name"} <= shown["host"].keys()
+    difference = said(deployed, "runs", "diff", first, second)
+    assert "frozen.sample_stride: 1 -> 3" in difference
+    assert "2 result(s) differ" in difference
+    assert "0 result(s) differ" in said(deployed, "runs", "diff", first, first)
+    command = [Path(sys.executable).with_name("egoworld"), "runs", "show", "nope"]
+    assert f"is not in {settings.lake}" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
