@@ -5,6 +5,7 @@ import dagster as dg
 from egoworld_assets.assets import ASSETS
 from egoworld_assets.checks import CHECKS
 from egoworld_assets.console import brief_console
+from egoworld_assets.dead_letters import dead_letters
 from egoworld_assets.io import LakeIOManager
 from egoworld_assets.jobs import JOBS
 from egoworld_assets.resources import Egoworld
@@ -13,7 +14,7 @@ from egoworld_assets.sensors import SENSORS
 _egoworld = Egoworld()
 
 defs = dg.Definitions(
-    assets=ASSETS,
+    assets=[*ASSETS, dead_letters],
     asset_checks=CHECKS,
     jobs=JOBS,
     sensors=SENSORS,

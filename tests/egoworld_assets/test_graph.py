@@ -9,6 +9,7 @@ import pytest
 
 from egoworld_assets import pipeline
 from egoworld_assets.assets import ASSETS
+from egoworld_assets.dead_letters import dead_letters
 from egoworld_assets.io import LakeIOManager
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
@@ -137,7 +138,7 @@ def test_every_asset_says_what_its_columns_mean() -> None:
     from egoworld_assets.definitions import defs
 
     for asset in defs.resolve_asset_graph().asset_nodes:
-        if asset.key.path[-1] != "preview":
+        if asset.group_name == "egoworld" and asset.key.path[-1] != "preview":
             columns = asset.metadata["dagster/column_schema"].columns
             assert columns
             assert all(column.description for column in columns)
@@ -160,3 +161,27 @@ def test_a_preview_shows_the_video_and_never_fails_a_run(place: Place, written: 
     broken = place.run([video_id], "preview")
     assert broken.success
     assert "detections.parquet" in str(metadata(broken, "preview")[video_id]["no preview"])
+
+
+def test_dead_letters_are_an_asset_with_a_table_in_the_ui(place: Place, written: tuple[str, Path]) -> None:
+    _, path = written
+    run = pipeline.open_run(place.settings)
+    of_clip = {"video_id": path.parents[1].name.partition("=")[2], "clip_id": path.parent.name.partition("=")[2]}
+    row = {"stage": "masks", "backend": "classical", "error_class": "PoisonClip", "reason": "clip: died twice", "cure": "Look at it"}
+    row |= of_clip | {"retryable": False, "attempts": 1, "dead_letter": True, "frame_index": 7, "traceback": ""}
+    lake.write_table(run.failure("masks", *of_clip.values()), "failures", schema.from_rows("failures", [row]), {"digest": "d"})
+    resource = Egoworld()
+
+    result = dg.materialize(
+        [dead_letters, *ASSETS],
+        selection=[dead_letters],
+        instance=place.dagster,
+        resources={"egoworld": resource, "lake": LakeIOManager(egoworld=resource)},
+    )
+
+    [shown] = result.asset_materializations_for_node("dead_letters")
+    assert shown.metadata["dagster/row_count"].value == 1
+    [record] = shown.metadata["first"].value.records
+    assert record.data["error_class"] == "PoisonClip"
+    assert record.data["frame_index"] == 7
+    assert "egoworld run" in record.data["command"]
