@@ -7,7 +7,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from egoworld_assets import retrying
 from egoworld_assets.planning import Planner, StageResult, State
-from egoworld_ops import digest, lake, models, operators, registry, schema
+from egoworld_ops import digest, lake, models, operators, registry, scan, schema
 from egoworld_ops.errors import BadSettings, EgoworldError, SetupError, recorded
 from egoworld_ops.lake import Lake, Run
 from egoworld_ops.settings import Settings
@@ -133,11 +133,17 @@ def _manifest_result(run: Run, entry: registry.Registered, settings: Settings) -
         "path": str(entry.path),
     }
     key = digest.sha256_of(identity)
+    seen = {"key": key, "tables": [scan.file_state(run.video_table(t, entry.video_id)) for t in ("clips", "videos")]}
+    if (found := scan.recall(run.video_folder(entry.video_id), MANIFEST, seen, ())) is not None:
+        return StageResult(entry.video_id, None, "done", len(found))
     states = [run.adopt(run.video_table(t, entry.video_id), key) for t in ("clips", "videos")]
     if all(states):
         videos, clips = (lake.read_table(run.video_table(t, entry.video_id), t) for t in ("videos", "clips"))
         state: State = "linked" if "linked" in states else "done"
         error = _rejection(videos)
+        if error is None and state == "done":
+            clip_ids = clips["clip_id"].to_pylist()
+            scan.remember(run.video_folder(entry.video_id), MANIFEST, seen, (), [scan.Found(clip_id, 0) for clip_id in clip_ids])
         return StageResult(entry.video_id, None, "failed" if error else state, clips.num_rows, error=error)
     started = time.monotonic()
     videos, clips = manifest.make_manifest(entry.path, entry.video_id, entry.sha256, settings.scenes)
@@ -161,14 +167,38 @@ def stage_results(
     planner = Planner(run, stage, settings, part.anew)
     chosen = settings.stages.get(stage)
     failures: list[StageResult] = []
+    whole = _Whole()
     for result in _settle(planner, (planner.plan(video_id, part.clip_id) for video_id in video_ids), settings, pool):
         if chosen and chosen.fallback and result.state == "failed" and result.clip_id is not None:
             failures.append(result)
         else:
             yield result
+        whole.add(result)
+    if not (part.clip_id or part.dry):
+        for video_id, found in whole.videos():
+            planner.remember(video_id, found)
     if chosen and failures:
         backup = Planner(run, stage, _with_backend(settings, stage, chosen.fallback), part.anew)
         yield from _fall_back(backup, failures, settings, pool)
+
+
+class _Whole:
+    """Collects the videos of which every clip has a result of the chosen backend."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[scan.Found]] = defaultdict(list)
+        self._partial: set[str] = set()
+
+    def add(self, result: StageResult) -> None:
+        """One more result, stored by now."""
+        if result.clip_id is None or result.state in ("failed", "blocked"):
+            self._partial.add(result.video_id)
+        else:
+            self._found[result.video_id].append(scan.Found(result.clip_id, result.rows))
+
+    def videos(self) -> Iterator[tuple[str, list[scan.Found]]]:
+        """Those videos and their clips."""
+        return ((video_id, found) for video_id, found in self._found.items() if video_id not in self._partial)
 
 
 def _settle(planner: Planner, plans: Iterable[Iterator[StageResult | ClipTask]], settings: Settings, pool: Pool) -> Iterator[StageResult]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from egoworld_ops import camera, digest, errors, lake, operators, registry, schema
+from egoworld_ops import camera, digest, errors, lake, operators, registry, scan, schema
 from egoworld_ops.errors import ContractError, EgoworldError, InputChanged, InputError, SetupError, UnstableFile
 from egoworld_ops.lake import Run
 from egoworld_ops.settings import Settings
-from egoworld_ops.sidecar import Sidecar, read_sidecar
+from egoworld_ops.sidecar import Sidecar, read_sidecar, sidecar_path
 from egoworld_ops.task import ClipTask
 from egoworld_ops.types import Clip
 from gpu_workers.pool import Done, Failed
@@ -75,6 +76,9 @@ class Planner:
         """
         from egoworld_ops import manifest
 
+        if clip_id is None and (found := self._recalled(video_id)) is not None:
+            yield from (StageResult(video_id, f.clip_id, "done", f.rows) for f in found)
+            return
         paths = {name: self._run.video_table(name, video_id) for name in lake.VIDEO_TABLES}
         if not all(path.exists() for path in paths.values()):
             absent = SetupError(f"video {video_id}", f"has no manifest in run {self._run.run_id}", "Materialize the asset `manifest` first")
@@ -91,6 +95,43 @@ class Planner:
                 continue
             sidecar = sidecar or _sidecar_or_error(clip)
             yield self._plan_clip(clip, sidecar)
+
+    def _recalled(self, video_id: str) -> list[scan.Found] | None:
+        """The results of a video, where nothing has changed since they were last found whole."""
+        wanted = None if self._anew else self._wanted(video_id)
+        if wanted is None:
+            return None
+        return scan.recall(self._run.video_folder(video_id), self._stage.name, wanted, (self._stage.name, *self._stage.inputs))
+
+    def remember(self, video_id: str, found: Sequence[scan.Found]) -> None:
+        """All results of a video are stored: the next plan need not look into them."""
+        if (wanted := self._wanted(video_id)) is not None:
+            tables = (self._stage.name, *self._stage.inputs)
+            scan.remember(self._run.video_folder(video_id), self._stage.name, wanted, tables, found)
+
+    def _wanted(self, video_id: str) -> dict[str, Any] | None:
+        """All that a video's results depend on but the clips' own files; None where that cannot be told by states of files."""
+        entry = self._registered.get(video_id)
+        if entry is None or (self._stage.sidecar and scan.file_state(sidecar_path(entry.path)) is not None):
+            return None  # a sidecar may name further files
+        folder = self._run.video_folder(video_id)
+        manifest = [scan.file_state(f"{folder}/{name}.parquet") for name in lake.VIDEO_TABLES]
+        return {"settings": self._configuration, "raw": scan.file_state(entry.path), "manifest": manifest}
+
+    @cached_property
+    def _configuration(self) -> str:
+        """Digest of what is the same for all videos."""
+        from egoworld_ops.video import DECODE_VERSION
+
+        return digest.sha256_of(
+            {
+                "schema": schema.SCHEMA_VERSION,
+                "decode": DECODE_VERSION,
+                "operator": self._operator,
+                "camera": self._settings.camera.model_dump(mode="json"),
+                "sample_stride": self._settings.sample_stride,
+            }
+        )
 
     def _plan_clip(self, clip: Clip, sidecar: Sidecar | EgoworldError) -> StageResult | ClipTask:
         inputs = {name: self._run.clip_table(name, clip.video_id, clip.clip_id) for name in self._stage.inputs}
