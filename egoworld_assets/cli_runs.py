@@ -106,6 +106,7 @@ def redrive(
     everything: bool,
 ) -> None:
     """Let the next materialization try dead letters again, by video, clip, stage or class of error."""
+    from egoworld_assets.recording import ledger_of
     from egoworld_ops import dead_letters as letters
     from egoworld_ops import runs
     from egoworld_ops.lake import Lake
@@ -114,7 +115,10 @@ def redrive(
     which = letters.Which(video_id, clip_id, stage, error_class)
     if which == letters.Which() and not everything:
         raise click.UsageError("choose by --video, --clip, --stage or --class, or say --all")
-    driven = letters.redrive(runs.find(Lake(load_settings(profile).lake), run_id), which)
+    settings = load_settings(profile)
+    chosen = runs.find(Lake(settings.lake), run_id)
+    driven = letters.redrive(chosen, which)
+    ledger_of(settings).redrive(chosen.run_id, video_id=video_id, clip_id=clip_id, error_class=error_class, stage=stage)
     for letter in driven:
         click.echo(f"{letter.video_id} {letter.clip_id} {letter.stage}: {letter.error_class}")
     click.echo(f"{len(driven)} to be tried again; materialize their assets")
@@ -198,8 +202,46 @@ def diff(profile: str | None, a: str, b: str) -> None:
     click.echo(f"{len(clips)} result(s) differ")
 
 
+@click.group("ledger")
+def ledger_group() -> None:
+    """The record of what happened to every clip in every stage."""
+
+
+@ledger_group.command()
+@click.pass_obj
+def rebuild(profile: str | None) -> None:
+    """Make the ledger again from the files, which are the truth."""
+    from egoworld_assets.recording import ledger_of
+    from egoworld_ops import ledger
+    from egoworld_ops.lake import Lake
+    from egoworld_ops.settings import load_settings
+
+    settings = load_settings(profile)
+    done = ledger.rebuild(ledger_of(settings), Lake(settings.lake))
+    for path in done.unreadable:
+        click.echo(f"cannot be read: {path}", err=True)
+    found = ", ".join(f"{n} {state}" for state, n in done.found.items()) or "nothing"
+    changed = f"{done.changed} rows changed, {done.reset} waiting again, {done.running} left to who runs them"
+    click.echo(f"the files say: {found}; {changed}; {done.seconds:.1f} s")
+
+
+@ledger_group.command()
+@click.argument("run_id", default="latest")
+@click.pass_obj
+def counts(profile: str | None, run_id: str) -> None:
+    """How many clips of a run are in which state, by stage."""
+    from egoworld_assets.recording import ledger_of
+    from egoworld_ops import runs
+    from egoworld_ops.lake import Lake
+    from egoworld_ops.settings import load_settings
+
+    settings = load_settings(profile)
+    for stage, counted in ledger_of(settings).counts(runs.find(Lake(settings.lake), run_id).run_id).items():
+        click.echo(f"{stage:<12} {', '.join(f'{n} {state}' for state, n in counted.items())}")
+
+
 def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.4g}"
 
 
-COMMANDS = (run, dead_letters, redrive, explain, runs_group)
+COMMANDS = (run, dead_letters, redrive, explain, runs_group, ledger_group)

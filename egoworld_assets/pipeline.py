@@ -7,23 +7,23 @@ import platform
 import subprocess
 import sys
 import time
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from egoworld_assets import retrying
-from egoworld_assets.planning import Planner, StageResult, State
+from egoworld_assets import recording
+from egoworld_assets.planning import Planner, StageResult, State, is_dead_letter
+from egoworld_assets.settling import settle
 from egoworld_ops import digest, lake, models, operators, registry, scan, schema
 from egoworld_ops.errors import BadSettings, EgoworldError, SetupError, recorded
 from egoworld_ops.lake import Lake, Run
 from egoworld_ops.settings import Settings
-from egoworld_ops.task import ClipTask
 from gpu_workers.pool import Pool
 
 MANIFEST = "manifest"
@@ -102,14 +102,18 @@ def _below(stage: str) -> list[str]:
 ALL = Part()
 
 
-def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings) -> Iterator[StageResult]:
+def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings, part: Part = ALL) -> Iterator[StageResult]:
     """The `videos` and `clips` tables of each video. A file that cannot be looked at now fails by itself and leaves what is there."""
     known = registry.registered(run.lake)
-    for video_id in video_ids:
-        try:
-            yield _manifest_result(run, _entry(known, video_id), settings)
-        except EgoworldError as error:
-            yield StageResult(video_id, None, "failed", error=error)
+    with nullcontext() if part.dry else recording.record(settings, run, MANIFEST) as record:
+        for video_id in video_ids:
+            try:
+                result = _manifest_result(run, _entry(known, video_id), settings)
+            except EgoworldError as error:
+                result = StageResult(video_id, None, "failed", error=error)
+            yield result
+            if record and video_id in known:
+                record.found([result])
 
 
 def _entry(known: Mapping[str, registry.Registered], video_id: str) -> registry.Registered:
@@ -135,7 +139,7 @@ def _manifest_result(run: Run, entry: registry.Registered, settings: Settings) -
     key = digest.sha256_of(identity)
     seen = {"key": key, "tables": [scan.file_state(run.video_table(t, entry.video_id)) for t in ("clips", "videos")]}
     if (found := scan.recall(run.video_folder(entry.video_id), MANIFEST, seen, ())) is not None:
-        return StageResult(entry.video_id, None, "done", len(found))
+        return StageResult(entry.video_id, None, "done", len(found), recalled=True)
     states = [run.adopt(run.video_table(t, entry.video_id), key) for t in ("clips", "videos")]
     if all(states):
         videos, clips = (lake.read_table(run.video_table(t, entry.video_id), t) for t in ("videos", "clips"))
@@ -144,14 +148,17 @@ def _manifest_result(run: Run, entry: registry.Registered, settings: Settings) -
         if error is None and state == "done":
             clip_ids = clips["clip_id"].to_pylist()
             scan.remember(run.video_folder(entry.video_id), MANIFEST, seen, (), [scan.Found(clip_id, 0) for clip_id in clip_ids])
-        return StageResult(entry.video_id, None, "failed" if error else state, clips.num_rows, error=error)
+        dead = error is not None and is_dead_letter(error)
+        return StageResult(entry.video_id, None, "failed" if error else state, clips.num_rows, error=error, digest=key, dead_letter=dead)
     started = time.monotonic()
     videos, clips = manifest.make_manifest(entry.path, entry.video_id, entry.sha256, settings.scenes)
     seconds = time.monotonic() - started
     stamp = lake.stamp(key, identity, clips.num_rows, seconds, run.run_id)
     error = _rejection(videos)
     tables = {"clips": clips, "videos": videos}
-    return StageResult(entry.video_id, None, "failed" if error else "computed", clips.num_rows, seconds, tables, stamp, error)
+    dead = error is not None and is_dead_letter(error)
+    state = "failed" if error else "computed"
+    return StageResult(entry.video_id, None, state, clips.num_rows, seconds, tables, stamp, error, digest=key, dead_letter=dead)
 
 
 def _rejection(videos: pa.Table) -> EgoworldError | None:
@@ -164,11 +171,19 @@ def stage_results(
     run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part = ALL
 ) -> Iterator[StageResult]:
     """What becomes of every clip of these videos in a stage, or of one. Lazy: clips are planned as fast as results are taken."""
+    with nullcontext() if part.dry else recording.record(settings, run, stage) as record:
+        yield from _stage_results(run, stage, video_ids, settings, pool, part, record)
+
+
+def _stage_results(
+    run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part, record: recording.Record | None
+) -> Iterator[StageResult]:
     planner = Planner(run, stage, settings, part.anew)
     chosen = settings.stages.get(stage)
     failures: list[StageResult] = []
     whole = _Whole()
-    for result in _settle(planner, (planner.plan(video_id, part.clip_id) for video_id in video_ids), settings, pool):
+    plans = (planner.plan(video_id, part.clip_id) for video_id in video_ids)
+    for result in settle(planner, plans, pool, settings.retry_after_s, record):
         if chosen and chosen.fallback and result.state == "failed" and result.clip_id is not None:
             failures.append(result)
         else:
@@ -179,7 +194,11 @@ def stage_results(
             planner.remember(video_id, found)
     if chosen and failures:
         backup = Planner(run, stage, _with_backend(settings, stage, chosen.fallback), part.anew)
-        yield from _fall_back(backup, failures, settings, pool)
+        plans = (backup.plan(f.video_id, f.clip_id) for f in failures)
+        failed = {(f.video_id, f.clip_id): f for f in failures}
+        for result in settle(backup, plans, pool, settings.retry_after_s, record):
+            first = failed[result.video_id, result.clip_id]  # it stays on record beside the stand-in, or alone where that fails too
+            yield first if result.state in ("failed", "blocked") else replace(result, beside=first)
 
 
 class _Whole:
@@ -201,32 +220,6 @@ class _Whole:
         return ((video_id, found) for video_id, found in self._found.items() if video_id not in self._partial)
 
 
-def _settle(planner: Planner, plans: Iterable[Iterator[StageResult | ClipTask]], settings: Settings, pool: Pool) -> Iterator[StageResult]:
-    """Run what has to be run; results that need no work come as they are met."""
-    settled: deque[StageResult] = deque()
-
-    def todo() -> Iterator[ClipTask]:
-        for planned in chain.from_iterable(plans):
-            if isinstance(planned, StageResult):
-                settled.append(planned)
-            else:
-                yield planned
-
-    for tried in retrying.run(pool, todo(), settings.retry_after_s):
-        while settled:
-            yield settled.popleft()
-        yield planner.result(tried.outcome, tried.attempts)
-    yield from settled
-
-
-def _fall_back(backup: Planner, failures: Sequence[StageResult], settings: Settings, pool: Pool) -> Iterator[StageResult]:
-    """Results of the fallback backend in the place of failures, which stay on record beside them; where that fails too, the first failure."""
-    failed = {(f.video_id, f.clip_id): f for f in failures}
-    for result in _settle(backup, (backup.plan(f.video_id, f.clip_id) for f in failures), settings, pool):
-        first = failed[result.video_id, result.clip_id]
-        yield first if result.state in ("failed", "blocked") else replace(result, beside=first)
-
-
 def _with_backend(settings: Settings, stage: str, backend: str) -> Settings:
     chosen = settings.stages[stage].model_copy(update={"backend": backend})
     return settings.model_copy(update={"stages": {**settings.stages, stage: chosen}})
@@ -244,7 +237,7 @@ def process(run: Run, video_ids: Sequence[str], settings: Settings, pool: Pool, 
 def results(run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part = ALL) -> Iterator[StageResult]:
     """What becomes of these videos in a stage, `manifest` included. Lazy."""
     if stage == MANIFEST:
-        return manifest_results(run, video_ids, settings)
+        return manifest_results(run, video_ids, settings, part)
     return stage_results(run, stage, video_ids, settings, pool, part)
 
 

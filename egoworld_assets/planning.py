@@ -32,6 +32,9 @@ class StageResult:
         provenance: goes into each written file.
         error: of a failure.
         stale: the table that an earlier input or operator left at this place must go: nothing will take its place.
+        digest: of the result, or of the work that failed.
+        dead_letter: it is not tried again until a person redrives it.
+        recalled: it was found as it was when it was last gone through.
         beside: the failure that this result of a fallback backend stands in for; it is kept on record.
     """
 
@@ -44,6 +47,9 @@ class StageResult:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     error: EgoworldError | None = None
     stale: bool = False
+    digest: str = ""
+    dead_letter: bool = False
+    recalled: bool = False
     beside: StageResult | None = None
 
 
@@ -77,7 +83,7 @@ class Planner:
         from egoworld_ops import manifest
 
         if clip_id is None and (found := self._recalled(video_id)) is not None:
-            yield from (StageResult(video_id, f.clip_id, "done", f.rows) for f in found)
+            yield from (StageResult(video_id, f.clip_id, "done", f.rows, recalled=True) for f in found)
             return
         paths = {name: self._run.video_table(name, video_id) for name in lake.VIDEO_TABLES}
         if not all(path.exists() for path in paths.values()):
@@ -175,7 +181,7 @@ class Planner:
         path = self._run.clip_table(self._stage.name, clip.video_id, clip.clip_id)
         if state := self._run.adopt(path, key):
             rows = (lake.provenance(path) or {})["rows"]
-            return StageResult(clip.video_id, clip.clip_id, state, rows)
+            return StageResult(clip.video_id, clip.clip_id, state, rows, digest=key)
         return self._known_failure(clip, key)
 
     def _submit(self, task: ClipTask, identity: Mapping[str, Any]) -> StageResult | ClipTask:
@@ -195,7 +201,9 @@ class Planner:
         [row] = lake.read_table(path, "failures").to_pylist()
         culprit, _, reason = row["reason"].partition(": ")
         error = errors.recorded(row["error_class"], culprit, reason, row["cure"])
-        return StageResult(clip.video_id, clip.clip_id, "failed", error=error) if row["dead_letter"] else None
+        if not row["dead_letter"]:
+            return None
+        return StageResult(clip.video_id, clip.clip_id, "failed", error=error, digest=key, dead_letter=True)
 
     def _failed_for_good(self, clip: Clip, stage: str) -> bool:
         path = self._run.failure(stage, clip.video_id, clip.clip_id)
@@ -231,7 +239,7 @@ class Planner:
         rows = outcome.table.num_rows
         stamp = lake.stamp(task.key, submitted.identity, rows, outcome.seconds, self._run.run_id)
         tables = {self._stage.name: outcome.table}
-        return StageResult(task.clip.video_id, task.clip.clip_id, "computed", rows, outcome.seconds, tables, stamp)
+        return StageResult(task.clip.video_id, task.clip.clip_id, "computed", rows, outcome.seconds, tables, stamp, digest=task.key)
 
     def _failure(self, clip: Clip, error: EgoworldError, key: str, outcome: Failed | None = None, attempts: int = 1) -> StageResult:
         row = {
@@ -251,7 +259,10 @@ class Planner:
         seconds = outcome.seconds if outcome else 0.0
         stamp = lake.stamp(key, {"raw": raw_state(clip)}, 1, seconds, self._run.run_id)
         tables = {"failures": schema.from_rows("failures", [row])}
-        return StageResult(clip.video_id, clip.clip_id, "failed", 0, seconds, tables, stamp, error, _is_for_good(error))
+        dead = is_dead_letter(error)
+        return StageResult(
+            clip.video_id, clip.clip_id, "failed", 0, seconds, tables, stamp, error, _is_for_good(error), digest=key, dead_letter=dead
+        )
 
 
 def is_dead_letter(error: EgoworldError) -> bool:

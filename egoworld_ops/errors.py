@@ -23,8 +23,11 @@ EgoworldError
 │   ├── NoDevice              no device of the pool can run the operator
 │   ├── WorkersBroken         workers die before they are ready
 │   ├── StaleCode             the code on disk is not the code the run was started with
-│   └── PoolRefused           the pool does not talk to this client
+│   ├── PoolRefused           the pool does not talk to this client
+│   ├── LedgerTooNew          a newer version of egoworld made the ledger
+│   └── LedgerDamaged         what lies in the ledger's place is not a ledger, or is damaged
 ├── PoisonClip                a clip at which workers died or hung, again and again, while nothing else ran there
+├── IllegalMove               a clip was to move between states as the ledger's table does not allow: a bug
 ├── ContractError             a table breaks the data contract: a bug in an operator, or a foreign file
 └── OperatorCrash             an operator raised something that is not in this tree: a bug
 """
@@ -158,8 +161,20 @@ class PoolRefused(SetupError):
     """The pool does not talk to this client."""
 
 
+class LedgerTooNew(SetupError):
+    """A newer version of egoworld made the ledger."""
+
+
+class LedgerDamaged(SetupError):
+    """What lies in the ledger's place is not a ledger, or is damaged."""
+
+
 class PoisonClip(EgoworldError):
     """A clip at which workers died or hung, again and again, while nothing else ran there."""
+
+
+class IllegalMove(EgoworldError):
+    """A clip was to move between states as the ledger's table does not allow: a bug."""
 
 
 class ContractError(EgoworldError):

@@ -16,14 +16,14 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_ops import schema
+from egoworld_ops import in_use, layout, schema
 from egoworld_ops.errors import BadSettings, ContractError, SetupError
 from egoworld_ops.types import check_id
 
 VIDEO_TABLES = ("videos", "clips")
 RUN_TABLES = tuple(name for name in schema.TABLES if name != "intake")
 PROVENANCE_KEY = b"egoworld.provenance"
-PARQUET: Mapping[str, Any] = {"compression": "zstd", "small_compression": "snappy", "small_bytes": 1_000_000}
+PARQUET: Mapping[str, Any] = {"compression": "zstd", "small_compression": "snappy", "small_bytes": 1_000_000, "page_checksums": True}
 """How clip files are written. Below `small_bytes` in memory, setting up zstd for each column costs more time than it saves bytes."""
 _DELETE_IT = "Delete the file and run the stage again"
 
@@ -75,7 +75,8 @@ def write_table(path: Path, name: str, rows: pa.Table, provenance: Mapping[str, 
     metadata = dict(schema.table(name).arrow_schema().metadata or {})
     metadata[PROVENANCE_KEY] = json.dumps(provenance, sort_keys=True).encode()
     sink = pa.BufferOutputStream()
-    pq.write_table(rows.replace_schema_metadata(metadata), sink, compression=_compression(rows))
+    rows = rows.replace_schema_metadata(metadata)
+    pq.write_table(rows, sink, compression=_compression(rows), write_page_checksum=PARQUET["page_checksums"], **layout.encodings(name))
     write_bytes(path, sink.getvalue().to_pybytes())
 
 
@@ -84,19 +85,24 @@ def _compression(rows: pa.Table) -> str:
 
 
 def read_table(path: Path, name: str) -> pa.Table:
-    """Rows of table `name` from one file.
+    """Rows of table `name` from one file; see `read_result`."""
+    return read_result(path, name)[0]
+
+
+def read_result(path: Path, name: str) -> tuple[pa.Table, dict[str, Any]]:
+    """Rows of table `name` and what the same file says of their origin, nothing where it says nothing.
 
     Raises:
-        ContractError: the file is not Parquet, or not of this contract.
+        ContractError: the file is not Parquet, is damaged, or is not of this contract.
     """
-    try:
-        with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:  # not pq.read_table: small files cost several times as much there
-            rows = file.read(use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+    try:  # not pq.read_table: small files cost several times as much there
+        with pq.ParquetFile(pa.BufferReader(path.read_bytes()), page_checksum_verification=True) as file:
+            rows, said = file.read(use_threads=False), json.loads((file.metadata.metadata or {}).get(PROVENANCE_KEY, b"{}"))
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise ContractError(path, f"cannot be read as Parquet: {error}", _DELETE_IT) from error
     if rows.schema.names != schema.table(name).arrow_schema().names:
         raise ContractError(path, f"holds columns {rows.schema.names}, not those of table {name}", _DELETE_IT)
-    return rows
+    return rows, said if isinstance(said, dict) else {}
 
 
 def provenance(path: Path) -> dict[str, Any] | None:
@@ -191,7 +197,10 @@ class Run:
         for other in self.lake.runs():
             candidate = other.path / below
             if other.run_id != self.run_id and digest_at(candidate) == digest:
-                link_or_copy(candidate, path)
+                try:
+                    link_or_copy(candidate, path)
+                except FileNotFoundError:  # that run was removed in this moment
+                    continue
                 return "linked"
         return None
 
@@ -221,6 +230,8 @@ class Lake:
     def open_run(self, frozen: Mapping[str, Any], wanted: str | None, about: Callable[[], Mapping[str, Any]]) -> Run:
         """The run to write to: the one `wanted`, else the newest whose frozen configuration equals `frozen`, else a new one.
 
+        This process holds it from then on, so that nobody removes it.
+
         Args:
             about: gives what else `run.json` of a new run says; not part of its identity.
 
@@ -230,16 +241,21 @@ class Lake:
         if wanted is not None:
             _check_run_id(wanted)
         canonical = json.loads(json.dumps(frozen))
+        while not in_use.hold((run := self._find_or_create(canonical, wanted, about)).path):
+            pass  # it was removed in this moment
+        return self._point_latest(run)
+
+    def _find_or_create(self, frozen: Mapping[str, Any], wanted: str | None, about: Callable[[], Mapping[str, Any]]) -> Run:
         for run in self.runs():
-            if wanted in (None, run.run_id) and _frozen(run) == canonical:
-                return self._point_latest(run)
+            if wanted in (None, run.run_id) and _frozen(run) == frozen:
+                return run
             if wanted == run.run_id:
                 raise SetupError(
                     f"run {wanted}",
                     "was made with another configuration",
                     "Name another run, or none; run.json in its folder holds its configuration",
                 )
-        return self._point_latest(self._create(canonical, wanted, about))
+        return self._create(frozen, wanted, about)
 
     def _create(self, frozen: Mapping[str, Any], wanted: str | None, about: Callable[[], Mapping[str, Any]]) -> Run:
         self.root.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from egoworld_ops import operators
@@ -102,6 +102,32 @@ class PoolSettings(_Section):
     """How long to look for a broker before the pool counts as lost."""
 
 
+class ReleaseSettings(_Section):
+    """How a run is compacted for those who query it. Not part of any clip's digest; recorded in every file of a release."""
+
+    part_mb: Annotated[float, Field(gt=0)] = 1024.0
+    """A part takes no further video once the clip files it is made of, all tables together, have this size."""
+    row_group_mb: Annotated[float, Field(gt=0)] = 256.0
+    """Size of the rows of a row group in memory, as Arrow has them; one clip more at most."""
+    page_mb: Annotated[float, Field(gt=0)] = 8.0
+    compression: Literal["zstd", "lz4", "snappy", "gzip", "none"] = "zstd"
+    level: int | None = None
+    """None takes the codec's default."""
+    bloom_columns: tuple[Literal["video_id", "clip_id"], ...] = ("video_id",)
+    """Columns with bloom filters: who asks for one video reads no row group that does not hold it, though its least and greatest lie about it."""
+    writers: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    """Parts that are written at once; each takes about three row groups of memory."""
+    incomplete: Literal["include", "leave_out", "refuse"] = "include"
+    """What becomes of videos of which some clips have no table. Included, they are named in release.json with counts."""
+
+    @model_validator(mode="after")
+    def _codec_has_the_level(self) -> ReleaseSettings:
+        most = {"zstd": 22, "gzip": 9}.get(self.compression, 0)
+        if self.level is not None and not 1 <= self.level <= most:
+            raise ValueError(f"level {self.level}: {self.compression} has {f'levels 1 to {most}' if most else 'no levels'}")
+        return self
+
+
 class Settings(BaseSettings):
     """All settings of a run."""
 
@@ -110,6 +136,8 @@ class Settings(BaseSettings):
     raw: Path = Path("raw")
     lake: Path = Path("output")
     run_id: str | None = None
+    ledger: SecretStr | None = None
+    """URL of the ledger's database, `postgresql://...` for several hosts; None is a file in the lake. Never shown."""
     sample_stride: Annotated[int, Field(ge=1)] = 1
     retry_after_s: tuple[Annotated[float, Field(ge=0)], ...] = (5.0, 15.0, 45.0)
     """Pauses before a clip whose error may pass is tried again. Not part of any digest."""
@@ -117,6 +145,7 @@ class Settings(BaseSettings):
     camera: CameraSettings = CameraSettings()
     stages: Annotated[dict[str, StageSettings], AfterValidator(_check_stages)] = {}
     pool: PoolSettings = PoolSettings()
+    release: ReleaseSettings = ReleaseSettings()
 
     @classmethod
     def settings_customise_sources(

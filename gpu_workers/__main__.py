@@ -67,7 +67,9 @@ def serve(
 
     where = own_folder(_settings(folder).folder)
     ready = _detach(where) if detach else None
-    handler = logging.handlers.RotatingFileHandler(where / "broker.log", maxBytes=_LOG_BYTES, backupCount=2)
+    handler = logging.handlers.RotatingFileHandler(
+        where / "broker.log", maxBytes=_LOG_BYTES, backupCount=2, encoding="utf-8", errors="backslashreplace"
+    )
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",

@@ -74,7 +74,7 @@ def _outcome(task: ClipTask, answer: client.Answer) -> Done | Failed:
     result = answer.result
     if result.outcome == "done":
         try:
-            return Done(task, _decoded(answer.payload), result.seconds)
+            return Done(task, _decoded(answer.payload), result.seconds, result.worker)
         except pa.ArrowException as damage:
             broken = ContractError(f"{task.stage}.{task.backend}", f"its result is not an Arrow table: {damage}", "Mend the operator")
             return Failed(task, broken, "", result.seconds)
@@ -83,7 +83,7 @@ def _outcome(task: ClipTask, answer: client.Answer) -> Done | Failed:
         error = PoolLost("the pool", "the clip was cancelled", "Materialize the stage again")
     if isinstance(error, SetupError):
         raise error
-    return Failed(task, error, result.traceback, result.seconds, result.frame if result.frame >= 0 else None)
+    return Failed(task, error, result.traceback, result.seconds, result.frame if result.frame >= 0 else None, result.worker)
 
 
 def _decoded(payload: bytes) -> pa.Table:

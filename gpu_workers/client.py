@@ -17,16 +17,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from egoworld_ops.errors import PoolLost, PoolRefused
 from gpu_workers import frames, messages
-from gpu_workers.place import socket_path
+from gpu_workers.place import CREDENTIALS, own_folder, socket_path
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from egoworld_ops.settings import PoolSettings
 
 LOOKAHEAD = 256
 """Orders that are taken ahead, so that long ones can go first and no worker is left with one at the end."""
 _SILENCE_S = 30.0
 _ANSWER_S = 60.0
-_START_EVERY_S = 10.0
+_CONNECT_S = 10.0
+_START_EVERY_S = 1.0
+"""While a broker is ending, another one cannot start."""
 _FRAME_S = 60.0
 _SEND_BYTES = 1 << 16
 _RETRY_S = 0.1
@@ -240,8 +244,11 @@ def _connect(settings: PoolSettings) -> socket.socket:
 
     Raises:
         OSError: nobody answers.
+        BadSettings: the folder cannot be a broker's.
+        PoolRefused: the one who answers is not of this user.
     """
-    path, started, deadline = socket_path(settings.folder), False, time.monotonic() + _START_EVERY_S
+    path, now = socket_path(settings.folder), time.monotonic()
+    start_at, deadline = now, now + _CONNECT_S
     while True:
         connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(_FRAME_S)
@@ -250,20 +257,29 @@ def _connect(settings: PoolSettings) -> socket.socket:
         except OSError as error:
             connection.close()
             gone = isinstance(error, (FileNotFoundError, ConnectionRefusedError))
-            if gone and settings.start and not started:
+            if gone and settings.start and time.monotonic() >= start_at:
                 _start(settings)
-                started = True
+                start_at = time.monotonic() + _START_EVERY_S
             elif (gone and not settings.start) or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
         else:
-            return connection
+            return _trusted(connection, path)
+
+
+def _trusted(connection: socket.socket, path: Path) -> socket.socket:
+    _, user, _ = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+    if user != os.getuid():
+        connection.close()
+        raise PoolRefused(f"pool at {path}", f"the broker there is of another user, {user}", "Set pool.folder to a place of your own")
+    return connection
 
 
 def _start(settings: PoolSettings) -> None:
-    """Start a broker that ends by itself when it has been idle. Returns once it listens, or another one does."""
+    """Start a broker that ends by itself when it has been idle. Returns once it listens, or where another one is there."""
     import subprocess
 
+    own_folder(settings.folder)
     command = [
         sys.executable,
         "-m",
@@ -277,6 +293,9 @@ def _start(settings: PoolSettings) -> None:
     ]
     if settings.workers is not None:
         command += ["--workers", str(settings.workers)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_ANSWER_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"a broker that was started has said nothing for {_ANSWER_S:.0f} s") from error
     if done.returncode and _RUNS_ALREADY not in done.stderr:
         raise ConnectionRefusedError(f"a broker could not be started: {done.stderr.strip()[-500:]}")

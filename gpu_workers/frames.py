@@ -18,6 +18,8 @@ MAX_HEADER_BYTES = 1 << 16
 MAX_PAYLOAD_BYTES = 1 << 28
 _LENGTHS = struct.Struct("<IQ")
 _CHUNK_BYTES = 1 << 20
+_SMALL_BYTES = 1 << 16
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 Frame = tuple[dict[str, Any], bytes]
 
@@ -32,16 +34,21 @@ def pack(header: Mapping[str, Any], payload_bytes: int = 0) -> bytes:
     Raises:
         FrameError: header or payload are longer than a receiver takes.
     """
-    encoded = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
+    encoded = _ENCODER.encode(header).encode()
     _check(len(encoded), payload_bytes)
     return _LENGTHS.pack(len(encoded), payload_bytes) + encoded
 
 
+def pieces(header: Mapping[str, Any], payload: bytes = b"") -> tuple[bytes, ...]:
+    """One frame as few pieces: each costs a call of the system and wakes the other side, but a large payload is not copied to save one."""
+    head = pack(header, len(payload))
+    return (head + payload,) if len(payload) < _SMALL_BYTES else (head, payload)
+
+
 def send(connection: socket.socket, header: Mapping[str, Any], payload: bytes = b"") -> None:
     """Send one frame, whole. Not safe for two threads at once."""
-    connection.sendall(pack(header, len(payload)))
-    if payload:
-        connection.sendall(payload)
+    for piece in pieces(header, payload):
+        connection.sendall(piece)
 
 
 def receive(connection: socket.socket) -> Frame:

@@ -44,8 +44,12 @@ class Journal:
         self.machine_deaths = _machine_deaths(path, boot)
         """For each task that was running when the machine died, once for each time: whether it was the only one."""
         self._file: int | None = None
+        self._bytes = 0
         self._dirty = threading.Event()
-        self._rewrite()
+        try:
+            self._rewrite()
+        except OSError as error:
+            self._complain(error)
         threading.Thread(target=self._keep_durable, name="journal", daemon=True).start()
 
     def record(self, what: Literal["begin", "end"], key: str) -> None:
@@ -56,36 +60,41 @@ class Journal:
             self._open.pop(key, None)
             self.machine_deaths.pop(key, None)
         try:
-            if self._file is None or os.fstat(self._file).st_size > _MAX_BYTES:
+            if self._file is None or self._bytes > _MAX_BYTES:
                 self._rewrite()
-            if self._file is not None:
-                _write(self._file, [what, key, self._boot])
-                self.trouble = ""
+            else:
+                self._bytes += _write(self._file, [what, key, self._boot])
+            self.trouble = ""
+            if not self._dirty.is_set():
                 self._dirty.set()
         except OSError as error:
+            self._bytes = _MAX_BYTES + 1  # the file may end in half a line, and lacks this one: make it anew as soon as that is possible
             self._complain(error)
 
     def _rewrite(self) -> None:
-        """Replace the file by what still matters."""
-        temporary, fresh = self._path.with_name(f".tmp-{self._path.name}"), None
+        """Replace the file by what still matters.
+
+        Raises:
+            OSError: it cannot be written; the file that was there is.
+        """
+        temporary, fresh, n_bytes = self._path.with_name(f".tmp-{self._path.name}"), None, 0
         try:
             fresh = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
             for key, times in self.machine_deaths.items():
                 for alone in times:
-                    _write(fresh, ["death alone" if alone else "death", key, ""])
+                    n_bytes += _write(fresh, ["death alone" if alone else "death", key, ""])
             for key in self._open:
-                _write(fresh, ["begin", key, self._boot])
+                n_bytes += _write(fresh, ["begin", key, self._boot])
             os.fsync(fresh)
             os.replace(temporary, self._path)
-        except OSError as error:
-            self._complain(error)
+        except OSError:
             if fresh is not None:
                 os.close(fresh)
                 temporary.unlink(missing_ok=True)
-            return
+            raise
         if self._file is not None:
             os.close(self._file)
-        self._file = fresh
+        self._file, self._bytes = fresh, n_bytes
 
     def _complain(self, error: OSError) -> None:
         self.trouble = f"{self._path}: {error.strerror or error}"
@@ -102,10 +111,12 @@ class Journal:
                     os.fdatasync(file)
 
 
-def _write(file: int, line: list[str]) -> None:
+def _write(file: int, line: list[str]) -> int:
+    """Write a line; how many bytes it has."""
     encoded = json.dumps(line).encode() + b"\n"
     if os.write(file, encoded) != len(encoded):
         raise OSError("short write: the disk is full")
+    return len(encoded)
 
 
 def _machine_deaths(path: Path, boot: str) -> dict[str, list[bool]]:
@@ -118,7 +129,7 @@ def _machine_deaths(path: Path, boot: str) -> dict[str, list[bool]]:
         elif what == "end":
             begun[when].discard(key)
             known.pop(key, None)
-        else:
+        elif what in ("death", "death alone"):
             known[key].append(what == "death alone")
     for when, keys in begun.items():
         for key in keys if when != boot else ():
@@ -135,7 +146,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
     for raw in content.splitlines():
         try:
             what, key, when = json.loads(raw)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue
         if all(isinstance(part, str) for part in (what, key, when)):
             yield what, key, when

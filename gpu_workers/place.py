@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from pathlib import Path
 
 from egoworld_ops.errors import BadSettings
 
+CREDENTIALS = struct.Struct("3i")
+"""What the kernel says of the other side of a socket: process, user, group."""
 _MAX_SOCKET_PATH = 100
 
 
 def socket_path(folder: Path) -> Path:
-    """The broker's socket."""
-    return folder / "sock"
+    """The broker's socket.
+
+    Raises:
+        BadSettings: its path would be too long for a socket.
+    """
+    path = folder / "sock"
+    if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
+        raise BadSettings(f"pool folder {folder}", f"its path is longer than {_MAX_SOCKET_PATH} bytes", "Set pool.folder to a shorter path")
+    return path
 
 
 def own_folder(folder: Path) -> Path:
@@ -22,8 +32,7 @@ def own_folder(folder: Path) -> Path:
     Raises:
         BadSettings: it belongs to someone else, others may enter it, or its path is too long for a socket.
     """
-    if len(os.fsencode(socket_path(folder))) > _MAX_SOCKET_PATH:
-        raise BadSettings(f"pool folder {folder}", f"its path is longer than {_MAX_SOCKET_PATH} bytes", "Set pool.folder to a shorter path")
+    socket_path(folder)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:

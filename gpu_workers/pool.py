@@ -19,6 +19,7 @@ class Done:
     task: ClipTask
     table: pa.Table
     seconds: float
+    worker: str = "inline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Failed:
     traceback: str
     seconds: float
     frame_index: int | None = None
+    worker: str = "inline"
 
 
 class Pool(Protocol):

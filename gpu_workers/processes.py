@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,9 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _MARK = "EGOWORLD_WORKER_OF"
 """Is in the environment of every worker, and so of all that workers start: whose they are."""
+
+_OUR_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+"""Where the broker's interpreter finds its libraries: no other interpreter must look there."""
 
 Said = Callable[[str, Any, bytes], None]
 Died = Callable[[str, DeathCause, str, str], None]
@@ -67,6 +71,8 @@ class Processes:
         ours, theirs = socket.socketpair()
         given = os.environ | dict.fromkeys(_THREAD_VARIABLES, str(threads)) | {"EGOWORLD_WORKER_THREADS": str(threads)} | dict(variables)
         given[_MARK] = self._owner
+        if environment.python != sys.executable:
+            given = {name: value for name, value in given.items() if name not in _OUR_PYTHON}
         command = [environment.python, "-u", str(_BOOT), str(theirs.fileno()), environment.runner, str(os.getpid())]
         try:
             popen = subprocess.Popen(
@@ -78,7 +84,7 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a path that no system call takes
             ours.close()
             self._died(name, "exit", f"{environment.python}: {error}", "it could not be started")
             return
@@ -98,8 +104,8 @@ class Processes:
     def tell(self, name: str, message: Any, payload: bytes) -> None:
         """Send a message to a worker; nothing where it is gone already."""
         if (process := self._all.get(name)) and not process.writer.is_closing():
-            process.writer.write(frames.pack(messages.header(message), len(payload)))
-            process.writer.write(payload)
+            for piece in frames.pieces(messages.header(message), payload):
+                process.writer.write(piece)
 
     def kill(self, name: str) -> None:
         """End a worker and all it started; one that is being started, as soon as it is there."""

@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
@@ -30,11 +29,10 @@ from gpu_workers.broker.model import Environment, Limits, Spec
 from gpu_workers.hardware import Hardware
 from gpu_workers.journal import Journal, boot_id
 from gpu_workers.metrics import Metrics
-from gpu_workers.place import own_folder, socket_path
+from gpu_workers.place import CREDENTIALS, own_folder, socket_path
 from gpu_workers.processes import Processes
 
 log = logging.getLogger(__name__)
-_CREDENTIALS = struct.Struct("3i")
 _WATCH_S = 1.0
 _GREETING_S = 10.0
 _GOODBYE_S = 1.0
@@ -89,7 +87,8 @@ class Server:
         self._writers: dict[str, asyncio.StreamWriter] = {}
         self._starting: set[asyncio.Task[None]] = set()
         self._talks: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._wake_at = 0.0
         self._joined = 0
         self._metrics_port: int | None = None
         self._idle_since = self._started = time.monotonic()
@@ -142,13 +141,16 @@ class Server:
 
     def apply(self, event: events.Event) -> None:
         """Let the machine decide, and do what it says."""
-        actions = self.broker.step(event, time.monotonic())
+        now = time.monotonic()
+        actions = self.broker.step(event, now)
         for action in actions:
             try:
                 self._do[type(action)](action)
             except (OSError, frames.FrameError) as error:
                 log.error("%s could not be done: %s", type(action).__name__, error)
-        self._changed.set()
+        due = self.broker.next_deadline(now)
+        if self.broker.state.stopping or (due is not None and due < self._wake_at):
+            self._wake.set()
 
     def snapshot(self) -> dict[str, Any]:
         """What goes on, as plain values."""
@@ -210,9 +212,7 @@ class Server:
             writer.close()
 
     async def _greet(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        _, user, _ = _CREDENTIALS.unpack(
-            writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        )
+        _, user, _ = CREDENTIALS.unpack(writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
         if user != os.getuid() or len(self._writers) >= _MAX_CLIENTS:
             raise frames.FrameError("this pool is another user's" if user != os.getuid() else f"{_MAX_CLIENTS} clients are connected")
         said, _ = await asyncio.wait_for(frames.receive_async(reader), _GREETING_S)
@@ -283,13 +283,13 @@ class Server:
     # time
 
     async def _pause(self) -> None:
-        """Wait until something happened, or is due."""
-        self._changed.clear()
+        """Wait until something is due, or the end may have come."""
+        self._wake.clear()
         now = time.monotonic()
         due = self.broker.next_deadline(now)
-        wait_s = _WATCH_S if due is None else min(_WATCH_S, max(0.0, due - now))
+        self._wake_at = now + _WATCH_S if due is None else min(now + _WATCH_S, due)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), wait_s)
+            await asyncio.wait_for(self._wake.wait(), max(0.0, self._wake_at - now))
 
     async def _watch(self) -> None:
         """Once a second: memory of the workers, health of the GPUs, and whether anybody is still there."""
@@ -315,9 +315,8 @@ class Server:
 
 def _write(writer: asyncio.StreamWriter, message: Any, payload: bytes = b"") -> None:
     if not writer.is_closing():
-        writer.write(frames.pack(messages.header(message), len(payload)))
-        if payload:
-            writer.write(payload)
+        for piece in frames.pieces(messages.header(message), payload):
+            writer.write(piece)
 
 
 def _lock(folder: Path) -> int:

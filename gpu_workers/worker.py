@@ -82,8 +82,9 @@ class Runner(Protocol):
 class _Held:
     """A task in this worker."""
 
-    def __init__(self, number: int, task: Mapping[str, Any]) -> None:
-        self.number, self.task, self.job = number, task, Job()
+    def __init__(self, number: int, payload: bytes) -> None:
+        self.number, self.payload, self.job = number, payload, Job()
+        self.task: Mapping[str, Any] = {}
         self.computing = False
         self.dropped = False
         self.prepared: Any = None
@@ -127,7 +128,7 @@ class Worker:
 
     def _obey(self, message: Any, payload: bytes) -> None:
         if isinstance(message, messages.Assign):
-            held = _Held(message.id, json.loads(payload))
+            held = _Held(message.id, payload)
             with self._lock:
                 self._held[message.id] = held
             self._inbox.put(held)
@@ -160,6 +161,7 @@ class Worker:
                 continue
             self._say(messages.Entered(held.number, "decoding"))
             try:
+                held.task = json.loads(held.payload)
                 held.prepared = self._runner.prepare(held.task)
             except BaseException as error:  # noqa: BLE001 - told to the broker in its turn
                 held.error = error
@@ -196,7 +198,11 @@ class Worker:
     def _described(self, error: BaseException, task: Mapping[str, Any]) -> tuple[str, str, str, str]:
         if isinstance(error, WrongResult):
             return "ContractError", "the operator's result", str(error), "Mend the operator"
-        return self._runner.describe(error, task)
+        try:
+            return self._runner.describe(error, task)
+        except Exception as second:  # noqa: BLE001 - a task of which the runner cannot even say what failed costs no worker
+            reason = f"{type(error).__name__}: {error}, and the runner cannot describe it: {type(second).__name__}: {second}"
+            return "OperatorCrash", "the task", reason, "This is a bug: report it with the traceback in the failures table"
 
     def _send_results(self) -> None:
         while True:

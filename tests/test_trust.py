@@ -274,3 +274,12 @@ def test_runs_are_listed_shown_and_compared(
     assert "0 result(s) differ" in said(deployed, "runs", "diff", first, first)
     command = [Path(sys.executable).with_name("egoworld"), "runs", "show", "nope"]
     assert f"is not in {settings.lake}" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
+
+def test_the_ledger_is_counted_and_rebuilt_from_the_command_line(deployed: CliRunner, settings: Settings, video_id: str) -> None:
+    said(deployed, "run", "--video", video_id, "--to", "detections", "--inline")
+    counted = said(deployed, "ledger", "counts")
+    assert "manifest     1 Done" in counted
+    assert "detections   2 Done" in counted
+    assert "the files say: 3 Done; 0 rows changed" in said(deployed, "ledger", "rebuild")
+    assert said(deployed, "ledger", "counts") == counted

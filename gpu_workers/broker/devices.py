@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpu_workers.broker.model import Environment, Slot, SlotSpec, Starts, State, Task, Worker
+from gpu_workers.messages import Kind
 
 _BACKOFF_S = 0.05
 _BACKOFF_MOST_S = 2.0
@@ -68,9 +69,8 @@ def broken_everywhere(state: State, task: Task, now: float) -> bool:
     return bool(able) and all(broken(s, task.spec.environment, now) for s in able)
 
 
-def hopeless(state: State, task: Task) -> tuple[str, str, str] | None:
-    """Error class, reason and cure where no slot will ever take a task; None where one may."""
-    kind = task.spec.kind
+def hopeless(state: State, kind: Kind, memory_mb: int) -> tuple[str, str, str] | None:
+    """Error class, reason and cure where no slot will ever take a task of a kind that needs so much memory; None where one may."""
     known = [s for s in state.slots.values() if s.spec.kind == kind]
     if not known:
         there = ", ".join(sorted({s.spec.kind for s in state.slots.values()})) or "none"
@@ -78,11 +78,7 @@ def hopeless(state: State, task: Task) -> tuple[str, str, str] | None:
     if all(s.state == "sick" for s in known):
         said = "; ".join(f"{s.spec.name}: {s.reason}" for s in known)
         return "NoDevice", f"every {kind} device is out of order: {said}", "Mend the device and restart the pool"
-    most_mb = max((s.spec.capacity_mb or task.spec.memory_mb for s in known if s.state != "sick"), default=0)
-    if task.spec.memory_mb > most_mb:
-        return (
-            "NoDevice",
-            f"needs {task.spec.memory_mb} MB, the largest {kind} device has {most_mb} MB",
-            "Choose a smaller model in the settings",
-        )
+    most_mb = max((s.spec.capacity_mb or memory_mb for s in known if s.state != "sick"), default=0)
+    if memory_mb > most_mb:
+        return "NoDevice", f"needs {memory_mb} MB, the largest {kind} device has {most_mb} MB", "Choose a smaller model in the settings"
     return None

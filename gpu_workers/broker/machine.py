@@ -392,10 +392,12 @@ class Broker:
 
     def _fail_hopeless(self) -> None:
         """End tasks that no device here will ever take."""
-        for task in self.state.queue():
-            if why := devices.hopeless(self.state, task):
-                kind, reason, cure = why
-                self._end(task, messages.Result(task.spec.key, "failed", 0, "", kind, task.spec.operator, reason, cure))
+        queue = self.state.queue()
+        for need in dict.fromkeys((t.spec.kind, t.spec.memory_mb) for t in queue):
+            if why := devices.hopeless(self.state, *need):
+                error_class, reason, cure = why
+                for task in (t for t in queue if (t.spec.kind, t.spec.memory_mb) == need):
+                    self._end(task, messages.Result(task.spec.key, "failed", 0, "", error_class, task.spec.operator, reason, cure))
 
     def _start_tests(self, now: float) -> None:
         """See that a verdict which waits for a slot's self-test is reached."""

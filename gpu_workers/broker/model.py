@@ -233,7 +233,7 @@ class State:
 
     def on_slot(self, slot: str) -> list[Task]:
         """Tasks that workers of a slot hold."""
-        return [self.tasks[i] for w in self.workers_of(slot) for i in w.tasks]
+        return [self.tasks[i] for w in self.workers.values() if w.slot == slot for i in w.tasks]
 
     def workers_of(self, slot: str) -> list[Worker]:
         """The processes of a slot."""

@@ -69,6 +69,7 @@ class Backend(Operator):
 
     version: ClassVar[str] = "2"
     Settings: ClassVar[type[BackendSettings]] = Settings
+    seconds_per_frame: ClassVar[float] = 0.025
 
     def __init__(self, settings: BackendSettings, threads: int) -> None:
         """Load the networks.

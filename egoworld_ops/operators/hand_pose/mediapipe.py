@@ -40,6 +40,7 @@ class Backend(Operator):
     version: ClassVar[str] = "1"
     Settings: ClassVar[type[BackendSettings]] = Settings
     reads_frames: ClassVar[bool] = False
+    seconds_per_frame: ClassVar[float] = 0.001
 
     def run(self, item: ClipInput) -> pa.Table:
         """One row per detected hand; a pose that cannot be solved is null with a reason."""

@@ -3,12 +3,14 @@
 The human joints in the wrist frame are scaled about the wrist by robot hand length / human hand length and moved into the frame of the
 robot's base link by the fixed offset of the robot's description. Each frame is solved on its own.
 After Qin et al., "AnyTeleop", 2023 (dex-retargeting, MIT licence).
+
+dex-retargeting brings torch: it is imported where the solvers are built, so that who only asks for settings or digests does without it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -17,10 +19,12 @@ from pydantic import Field
 from egoworld_ops import schema
 from egoworld_ops.geometry import invert, make_transform, matrix_from_quaternion, quaternion_from_matrix, transform
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
-from egoworld_ops.operators.mapping._kinematics import HandModel
 from egoworld_ops.operators.mapping._robots import FINGERS, Robot, find_robot
-from egoworld_ops.operators.mapping._solver import HandSolver, Solution
 from egoworld_ops.types import HANDS, Hand
+
+if TYPE_CHECKING:
+    from egoworld_ops.operators.mapping._kinematics import HandModel
+    from egoworld_ops.operators.mapping._solver import HandSolver, Solution
 
 FINGER_LENGTH_M = (0.05, 0.40)
 """Wrist to fingertip along the bones: a newborn's thumb to well above the largest hand. Outside it is no human hand in metres."""
@@ -48,9 +52,13 @@ class Backend(Operator):
     version = "2"
     Settings: ClassVar[type[BackendSettings]] = DexSettings
     reads_frames: ClassVar[bool] = False
+    seconds_per_frame: ClassVar[float] = 0.01
     settings: DexSettings
 
     def __init__(self, settings: DexSettings, threads: int) -> None:
+        from egoworld_ops.operators.mapping._kinematics import HandModel
+        from egoworld_ops.operators.mapping._solver import HandSolver
+
         super().__init__(settings, threads)
         robot = find_robot(settings.robot, settings.robots)
         hands = {"left": robot.left, "right": robot.right}

@@ -1,13 +1,13 @@
-"""SAM 2's video predictor, fed one frame after the other with bounded memory.
+"""SAM 2's video predictor, fed a few frames at a time with bounded memory.
 
 The package's predictor wants all frames first and keeps every frame's output. This one does the same sums on the same inputs, so its masks
-are equal to the package's, but it holds one frame, and of the past only what the model can still read.
+are equal to the package's, but it holds the frames that were encoded together, and of the past only what the model can still read.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,10 +60,10 @@ class TrackedMask:
 
 
 class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has no types
-    """The package's predictor with `start` and `step` in place of `init_state` and `propagate_in_video`."""
+    """The package's predictor with `start`, `encode` and `step` in place of `init_state` and `propagate_in_video`."""
 
     def start(self, n_frames: int, height: int, width: int) -> dict[str, Any]:
-        """The package's inference state of a video without frames: `step` brings them.
+        """The package's inference state of a video without frames: `encode` brings them.
 
         Args:
             n_frames: how many frames will come at most; the model scales time by it where it is below its reach.
@@ -88,18 +88,29 @@ class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has 
         }
 
     @torch.inference_mode()
-    def step(self, state: dict[str, Any], position: int, rgb: np.ndarray, prompts: Sequence[Prompt]) -> list[TrackedMask]:
+    def encode(self, state: dict[str, Any], images: Mapping[int, torch.Tensor]) -> None:
+        """Compute the features of some frames at once. The state holds them until `step` has used them, and frees them after the last.
+
+        Args:
+            state: from `start`.
+            images: the next frames by their position among those of this video (0, 1, 2, ...), as `preprocess` makes them.
+        """
+        batch = torch.stack(list(images.values())).to(state["device"])
+        encoded = self.forward_image(batch)
+        places = [level[:1].clone() for level in encoded["vision_pos_enc"]]  # the same for every frame; larger than its features
+        for i, position in enumerate(images):
+            features = {"backbone_fpn": [level[i : i + 1] for level in encoded["backbone_fpn"]], "vision_pos_enc": places}
+            state["cached_features"][position] = (batch[i : i + 1], features)  # what `_get_image_feature` looks up
+
+    @torch.inference_mode()
+    def step(self, state: dict[str, Any], position: int, prompts: Sequence[Prompt]) -> list[TrackedMask]:
         """Track all that was prompted so far into the next frame.
 
         Args:
             state: from `start`.
-            position: of the frame among those of this video: 0, 1, 2, ...
-            rgb: (H, W, 3) uint8.
-            prompts: those for this frame. Each makes it a conditioning frame of its track.
+            position: of the frame, which has been encoded.
+            prompts: those for this frame. Each makes it a conditioning frame of its track. The first frame stepped into must have some.
         """
-        if not prompts and not state["obj_ids"]:
-            return []
-        state["images"] = {position: preprocess(rgb, self.image_size)}
         for prompt in prompts:
             self.add_new_points_or_box(
                 state,
@@ -115,6 +126,7 @@ class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has 
         scores = torch.cat([o["object_score_logits"] for o in outputs]).flatten().float().sigmoid().tolist()
         for index in range(len(outputs)):
             self._forget(state, index, position)
+        del state["cached_features"][position]
         return [TrackedMask(i, m, s) for i, m, s in zip(state["obj_ids"], logits[:, 0], scores, strict=True)]
 
     def _track(self, state: dict[str, Any], index: int, position: int) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Backend(Operator):
 
     version = "1"
     Settings: ClassVar[type[BackendSettings]] = ClassicalSettings
+    seconds_per_frame: ClassVar[float] = 0.06
 
     def run(self, item: ClipInput) -> pa.Table:
         """Masks of one clip; empty where the detections are."""

@@ -1,27 +1,36 @@
-"""Backend `sam2`: SAM 2.1 tracks hands and objects through the clip, prompted by the detections; one frame in memory at a time.
+"""Backend `sam2`: SAM 2.1 tracks hands and objects through the clip, prompted by the detections; a few frames in memory at a time.
 
 A track is prompted at its first detection, by its box and, for a hand, some of its points. It is prompted again where it is detected and
 its mask was empty in the frame before. Masks begin with a track's first detection: nothing is tracked backwards.
+
+Torch and the `sam2` package are imported where a model is built: who only asks for settings or digests does without them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar, Literal, cast
+from itertools import dropwhile, islice
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 import pyarrow as pa
-import torch
 from pydantic import Field
 
 from egoworld_ops import models, rle, schema
 from egoworld_ops.errors import OutOfMemory
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
-from egoworld_ops.operators.masks._sam2_model import build, pick_device
+from egoworld_ops.operators.masks import _sam2_needs as needs
 from egoworld_ops.operators.masks._sam2_prompts import Prompt, prompts_by_frame
-from egoworld_ops.operators.masks._sam2_stream import TrackedMask
-from egoworld_ops.types import Clip, sampled_frames
+from egoworld_ops.types import Clip, Frame, sampled_frames
+
+if TYPE_CHECKING:
+    import torch
+
+    from egoworld_ops.operators.masks._sam2_stream import TrackedMask
+
+_SIGNS_OF_EXHAUSTION = ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED", "bad_alloc")
+"""In the messages of RuntimeErrors: torch's own on a CPU, the driver's, those of cuBLAS and cuDNN, C++'s."""
 
 
 class Settings(BackendSettings):
@@ -29,11 +38,18 @@ class Settings(BackendSettings):
 
     model: Literal["tiny", "small", "base_plus", "large"] = "large"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes CUDA where there is one."""
+    """`auto` takes CUDA where there is one; which workers see one is the pool's business, see `Backend.device`."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the network (autocast). It changes masks, so it is never chosen by the machine: profiles for GPUs name bfloat16."""
     image_size: Annotated[int, Field(ge=128, le=2048, multiple_of=64)] = 1024
     """Side of the square that frames are resized to, px. The published weights were trained at 1024."""
+    micro_batch: Annotated[int, Field(ge=1, le=256)] = 1
+    """Frames whose features are computed at once; tracking goes on frame by frame. For GPUs, which one frame does not fill; costs memory.
+
+    It is an option, and so in the digest, since libraries choose their kernels by the size of what they work on, and another kernel may
+    change the last bits of a logit. Where memory runs out it is halved for the rest of the worker's life, and the digest does not tell:
+    such masks may differ in those bits from what a roomier device makes of the same digest.
+    """
     hand_joints: tuple[Annotated[int, Field(ge=0, le=20)], ...] = (2, 5, 9, 13, 17)
     """Which of a hand's 21 points prompt it beside its box: by default the knuckles, which are well inside the hand."""
     reprompt_lost: bool = True
@@ -51,6 +67,8 @@ class Backend(Operator):
 
     version: ClassVar[str] = "1"
     Settings: ClassVar[type[BackendSettings]] = Settings
+    seconds_per_frame: ClassVar[float] = 1.0
+    """Between a GPU's tenth and a CPU's ten, for want of a figure by device: it plans the first clip only."""
 
     def __init__(self, settings: BackendSettings, threads: int) -> None:
         """Load the model.
@@ -59,8 +77,11 @@ class Backend(Operator):
             WeightsMissing, WeightsMismatch: the checkpoint is not there, or not the one in the registry.
             BadSettings: CUDA is asked for and not there.
         """
+        from egoworld_ops.operators.masks._sam2_model import build, pick_device
+
         super().__init__(settings, threads)
         self._options = options = cast("Settings", settings)
+        self.micro_batch = options.micro_batch
         self._device = pick_device(options.device)
         random = options.random_weights_seed
         self._label = "sam2" if random is None else "sam2-random"
@@ -69,6 +90,22 @@ class Backend(Operator):
             self._predictor = build(
                 options.model, options.image_size, options.max_prompt_frames, options.non_overlapping, self._device, weights
             )
+
+    @classmethod
+    def device(cls, settings: BackendSettings) -> Literal["cpu", "cuda"]:
+        """As the settings say; `auto` is CUDA where this host shows an NVIDIA GPU, which is asked without importing torch.
+
+        So a task goes to a worker with a GPU, or to one without, which then sees none, and `auto` means the same in both. A host whose GPU
+        is not a device node (WSL), or whose client must not see the GPUs that the pool has, needs `cuda` in so many words.
+        """
+        wanted = cast("Settings", settings).device
+        return needs.auto_device() if wanted == "auto" else wanted
+
+    @classmethod
+    def memory_mb(cls, settings: BackendSettings) -> int:
+        """An estimate: see `_sam2_needs.memory_mb`."""
+        options = cast("Settings", settings)
+        return needs.memory_mb(options.model, options.image_size, options.micro_batch, cls.device(options), options.precision)
 
     @classmethod
     def weights(cls, settings: BackendSettings) -> tuple[str, ...]:
@@ -82,6 +119,8 @@ class Backend(Operator):
         Raises:
             OutOfMemory: host or device memory ran out.
         """
+        import torch
+
         torch.set_num_threads(self.threads)
         with _out_of_memory(f"clip {item.clip.clip_id} of {item.clip.video_id}"), self._autocast():
             return schema.from_rows("masks", list(self._rows(item)))
@@ -95,16 +134,37 @@ class Backend(Operator):
         state = self._predictor.start(n_frames, clip.height, clip.width)
         tracks: dict[int, Prompt] = {}
         visible: set[int] = set()
-        for position, frame in enumerate(item.frames()):
-            prompts = self._wanted(found.get(frame.index, {}), tracks, visible)
+        for position, index, timestamp_s in self._encoded(state, item.frames(), found):
+            prompts = self._wanted(found.get(index, {}), tracks, visible)
             tracks |= {p.track_id: p for p in prompts if p.track_id not in tracks}
             visible.clear()
-            for mask in self._predictor.step(state, position, frame.rgb, prompts):
+            for mask in self._predictor.step(state, position, prompts):
                 row = _row(mask, tracks[mask.track_id])
                 if row is not None:
                     visible.add(mask.track_id)
-                    where = {"frame_index": frame.index, "timestamp_s": frame.timestamp_s, "sample_stride": item.sample_stride}
+                    where = {"frame_index": index, "timestamp_s": timestamp_s, "sample_stride": item.sample_stride}
                     yield _ids(clip) | where | row | {"backend": self._label}
+
+    def _encoded(self, state: dict[str, Any], frames: Iterator[Frame], found: Mapping[int, Any]) -> Iterator[tuple[int, int, float]]:
+        """Position in the clip, index in the video and time of each frame from the first prompted one on, once its features are in the state.
+
+        The next frames are read when the last of those before has been stepped into.
+        """
+        tracked = dropwhile(lambda at: at[1].index not in found, enumerate(frames))
+        while batch := self._encode(state, islice(tracked, self.micro_batch)):
+            yield from batch
+
+    def _encode(self, state: dict[str, Any], frames: Iterable[tuple[int, Frame]]) -> list[tuple[int, int, float]]:
+        """Encode some frames; of their pictures only the features stay."""
+        from egoworld_ops.operators.masks._sam2_stream import preprocess
+
+        batch, images = [], {}
+        for position, frame in frames:
+            batch.append((position, frame.index, frame.timestamp_s))
+            images[position] = preprocess(frame.rgb, self._options.image_size)
+        if images:
+            self._predictor.encode(state, images)
+        return batch
 
     def _wanted(self, found: Mapping[int, Prompt], tracks: Mapping[int, Prompt], visible: set[int]) -> list[Prompt]:
         """Which of a frame's prompts are given to the model: those of new tracks, and of tracks that were lost."""
@@ -112,6 +172,8 @@ class Backend(Operator):
         return [found[t] for t in sorted(found) if t not in tracks or t in lost]
 
     def _autocast(self) -> torch.autocast:
+        import torch
+
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._options.precision == "bfloat16")
 
 
@@ -145,16 +207,18 @@ def _row(tracked: TrackedMask, track: Prompt) -> dict[str, Any] | None:
 @contextmanager
 def _out_of_memory(culprit: str) -> Iterator[None]:
     """Turn torch's and Python's errors of exhausted memory into OutOfMemory."""
+    import torch
+
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise _exhausted(culprit, error) from error
     except RuntimeError as error:
-        if "DefaultCPUAllocator" not in str(error):
+        if not any(sign in str(error) for sign in _SIGNS_OF_EXHAUSTION):
             raise
         raise _exhausted(culprit, error) from error
 
 
 def _exhausted(culprit: str, error: BaseException) -> OutOfMemory:
     reason = f"memory ran out in SAM 2: {str(error) or type(error).__name__}"
-    return OutOfMemory(culprit, reason, "Free memory, or set a smaller model or image_size in stages.masks.sam2")
+    return OutOfMemory(culprit, reason, "Free memory, or set a smaller model, image_size or micro_batch in stages.masks.sam2")

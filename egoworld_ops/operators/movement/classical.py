@@ -117,6 +117,7 @@ class Backend(Operator):
 
     version = "2"
     Settings: ClassVar[type[BackendSettings]] = MovementSettings
+    seconds_per_frame: ClassVar[float] = 0.02
     settings: MovementSettings
 
     def run(self, item: ClipInput) -> pa.Table:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import trimesh
-from scipy.spatial import ConvexHull
 
 from egoworld_ops.errors import BadSidecar
+
+if TYPE_CHECKING:
+    from scipy.spatial import ConvexHull
 
 MAX_TRIANGLES = 1200
 """Finer meshes are made coarser: a pose needs the outline, not the relief."""
@@ -74,9 +76,15 @@ class Shape:
         return unique, meet
 
     @cached_property
+    def _hull(self) -> ConvexHull:
+        from scipy.spatial import ConvexHull
+
+        return ConvexHull(self.vertices_m)
+
+    @cached_property
     def hull(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Convex hull: (H, 3) corners in metres, and per hull face its area in square metres and its (3,) normal."""
-        hull = ConvexHull(self.vertices_m)
+        hull = self._hull
         a, b, c = (self.vertices_m[hull.simplices[:, i]] for i in range(3))
         area = np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2
         return self.vertices_m[hull.vertices], area, hull.equations[:, :3]
@@ -84,7 +92,7 @@ class Shape:
     @cached_property
     def flat_faces(self) -> list[Sheet]:
         """Flat sides of the convex hull that make up a good part of it; none where it is round all over."""
-        hull = ConvexHull(self.vertices_m)
+        hull = self._hull
         _, area, normals = self.hull
         sides = np.round(np.column_stack([normals, hull.equations[:, 3] / float(self.dimensions_m.max())]), 3)
         _, side = np.unique(sides, axis=0, return_inverse=True)
@@ -160,6 +168,8 @@ def read_mesh(path: Path) -> Shape:
     Raises:
         BadSidecar: the file holds no surface.
     """
+    import trimesh
+
     cure = "Give a closed triangle mesh in metres (PLY, OBJ, STL, GLB)"
     try:
         mesh = trimesh.load(path, force="mesh", process=True)

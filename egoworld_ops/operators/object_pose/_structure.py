@@ -13,8 +13,6 @@ from itertools import combinations
 import cv2
 import numpy as np
 import pyarrow as pa
-from scipy.optimize import least_squares
-from scipy.sparse import lil_matrix
 
 from egoworld_ops.geometry import invert, make_transform, project, transform
 from egoworld_ops.operators.object_pose._bundle import Points
@@ -191,6 +189,9 @@ def _grow(camera: Camera, points: dict[int, Points], i: int, j: int, T_j_i: np.n
 
 def _adjust(camera: Camera, structure: Structure, points: dict[int, Points]) -> tuple[Structure, float]:
     """Bundle adjustment of all poses but the first and of all points, with a soft loss; also the mean loss of a sighting."""
+    from scipy.optimize import least_squares
+    from scipy.sparse import lil_matrix
+
     views, numbers = sorted(structure.poses), sorted(structure.places)
     row_of = {n: r for r, n in enumerate(numbers)}
     seen = [(v, row_of[int(n)], p) for v, k in enumerate(views) for n, p in zip(*points[k], strict=True) if int(n) in row_of]

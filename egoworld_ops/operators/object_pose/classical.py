@@ -33,6 +33,7 @@ class Backend(Operator):
 
     version = "2"
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
+    seconds_per_frame: ClassVar[float] = 0.12
 
     def run(self, item: ClipInput) -> pa.Table:
         """Table `object_pose`: one row for every frame in which an object is masked.

@@ -1,0 +1,94 @@
+"""Which folders living processes work in: locks that the kernel drops when a process ends, however it ends. No lease to expire, no clock to trust."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LOCK_NAME = ".lock"
+MOST_HELD = 64
+"""A process holds so many folders at most, those it opened last."""
+
+_held: OrderedDict[Path, int] = OrderedDict()
+
+
+def hold(folder: Path) -> bool:
+    """Hold a folder, beside others who hold it, until this process ends; waits for who has it alone.
+
+    Returns:
+        False where the folder is not there, or was taken away meanwhile. A folder in which nothing can be written needs no hold.
+    """
+    path = folder.absolute() / LOCK_NAME
+    if path in _held and _is_at(_held[path], path):
+        _held.move_to_end(path)
+        return True
+    let_go(folder)
+    try:
+        descriptor = _open(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return folder.is_dir()
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    if not _is_at(descriptor, path):
+        os.close(descriptor)
+        return False
+    _held[path] = descriptor
+    while len(_held) > MOST_HELD:
+        os.close(_held.popitem(last=False)[1])
+    return True
+
+
+def let_go(folder: Path) -> None:
+    """Hold a folder no longer."""
+    if (descriptor := _held.pop(folder.absolute() / LOCK_NAME, None)) is not None:
+        os.close(descriptor)
+
+
+@contextmanager
+def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
+    """Have a folder alone. Without `wait`, gives False where somebody holds it."""
+    descriptor = _open(folder / LOCK_NAME)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(descriptor)
+
+
+def open_files(below: Path) -> set[Path]:
+    """Files below a folder that processes of this host have open, as far as this user may see."""
+    root = str(below.resolve()) + os.sep
+    found = set()
+    for listing in Path("/proc").glob("[0-9]*/fd"):
+        try:
+            names = os.listdir(listing)
+        except OSError:
+            continue
+        for name in names:
+            try:
+                target = os.readlink(listing / name)
+            except OSError:
+                continue
+            if target.startswith(root):
+                found.add(Path(target))
+    return found
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except OSError:
+        return False

@@ -1,0 +1,55 @@
+"""What planning must know of SAM 2 before anything is loaded: its device and the memory it takes. No import of torch belongs here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+PARAMETERS_MB = {"tiny": 156, "small": 184, "base_plus": 323, "large": 898}
+"""Of each model, in float32."""
+ENCODER_MB = {
+    "float32": {"tiny": 310, "small": 310, "base_plus": 350, "large": 440},
+    "bfloat16": {"tiny": 260, "small": 260, "base_plus": 270, "large": 290},
+}
+"""The most that the image encoder's tensors of one frame at 1024 px take at once: `benchmarks/bench_sam2_needs.py`."""
+
+_CUDA_MB = 1000
+"""CUDA's context, the workspaces of cuBLAS and cuDNN, and what torch's allocator wastes: a guess, for it was not measured on a GPU."""
+_PROCESS_MB = 700
+"""A process with torch and sam2 loaded."""
+_TRACKS_MB = 500
+"""Eight tracks in 1080p: their logits, several times over, and the memory the model attends to."""
+_CPU_WASTE = 1.8
+"""Resident memory over live tensors of the image encoder on a CPU, from the measurements below."""
+
+
+def memory_mb(model: str, image_size: int, micro_batch: int, device: Literal["cpu", "cuda"], precision: Literal["float32", "bfloat16"]) -> int:
+    """Memory of the device that a worker with this model takes while it tracks a clip, MB. An estimate, meant to err upwards.
+
+    Parameters are counted, and the activations of the image encoder come from torch's own shape functions for CUDA; they grow with the area
+    of the image and the number of frames encoded at once. The rest is rough. On a CPU the sum was 1.1 to 1.5 times the peak that was measured
+    with two tracks (`benchmarks/bench_sam2_needs.py`); on a GPU nothing was measured.
+
+    Args:
+        model: a key of `PARAMETERS_MB`.
+        image_size: side of the square that frames are resized to, px.
+        micro_batch: frames encoded at once.
+        device: what the memory is of. A worker with a GPU takes host memory besides, which is not in this.
+        precision: of the network. With bfloat16 autocast keeps copies of the weights, half their size.
+    """
+    weights = PARAMETERS_MB[model] * (1.5 if precision == "bfloat16" else 1)
+    area = (image_size / 1024) ** 2
+    if device == "cuda":
+        return round(_CUDA_MB + weights + _TRACKS_MB + area * ENCODER_MB[precision][model] * micro_batch)
+    return round(_PROCESS_MB + weights + _TRACKS_MB + _CPU_WASTE * area * ENCODER_MB["float32"][model] * micro_batch)
+
+
+def auto_device(nodes: Path = Path("/dev")) -> Literal["cpu", "cuda"]:
+    """`cuda` where there is a device node of an NVIDIA GPU and CUDA_VISIBLE_DEVICES does not hide all of them, else `cpu`.
+
+    Args:
+        nodes: folder of the device nodes.
+    """
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
+    return "cuda" if not hidden and any(nodes.glob("nvidia[0-9]*")) else "cpu"

@@ -1,0 +1,185 @@
+"""Compact a run into a release: few large files, each owned frame once, sorted; what people query.
+
+A release is put together beside its place, out of files that are durable one by one, and takes its place in one step. So a reader that goes by
+`release.json`, or by a pattern, sees the old release or the new one; after a crash the files that were whole are not written again. A part is
+made of whole videos and keeps its name and its videos: a new video makes a new part, a changed or removed one rewrites its own part alone, and
+the same run and settings give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from egoworld_ops import exchange, in_use, lake, release_parts, release_plan, released, schema
+from egoworld_ops.errors import InputChanged, StorageUnavailable
+from egoworld_ops.lake import Run
+from egoworld_ops.release_plan import Slot
+from egoworld_ops.released import FileRecord, Manifest, PartRecord
+from egoworld_ops.settings import ReleaseSettings
+
+Say = Callable[[str], None]
+_SAY_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of releasing a run.
+
+    Args:
+        path: folder of the release.
+        written, kept: files of parts that were written now, and those that stayed as they were.
+        written_bytes: size of the former.
+    """
+
+    path: Path
+    manifest: Manifest
+    written: int
+    kept: int
+    written_bytes: int
+    seconds: float
+
+
+def release(run: Run, settings: ReleaseSettings, anew: bool = False, say: Say = lambda line: None) -> Outcome:
+    """Bring the release of a run up to date with the run. Where it is, nothing is written.
+
+    Args:
+        anew: put all videos into new parts: many small parts, of many small additions, become few.
+        say: takes a line now and then while this takes long.
+
+    Raises:
+        SetupError: there are incomplete videos, and the settings refuse them.
+        ContractError: a file of the run, or the release.json of its last release, is damaged.
+        InputChanged: a file of the run changed meanwhile; what was released before is still there.
+        StorageUnavailable: the storage refuses; likewise.
+    """
+    started = time.monotonic()
+    store = run.lake
+    try:
+        released.home(store).mkdir(parents=True, exist_ok=True)
+        with in_use.alone(released.home(store)):
+            released.recover(store)
+            manifest, assembly = _update(run, settings, anew, say)
+            shutil.rmtree(released.staging(run), ignore_errors=True)
+            released.point_latest(run)
+    except OSError as error:
+        raise StorageUnavailable(
+            released.home(store),
+            f"cannot be written: {error}",
+            "Mend or free the storage and release again; what was released is untouched",
+        ) from error
+    files = sum(len(part.tables) for part in manifest.parts)
+    seconds = time.monotonic() - started
+    return Outcome(released.folder(run), manifest, assembly.written, files - assembly.written, assembly.written_bytes, seconds)
+
+
+def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[Manifest, _Assembly]:
+    """Have the release in place that the run and the settings ask for; its manifest, and what was done for it."""
+    layout = release_parts.laid_out(settings)
+    previous = released.read(run)
+    look = release_plan.look(run, settings.incomplete)
+    planned = release_plan.slots(run, look.videos, previous, settings.part_mb, anew)
+    assembly = _Assembly(run, settings, previous)
+    with ThreadPoolExecutor(settings.writers) as workers:
+        slots = list(workers.map(lambda slot: release_plan.with_digests(run, slot, layout), planned))
+    if previous is not None and all(assembly.in_place(slot) for slot in slots):
+        manifest = Manifest(run.run_id, schema.SCHEMA_VERSION, layout, look.incomplete, previous.parts)
+        if manifest == previous:
+            return manifest, assembly
+    records = _in_turn(assembly, slots, settings.writers, say)
+    manifest = Manifest(run.run_id, schema.SCHEMA_VERSION, layout, look.incomplete, records)
+    assembly.put_in_place(manifest)
+    return manifest, assembly
+
+
+def _in_turn(assembly: _Assembly, slots: Sequence[Slot], writers: int, say: Say) -> list[PartRecord]:
+    """The parts, some of their files at a time; at the first error no further one is begun."""
+    workers = ThreadPoolExecutor(writers, thread_name_prefix="release")
+    wanted = [(slot, table) for slot in slots for table in slot.digests]
+    tables: dict[str, dict[str, FileRecord]] = {slot.name: {} for slot in slots}
+    said_at = time.monotonic()
+    try:
+        for n, ((slot, table), record) in enumerate(zip(wanted, workers.map(lambda one: assembly.file(*one), wanted), strict=True), 1):
+            tables[slot.name][table] = record
+            if time.monotonic() - said_at > _SAY_EVERY_S:
+                said_at = time.monotonic()
+                say(f"{n} of {len(wanted)} files, {assembly.written_bytes / 1e9:.2f} GB written")
+    finally:
+        workers.shutdown(cancel_futures=True)
+    return [PartRecord(slot.name, slot.videos, tables[slot.name]) for slot in slots]
+
+
+class _Assembly:
+    """A release that is put together beside its place. What an earlier one holds, or one that was cut short, is not written again."""
+
+    def __init__(self, run: Run, settings: ReleaseSettings, previous: Manifest | None) -> None:
+        self._run, self._settings = run, settings
+        self._before = {part.name: part for part in previous.parts} if previous else {}
+        self._known = {
+            (table, record.digest): (released.part_path(released.folder(run), table, part.name), record)
+            for part in self._before.values()
+            for table, record in part.tables.items()
+        }
+        self._counting = threading.Lock()
+        self.written = self.written_bytes = 0
+
+    def in_place(self, slot: Slot) -> bool:
+        """Whether the release that is there has this part as it is wanted, in files that are whole."""
+        before = self._before.get(slot.name)
+        if before is None or before.videos != slot.videos:
+            return False
+        paths = {table: released.part_path(released.folder(self._run), table, slot.name) for table in slot.digests}
+        said = {table: record.digest for table, record in before.tables.items()}
+        return said == slot.digests and all(lake.digest_at(paths[table]) == digest for table, digest in said.items())
+
+    def file(self, slot: Slot, table: str) -> FileRecord:
+        """The file of a table in a part, durable beside its place; written only where it has to be."""
+        target, wanted = released.part_path(released.staging(self._run), table, slot.name), slot.digests[table]
+        path, record = self._known.get((table, wanted), (target, None))
+        if record is not None and lake.digest_at(path) == wanted:
+            _link(path, target)
+            return record
+        if (left := release_parts.record_of(target, wanted, slot.sources[table])) is not None:
+            return left
+        files = release_plan.sources(self._run, slot.videos, [table])[table]
+        made = release_parts.write_part(target, table, files, self._settings, self._run.run_id)
+        if made.digest != wanted:
+            raise InputChanged(f"run {self._run.run_id}", "changed while it was released", "Release it again, once nothing writes to it")
+        with self._counting:
+            self.written += 1
+            self.written_bytes += made.bytes
+        return made
+
+    def put_in_place(self, manifest: Manifest) -> None:
+        """Let the parts of a manifest, and nothing else, take the place of the release that is there."""
+        staging, target = released.staging(self._run), released.folder(self._run)
+        lake.write_bytes(staging / released.MANIFEST_NAME, manifest.to_json())
+        wanted = {released.part_path(staging, table, part.name) for part in manifest.parts for table in part.tables}
+        wanted.add(staging / released.MANIFEST_NAME)
+        for path in [p for p in staging.rglob("*") if p.is_file() and p not in wanted]:
+            path.unlink()
+        for folder in [p for p in staging.iterdir() if p.is_dir()]:
+            lake.sync_folder(folder)
+        lake.sync_folder(staging)
+        if target.exists():
+            exchange.exchange(staging, target)
+        else:
+            os.rename(staging, target)
+        lake.sync_folder(target.parent)
+        lake.sync_folder(staging.parent)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Have a durable file of the release before in the new one: linked, or copied where the store has no links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        lake.write_bytes(target, source.read_bytes())

@@ -1,0 +1,191 @@
+"""What a release is made of: which videos go into which part, and which files of the run into which file of a part. Writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from egoworld_ops import digest, lake, schema
+from egoworld_ops.errors import ContractError, InputChanged, SetupError
+from egoworld_ops.lake import RUN_TABLES, VIDEO_TABLES, Run
+from egoworld_ops.released import Manifest
+from egoworld_ops.survey import VideoState, survey, video_ids
+
+VERSION = "1"
+"""Raised whenever the same files and settings give another release. Part of every digest here."""
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file of the run that goes into a part.
+
+    Args:
+        key: names it among those of its video.
+        digest: of its result; of its bytes, where it is a failure.
+        owned: first and one past the last frame whose rows are taken; None for tables that are not per frame.
+    """
+
+    path: Path
+    table: str
+    video_id: str
+    key: str
+    digest: str
+    owned: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a release is to hold: the videos, and the incomplete ones among all of the run, as in `Manifest`."""
+
+    videos: Sequence[str]
+    incomplete: Mapping[str, Mapping[str, Mapping[str, int]] | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A part to be: its name, its videos, and by table the identity of its file, from which its digest is taken."""
+
+    name: str
+    videos: Sequence[str]
+    digests: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, int] = field(default_factory=dict)
+
+
+def look(run: Run, incomplete: str) -> Look:
+    """Which videos to release.
+
+    Args:
+        incomplete: what becomes of videos that are not whole, as in the settings.
+
+    Raises:
+        SetupError: there are such videos, and they are refused.
+        ContractError: a manifest cannot be read.
+    """
+    lacking: dict[str, Mapping[str, Mapping[str, int]] | None] = {}
+    videos = []
+    for video_id in video_ids(run):
+        state = survey(run, video_id)
+        missing = state.lacking() if state else None
+        if missing != {}:
+            lacking[video_id] = missing
+        if state and (missing == {} or incomplete == "include"):
+            videos.append(video_id)
+    if lacking and incomplete == "refuse":
+        some = ", ".join(list(lacking)[:_SHOWN])
+        raise SetupError(
+            f"run {run.run_id}",
+            f"{len(lacking)} video(s) are incomplete: {some}",
+            "Materialize what is missing, or set release.incomplete to include or leave_out",
+        )
+    return Look(videos, lacking)
+
+
+def slots(run: Run, videos: Sequence[str], previous: Manifest | None, part_mb: float, anew: bool) -> list[Slot]:
+    """Which videos go into which part. A video stays in its part; new ones go into new parts; a part that lost all its videos stays, empty.
+
+    So the rows of a video are in one file of a table at any time, also for those who opened some files before a release changed and some after.
+
+    Args:
+        anew: put all videos into new parts.
+    """
+    old = list(previous.parts) if previous else []
+    wanted, first = set(videos), 1 + max((int(part.name.removeprefix("part-")) for part in old), default=-1)
+    kept = [] if anew else [Slot(part.name, [v for v in part.videos if v in wanted]) for part in old]
+    placed = {v for slot in kept for v in slot.videos}
+    packed = list(_packed(run, [v for v in videos if v not in placed], part_mb * 1e6))
+    if not kept and not packed:
+        packed = [[]]
+    return [*kept, *(Slot(f"part-{first + n:05d}", group) for n, group in enumerate(packed))]
+
+
+def _packed(run: Run, videos: Sequence[str], most_bytes: float) -> Iterator[list[str]]:
+    group: list[str] = []
+    size = 0
+    for video_id in videos:
+        group.append(video_id)
+        size += _size(run.video_folder(video_id))
+        if size >= most_bytes:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _size(folder: Path) -> int:
+    with os.scandir(folder) as entries:
+        return sum(_size(Path(e.path)) if e.is_dir(follow_symlinks=False) else e.stat().st_size for e in entries if _counts(e))
+
+
+def _counts(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False) or entry.name.endswith(".parquet")
+
+
+def with_digests(run: Run, slot: Slot, layout: Mapping[str, Any]) -> Slot:
+    """The slot with the digest of each of its files.
+
+    Raises:
+        ContractError: a file of the run says nothing of its origin: it is damaged or foreign.
+    """
+    found = sources(run, slot.videos)
+    digests = {table: digest.sha256_of(identity(table, layout, files)) for table, files in found.items()}
+    return Slot(slot.name, slot.videos, digests, {table: len(files) for table, files in found.items()})
+
+
+def identity(table: str, layout: Mapping[str, Any], files: Sequence[Source]) -> dict[str, Any]:
+    """All that decides the rows of a file of a release and how they are laid out, as JSON."""
+    by_video: dict[str, dict[str, list[Any]]] = {}
+    for source in files:
+        by_video.setdefault(source.video_id, {})[source.key] = [source.digest, *(source.owned or ())]
+    return {"release": VERSION, "schema": schema.SCHEMA_VERSION, "table": table, "parquet": dict(layout), "sources": by_video}
+
+
+def sources(run: Run, videos: Sequence[str], tables: Collection[str] = RUN_TABLES) -> dict[str, list[Source]]:
+    """By table, the files of these videos, in the order of the table's rows.
+
+    Raises:
+        ContractError: files are damaged or foreign; names the first of them.
+        InputChanged: a video is no longer there.
+    """
+    found: dict[str, list[Source]] = {table: [] for table in tables}
+    for video_id in videos:
+        state = survey(run, video_id)
+        if state is None:
+            raise InputChanged(f"video {video_id}", "went away while it was released", "Release the run again")
+        for source in _of_video(run, state, tables):
+            found[source.table].append(source)
+    if broken := [s.path for files in found.values() for s in files if not s.digest]:
+        some = ", ".join(str(path) for path in broken[1:_SHOWN])
+        raise ContractError(
+            broken[0],
+            "is damaged, or not a file of the lake" + (f"; so are {len(broken) - 1} more: {some}" if some else ""),
+            "Delete it, materialize the stage again, then release",
+        )
+    return found
+
+
+def _of_video(run: Run, state: VideoState, tables: Collection[str]) -> Iterator[Source]:
+    video_id = state.video_id
+    for table in (t for t in VIDEO_TABLES if t in tables):
+        path = run.video_table(table, video_id)
+        yield Source(path, table, video_id, "", lake.digest_at(path) or "", None)
+    for clip in state.clips:
+        for stage in (s for s, there in clip.states.items() if there == "done" and s in tables):
+            path = run.clip_table(stage, video_id, clip.clip_id)
+            yield Source(path, stage, video_id, clip.clip_id, lake.digest_at(path) or "", (clip.own_start, clip.own_end))
+        for stage in clip.failures if "failures" in tables else ():
+            path = run.failure(stage, video_id, clip.clip_id)
+            yield Source(path, "failures", video_id, f"{clip.clip_id}/{stage}", _content(path), None)
+
+
+def _content(path: Path) -> str:
+    """What stands for a failure: two tries of the same work may fail in different words."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise InputChanged(path, "went away while it was released", "Release the run again") from None

@@ -1,0 +1,162 @@
+"""Releases that are there: where they lie, what their `release.json` says, and the typed, empty stand-in for when there is none.
+
+A release is one folder that changes in one step: whoever lists it sees one release and never parts of two. `released` in the lake's root
+points at the one made last.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from egoworld_ops import lake, schema
+from egoworld_ops.errors import ContractError
+from egoworld_ops.lake import RUN_TABLES, Lake, Run
+
+MANIFEST_NAME = "release.json"
+LATEST = "released"
+_STAND_IN = "_contract"
+_STAGING = ".tmp-release-"
+ASIDE = ".aside"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """One file of a release.
+
+    Args:
+        sha256: of its bytes.
+        digest: of all that decides its rows: the digests of the files it is made of, and how it is laid out. Its footer names them one by one.
+        sources: how many files it is made of.
+    """
+
+    sha256: str
+    bytes: int
+    rows: int
+    digest: str
+    sources: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartRecord:
+    """One part: whole videos, and the file that holds their rows in each table."""
+
+    name: str
+    videos: Sequence[str]
+    tables: Mapping[str, FileRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What `release.json` says.
+
+    Args:
+        parquet: how the files are laid out.
+        incomplete: by video and stage, how many clips have no table and why; None stands for a video without a manifest, of which there are no rows.
+    """
+
+    run_id: str
+    schema: str
+    parquet: Mapping[str, Any]
+    incomplete: Mapping[str, Mapping[str, Mapping[str, int]] | None]
+    parts: Sequence[PartRecord]
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows by table."""
+        counted: Counter[str] = Counter()
+        for part in self.parts:
+            counted.update({table: record.rows for table, record in part.tables.items()})
+        return dict(counted)
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all parts."""
+        return sum(record.bytes for part in self.parts for record in part.tables.values())
+
+    def to_json(self) -> bytes:
+        """The content of `release.json`: the same for the same release."""
+        said = asdict(self) | {"rows": self.rows}
+        return json.dumps(said, indent=1, sort_keys=True).encode()
+
+
+def home(store: Lake) -> Path:
+    """The folder of all releases of a lake."""
+    return store.root / "release"
+
+
+def folder(run: Run) -> Path:
+    """The folder of a run's release."""
+    return home(run.lake) / run.path.name
+
+
+def staging(run: Run) -> Path:
+    """Where a release is put together before it takes its place; outside of `home`, so that no pattern meets it."""
+    return run.lake.root / f"{_STAGING}{run.path.name}"
+
+
+def part_path(release: Path, table: str, part: str) -> Path:
+    """The file of a table in a part."""
+    return release / table / f"{part}.parquet"
+
+
+def read(run: Run) -> Manifest | None:
+    """What the release of a run says of itself; None where there is none.
+
+    Raises:
+        ContractError: its release.json cannot be read.
+    """
+    path = folder(run) / MANIFEST_NAME
+    try:
+        said = json.loads(path.read_text("utf-8"))
+        parts = [
+            PartRecord(p["name"], p["videos"], {table: FileRecord(**record) for table, record in p["tables"].items()})
+            for p in said["parts"]
+        ]
+        return Manifest(said["run_id"], said["schema"], said["parquet"], said["incomplete"], parts)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ContractError(path, f"cannot be read: {error!r}", "Delete it and release the run again") from error
+
+
+def point_latest(run: Run) -> None:
+    """Make this run's release the one that the views of schema `release` show."""
+    _point(run.lake, folder(run))
+
+
+def ensure(store: Lake) -> None:
+    """Make sure that every pattern over releases matches a typed file, where no release is there."""
+    for name in RUN_TABLES:
+        path = home(store) / _STAND_IN / name / "part-_.parquet"
+        if not path.exists():
+            lake.write_table(path, name, schema.empty(name), {})
+    if not (store.root / LATEST).is_dir():
+        _point(store, home(store) / _STAND_IN)
+
+
+def recover(store: Lake) -> None:
+    """End an exchange of folders that a crash cut short, on a file system that has no such step."""
+    for aside in store.root.glob(f"{_STAGING}*{ASIDE}"):
+        target = home(store) / aside.name.removeprefix(_STAGING).removesuffix(ASIDE)
+        if target.exists():
+            shutil.rmtree(aside)
+        else:
+            os.rename(aside, target)
+
+
+def _point(store: Lake, target: Path) -> None:
+    link, wanted = store.root / LATEST, str(target.relative_to(store.root))
+    if link.is_symlink() and os.readlink(link) == wanted:
+        return
+    temporary = store.root / f".tmp-{LATEST}-{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(wanted)
+    os.replace(temporary, link)
+    lake.sync_folder(store.root)
