@@ -23,6 +23,8 @@ from egoworld_ops.lake import Run
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+    from egoworld_ops.settings import Bounds
+
 MAX_FINDINGS = 50
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 KINDS: Mapping[str, str] = {
@@ -86,11 +88,11 @@ def _readable(run: Run, video_id: str) -> _Verdict:
     return _Verdict(findings, ERROR, numbers)
 
 
-def _quality(run: Run, stage: str, video_id: str, connection: "DuckDBPyConnection") -> _Verdict:
+def _quality(run: Run, stage: str, video_id: str, connection: "DuckDBPyConnection", bounds: "Mapping[str, Bounds]") -> _Verdict:
     table = "clips" if stage == pipeline.MANIFEST else stage
     measured = quality.measure(connection, stage, [p for p, t in _files(run, stage, video_id).items() if t == table])
     numbers = {name: "no rows" if value is None else value for name, value in measured.items()}
-    return _Verdict(quality.verdicts(stage, measured), WARN, numbers)
+    return _Verdict(quality.verdicts(stage, measured, bounds), WARN, numbers)
 
 
 def _checks(stage: str) -> dg.AssetChecksDefinition:
@@ -107,19 +109,20 @@ def _checks(stage: str) -> dg.AssetChecksDefinition:
 
         run, videos, wanted = egoworld.run(), list(context.partition_keys), context.selected_asset_check_keys
         targets = {v: _target(context.instance, stage, v) for v in videos}
+        bounds = egoworld.settings.quality.get(stage, {})
         with duckdb.connect(":memory:") as connection:
             for kind in (k for k in KINDS if any(key.name == f"{stage}_{k}" for key in wanted)):
                 for video_id in videos:
-                    yield _evaluation(stage, kind, video_id, _judge(kind, run, stage, video_id, connection), targets[video_id])
+                    yield _evaluation(stage, kind, video_id, _judge(kind, run, stage, video_id, connection, bounds), targets[video_id])
                 yield dg.Output(None, f"{stage}_{stage}_{kind}")
 
     return check
 
 
-def _judge(kind: str, run: Run, stage: str, video_id: str, connection: "DuckDBPyConnection") -> _Verdict:
+def _judge(kind: str, run: Run, stage: str, video_id: str, connection: "DuckDBPyConnection", bounds: "Mapping[str, Bounds]") -> _Verdict:
     if kind == "contract":
         return _contract(run, stage, video_id)
-    return _complete(run, stage, video_id) if kind == "complete" else _quality(run, stage, video_id, connection)
+    return _complete(run, stage, video_id) if kind == "complete" else _quality(run, stage, video_id, connection, bounds)
 
 
 def _evaluation(

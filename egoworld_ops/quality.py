@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import duckdb
+
+    from egoworld_ops.settings import Bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,15 @@ def measure(connection: duckdb.DuckDBPyConnection, stage: str, files: Sequence[P
     return {m.name: None if value is None else float(value) for m, value in zip(metrics, row, strict=True)}
 
 
-def verdicts(stage: str, measured: Mapping[str, float | None]) -> list[str]:
-    """Everything that is wrong with the metrics of a stage, one sentence each."""
-    return [said for m in METRICS.get(stage, ()) if (said := m.verdict(measured[m.name]))]
+def verdicts(stage: str, measured: Mapping[str, float | None], bounds: Mapping[str, Bounds]) -> list[str]:
+    """Everything that is wrong with the metrics of a stage, one sentence each.
+
+    Args:
+        bounds: of the settings, by metric; they win over the metric's own.
+    """
+    return [said for m in METRICS.get(stage, ()) if (said := _bounded(m, bounds.get(m.name)).verdict(measured[m.name]))]
+
+
+def _bounded(metric: Metric, bounds: Bounds | None) -> Metric:
+    given = {} if bounds is None else {name: value for name, value in bounds.model_dump().items() if value is not None}
+    return replace(metric, **given)

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from egoworld_ops import operators
 from egoworld_ops.errors import BadSettings
+from egoworld_ops.quality import METRICS
 
 PROFILES = Path(__file__).parent / "profiles"
 
@@ -102,6 +103,22 @@ class PoolSettings(_Section):
     """How long to look for a broker before the pool counts as lost."""
 
 
+class Bounds(_Section):
+    """Outside of these a quality metric warns; what is not given stays as it is shipped."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+
+
+def _check_quality(quality: dict[str, dict[str, Bounds]]) -> dict[str, dict[str, Bounds]]:
+    for stage, bounds in quality.items():
+        known = [metric.name for metric in METRICS.get(stage, ())]
+        for name in bounds:
+            if name not in known:
+                raise ValueError(f"stage {stage} has no metric {name!r}; there are {', '.join(known) or 'none'}")
+    return quality
+
+
 class ReleaseSettings(_Section):
     """How a run is compacted for those who query it. Not part of any clip's digest; recorded in every file of a release."""
 
@@ -144,6 +161,8 @@ class Settings(BaseSettings):
     scenes: SceneSettings = SceneSettings()
     camera: CameraSettings = CameraSettings()
     stages: Annotated[dict[str, StageSettings], AfterValidator(_check_stages)] = {}
+    quality: Annotated[dict[str, dict[str, Bounds]], AfterValidator(_check_quality)] = {}
+    """Thresholds of quality metrics, by stage and metric. Not part of any digest: results do not depend on what is thought of them."""
     pool: PoolSettings = PoolSettings()
     release: ReleaseSettings = ReleaseSettings()
 

@@ -1,14 +1,17 @@
 """The ledger and the files agree after everything that can happen to a clip; two writers share the work."""
 
+import shutil
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from egoworld_assets import pipeline, raw_folder, recording
-from egoworld_ops import dead_letters, ledger
+from egoworld_ops import dead_letters, lake, ledger, models, operators
 from egoworld_ops.errors import OperatorCrash, StorageUnavailable
 from egoworld_ops.lake import Lake
 from egoworld_ops.ledger import ClipKey, State
@@ -109,3 +112,54 @@ def test_the_url_of_the_ledger_is_never_written_down(settings: Settings, video_i
     run = pipeline.open_run(secret)
     assert "secret-name" not in (run.path / "run.json").read_text()
     assert "secret-name" not in repr(secret)
+
+
+def all_states(settings: Settings, video_id: str) -> dict[str, str]:
+    """What became of the clips of each stage, where that is the same for all."""
+    found: dict[str, set[str]] = {}
+    for stage, result in pipeline.process(pipeline.open_run(settings), [video_id], settings, InlinePool(2)):
+        found.setdefault(stage, set()).add(result.state)
+    return {stage: states.pop() for stage, states in found.items() if len(states) == 1}
+
+
+def test_a_change_computes_exactly_what_reads_it_and_all_below(
+    settings: Settings, video_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = [pipeline.MANIFEST, *operators.stages()]
+    assert all_states(settings, video_id) == dict.fromkeys(every, "computed") | {pipeline.MANIFEST: "done"}
+
+    threshold = Settings(**(settings.model_dump() | {"quality": {"masks": {"score_mean": {"minimum": 0.9}}}}))
+    assert pipeline.open_run(threshold) == pipeline.open_run(settings), "what is thought of results is not what they depend on"
+    assert all_states(threshold, video_id) == dict.fromkeys(every, "done")
+
+    stages = settings.model_dump()["stages"]
+    stages["masks"] = {"backend": "classical", "classical": {"max_carried": 3}}
+    one_setting = Settings(**(settings.model_dump() | {"stages": stages}))
+    below_masks = {"masks", "object_pose", "movement"}
+    assert all_states(one_setting, video_id) == {stage: "computed" if stage in below_masks else "linked" for stage in every}
+
+    other_weights = tmp_path / "weights"
+    shutil.copytree(models.folder(), other_weights)
+    shutil.copy(other_weights / "hand_landmark_lite.tflite", other_weights / "hand_landmark_full.tflite")
+    lite = models.REGISTRY["hand_landmark_lite"]
+    known = models.REGISTRY["hand_landmark_full"]
+    monkeypatch.setenv("EGOWORLD_WEIGHTS", str(other_weights))
+    monkeypatch.setitem(models.REGISTRY, known.name, replace(known, sha256=lite.sha256, bytes=lite.bytes))
+    assert all_states(settings, video_id) == dict.fromkeys(operators.stages(), "computed") | {pipeline.MANIFEST: "linked"}
+    print("FIGURE a change computes: quality threshold 0 stages, a setting of masks 3 (masks, object_pose, movement), hand weights all 6")
+
+
+def test_an_output_that_is_damaged_or_foreign_is_made_again_and_nothing_good_is_lost(settings: Settings, video_id: str) -> None:
+    run_part(settings, video_id, InlinePool(2), ONLY_DETECTIONS)
+    run = pipeline.open_run(settings)
+    good, path = (run.clip_table("detections", video_id, clip) for clip in ("f0000000_0000024", "f0000024_0000048"))
+    before, whole = good.read_bytes(), path.read_bytes()
+    older = pq.read_table(path, partitioning=None).drop_columns(["score"]).replace_schema_metadata()
+    for damage in (b"", whole[: len(whole) // 2], b"PAR1 nonsense PAR1", None):
+        if damage is None:
+            pq.write_table(older, path)  # of an older schema, without provenance
+        else:
+            path.write_bytes(damage)
+        assert run_part(settings, video_id, InlinePool(2), ONLY_DETECTIONS) == {"computed": 1, "done": 1}
+        assert lake.read_table(path, "detections").num_rows == 0
+        assert good.read_bytes() == before
