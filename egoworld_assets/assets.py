@@ -9,9 +9,10 @@ from egoworld_assets.io import ResultStream
 from egoworld_assets.partitions import BACKFILL, GROUP, VIDEO_IDS
 from egoworld_assets.preview import preview
 from egoworld_assets.resources import Egoworld
-from egoworld_ops import operators, schema
-from egoworld_ops.errors import BadSettings
+from egoworld_ops import digest, operators, schema
+from egoworld_ops.errors import BadSettings, SetupError
 from egoworld_ops.operators.base import Stage
+from egoworld_ops.settings import load_settings
 
 PRIORITY_TAG = "egoworld/priority"
 
@@ -59,6 +60,14 @@ def priority_of(tags: Mapping[str, str]) -> int:
         raise BadSettings(f"run tag {PRIORITY_TAG}", f"{said!r} is not a whole number", "Set it to one; higher goes first") from error
 
 
+def _code_version(stage: str) -> str | None:
+    """Of the settings that this process sees; None where they cannot be read: steps say what is wrong with them."""
+    try:
+        return digest.code_version(stage, load_settings())
+    except SetupError:
+        return None
+
+
 def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     """The asset of one stage: hands the clips of its partitions to the pool and streams the results to the lake."""
 
@@ -66,6 +75,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         name=stage.name,
         group_name=GROUP,
         description=stage.doc,
+        code_version=_code_version(stage.name),
         deps=list(stage.inputs) or [pipeline.MANIFEST],
         partitions_def=VIDEO_IDS,
         backfill_policy=BACKFILL,

@@ -3,7 +3,7 @@
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -12,7 +12,7 @@ import pyarrow as pa
 from egoworld_assets import pipeline
 from egoworld_assets.planning import StageResult
 from egoworld_assets.resources import Egoworld
-from egoworld_ops import lake, schema
+from egoworld_ops import digest, lake, schema
 from egoworld_ops.lake import Run
 
 PROGRESS_EVERY_S = 10.0
@@ -38,10 +38,12 @@ class _Tally:
     seconds: float = 0.0
     fallbacks: int = 0
     first_failure: str = ""
+    digests: list[str] = field(default_factory=list)
 
     def add(self, result: StageResult) -> None:
         self.states[result.state] += 1
         self.rows += result.rows
+        self.digests.append(f"{result.clip_id} {result.digest}")
         self.seconds += result.seconds
         self.fallbacks += result.beside is not None
         if result.error is not None and not self.first_failure:
@@ -79,6 +81,7 @@ class LakeIOManager(dg.ConfigurableIOManager):  # type: ignore[misc]
         catalog.write_catalog(obj.run.lake)
         for video_id in context.asset_partition_keys:
             obj.context.add_asset_metadata(_metadata(obj, video_id, tallies[video_id]), partition_key=video_id)
+        obj.context.set_data_version(context.asset_key, _data_version(tallies))
         if tallies and all(t.nothing_done for t in tallies.values()):
             raise _failure(obj.stage, tallies)
 
@@ -98,6 +101,11 @@ def _failure(stage: str, tallies: Mapping[str, _Tally]) -> dg.Failure:
     description = f"{stage}: nothing of {len(tallies)} video(s) could be processed. {next(iter(reasons.values()))}"
     shown = dict(list(reasons.items())[:MAX_REASONS])
     return dg.Failure(description, metadata={"reasons": dg.MetadataValue.json(shown)}, allow_retries=False)
+
+
+def _data_version(tallies: Mapping[str, _Tally]) -> dg.DataVersion:
+    """What the results are, as their digests say: the same results, the same version. Dagster has one for all partitions of a run."""
+    return dg.DataVersion(digest.sha256_of({video_id: sorted(tally.digests) for video_id, tally in tallies.items()}))
 
 
 def _metadata(stream: ResultStream, video_id: str, tally: _Tally) -> dict[str, Any]:

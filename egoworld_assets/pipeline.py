@@ -139,7 +139,7 @@ def _manifest_result(run: Run, entry: registry.Registered, settings: Settings) -
     key = digest.sha256_of(identity)
     seen = {"key": key, "tables": [scan.file_state(run.video_table(t, entry.video_id)) for t in ("clips", "videos")]}
     if (found := scan.recall(run.video_folder(entry.video_id), MANIFEST, seen, ())) is not None:
-        return StageResult(entry.video_id, None, "done", len(found), recalled=True)
+        return StageResult(entry.video_id, None, "done", len(found), digest=key, recalled=True)
     states = [run.adopt(run.video_table(t, entry.video_id), key) for t in ("clips", "videos")]
     if all(states):
         videos, clips = (lake.read_table(run.video_table(t, entry.video_id), t) for t in ("videos", "clips"))
@@ -213,7 +213,7 @@ class _Whole:
         if result.clip_id is None or result.state in ("failed", "blocked"):
             self._partial.add(result.video_id)
         else:
-            self._found[result.video_id].append(scan.Found(result.clip_id, result.rows))
+            self._found[result.video_id].append(scan.Found(result.clip_id, result.rows, result.digest))
 
     def videos(self) -> Iterator[tuple[str, list[scan.Found]]]:
         """Those videos and their clips."""

@@ -83,7 +83,7 @@ class Planner:
         from egoworld_ops import manifest
 
         if clip_id is None and (found := self._recalled(video_id)) is not None:
-            yield from (StageResult(video_id, f.clip_id, "done", f.rows, recalled=True) for f in found)
+            yield from (StageResult(video_id, f.clip_id, "done", f.rows, digest=f.digest, recalled=True) for f in found)
             return
         paths = {name: self._run.video_table(name, video_id) for name in lake.VIDEO_TABLES}
         if not all(path.exists() for path in paths.values()):

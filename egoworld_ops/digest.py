@@ -56,6 +56,15 @@ def operator_identity(stage: str, settings: Settings) -> dict[str, Any]:
     }
 
 
+def code_version(stage: str, settings: Settings) -> str:
+    """What of a stage's code and settings its results depend on, short, for Dagster. Imports no backend."""
+    backend = backend_of(stage, settings)
+    chosen = settings.stages.get(stage)
+    options = chosen.options(backend) if chosen else {}
+    parts = {"schema": SCHEMA_VERSION, "version": operators.version_of(stage, backend), "options": options}
+    return f"{backend}-{sha256_of(json.loads(json.dumps(parts, default=str)))[:12]}"
+
+
 def clip_identity(
     stage: Stage, operator: Mapping[str, Any], clip: Clip, camera: Camera, sidecar: Sidecar, sample_stride: int, inputs: Mapping[str, str]
 ) -> dict[str, Any]:

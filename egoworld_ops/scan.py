@@ -30,10 +30,11 @@ def file_state(path: str | Path) -> FileState:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A clip's result that is there: its clip and its rows."""
+    """A clip's result that is there: its clip, its rows and its digest."""
 
     clip_id: str
     rows: int
+    digest: str = ""
 
 
 def recall(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequence[str]) -> list[Found] | None:
@@ -48,18 +49,18 @@ def recall(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequence
     try:
         if known is None or known["wanted"] != wanted:
             return None
-        for clip_id, _, *states in known["clips"]:
+        for clip_id, _, _, *states in known["clips"]:
             if states != [file_state(f"{folder}/clip_id={clip_id}/{name}.parquet") for name in tables]:
                 return None
-        return [Found(clip_id, rows) for clip_id, rows, *_ in known["clips"]]
+        return [Found(clip_id, rows, digest) for clip_id, rows, digest, *_ in known["clips"]]
     except (KeyError, TypeError, ValueError):
         return None
 
 
 def remember(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequence[str], found: Sequence[Found]) -> None:
     """Note that a stage's results are all there; see `recall`."""
-    clips = [[f.clip_id, f.rows, *(file_state(f"{folder}/clip_id={f.clip_id}/{name}.parquet") for name in tables)] for f in found]
-    if any(state is None for clip in clips for state in clip[2:]):
+    clips = [[f.clip_id, f.rows, f.digest, *(file_state(f"{folder}/clip_id={f.clip_id}/{name}.parquet") for name in tables)] for f in found]
+    if any(state is None for clip in clips for state in clip[3:]):
         return
     content = _read(folder) | {stage: {"wanted": wanted, "clips": clips}}
     lake.write_bytes(folder / FILE_NAME, json.dumps(content).encode(), durable=False)

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -50,6 +52,18 @@ def load(stage: str, backend: str) -> type[Operator]:
         raise UnknownBackend(f"stage {stage}, backend {backend}", "there is no such backend", f"Name one of {known} in the settings")
     loaded: type[Operator] = importlib.import_module(f"{__name__}.{stage}.{backend}").Backend
     return loaded
+
+
+def version_of(stage: str, backend: str) -> str:
+    """The version of a backend's operator, read from its source: nothing is imported."""
+    package = importlib.import_module(f"{__name__}.{stage}")
+    source = (Path(package.__path__[0]) / f"{backend}.py").read_text("utf-8")
+    [backend_class] = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "Backend"]
+    for node in backend_class.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        if any(isinstance(t, ast.Name) and t.id == "version" for t in targets):
+            return str(ast.literal_eval(node.value))  # type: ignore[attr-defined]
+    raise UnknownBackend(f"stage {stage}, backend {backend}", "its operator has no version", "Give the class a `version`")
 
 
 def check_options(operator: type[Operator], stage: str, backend: str, options: Mapping[str, Any]) -> BackendSettings:

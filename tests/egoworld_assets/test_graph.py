@@ -13,7 +13,8 @@ from egoworld_assets.dead_letters import dead_letters
 from egoworld_assets.io import LakeIOManager
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
-from egoworld_ops import lake, schema
+from egoworld_ops import digest, lake, operators, schema
+from egoworld_ops.settings import load_settings
 from tests.egoworld_assets.conftest import Place, checks, metadata
 from tests.egoworld_ops import media
 from tests.rows import detection_row, hand_pose_row
@@ -185,3 +186,27 @@ def test_dead_letters_are_an_asset_with_a_table_in_the_ui(place: Place, written:
     assert record.data["error_class"] == "PoisonClip"
     assert record.data["frame_index"] == 7
     assert "egoworld run" in record.data["command"]
+
+
+def test_versions_of_code_and_data_agree_with_the_digests(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for stage in operators.stages():
+        for backend in operators.backends(stage):
+            assert operators.version_of(stage, backend) == operators.load(stage, backend).version
+    base = load_settings("laptop")
+    changed = base.model_copy(
+        update={"stages": {**base.stages, "mapping": base.stages["mapping"].model_copy(update={"dex": {"scaling": 1.5}})}}
+    )
+    different = [s for s in operators.stages() if digest.code_version(s, base) != digest.code_version(s, changed)]
+    assert different == ["mapping"]
+
+    media.make(tmp_path / "raw" / "one.mp4", 20, picture=media.scenes([]))
+    [video_id] = place.register(tmp_path / "raw")
+
+    def data_version() -> str:
+        [event] = place.run([video_id], "manifest", "detections").asset_materializations_for_node("detections")
+        return str(event.tags["dagster/data_version"])
+
+    first = data_version()
+    assert data_version() == first, "nothing was computed, so nothing is new"
+    monkeypatch.setenv("EGOWORLD_SAMPLE_STRIDE", "2")
+    assert data_version() != first
