@@ -6,7 +6,7 @@ export DAGSTER_HOME := $(CURDIR)
 export DAGSTER_DISABLE_TELEMETRY := 1
 export VIDEO
 
-.PHONY: demo test check bench docs ui clean
+.PHONY: demo test check bench bench-pool chaos chaos-runs docs ui clean
 
 demo: $(VENV)/.installed $(VENV)/.weights
 	@$(BIN)/egoworld demo $${VIDEO:+"$$VIDEO"}
@@ -21,6 +21,18 @@ check: $(VENV)/.installed
 
 bench: $(VENV)/.installed $(VENV)/.weights
 	$(BIN)/python -m benchmarks
+
+chaos-stack: $(VENV)/.installed $(VENV)/.weights
+	$(BIN)/python -m tests.e2e.chaos_stack
+
+bench-pool: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.pool
+
+chaos: $(VENV)/.installed $(VENV)/.weights
+	$(BIN)/python -m tests.gpu_workers.chaos
+
+chaos-runs: $(VENV)/.installed $(VENV)/.weights
+	$(BIN)/python -m tests.chaos_runs
 
 docs: $(VENV)/.installed
 	$(BIN)/egoworld contract > docs/data_contract.md

@@ -262,7 +262,8 @@ def store(run: Run, stage: str, result: StageResult) -> None:
         failure.unlink(missing_ok=True)
     for name, rows in result.tables.items():
         lake.write_table(failure if name == "failures" else table, name, rows, result.provenance, validated=True)
-    if result.tables or result.state == "linked":
+    unlooked = result.state == "done" and not result.recalled
+    if result.tables or result.state == "linked" or (unlooked and run.meta_is_behind(result.video_id, result.clip_id)):
         run.write_meta(result.video_id, result.clip_id)
 
 

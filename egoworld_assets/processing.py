@@ -8,8 +8,8 @@ from typing import Any
 
 import dagster as dg
 
-from egoworld_assets.partitions import add_videos
-from egoworld_ops.errors import BadSettings
+from egoworld_assets.partitions import VIDEO_IDS, add_videos
+from egoworld_ops.errors import BadSettings, SetupError
 from egoworld_ops.settings import Settings, load_settings
 
 Say = Callable[[str], None]
@@ -40,12 +40,20 @@ def add_partitions(video_ids: Sequence[str]) -> None:
 
 
 def process(video_ids: Sequence[str], say: Say) -> list[str]:
-    """Run the whole chain over registered videos, one Dagster run a video; returns the videos whose run failed."""
+    """Run the whole chain over registered videos, one Dagster run a video; returns the videos whose run failed.
+
+    Raises:
+        SetupError: one of them is no partition of this Dagster instance.
+    """
     from egoworld_assets.definitions import defs
 
     job = defs.resolve_job_def("process_videos")
     failed = []
     with instance() as dagster:
+        registered = set(dagster.get_dynamic_partitions(str(VIDEO_IDS.name)))
+        for video_id in video_ids:
+            if video_id not in registered:
+                raise SetupError(f"video {video_id}", "is not registered here", "Register the raw file: `egoworld register PATH`")
         for n, video_id in enumerate(video_ids, 1):
             say(f"[{n}/{len(video_ids)}] {video_id}")
             quiet: dict[str, Any] = {"loggers": {"brief": {}}}

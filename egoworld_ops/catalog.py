@@ -1,4 +1,7 @@
-"""`egoworld.duckdb`: a view per table of the contract, over the latest run and, in schema `runs`, over all of them."""
+"""`egoworld.duckdb`: a view per table of the contract, over the latest run and, in schema `runs`, over all of them.
+
+Schema `release` has the same views over the release made last, schema `releases` over all of them.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from pathlib import Path
 
 import duckdb
 
-from egoworld_ops import registry, schema
-from egoworld_ops.lake import RUN_TABLES, Lake, table_glob, write_bytes
+from egoworld_ops import registry, released, schema
+from egoworld_ops.errors import StorageUnavailable
+from egoworld_ops.lake import RUN_TABLES, Lake, table_glob
+from egoworld_ops.whole_files import named_errors, sync_folder, write_bytes
 
 FILE_NAME = "egoworld.duckdb"
 
@@ -26,15 +31,23 @@ def write_catalog(lake: Lake) -> Path:
     statements = view_statements(lake)
     made_with = hashlib.sha256("\n".join(statements).encode()).hexdigest()
     registry.ensure(lake)
+    released.ensure(lake)
     if target.exists() and stamp.exists() and stamp.read_text("utf-8") == made_with:
         return target
-    with tempfile.TemporaryDirectory(prefix=".tmp-catalog-", dir=lake.root) as folder:
+    with named_errors(target), tempfile.TemporaryDirectory(prefix=".tmp-catalog-", dir=lake.root) as folder:
         fresh = Path(folder) / FILE_NAME
-        with duckdb.connect(str(fresh)) as connection:
-            for statement in statements:
-                connection.execute(statement)
+        try:
+            with duckdb.connect(str(fresh)) as connection:
+                for statement in statements:
+                    connection.execute(statement)
+                connection.execute("CHECKPOINT")  # closing would do it too, and not say where that failed
+        except (duckdb.OperationalError, duckdb.FatalException) as error:
+            raise StorageUnavailable(target, str(error), "Free or restore the storage, then run again") from error
         stamp.unlink(missing_ok=True)
+        with fresh.open("rb") as written:
+            os.fsync(written.fileno())
         os.replace(fresh, target)
+        sync_folder(lake.root)  # before the stamp: it vouches for what is on the disk
     write_bytes(stamp, made_with.encode(), durable=False)
     return target
 
@@ -42,7 +55,7 @@ def write_catalog(lake: Lake) -> Path:
 def view_statements(lake: Lake) -> list[str]:
     """The SQL that makes the views."""
     root = Path(glob.escape(str(lake.root.absolute())))
-    statements = ["CREATE SCHEMA runs"]
+    statements = ["CREATE SCHEMA runs", "CREATE SCHEMA release", "CREATE SCHEMA releases"]
     statements.append(f"CREATE VIEW intake AS SELECT {_columns('intake')} FROM {_files(root / 'intake' / '*.parquet')}")
     for name in RUN_TABLES:
         columns = _columns(name)
@@ -50,6 +63,9 @@ def view_statements(lake: Lake) -> list[str]:
         run_id = "regexp_extract(filename, 'run_id=([^/]+)/', 1) AS run_id"
         statements.append(f"CREATE VIEW {name} AS SELECT {columns} FROM {latest}")
         statements.append(f"CREATE VIEW runs.{name} AS SELECT {run_id}, {columns} FROM {every}")
+        newest, all_of_them = (_files(root / folder / name / "part-*.parquet") for folder in (released.LATEST, "release/*"))
+        statements.append(f"CREATE VIEW release.{name} AS SELECT {columns} FROM {newest}")
+        statements.append(f"CREATE VIEW releases.{name} AS SELECT {run_id}, {columns} FROM {all_of_them}")
     return statements
 
 

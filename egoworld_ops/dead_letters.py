@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from egoworld_ops import lake, schema
+from egoworld_ops import in_use, lake, schema
 from egoworld_ops.lake import Run
 
 TABLE = "failures"
@@ -65,6 +65,7 @@ def find(run: Run, which: Which) -> Iterator[DeadLetter]:
 
 def redrive(run: Run, which: Which) -> list[DeadLetter]:
     """Let the next materialization try these again; returns them. What went wrong stays on record until then."""
+    in_use.hold(run.path)  # nobody takes what is being written here for what a killed process left
     letters = list(find(run, which))
     for letter in letters:
         [row] = lake.read_table(letter.path, TABLE).to_pylist()

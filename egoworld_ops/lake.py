@@ -16,9 +16,13 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_ops import in_use, layout, schema
+from egoworld_ops import layout, schema
 from egoworld_ops.errors import BadSettings, ContractError, SetupError
 from egoworld_ops.types import check_id
+from egoworld_ops.whole_files import TEMPORARY, hold_swept, make_folder, named_errors, remove
+from egoworld_ops.whole_files import link_or_copy as link_or_copy
+from egoworld_ops.whole_files import sync_folder as sync_folder
+from egoworld_ops.whole_files import write_bytes as write_bytes
 
 VIDEO_TABLES = ("videos", "clips")
 RUN_TABLES = tuple(name for name in schema.TABLES if name != "intake")
@@ -26,37 +30,6 @@ PROVENANCE_KEY = b"egoworld.provenance"
 PARQUET: Mapping[str, Any] = {"compression": "zstd", "small_compression": "snappy", "small_bytes": 1_000_000, "page_checksums": True}
 """How clip files are written. Below `small_bytes` in memory, setting up zstd for each column costs more time than it saves bytes."""
 _DELETE_IT = "Delete the file and run the stage again"
-
-
-def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
-    """Write a whole file or none: temporary file in the same folder, fsync, rename, fsync the folder.
-
-    Without `durable` the fsyncs are left out: for what can be derived again from durable files.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    if durable:
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and links in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_table(path: Path, name: str, rows: pa.Table, provenance: Mapping[str, Any], validated: bool = False) -> None:
@@ -127,20 +100,6 @@ def digest_at(path: Path) -> str | None:
     return (provenance(path) or {}).get("digest")
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`: a hard link, or a copy where the store has no links."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".tmp-{os.getpid()}-{target.name}")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:
-        write_bytes(target, source.read_bytes())
-        return
-    os.replace(temporary, target)
-    sync_folder(target.parent)
-
-
 def table_glob(name: str) -> str:
     """Pattern, below a run's folder, of the files of a table. It always matches the run's typed, empty placeholder too."""
     if name == "failures":
@@ -204,6 +163,12 @@ class Run:
                 return "linked"
         return None
 
+    def meta_is_behind(self, video_id: str, clip_id: str) -> bool:
+        """Whether the clip's `meta.json` is broken, or does not know a file of the clip: its writer was killed."""
+        folder = self.clip_folder(video_id, clip_id)
+        known, written_ns = _gathered(folder / "meta.json")
+        return any(p.stem not in known or p.stat().st_ctime_ns > written_ns for p in folder.glob("*.parquet"))
+
     def write_meta(self, video_id: str, clip_id: str) -> None:
         """Write the clip's `meta.json`: the provenance of every table in its folder, gathered from the files that are newer than it."""
         folder = self.clip_folder(video_id, clip_id)
@@ -241,7 +206,10 @@ class Lake:
         if wanted is not None:
             _check_run_id(wanted)
         canonical = json.loads(json.dumps(frozen))
-        while not in_use.hold((run := self._find_or_create(canonical, wanted, about)).path):
+        with named_errors(self.root):
+            make_folder(self.root)
+        hold_swept(self.root)
+        while not hold_swept((run := self._find_or_create(canonical, wanted, about)).path):
             pass  # it was removed in this moment
         return self._point_latest(run)
 
@@ -258,7 +226,6 @@ class Lake:
         return self._create(frozen, wanted, about)
 
     def _create(self, frozen: Mapping[str, Any], wanted: str | None, about: Callable[[], Mapping[str, Any]]) -> Run:
-        self.root.mkdir(parents=True, exist_ok=True)
         for run_id in _candidates(wanted):
             run = Run(self, run_id)
             described = {"run_id": run_id, "created_at": datetime.now(UTC).isoformat(), "frozen": frozen, **about()}
@@ -269,26 +236,30 @@ class Lake:
 
     def _claim(self, run: Run, content: bytes) -> bool:
         """Create the run's folder with its run.json in one rename; False where the run is there already."""
-        folder = Path(tempfile.mkdtemp(prefix=".tmp-run-", dir=self.root))
-        write_bytes(folder / "run.json", content)
-        for name in RUN_TABLES:
-            write_table(folder / _placeholder(name), name, schema.empty(name), {})
-        os.chmod(folder, 0o755)  # noqa: S103 - mkdtemp made it private; a run is for all who may read the lake
-        try:
-            os.rename(folder, run.path)
-        except OSError:
-            _remove(folder)
-            return False
-        sync_folder(self.root)
-        return True
+        with named_errors(run.path):
+            folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}run-", dir=self.root))
+            try:
+                for name in RUN_TABLES:
+                    write_table(folder / _placeholder(name), name, schema.empty(name), {})
+                write_bytes(folder / "run.json", content)
+                os.chmod(folder, 0o755)  # noqa: S103 - mkdtemp made it private; a run is for all who may read the lake
+                os.rename(folder, run.path)
+            except BaseException as error:
+                remove(folder)
+                if isinstance(error, OSError) and run.path.exists():
+                    return False
+                raise
+            sync_folder(self.root)
+            return True
 
     def _point_latest(self, run: Run) -> Run:
         link = self.root / "latest"
         if not link.is_symlink() or os.readlink(link) != run.path.name:
-            temporary = self.root / f".tmp-latest-{os.getpid()}"
-            temporary.unlink(missing_ok=True)
-            temporary.symlink_to(run.path.name)
-            os.replace(temporary, link)
+            temporary = self.root / f"{TEMPORARY}latest-{os.getpid()}"
+            with named_errors(link):
+                temporary.unlink(missing_ok=True)
+                temporary.symlink_to(run.path.name)
+                os.replace(temporary, link)
         return run
 
 
@@ -345,9 +316,3 @@ def _candidates(wanted: str | None) -> Iterator[str]:
     minute = datetime.now(UTC).strftime("%Y%m%d_%H%M")
     yield minute
     yield from (f"{minute}_{n}" for n in range(2, 1000))
-
-
-def _remove(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    folder.rmdir()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from egoworld_ops import lake, schema
+from egoworld_ops import lake, schema, whole_files
 from egoworld_ops.lake import Lake
 
 
@@ -60,7 +60,9 @@ def _path(store: Lake) -> Path:
 @contextmanager
 def _lock(store: Lake) -> Iterator[None]:
     folder = store.root / "intake"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    with whole_files.named_errors(folder):
+        whole_files.make_folder(folder)
+        with (folder / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            whole_files.sweep(folder)
+            yield

@@ -12,15 +12,18 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+
 from egoworld_ops import exchange, in_use, lake, release_parts, release_plan, released, schema
-from egoworld_ops.errors import InputChanged, StorageUnavailable
+from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.lake import Run
-from egoworld_ops.release_plan import Slot
+from egoworld_ops.release_plan import Contents, Slot
 from egoworld_ops.released import FileRecord, Manifest, PartRecord
 from egoworld_ops.settings import ReleaseSettings
 
@@ -63,7 +66,7 @@ def release(run: Run, settings: ReleaseSettings, anew: bool = False, say: Say = 
     store = run.lake
     try:
         released.home(store).mkdir(parents=True, exist_ok=True)
-        with in_use.alone(released.home(store)):
+        with in_use.alone(released.home(store)), _memory_of_the_system():
             released.recover(store)
             manifest, assembly = _update(run, settings, anew, say)
             shutil.rmtree(released.staging(run), ignore_errors=True)
@@ -79,15 +82,29 @@ def release(run: Run, settings: ReleaseSettings, anew: bool = False, say: Say = 
     return Outcome(released.folder(run), manifest, assembly.written, files - assembly.written, assembly.written_bytes, seconds)
 
 
+@contextmanager
+def _memory_of_the_system() -> Iterator[None]:
+    """Let Arrow take memory from the C library meanwhile.
+
+    Its own allocator gives pages back as soon as they rest, so that a release, which reads file
+    after file, has the kernel clear new ones all the time: a third of its processor time.
+    """
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
+
+
 def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[Manifest, _Assembly]:
     """Have the release in place that the run and the settings ask for; its manifest, and what was done for it."""
-    layout = release_parts.laid_out(settings)
-    previous = released.read(run)
-    look = release_plan.look(run, settings.incomplete)
+    layout, contents, previous = release_parts.laid_out(settings), Contents(run), released.read(run)
+    look = contents.look(settings.incomplete)
     planned = release_plan.slots(run, look.videos, previous, settings.part_mb, anew)
-    assembly = _Assembly(run, settings, previous)
+    assembly = _Assembly(run, settings, contents, previous)
     with ThreadPoolExecutor(settings.writers) as workers:
-        slots = list(workers.map(lambda slot: release_plan.with_digests(run, slot, layout), planned))
+        slots = list(workers.map(lambda slot: contents.with_digests(slot, layout), planned))
     if previous is not None and all(assembly.in_place(slot) for slot in slots):
         manifest = Manifest(run.run_id, schema.SCHEMA_VERSION, layout, look.incomplete, previous.parts)
         if manifest == previous:
@@ -118,8 +135,8 @@ def _in_turn(assembly: _Assembly, slots: Sequence[Slot], writers: int, say: Say)
 class _Assembly:
     """A release that is put together beside its place. What an earlier one holds, or one that was cut short, is not written again."""
 
-    def __init__(self, run: Run, settings: ReleaseSettings, previous: Manifest | None) -> None:
-        self._run, self._settings = run, settings
+    def __init__(self, run: Run, settings: ReleaseSettings, contents: Contents, previous: Manifest | None) -> None:
+        self._run, self._settings, self._contents = run, settings, contents
         self._before = {part.name: part for part in previous.parts} if previous else {}
         self._known = {
             (table, record.digest): (released.part_path(released.folder(run), table, part.name), record)
@@ -147,10 +164,10 @@ class _Assembly:
             return record
         if (left := release_parts.record_of(target, wanted, slot.sources[table])) is not None:
             return left
-        files = release_plan.sources(self._run, slot.videos, [table])[table]
+        files = self._contents.sources(slot.videos, [table])[table]
         made = release_parts.write_part(target, table, files, self._settings, self._run.run_id)
         if made.digest != wanted:
-            raise InputChanged(f"run {self._run.run_id}", "changed while it was released", "Release it again, once nothing writes to it")
+            raise release_plan.changed(f"run {self._run.run_id}")
         with self._counting:
             self.written += 1
             self.written_bytes += made.bytes

@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from egoworld_ops import digest, lake, layout, schema
-from egoworld_ops.errors import ContractError, InputChanged
+from egoworld_ops.errors import ContractError
 from egoworld_ops.read_ahead import ReadAhead
-from egoworld_ops.release_plan import Source, identity
-from egoworld_ops.released import FileRecord
+from egoworld_ops.release_plan import DELETE_AND_MAKE, Source, changed, identity
+from egoworld_ops.released import FileRecord, sha256_of_file
 from egoworld_ops.settings import ReleaseSettings
 
 _READ_AHEAD_BYTES = 64_000_000
@@ -46,11 +46,11 @@ def owned_rows(source: Source) -> pa.Table:
     except ContractError as error:
         if source.table != "failures" and lake.digest_at(source.path) == source.digest:
             raise
-        raise _changed(source) from error
+        raise changed(source.path) from error
     if source.table != "failures" and provenance.get("digest") != source.digest:
-        raise _changed(source)
+        raise changed(source.path)
     if rows.schema != schema.table(source.table).arrow_schema():
-        raise ContractError(source.path, "has columns of other types than the contract", "Delete it and materialize the stage again")
+        raise ContractError(source.path, "has columns of other types than the contract", DELETE_AND_MAKE)
     return rows if source.owned is None else _owned(source, rows, *source.owned)
 
 
@@ -58,13 +58,9 @@ def _owned(source: Source, rows: pa.Table, first: int, end: int) -> pa.Table:
     """A view of the rows of frames `[first, end)`: they are sorted by frame within a clip."""
     frames = rows["frame_index"].to_numpy()
     if (np.diff(frames) < 0).any():
-        raise ContractError(source.path, "has frames out of order", "Delete it and materialize the stage again")
+        raise ContractError(source.path, "has frames out of order", DELETE_AND_MAKE)
     start, stop = np.searchsorted(frames, (first, end))
     return rows.slice(int(start), int(stop - start))
-
-
-def _changed(source: Source) -> InputChanged:
-    return InputChanged(source.path, "changed while it was released", "Release the run again, once nothing writes to it")
 
 
 def write_part(target: Path, table: str, files: Sequence[Source], settings: ReleaseSettings, run_id: str) -> FileRecord:
@@ -91,9 +87,7 @@ def record_of(path: Path, wanted: str, sources: int) -> FileRecord | None:
     """The record of a whole file with the wanted digest, as a release that was cut short left it; None where there is none."""
     if lake.digest_at(path) != wanted:
         return None
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileRecord(sha256, path.stat().st_size, pq.read_metadata(path).num_rows, wanted, sources)
+    return FileRecord(sha256_of_file(path), path.stat().st_size, pq.read_metadata(path).num_rows, wanted, sources)
 
 
 def _write(sink: _HashedFile, table: str, files: Sequence[Source], settings: ReleaseSettings, provenance: Mapping[str, Any]) -> int:

@@ -6,10 +6,11 @@ import hashlib
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from egoworld_ops import digest, lake, schema
+from egoworld_ops import digest, footer, schema
 from egoworld_ops.errors import ContractError, InputChanged, SetupError
 from egoworld_ops.lake import RUN_TABLES, VIDEO_TABLES, Run
 from egoworld_ops.released import Manifest
@@ -18,7 +19,9 @@ from egoworld_ops.survey import VideoState, survey, video_ids
 VERSION = "1"
 """Raised whenever the same files and settings give another release. Part of every digest here."""
 
+DELETE_AND_MAKE = "Delete it, materialize the stage again, then release"
 _SHOWN = 5
+_MOST_REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,35 +58,6 @@ class Slot:
     videos: Sequence[str]
     digests: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, int] = field(default_factory=dict)
-
-
-def look(run: Run, incomplete: str) -> Look:
-    """Which videos to release.
-
-    Args:
-        incomplete: what becomes of videos that are not whole, as in the settings.
-
-    Raises:
-        SetupError: there are such videos, and they are refused.
-        ContractError: a manifest cannot be read.
-    """
-    lacking: dict[str, Mapping[str, Mapping[str, int]] | None] = {}
-    videos = []
-    for video_id in video_ids(run):
-        state = survey(run, video_id)
-        missing = state.lacking() if state else None
-        if missing != {}:
-            lacking[video_id] = missing
-        if state and (missing == {} or incomplete == "include"):
-            videos.append(video_id)
-    if lacking and incomplete == "refuse":
-        some = ", ".join(list(lacking)[:_SHOWN])
-        raise SetupError(
-            f"run {run.run_id}",
-            f"{len(lacking)} video(s) are incomplete: {some}",
-            "Materialize what is missing, or set release.incomplete to include or leave_out",
-        )
-    return Look(videos, lacking)
 
 
 def slots(run: Run, videos: Sequence[str], previous: Manifest | None, part_mb: float, anew: bool) -> list[Slot]:
@@ -126,17 +100,6 @@ def _counts(entry: os.DirEntry[str]) -> bool:
     return entry.is_dir(follow_symlinks=False) or entry.name.endswith(".parquet")
 
 
-def with_digests(run: Run, slot: Slot, layout: Mapping[str, Any]) -> Slot:
-    """The slot with the digest of each of its files.
-
-    Raises:
-        ContractError: a file of the run says nothing of its origin: it is damaged or foreign.
-    """
-    found = sources(run, slot.videos)
-    digests = {table: digest.sha256_of(identity(table, layout, files)) for table, files in found.items()}
-    return Slot(slot.name, slot.videos, digests, {table: len(files) for table, files in found.items()})
-
-
 def identity(table: str, layout: Mapping[str, Any], files: Sequence[Source]) -> dict[str, Any]:
     """All that decides the rows of a file of a release and how they are laid out, as JSON."""
     by_video: dict[str, dict[str, list[Any]]] = {}
@@ -145,42 +108,93 @@ def identity(table: str, layout: Mapping[str, Any], files: Sequence[Source]) -> 
     return {"release": VERSION, "schema": schema.SCHEMA_VERSION, "table": table, "parquet": dict(layout), "sources": by_video}
 
 
-def sources(run: Run, videos: Sequence[str], tables: Collection[str] = RUN_TABLES) -> dict[str, list[Source]]:
-    """By table, the files of these videos, in the order of the table's rows.
+class Contents:
+    """The files of a run that a release takes its rows from. Each video is looked at once, as long as they are not too many."""
 
-    Raises:
-        ContractError: files are damaged or foreign; names the first of them.
-        InputChanged: a video is no longer there.
-    """
-    found: dict[str, list[Source]] = {table: [] for table in tables}
-    for video_id in videos:
-        state = survey(run, video_id)
-        if state is None:
-            raise InputChanged(f"video {video_id}", "went away while it was released", "Release the run again")
-        for source in _of_video(run, state, tables):
-            found[source.table].append(source)
-    if broken := [s.path for files in found.values() for s in files if not s.digest]:
-        some = ", ".join(str(path) for path in broken[1:_SHOWN])
-        raise ContractError(
-            broken[0],
-            "is damaged, or not a file of the lake" + (f"; so are {len(broken) - 1} more: {some}" if some else ""),
-            "Delete it, materialize the stage again, then release",
-        )
-    return found
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._state = lru_cache(_MOST_REMEMBERED)(partial(survey, run))
+
+    def look(self, incomplete: str) -> Look:
+        """Which videos to release.
+
+        Args:
+            incomplete: what becomes of videos that are not whole, as in the settings.
+
+        Raises:
+            SetupError: there are such videos, and they are refused.
+            ContractError: a manifest cannot be read.
+        """
+        lacking: dict[str, Mapping[str, Mapping[str, int]] | None] = {}
+        videos = []
+        for video_id in video_ids(self._run):
+            state = self._state(video_id)
+            missing = state.lacking() if state else None
+            if missing != {}:
+                lacking[video_id] = missing
+            if state and (missing == {} or incomplete == "include"):
+                videos.append(video_id)
+        if lacking and incomplete == "refuse":
+            some = ", ".join(list(lacking)[:_SHOWN])
+            raise SetupError(
+                f"run {self._run.run_id}",
+                f"{len(lacking)} video(s) are incomplete: {some}",
+                "Materialize what is missing, or set release.incomplete to include or leave_out",
+            )
+        return Look(videos, lacking)
+
+    def with_digests(self, slot: Slot, layout: Mapping[str, Any]) -> Slot:
+        """The slot with the digest of each of its files.
+
+        Raises:
+            ContractError, InputChanged: as `sources`.
+        """
+        found = self.sources(slot.videos)
+        digests = {table: digest.sha256_of(identity(table, layout, files)) for table, files in found.items()}
+        return Slot(slot.name, slot.videos, digests, {table: len(files) for table, files in found.items()})
+
+    def sources(self, videos: Sequence[str], tables: Collection[str] = RUN_TABLES) -> dict[str, list[Source]]:
+        """By table, the files of these videos, in the order of the table's rows.
+
+        Raises:
+            ContractError: files say nothing of their origin: they are damaged or foreign; names the first of them.
+            InputChanged: a video or a file is no longer there.
+        """
+        found: dict[str, list[Source]] = {table: [] for table in tables}
+        for video_id in videos:
+            state = self._state(video_id)
+            if state is None:
+                raise changed(f"video {video_id}")
+            for source in self._of_video(state, tables):
+                found[source.table].append(source)
+        if broken := [s.path for files in found.values() for s in files if not s.digest]:
+            if gone := [path for path in broken if not path.exists()]:
+                raise changed(gone[0])
+            others = f"; so are {len(broken) - 1} more: {', '.join(map(str, broken[1:_SHOWN]))}" if len(broken) > 1 else ""
+            raise ContractError(broken[0], f"is damaged, or not a file of the lake{others}", DELETE_AND_MAKE)
+        return found
+
+    def _of_video(self, state: VideoState, tables: Collection[str]) -> Iterator[Source]:
+        run, video_id = self._run, state.video_id
+        for table in (t for t in VIDEO_TABLES if t in tables):
+            path = run.video_table(table, video_id)
+            yield Source(path, table, video_id, "", _digest(path), None)
+        for clip in state.clips:
+            for stage in (s for s, there in clip.states.items() if there == "done" and s in tables):
+                path = run.clip_table(stage, video_id, clip.clip_id)
+                yield Source(path, stage, video_id, clip.clip_id, _digest(path), (clip.own_start, clip.own_end))
+            for stage in clip.failures if "failures" in tables else ():
+                path = run.failure(stage, video_id, clip.clip_id)
+                yield Source(path, "failures", video_id, f"{clip.clip_id}/{stage}", _content(path), None)
 
 
-def _of_video(run: Run, state: VideoState, tables: Collection[str]) -> Iterator[Source]:
-    video_id = state.video_id
-    for table in (t for t in VIDEO_TABLES if t in tables):
-        path = run.video_table(table, video_id)
-        yield Source(path, table, video_id, "", lake.digest_at(path) or "", None)
-    for clip in state.clips:
-        for stage in (s for s, there in clip.states.items() if there == "done" and s in tables):
-            path = run.clip_table(stage, video_id, clip.clip_id)
-            yield Source(path, stage, video_id, clip.clip_id, lake.digest_at(path) or "", (clip.own_start, clip.own_end))
-        for stage in clip.failures if "failures" in tables else ():
-            path = run.failure(stage, video_id, clip.clip_id)
-            yield Source(path, "failures", video_id, f"{clip.clip_id}/{stage}", _content(path), None)
+def changed(culprit: object) -> InputChanged:
+    """The error of a file or video that is not what it was when the release was planned."""
+    return InputChanged(culprit, "changed while it was released", "Release the run again, once nothing writes to it")
+
+
+def _digest(path: Path) -> str:
+    return str((footer.provenance(path) or {}).get("digest", ""))
 
 
 def _content(path: Path) -> str:
@@ -188,4 +202,4 @@ def _content(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError:
-        raise InputChanged(path, "went away while it was released", "Release the run again") from None
+        raise changed(path) from None

@@ -6,6 +6,7 @@ points at the one made last.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -124,6 +125,12 @@ def read(run: Run) -> Manifest | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ContractError(path, f"cannot be read: {error!r}", "Delete it and release the run again") from error
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def point_latest(run: Run) -> None:

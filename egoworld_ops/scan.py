@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from egoworld_ops import lake
+from egoworld_ops.whole_files import write_bytes
 
 FILE_NAME = "scan.json"
 FileState = list[int] | None
@@ -63,7 +63,7 @@ def remember(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequen
     if any(state is None for clip in clips for state in clip[3:]):
         return
     content = _read(folder) | {stage: {"wanted": wanted, "clips": clips}}
-    lake.write_bytes(folder / FILE_NAME, json.dumps(content).encode(), durable=False)
+    write_bytes(folder / FILE_NAME, json.dumps(content).encode(), durable=False)
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from egoworld_ops import lake, operators
+from egoworld_ops.errors import ContractError
 from egoworld_ops.lake import Run
 
 State = Literal["done", "failed", "blocked", "missing"]
@@ -38,13 +39,9 @@ class ClipState:
 class VideoState:
     """One video of a run that has a manifest: its row of `videos`, and its clips in order of their names."""
 
+    video_id: str
     video: Mapping[str, Any]
     clips: Sequence[ClipState]
-
-    @property
-    def video_id(self) -> str:
-        """The video."""
-        return str(self.video["video_id"])
 
     def lacking(self) -> dict[str, dict[str, int]]:
         """How many clips have no table, by stage and state; empty for a whole video, and for one that was rejected."""
@@ -65,13 +62,16 @@ def survey(run: Run, video_id: str) -> VideoState | None:
     """The state of one video; None where it has no manifest, which `videos.parquet` completes.
 
     Raises:
-        ContractError: `videos.parquet` or `clips.parquet` cannot be read.
+        ContractError: `videos.parquet` or `clips.parquet` cannot be read, or the former has not one row.
     """
     if not run.video_table("videos", video_id).exists():
         return None
     videos, clips = (lake.read_table(run.video_table(name, video_id), name).to_pylist() for name in lake.VIDEO_TABLES)
+    if len(videos) != 1:
+        reason = f"holds {len(videos)} rows, want one"
+        raise ContractError(run.video_table("videos", video_id), reason, "Delete it and materialize the manifest again")
     ordered = sorted(clips, key=lambda row: str(row["clip_id"]))
-    return VideoState(videos[0] if videos else {"video_id": video_id}, [_clip(run, video_id, row) for row in ordered])
+    return VideoState(video_id, videos[0], [_clip(run, video_id, row) for row in ordered])
 
 
 def _clip(run: Run, video_id: str, row: Mapping[str, Any]) -> ClipState:

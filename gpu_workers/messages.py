@@ -14,6 +14,8 @@ PROTOCOL_VERSION = 1
 Kind = Literal["cpu", "cuda"]
 Phase = Literal["decoding", "decoded", "computing"]
 Outcome = Literal["done", "failed", "dead_letter", "cancelled"]
+Name = Annotated[str, "at most 500 characters"]
+Path = Annotated[str, "at most 4096 characters"]
 Count = Annotated[int, "not negative"]
 Seconds = Annotated[float, "not negative"]
 Workers = Annotated[int, "1 to 1024"]
@@ -70,6 +72,8 @@ _FITS: dict[Any, Callable[[Any], bool]] = {
     bool: lambda value: isinstance(value, bool),
     float: _is_float,
     int: _is_int,
+    Name: lambda value: isinstance(value, str) and len(value) <= 500,  # an answer repeats names, and must fit a header
+    Path: lambda value: isinstance(value, str) and len(value) <= 4096,
     Count: lambda value: _is_int(value) and value >= 0,
     Seconds: lambda value: _is_float(value) and value >= 0,
     Workers: lambda value: _is_int(value) and 1 <= value <= 1024,
@@ -101,16 +105,16 @@ class Submit(Message):
         memory_mb: device memory (on a CPU host, memory) the operator needs, its model included.
     """
 
-    key: str
-    operator: str
+    key: Name
+    operator: Name
     kind: Kind
-    python: str
-    runner: str
-    code: str
+    python: Path
+    runner: Path
+    code: Name
     frames: Count
     est_s: Seconds
     priority: int
-    video: str
+    video: Name
     memory_mb: Count
 
 

@@ -18,16 +18,17 @@ from tests.e2e.stack import Deployment, Stack
 BIN = Path(sys.executable).parent
 
 
-def deployment(root: Path) -> Deployment:
-    """An empty deployment under `root`."""
+def deployment(root: Path, **settings: object) -> Deployment:
+    """An empty deployment under `root`; settings by their name in the environment, without the prefix. The pool is that of the tests."""
     home, lake, raw = (root / name for name in ("home", "lake", "raw"))
     for folder in (home, raw):
         folder.mkdir(parents=True)
     shutil.copy(ROOT / "dagster.yaml", home)
-    settings = {"EGOWORLD_LAKE": str(lake), "EGOWORLD_RAW": str(raw), "EGOWORLD_POOL__FOLDER": os.environ["EGOWORLD_POOL__FOLDER"]}
+    given = {"LAKE": lake, "RAW": raw} | ({"POOL__FOLDER": os.environ["EGOWORLD_POOL__FOLDER"]} if "POOL__FOLDER" not in settings else {})
+    chosen = {f"EGOWORLD_{name}": str(value) for name, value in (given | settings).items()}
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER_", "EGOWORLD_"))}
     path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
-    return Deployment(home, lake, raw, kept | settings | {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1", "PATH": path})
+    return Deployment(home, lake, raw, kept | chosen | {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1", "PATH": path})
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +19,12 @@ from typing import Any, TypeVar
 from tests.conftest import ROOT
 
 T = TypeVar("T")
+BACKFILL = """mutation ($assets: [AssetKeyInput!], $partitions: [String!]) {
+  launchPartitionBackfill(backfillParams: {assetSelection: $assets, partitionNames: $partitions}) {
+    __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+BACKFILL_STATUS = "query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename ... on PythonError { message } } }"
+ENDED = ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED")
 POLL_S = 0.5
 TAIL_LINES = 60
 
@@ -72,6 +78,27 @@ class Stack:
         assert "errors" not in content, content["errors"]
         data: dict[str, Any] = content["data"]
         return data
+
+    def backfill(self, stages: Sequence[str], partitions: Sequence[str]) -> str:
+        """Launch a backfill; its id."""
+        launched = self.graphql(BACKFILL, assets=[{"path": [s]} for s in stages], partitions=list(partitions))["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        backfill_id: str = launched["backfillId"]
+        return backfill_id
+
+    def wait_for_backfill(self, backfill_id: str, timeout_s: float) -> str:
+        """The status in which a backfill ends."""
+
+        def status() -> str | None:
+            now: str = self.graphql(BACKFILL_STATUS, id=backfill_id)["partitionBackfillOrError"]["status"]
+            return now if now in ENDED else None
+
+        return self.wait_for("the backfill to end", status, timeout_s)
+
+    def terminate(self, run_id: str) -> None:
+        """Ask a run to end, as its button in the UI does."""
+        said = self.graphql(TERMINATE, id=run_id)["terminateRun"]
+        assert said["__typename"] == "TerminateRunSuccess", said
 
     def wait_for(self, what: str, ready: Callable[[], T | None], timeout_s: float) -> T:
         """Ask again and again; after `timeout_s` fail with the ends of the logs."""

@@ -11,15 +11,10 @@ from tests.e2e.stack import Deployment, Stack
 from tests.egoworld_ops import media
 
 STAGES = ("manifest", *operators.stages())
-BACKFILL = """mutation ($assets: [AssetKeyInput!], $partitions: [String!]) {
-  launchPartitionBackfill(backfillParams: {assetSelection: $assets, partitionNames: $partitions}) {
-    __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
-BACKFILL_STATUS = "query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
 START_SENSOR = (
     """mutation ($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) { __typename ... on PythonError { message } } }"""
 )
 SENSOR = {"repositoryLocationName": "egoworld", "repositoryName": "__repository__", "sensorName": "new_raw_videos"}
-ENDED = ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED")
 
 
 def test_a_backfill_processes_every_video_but_the_corrupt_one(stack: Stack, tmp_path: Path) -> None:
@@ -30,17 +25,11 @@ def test_a_backfill_processes_every_video_but_the_corrupt_one(stack: Stack, tmp_
     assert registered.returncode == 0, registered.stderr
     corrupt, short, two = sorted(line.split()[1] for line in registered.stdout.splitlines())
 
-    launched = stack.graphql(BACKFILL, assets=[{"path": [s]} for s in STAGES], partitions=[corrupt, short, two])["launchPartitionBackfill"]
-    assert launched["__typename"] == "LaunchBackfillSuccess", launched
-
-    def status() -> str | None:
-        now: str = stack.graphql(BACKFILL_STATUS, id=launched["backfillId"])["partitionBackfillOrError"]["status"]
-        return now if now in ENDED else None
-
-    assert stack.wait_for("the backfill to end", status, 420) == "COMPLETED_SUCCESS", stack.tails()
+    backfill_id = stack.backfill(STAGES, [corrupt, short, two])
+    assert stack.wait_for_backfill(backfill_id, 420) == "COMPLETED_SUCCESS", stack.tails()
     with instance(stack.where) as dagster:
         runs = dagster.get_runs()
-        assert len([r for r in runs if r.tags.get("dagster/backfill") == launched["backfillId"]]) == 1, "many videos go into one run"
+        assert len([r for r in runs if r.tags.get("dagster/backfill") == backfill_id]) == 1, "many videos go into one run"
         assert {v: _rows(dagster, "manifest", v) for v in (corrupt, short, two)} == {corrupt: 0, short: 1, two: 2}
         assert {v: _passed(dagster, "manifest_complete", v) for v in (corrupt, short, two)} == {corrupt: False, short: True, two: True}
         assert all(_passed(dagster, f"{stage}_contract", v) for stage in STAGES for v in (corrupt, short, two))

@@ -31,11 +31,11 @@ def number_of(rgb: np.ndarray) -> int:
     return sum(1 << bit for bit in range(BITS) if rows[:, edges[bit] : edges[bit + 1]].mean() > 128)
 
 
-def scenes(cuts: Sequence[int]) -> Picture:
-    """A still, textured picture that changes wholly at each of `cuts`."""
+def scenes(cuts: Sequence[int], first: int = 0) -> Picture:
+    """A still, textured picture that changes wholly at each of `cuts`; the first of them has this number, and no number looks like another."""
 
     def picture(index: int, width: int, height: int) -> np.ndarray:
-        scene = sum(index >= cut for cut in cuts)
+        scene = first + sum(index >= cut for cut in cuts)
         rng = np.random.default_rng(scene)
         coarse = rng.integers(0, 255, (6, 8, 3)).astype(np.uint8)
         return np.kron(coarse, np.ones((height // 6, width // 8, 1), np.uint8))
@@ -88,6 +88,14 @@ def make(
         for sound in sounds:
             _silence(out, sound)
     return path
+
+
+def excerpt(source: Path, path: Path, shots: Sequence[tuple[int, int]], size: tuple[int, int]) -> Path:
+    """Frames of a real video, smaller, one shot after the other."""
+    with av.open(str(source)) as video:
+        frames = [frame.to_ndarray(format="rgb24", width=size[0], height=size[1]) for frame in video.decode(video=0)]
+    chosen = [frames[i] for start, end in shots for i in range(start, end)]
+    return make(path, len(chosen), size, picture=lambda index, width, height: chosen[index])
 
 
 def make_audio(path: Path) -> Path:

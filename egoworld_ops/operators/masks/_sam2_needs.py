@@ -9,10 +9,10 @@ from typing import Literal
 PARAMETERS_MB = {"tiny": 156, "small": 184, "base_plus": 323, "large": 898}
 """Of each model, in float32."""
 ENCODER_MB = {
-    "float32": {"tiny": 310, "small": 310, "base_plus": 350, "large": 440},
-    "bfloat16": {"tiny": 260, "small": 260, "base_plus": 270, "large": 290},
+    "float32": {"tiny": 290, "small": 290, "base_plus": 340, "large": 430},
+    "bfloat16": {"tiny": 215, "small": 215, "base_plus": 220, "large": 280},
 }
-"""The most that the image encoder's tensors of one frame at 1024 px take at once: `benchmarks/bench_sam2_needs.py`."""
+"""The most that the image encoder's tensors take at once for each frame in a micro-batch at 1024 px: `benchmarks/bench_sam2_needs.py`."""
 
 _CUDA_MB = 1000
 """CUDA's context, the workspaces of cuBLAS and cuDNN, and what torch's allocator wastes: a guess, for it was not measured on a GPU."""
@@ -20,11 +20,13 @@ _PROCESS_MB = 700
 """A process with torch and sam2 loaded."""
 _TRACKS_MB = 500
 """Eight tracks in 1080p: their logits, several times over, and the memory the model attends to."""
-_CPU_WASTE = 1.8
+_CPU_WASTE = 1.9
 """Resident memory over live tensors of the image encoder on a CPU, from the measurements below."""
 
 
-def memory_mb(model: str, image_size: int, micro_batch: int, device: Literal["cpu", "cuda"], precision: Literal["float32", "bfloat16"]) -> int:
+def memory_mb(
+    model: str, image_size: int, micro_batch: int, device: Literal["cpu", "cuda"], precision: Literal["float32", "bfloat16"]
+) -> int:
     """Memory of the device that a worker with this model takes while it tracks a clip, MB. An estimate, meant to err upwards.
 
     Parameters are counted, and the activations of the image encoder come from torch's own shape functions for CUDA; they grow with the area

@@ -1,0 +1,179 @@
+"""What the ledger costs at 1,000,000 rows on SQLite, beside bare `sqlite3` doing the same UPDATEs in the same file; and how fast files make it anew.
+
+    python -m benchmarks.bench_ledger
+
+A transition is one transaction that moves one clip, chosen at random, from one state to another and says whether it did. The ledger and the bare
+connection take turns, and the best round of each counts: what else the machine does can only slow one down. Exits with 1 above a limit.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from egoworld_ops import lake, schema
+from egoworld_ops.lake import Lake
+from egoworld_ops.ledger import Change, ClipKey, State, open_ledger, rebuild
+from egoworld_ops.ledger.leases import Owner
+from egoworld_ops.ledger.store import Ledger
+
+N_ROWS = 1_000_000
+STAGES = ("detections", "hand_pose", "masks", "object_pose", "mapping")
+RUN = "20260101_1200"
+ROUNDS, A_ROUND = 150, 20
+N_FILES = 20_000
+TRANSITION_LIMIT_MS, LISTING_LIMIT_MS, COUNTING_LIMIT_MS = 1.0, 50.0, 1000.0
+REBUILD_LIMIT = 3.0
+SET = "UPDATE ledger_clips SET state = ?, owner = ?, last_at = '2026-01-01T00:00:00.000+00:00', attempts = attempts + 1"
+WHERE = " WHERE run_id = ? AND stage = ? AND video_id = ? AND clip_id = ? AND state = ?"
+
+
+def keys() -> Iterator[ClipKey]:
+    """The clips of 10,000 videos, video by video."""
+    clips = N_ROWS // 10_000 // len(STAGES)
+    for v in range(10_000):
+        for stage in STAGES:
+            for c in range(clips):
+                yield ClipKey(RUN, f"kitchen-walk-{v:06d}-{v * 2654435761 % 16**12:012x}", f"f{c * 900:07d}_0000930", stage)
+
+
+def fill(ledger: Ledger, every: Sequence[ClipKey]) -> float:
+    """Seconds that adding all clips takes, 10,000 a call."""
+    started = time.perf_counter()
+    for i in range(0, len(every), 10_000):
+        ledger.add({key: f"{n:064x}" for n, key in enumerate(every[i : i + 10_000], i)})
+    return time.perf_counter() - started
+
+
+def by_ledger(ledger: Ledger, owner: Owner, chosen: Sequence[ClipKey]) -> None:
+    for key in chosen:
+        assert ledger.start([key], owner).moved
+        assert ledger.finish([Change.done(key, "0" * 64, 1, 1.0)], owner).moved
+
+
+def bare(connection: sqlite3.Connection, chosen: Sequence[ClipKey]) -> None:
+    for key in chosen:
+        for source, target, owner in (("Pending", "Running", "0" * 32), ("Running", "Done", None)):
+            connection.execute("BEGIN IMMEDIATE")
+            moved = connection.execute(SET + WHERE, (target, owner, key.run_id, key.stage, key.video_id, key.clip_id, source)).rowcount
+            connection.execute("COMMIT")
+            assert moved == 1
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return (time.perf_counter() - started) * 1000
+
+
+def transitions(ledger: Ledger, path: Path, every: Sequence[ClipKey]) -> bool:
+    """Print what single moves cost; whether it is within the limit."""
+    chosen = random.Random(0).sample(every, 2 * ROUNDS * A_ROUND)
+    rounds = [chosen[i : i + A_ROUND] for i in range(0, len(chosen), A_ROUND)]
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA synchronous = NORMAL")
+    taken: list[tuple[float, float]] = []
+    with ledger.owner() as owner:
+        for a, b in zip(rounds[::2], rounds[1::2], strict=True):
+            taken.append((milliseconds(partial(by_ledger, ledger, owner, a)), milliseconds(partial(bare, connection, b))))
+    connection.close()
+    ours_ms, bare_ms = (min(column) / A_ROUND / 2 for column in zip(*taken, strict=True))
+    mean_ms = sum(ours for ours, _ in taken) / ROUNDS / A_ROUND / 2
+    print(
+        f"FIGURE ledger: a transition at {N_ROWS:,} rows {ours_ms:.3f} ms (mean {mean_ms:.3f} ms), bare sqlite3 {bare_ms:.3f} ms, "
+        f"ratio {ours_ms / bare_ms:.2f} (limit {TRANSITION_LIMIT_MS:g} ms)"
+    )
+    return ours_ms <= TRANSITION_LIMIT_MS
+
+
+def bulk(ledger: Ledger) -> None:
+    """Print what moving many clips in one call costs."""
+    chosen = ledger.pending(RUN, "masks", 10_000)
+    with ledger.owner() as owner:
+        start_ms = milliseconds(lambda: ledger.start(chosen, owner))
+        finish_ms = milliseconds(lambda: ledger.finish([Change.done(key, "0" * 64, 1, 1.0) for key in chosen], owner))
+    look_ms = milliseconds(lambda: ledger.rows(chosen))
+    start_us, finish_us, look_us = (ms * 1000 / len(chosen) for ms in (start_ms, finish_ms, look_ms))
+    print(
+        f"FIGURE ledger: {len(chosen):,} clips in one call: start {start_us:.1f}, finish {finish_us:.1f}, look up {look_us:.1f} us a clip"
+    )
+
+
+def listings(ledger: Ledger) -> bool:
+    """Print what the questions cost; whether it is within the limits."""
+    listing_ms = min(milliseconds(lambda: ledger.pending(RUN, "mapping", 1000)) for _ in range(5))
+    counting_ms = min(milliseconds(lambda: ledger.counts(RUN)) for _ in range(3))
+    recover_ms = min(milliseconds(ledger.recover) for _ in range(3))
+    print(
+        f"FIGURE ledger: at {N_ROWS:,} rows, 1,000 pending of a stage {listing_ms:.1f} ms (limit {LISTING_LIMIT_MS:g} ms), "
+        f"counts of a run {counting_ms:.0f} ms (limit {COUNTING_LIMIT_MS:g} ms), looking for lost owners {recover_ms:.1f} ms"
+    )
+    return listing_ms <= LISTING_LIMIT_MS and counting_ms <= COUNTING_LIMIT_MS
+
+
+def make_files(store: Lake) -> list[Path]:
+    """A run with many small results, linked from a few; as small as those of short clips."""
+    run = store.open_run({}, RUN, dict)
+    paths = []
+    for i in range(N_FILES // 2):
+        for stage in ("detections", "masks"):
+            path = run.clip_table(stage, f"video-{i // 20:06d}", f"f{i % 20 * 900:07d}_0000930")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if i < 20:
+                identity = {
+                    "operator": {"stage": stage, "settings": {f"threshold_{n}": n / 7 for n in range(20)}},
+                    "inputs": {"clips": "0" * 64},
+                }
+                lake.write_table(path, stage, schema.empty(stage), lake.stamp(f"{i:064x}", identity, 0, 1.0, RUN))
+            else:
+                os.link(paths[len(paths) % 40], path)
+            paths.append(path)
+    return paths
+
+
+def rebuilding(folder: Path) -> bool:
+    """Print how fast a ledger is made from files; whether it is within the limit."""
+    store = Lake(folder / "lake")
+    paths = make_files(store)
+    bare_s = min(milliseconds(lambda: [pq.read_metadata(path) for path in paths]) for _ in range(2)) / 1000
+    ours_s = 1e9
+    for n in range(2):
+        with open_ledger(store, f"sqlite:///{folder}/rebuilt-{n}.sqlite") as ledger:
+            made = rebuild(ledger, store)
+            assert made.changed == made.found[State.DONE] == N_FILES
+            ours_s = min(ours_s, made.seconds)
+            again = rebuild(ledger, store)
+            assert again.changed == again.reset == 0
+    print(
+        f"FIGURE ledger: rebuilt from {N_FILES / ours_s:,.0f} files/s, agreeing already {N_FILES / again.seconds:,.0f} files/s; bare read_metadata "
+        f"{N_FILES / bare_s:,.0f} files/s, ratio of times {ours_s / bare_s:.2f} (limit {REBUILD_LIMIT:g})"
+    )
+    return ours_s / bare_s <= REBUILD_LIMIT
+
+
+def main() -> int:
+    every = list(keys())
+    with tempfile.TemporaryDirectory(prefix="egoworld-bench-") as name:
+        path = Path(name) / "ledger.sqlite"
+        with open_ledger(Lake(Path(name))) as ledger:
+            fill_s = fill(ledger, every)
+            print(
+                f"{len(every):,} clips made known in {fill_s:.1f} s, {len(every) / fill_s:,.0f} a second; {path.stat().st_size / 1e6:.0f} MB"
+            )
+            good = [transitions(ledger, path, every), listings(ledger)]
+            bulk(ledger)
+        good.append(rebuilding(Path(name)))
+    return 0 if all(good) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

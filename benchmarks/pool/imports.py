@@ -1,0 +1,40 @@
+"""What importing the pool's client costs once pyarrow is there: fresh processes, with byte code compiled beforehand, the best of them.
+
+Processor time is taken, which where nobody waits for a core is what a clock on the wall shows.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+
+from benchmarks.pool.figures import Figure
+
+ROUNDS = 15
+ALLOWED_MS = 5.0
+_TIMED = """
+import time
+started = time.process_time()
+import pyarrow
+between = time.process_time()
+import gpu_workers.client
+print(between - started, time.process_time() - between)
+"""
+
+
+def figures() -> Iterator[Figure]:
+    with tempfile.TemporaryDirectory(prefix="egoworld-bench-") as compiled:
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {"PYTHONPYCACHEPREFIX": compiled}
+        _milliseconds(environment)
+        pyarrow_ms, client_ms = (min(column) for column in zip(*(_milliseconds(environment) for _ in range(ROUNDS)), strict=True))
+    text = f"import of the client: {client_ms:.1f} ms on top of pyarrow's {pyarrow_ms:.0f} ms (limit {ALLOWED_MS:.0f} ms)"
+    yield Figure(text, client_ms <= ALLOWED_MS)
+
+
+def _milliseconds(environment: dict[str, str]) -> list[float]:
+    """What pyarrow takes, and then the client."""
+    done = subprocess.run([sys.executable, "-c", _TIMED], env=environment, capture_output=True, text=True, check=True)
+    return [float(word) * 1e3 for word in done.stdout.split()]

@@ -1,0 +1,54 @@
+"""Which rows of a clip stand on rows of another table: what is tracked was detected, what is mapped was posed. Frames and ids only, no geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Each combination of `columns` in table `child` is in table `parent` of the same clip.
+
+    `role` and `hand` say the same where a table has only one of them: hand `left` is role `hand_left`; tables without either are about objects.
+    """
+
+    child: str
+    parent: str
+    columns: tuple[str, ...]
+
+
+REFERENCES = (
+    Reference("masks", "detections", ("track_id", "role")),
+    Reference("hand_pose", "detections", ("frame_index", "role")),
+    Reference("mapping", "hand_pose", ("frame_index", "role")),
+    Reference("object_pose", "masks", ("track_id", "role")),
+    Reference("movement", "masks", ("track_id", "role")),
+)
+
+
+def dangling(tables: Mapping[str, pa.Table]) -> Iterator[tuple[Reference, str]]:
+    """The references that tables of one clip break, with a sentence on each. Tables that are not given are not looked at."""
+    for reference in REFERENCES:
+        if reference.child in tables and reference.parent in tables:
+            have = _keys(tables[reference.parent], reference)
+            if lost := sorted(_keys(tables[reference.child], reference) - have):
+                names = ", ".join(reference.columns)
+                shown = ", ".join(str(key) for key in lost[:_SHOWN]) + (", ..." if len(lost) > _SHOWN else "")
+                yield reference, f"has {len(lost)} ({names}) that are not in {reference.parent} of the clip: {shown}"
+
+
+def _keys(rows: pa.Table, reference: Reference) -> set[tuple[object, ...]]:
+    return set(zip(*(_values(rows, name) for name in reference.columns), strict=True))
+
+
+def _values(rows: pa.Table, column: str) -> list[object]:
+    if column in rows.schema.names:
+        return list(rows[column].to_pylist())
+    if "hand" in rows.schema.names:
+        return [f"hand_{hand}" for hand in rows["hand"].to_pylist()]
+    return ["object"] * rows.num_rows

@@ -1,0 +1,44 @@
+"""Whether a run, and the release of it, can be trusted: every file is read and compared with what it, its neighbours and release.json say.
+
+Nothing is mended here. A finding is a ContractError: the file, what is wrong with it, and what to do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+
+from egoworld_ops import in_use, released, runs, schema, survey, verify_release, verify_run
+from egoworld_ops.errors import ContractError, EgoworldError
+from egoworld_ops.lake import Run
+
+Progress = Callable[[int, int], None]
+_AT_ONCE = 16
+"""Pieces a thread, handed out at once: so that findings come while there is still work, and in order."""
+
+
+def verify(run: Run, progress: Progress = lambda done, total: None, threads: int | None = None) -> Iterator[EgoworldError]:
+    """All that is wrong with a run and its release, as it is found. Memory is bounded by one clip, or a few batches of rows, a thread.
+
+    Args:
+        progress: called with the pieces (videos, and files of the release) that are done, and all there are.
+        threads: None takes one a core.
+    """
+    version = runs.described(run).get("frozen", {}).get("schema", schema.SCHEMA_VERSION)
+    if version != schema.SCHEMA_VERSION:
+        reason = f"was made under version {version} of the data contract, this is version {schema.SCHEMA_VERSION}"
+        yield ContractError(run.path / "run.json", reason, "Verify it with the code that made it")
+        return
+    n_threads = threads or os.cpu_count() or 1
+    with ThreadPoolExecutor(n_threads) as workers:
+        pieces = [partial(verify_run.check_strays, run), *(partial(verify_run.check_video, run, v) for v in survey.video_ids(run))]
+        pieces += verify_release.checks(run)
+        waiting, done = iter(pieces), 0
+        while batch := list(islice(waiting, _AT_ONCE * n_threads)):
+            for findings in workers.map(lambda piece: piece(), batch):
+                done += 1
+                yield from findings
+                progress(done, len(pieces))

@@ -1,0 +1,164 @@
+"""Whether a release is what its release.json says, keeps the contract, and holds exactly the frames that the clips of its run own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from egoworld_ops import lake, release_parts, released, schema, survey, validation
+from egoworld_ops.digest import sha256_of
+from egoworld_ops.errors import ContractError, EgoworldError
+from egoworld_ops.lake import RUN_TABLES, Run
+from egoworld_ops.release_plan import Contents, identity
+from egoworld_ops.released import MANIFEST_NAME, FileRecord, Manifest, PartRecord
+
+_BATCH_ROWS = 16_384
+_RELEASE_AGAIN = "Delete it and release the run again"
+_RELEASE = "Release the run again"
+Check = Callable[[], list[EgoworldError]]
+
+
+def checks(run: Run) -> list[Check]:
+    """What is to be looked at in the release of a run, piece by piece; nothing where it has none."""
+    try:
+        manifest = released.read(run)
+    except ContractError as error:
+        return [partial(list, [error])]
+    if manifest is None:
+        return [partial(_no_release, run)]
+    contents = Contents(run)
+    parts = [partial(_part, run, contents, manifest, part, table) for part in manifest.parts for table in part.tables]
+    return [partial(_manifest, run, manifest), *parts]
+
+
+def _no_release(run: Run) -> list[EgoworldError]:
+    path = released.folder(run)
+    return [ContractError(path, f"has no {MANIFEST_NAME}", _RELEASE_AGAIN)] if path.exists() else []
+
+
+def _manifest(run: Run, manifest: Manifest) -> list[EgoworldError]:
+    """Whether the files are those that the manifest names, and the videos those of the run, each once."""
+    folder = released.folder(run)
+    path = folder / MANIFEST_NAME
+    found: list[EgoworldError] = []
+    if path.read_bytes() != manifest.to_json() or manifest.run_id != run.run_id:
+        found.append(ContractError(path, "is not as a release wrote it: it was changed", _RELEASE_AGAIN))
+    named = {released.part_path(folder, table, part.name) for part in manifest.parts for table in part.tables}
+    there = {p for table in RUN_TABLES for p in (folder / table).glob("*")}
+    found += [ContractError(p, f"is not in {MANIFEST_NAME}", "Delete it: readers of the folder take its rows too") for p in there - named]
+    found += [ContractError(p, "is not there", _RELEASE) for p in sorted(named - there)]
+    videos = [v for part in manifest.parts for v in part.videos]
+    if len(set(videos)) != len(videos):
+        found.append(ContractError(path, "names a video in two parts", _RELEASE_AGAIN))
+    known = set(survey.video_ids(run))
+    unreleased = sorted(known - {*videos, *manifest.incomplete})
+    found += [ContractError(run.video_folder(v), "is not in the release of its run", _RELEASE) for v in unreleased]
+    found += [ContractError(path, f"has video {v}, which is no longer in the run", _RELEASE) for v in sorted({*videos} - known)]
+    return found
+
+
+def _part(run: Run, contents: Contents, manifest: Manifest, part: PartRecord, table: str) -> list[EgoworldError]:
+    """One file of the release."""
+    path, record = released.part_path(released.folder(run), table, part.name), part.tables[table]
+    if not path.exists():
+        return []
+    found = _bytes(path, record) or _origin(path, record)
+    if found:
+        return found
+    reading = _Reading(path, table, _owned_ranges(run, part) if _is_per_frame(table) else None)
+    try:
+        found = [*_against_run(reading, contents, manifest, part, table)]
+        for _ in reading.batches:
+            pass
+    except (pa.ArrowException, OSError) as error:
+        return [ContractError(path, f"cannot be read: {error}", _RELEASE_AGAIN)]
+    if reading.n_rows != record.rows:
+        reading.reasons.setdefault(f"holds {reading.n_rows} rows, and {MANIFEST_NAME} says {record.rows}")
+    return [*(ContractError(path, reason, _RELEASE_AGAIN) for reason in reading.reasons), *found]
+
+
+def _is_per_frame(table: str) -> bool:
+    return table != "failures" and "frame_index" in schema.table(table).arrow_schema().names
+
+
+def _bytes(path: Path, record: FileRecord) -> list[EgoworldError]:
+    size, sha256 = path.stat().st_size, released.sha256_of_file(path)
+    if (size, sha256) == (record.bytes, record.sha256):
+        return []
+    said = f"has {size} bytes with SHA-256 {sha256[:12]}, and {MANIFEST_NAME} says {record.bytes} with {record.sha256[:12]}"
+    return [ContractError(path, f"{said}: it is damaged, or was changed", _RELEASE_AGAIN)]
+
+
+def _origin(path: Path, record: FileRecord) -> list[EgoworldError]:
+    said = lake.provenance(path) or {}
+    if said.get("digest") == record.digest == sha256_of(said.get("identity") or {}):
+        return []
+    return [ContractError(path, f"does not come from what {MANIFEST_NAME} says", _RELEASE_AGAIN)]
+
+
+class _Reading:
+    """One pass over a file of a release, batch by batch; what is wrong with its rows by themselves is noted on the way."""
+
+    def __init__(self, path: Path, table: str, owned: Mapping[tuple[str, str], tuple[int, int]] | None) -> None:
+        self.path, self._table, self._owned = path, table, owned
+        self.reasons: dict[str, None] = {}
+        self.n_rows = 0
+        self.batches = self._read()
+
+    def _read(self) -> Iterator[pa.Table]:
+        with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
+            last: list[pa.Table] = []
+            for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
+                rows = pa.Table.from_batches([batch])
+                self.n_rows += rows.num_rows
+                joined = pa.concat_tables([*last, rows])  # so that order and uniqueness hold from batch to batch
+                self.reasons |= dict.fromkeys(validation.violations(self._table, joined))
+                self.reasons |= dict.fromkeys(self._not_owned(rows))
+                last = [rows.slice(rows.num_rows - 1)]
+                yield rows
+
+    def _not_owned(self, rows: pa.Table) -> Iterator[str]:
+        if self._owned is None:
+            return
+        by_clip = rows.select(["video_id", "clip_id", "frame_index"]).group_by(["video_id", "clip_id"])
+        for row in by_clip.aggregate([("frame_index", "min"), ("frame_index", "max")]).to_pylist():
+            first, end = self._owned.get((row["video_id"], row["clip_id"]), (0, 0))
+            if not first <= row["frame_index_min"] <= row["frame_index_max"] < end:
+                frames = f"{row['frame_index_min']} to {row['frame_index_max']}"
+                yield f"holds frames {frames} of clip {row['clip_id']} of {row['video_id']}, which owns {first} to {end}"
+
+
+def _owned_ranges(run: Run, part: PartRecord) -> dict[tuple[str, str], tuple[int, int]]:
+    """The frames each clip of a part owns, as the release itself has it."""
+    try:
+        clips = lake.read_table(released.part_path(released.folder(run), "clips", part.name), "clips").to_pylist()
+    except ContractError:
+        return {}  # found by itself
+    return {(c["video_id"], c["clip_id"]): (c["own_start"], c["own_end"]) for c in clips}
+
+
+def _against_run(reading: _Reading, contents: Contents, manifest: Manifest, part: PartRecord, table: str) -> Iterator[EgoworldError]:
+    """Where the rows are not, one by one, those that the clips of the run own."""
+    path = reading.path
+    try:
+        files = contents.sources(part.videos, [table])[table]
+        if sha256_of(identity(table, manifest.parquet, files)) != part.tables[table].digest:
+            yield ContractError(path, "is behind its run: files that it is made of have changed since", _RELEASE)
+            return
+        rest = schema.empty(table)
+        for source in files:
+            wanted = release_parts.owned_rows(source)
+            while rest.num_rows < wanted.num_rows and (rows := next(reading.batches, None)) is not None:
+                rest = pa.concat_tables([rest, rows])
+            if not rest.slice(0, wanted.num_rows).equals(wanted):
+                yield ContractError(path, f"has other rows than those that {source.path} has of the frames its clip owns", _RELEASE_AGAIN)
+                return
+            rest = rest.slice(wanted.num_rows)
+    except EgoworldError:
+        return  # a file of the run is damaged or gone: found where the run is looked at
+    if rest.num_rows or next(reading.batches, None) is not None:
+        yield ContractError(path, "has rows that no clip of the run owns", _RELEASE_AGAIN)

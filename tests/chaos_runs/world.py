@@ -1,0 +1,139 @@
+"""Small lakes for these scenarios: a chain that is quick and always gives the same rows, and what must be equal in the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from egoworld_assets import pipeline, raw_folder, recording
+from egoworld_ops import catalog, in_use, lake, ledger, operators, registry
+from egoworld_ops.errors import OperatorCrash
+from egoworld_ops.lake import Lake
+from egoworld_ops.settings import Settings, StageSettings, load_settings
+from egoworld_ops.task import ClipTask
+from gpu_workers.pool import Done, Failed
+from tests import lakes
+from tests.egoworld_ops import media
+
+CUT, FRAMES = 24, 48
+Snapshot = dict[str, tuple[Any, Any]]
+"""By path below a run: the rows, and the digest in the footer."""
+
+
+class QuickPool:
+    """Rows that depend on the task's key alone, in no time. `masks` of a video's second clip always crashes."""
+
+    def run(self, tasks: Iterable[ClipTask]) -> Iterator[Done | Failed]:
+        for task in tasks:
+            clip = task.clip
+            if task.stage == "masks" and clip.frame_start:
+                yield Failed(task, OperatorCrash(f"clip {clip.clip_id}", "ValueError: bad", "Report it"), "Traceback\n  boom", 0.1)
+                continue
+            rng = np.random.default_rng(int(task.key[:12], 16))
+            frames = np.arange(clip.frame_start, clip.frame_end)
+            yield Done(task, lakes.stage_rows(task.stage, clip.video_id, clip.clip_id, frames, rng), 0.1)
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder in memory where there is one: a loss of power is simulated, and kills leave the page cache."""
+    memory = Path("/dev/shm")
+    root = Path(tempfile.mkdtemp(prefix="egoworld-runs-", dir=memory if memory.is_dir() else None))
+    try:
+        yield root
+    finally:
+        shutil.rmtree(root)
+
+
+def make_video(folder: Path, name: str = "two", cuts: tuple[int, ...] = (CUT,), n_frames: int = FRAMES) -> Path:
+    """Still scenes without hands: every stage runs and has next to nothing to do."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return media.make(folder / f"{name}.mp4", n_frames, size=(160, 120), picture=media.scenes(cuts))
+
+
+def chain(root: Path) -> list[Settings]:
+    """Settings of two runs; the second links what the first has made, but for its last stage."""
+    first = load_settings("laptop").model_copy(update={"lake": root / "lake", "raw": root / "raw", "retry_after_s": ()})
+    mapping = StageSettings(backend="dex", dex={"scaling": 1.5})
+    return [first, first.model_copy(update={"stages": {**first.stages, "mapping": mapping}})]
+
+
+def go(settings: list[Settings]) -> None:
+    """Register, run the chain with each of the settings, write the catalog."""
+    for chosen in settings:
+        video_ids = raw_folder.register(chosen, [chosen.raw]).video_ids
+        video_ids = video_ids or list(registry.registered(Lake(chosen.lake)))
+        run = pipeline.open_run(chosen)
+        for _ in pipeline.process(run, video_ids, chosen, QuickPool()):
+            pass
+        catalog.write_catalog(run.lake)
+
+
+def forget(root: Path) -> None:
+    """As if this process had ended: what it has open below a folder is closed, what it remembers of files is gone."""
+    lake._footer.cache_clear()
+    for place in [place for place in recording._OPEN if Path(place[0]).is_relative_to(root)]:
+        recording._OPEN.pop(place).close()
+    for path in [path for path in in_use._held if path.is_relative_to(root)]:
+        in_use.let_go(path.parent)
+
+
+def snapshot(run: lake.Run) -> Snapshot:
+    """All tables of a run. What depends on times and hosts is left out."""
+    found: Snapshot = {}
+    for path in sorted(run.path.rglob("*.parquet")):
+        name = path.name.removesuffix(".parquet")
+        table = "failures" if name.endswith(".failure") else name
+        rows = lake.read_table(path, table)
+        found[str(path.relative_to(run.path))] = (rows, lake.digest_at(path))
+    return found
+
+
+def same(a: Snapshot, b: Snapshot, what: str) -> None:
+    """Fail where two runs do not hold the same."""
+    assert a.keys() == b.keys(), f"{what}: only in one of them: {sorted(a.keys() ^ b.keys())}"
+    for path, (rows, digest) in a.items():
+        assert digest == b[path][1], f"{what}: {path} has another digest"
+        assert pa.Table.equals(rows, b[path][0]), f"{what}: {path} has other rows"
+
+
+def metas_say_what_files_say(run: lake.Run) -> None:
+    """Each `meta.json` knows the files beside it."""
+    for folder in run.path.glob("video_id=*/clip_id=*"):
+        said = json.loads((folder / "meta.json").read_text())
+        digests = {path.stem: lake.digest_at(path) for path in folder.glob("*.parquet")}
+        assert {name: (entry or {}).get("digest") for name, entry in said.items()} == digests, f"{folder}/meta.json is behind"
+
+
+def no_temporaries(root: Path) -> None:
+    """Nothing that was being written is left."""
+    left = sorted(str(path.relative_to(root)) for path in root.rglob(".tmp-*"))
+    assert not left, f"temporary files are left: {left}"
+
+
+def ledger_agrees(settings: Settings, run: lake.Run, clips: int | None = None) -> None:
+    """Making the ledger again from the files changes nothing; where all went well, each stage has so many clips done."""
+    book = recording.ledger_of(settings)
+    rebuilt = ledger.rebuild(book, Lake(settings.lake))
+    assert (rebuilt.changed, rebuilt.reset, rebuilt.running, rebuilt.unreadable) == (0, 0, 0, []), rebuilt
+    if clips is not None:
+        counts = book.counts(run.run_id)
+        done = {stage: dict(counts[stage]) for stage in operators.stages()}
+        assert all(found == {ledger.State.DONE: clips} for found in done.values()), done
+
+
+def catalog_answers(store: Lake) -> None:
+    """The catalog can be opened, and its views read."""
+    import duckdb
+
+    with duckdb.connect(str(store.root / catalog.FILE_NAME), read_only=True) as connection:
+        for view in ("intake", "clips", "runs.masks", "runs.failures"):
+            connection.execute(f"SELECT count(*) FROM {view}").fetchall()

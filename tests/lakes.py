@@ -1,0 +1,180 @@
+"""Runs with rows in every table, without a video to decode: overlapping clips, hands and an object in each frame, files as the pipeline has them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from egoworld_ops import lake, operators, schema
+from egoworld_ops.digest import sha256_of
+from egoworld_ops.lake import Run
+from egoworld_ops.scenes import Scene, Window, windows
+
+FPS = 30
+TRACKS, ROLES, HANDS = (1, 2, 10), ("hand_left", "hand_right", "object"), ("left", "right")
+
+
+def write_video(run: Run, name: str, n_frames: int = 60, clip_s: float = 1.0, overlap_s: float = 0.2, seed: int = 0) -> str:
+    """A video of random, valid rows in all tables; returns its video_id. Another seed gives other rows, digests and times."""
+    sha256 = hashlib.sha256(name.encode()).hexdigest()
+    video_id = f"{name}-{sha256[:12]}"
+    starts_s = np.arange(n_frames) / FPS
+    cut = list(windows(Scene(0, 0, n_frames, None, "whole_video", "no cut"), starts_s, starts_s + 1 / FPS, clip_s, overlap_s))
+    for window in cut:
+        write_clip(run, video_id, sha256, window, seed)
+    said = {"schema": schema.SCHEMA_VERSION, "video": sha256, "seed": seed}
+    stamp = lake.stamp(sha256_of(said), said, len(cut), 0.1, run.run_id)
+    clips = schema.from_rows("clips", [_clip_row(video_id, window) for window in cut])
+    lake.write_table(run.video_table("clips", video_id), "clips", clips, stamp)
+    lake.write_table(
+        run.video_table("videos", video_id), "videos", schema.from_rows("videos", [video_row(video_id, sha256, n_frames)]), stamp
+    )
+    return video_id
+
+
+def write_clip(run: Run, video_id: str, sha256: str, window: Window, seed: int) -> None:
+    """The tables of one clip, each with an identity as planning makes it."""
+    rng = np.random.default_rng([int(sha256[:8], 16), window.frame_start, seed])
+    digests: dict[str, str] = {}
+    for stage, description in operators.stages().items():
+        rows = stage_rows(stage, video_id, window.clip_id, np.arange(window.frame_start, window.frame_end), rng)
+        identity = {
+            "schema": schema.SCHEMA_VERSION,
+            "operator": {"stage": stage, "backend": "test", "version": str(seed)},
+            "video": sha256,
+            "frames": [window.frame_start, window.frame_end],
+            "sample_stride": 1,
+            "inputs": {name: digests[name] for name in description.inputs},
+        }
+        digests[stage] = sha256_of(identity)
+        stamp = lake.stamp(digests[stage], identity, rows.num_rows, 0.5, run.run_id)
+        lake.write_table(run.clip_table(stage, video_id, window.clip_id), stage, rows, stamp, validated=True)
+
+
+def video_row(video_id: str, sha256: str, n_frames: int) -> dict[str, Any]:
+    """A usable video."""
+    row = {"video_id": video_id, "path": f"/raw/{video_id}.mp4", "sha256": sha256, "bytes": 1000, "status": "ok", "damaged": False}
+    row |= {"duration_s": n_frames / FPS, "fps_num": FPS, "fps_den": 1, "vfr": False, "n_frames": n_frames, "width": 640, "height": 480}
+    return row | {"rotation_deg": 0, "codec": "h264", "pix_fmt": "yuv420p", "color_range": "limited", "audio_streams": 0, "split": "train"}
+
+
+def _clip_row(video_id: str, window: Window) -> dict[str, Any]:
+    names = ("clip_id", "frame_start", "frame_end", "own_start", "own_end", "start_s", "end_s", "overlap_s")
+    row = {name: getattr(window, name) for name in names}
+    return row | {"video_id": video_id, "scene_index": 0, "method": "whole_video", "fallback_reason": "no cut"}
+
+
+def stage_rows(stage: str, video_id: str, clip_id: str, frames: np.ndarray, rng: np.random.Generator) -> pa.Table:
+    """Valid rows of a stage for these frames: both hands and one object in each of them."""
+    each = {"detections": 3, "masks": 3, "hand_pose": 2, "mapping": 2, "object_pose": 1, "movement": 1}[stage]
+    n = len(frames) * each
+    index = np.repeat(frames, each)
+    columns: dict[str, Any] = {
+        "video_id": video_id,
+        "clip_id": clip_id,
+        "frame_index": index,
+        "timestamp_s": index / FPS,
+        "sample_stride": 1,
+    }
+    columns |= {"backend": "test", "score": rng.random(n), "observed": True, **_COLUMNS[stage](n, rng)}
+    contract = schema.table(stage)
+    return pa.Table.from_arrays([_array(columns.get(c.name), c.type, n) for c in contract.columns], schema=contract.arrow_schema())
+
+
+def _things(n: int, rng: np.random.Generator) -> dict[str, Any]:
+    return {"track_id": np.tile(TRACKS, n // 3), "role": np.tile(ROLES, n // 3)}
+
+
+def _detections(n: int, rng: np.random.Generator) -> dict[str, Any]:
+    points = {"points_px": _walk(rng, n, 42, 0.5) + 300, "landmarks_m": _walk(rng, n, 63, 1e-3), "box_px": _walk(rng, n, 4, 0.5) + 300}
+    return _things(n, rng) | points | {"handedness_score": rng.random(n), "source": "tracked"}
+
+
+def _masks(n: int, rng: np.random.Generator) -> dict[str, Any]:
+    lengths = rng.integers(200, 500, n)
+    letters = (rng.integers(0, 40, lengths.sum()) + 48).astype(np.uint8).tobytes()
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    counts = pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(letters))
+    size = pa.FixedSizeListArray.from_arrays(pa.array(np.tile([480, 640], n), pa.int32()), 2)
+    rle = pa.StructArray.from_arrays([size, counts], fields=list(schema.RLE))
+    shape = {"rle": rle, "mask_scale": 1.0, "bbox_px": _walk(rng, n, 4, 0.5) + 300, "area_px": rng.integers(1, 50_000, n)}
+    return _things(n, rng) | shape
+
+
+def _pose(n: int, rng: np.random.Generator) -> dict[str, Any]:
+    q = rng.normal(size=(n, 4))
+    q *= np.sign(q[:, :1]) / np.linalg.norm(q, axis=1, keepdims=True)
+    position = _walk(rng, n, 3, 1e-3) + np.array([0, 0, 0.5])
+    intrinsics = {"fx_px": 500.0, "fy_px": 500.0, "cx_px": 319.5, "cy_px": 239.5, "intrinsics_source": "file"}
+    return {f"q{a}": q[:, i] for i, a in enumerate("wxyz")} | {f"{a}_m": position[:, i] for i, a in enumerate("xyz")} | intrinsics
+
+
+def _hand_pose(n: int, rng: np.random.Generator) -> dict[str, Any]:
+    joints = {"joints_px": _walk(rng, n, 42, 0.5), "joints_m": _walk(rng, n, 63, 1e-3), "joints_wrist_m": _walk(rng, n, 63, 1e-3)}
+    return _pose(n, rng) | joints | {"hand": np.tile(HANDS, n // 2), "reprojection_px": rng.random(n)}
+
+
+def _object_pose(n: int, rng: np.random.Generator) -> dict[str, Any]:
+    said = {"scale_source": "hand", "method": "tracked", "inliers": rng.integers(8, 90, n), "converged": True, "track_id": 10}
+    return _pose(n, rng) | said | {"reprojection_px": rng.random(n)}
+
+
+def _movement(n: int, rng: np.random.Generator) -> dict[str, Any]:
+    speeds = {name: rng.normal(size=n) for name in ("vx_m_s", "vy_m_s", "vz_m_s")}
+    return speeds | {
+        "track_id": 10,
+        "speed_background_m_s": rng.random(n),
+        "state": "moving",
+        "held_by": "left",
+        "hold_score": rng.random(n),
+    }
+
+
+def _mapping(n: int, rng: np.random.Generator) -> dict[str, Any]:
+    lists = {"joint_names": [f"joint_{i}.0" for i in range(16)], "at_limit": [False] * 16}
+    repeated = {k: pa.ListArray.from_arrays(np.arange(0, 16 * n + 1, 16, np.int32), pa.array(v * n)) for k, v in lists.items()}
+    angles = pa.ListArray.from_arrays(np.arange(0, 16 * n + 1, 16, np.int32), pa.array(_walk(rng, n, 16, 1e-3).ravel()))
+    return (
+        _pose(n, rng)
+        | repeated
+        | {"qpos_rad": angles, "hand": np.tile(HANDS, n // 2), "robot": "allegro", "residual_m": rng.random(n), "converged": True}
+    )
+
+
+def _walk(rng: np.random.Generator, n: int, width: int, step: float) -> np.ndarray:
+    """(n, width) float64: values that wander, as measurements of moving things do."""
+    return np.cumsum(rng.normal(0, step, (n, width)), 0)
+
+
+_COLUMNS: Mapping[str, Any] = {
+    "detections": _detections,
+    "masks": _masks,
+    "hand_pose": _hand_pose,
+    "object_pose": _object_pose,
+    "movement": _movement,
+    "mapping": _mapping,
+}
+
+
+def _array(values: Any, kind: pa.DataType, n: int) -> pa.Array:
+    if values is None:
+        return pa.nulls(n, kind)
+    if isinstance(values, pa.Array):
+        return values.cast(kind)
+    if not isinstance(values, np.ndarray):
+        return pa.repeat(pa.scalar(values, kind), n)
+    return (
+        _nested(values.ravel(), kind)
+        if pa.types.is_fixed_size_list(kind)
+        else pa.array(values.tolist() if values.dtype.kind == "U" else values).cast(kind)
+    )
+
+
+def _nested(flat: np.ndarray, kind: pa.DataType) -> pa.Array:
+    if not pa.types.is_fixed_size_list(kind):
+        return pa.array(flat).cast(kind)
+    return pa.FixedSizeListArray.from_arrays(_nested(flat, kind.value_type), kind.list_size)
