@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from egoworld_assets import cli_runs
+from egoworld_assets import cli_releases, cli_runs
 from egoworld_ops.errors import EgoworldError, printable
 
 
@@ -84,7 +84,7 @@ def contract() -> None:
     click.echo(contract_page(), nl=False)
 
 
-for _command in cli_runs.COMMANDS:
+for _command in (*cli_runs.COMMANDS, *cli_releases.COMMANDS):
     egoworld.add_command(_command)
 
 

@@ -8,13 +8,14 @@ from egoworld_assets.console import brief_console
 from egoworld_assets.dead_letters import dead_letters
 from egoworld_assets.io import LakeIOManager
 from egoworld_assets.jobs import JOBS
+from egoworld_assets.release import release
 from egoworld_assets.resources import Egoworld
 from egoworld_assets.sensors import SENSORS
 
 _egoworld = Egoworld()
 
 defs = dg.Definitions(
-    assets=[*ASSETS, dead_letters],
+    assets=[*ASSETS, dead_letters, release],
     asset_checks=CHECKS,
     jobs=JOBS,
     sensors=SENSORS,

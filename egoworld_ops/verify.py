@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 
-from egoworld_ops import in_use, released, runs, schema, survey, verify_release, verify_run
+from egoworld_ops import runs, schema, survey, verify_release, verify_run
 from egoworld_ops.errors import ContractError, EgoworldError
 from egoworld_ops.lake import Run
 
@@ -22,6 +22,8 @@ _AT_ONCE = 16
 
 def verify(run: Run, progress: Progress = lambda done, total: None, threads: int | None = None) -> Iterator[EgoworldError]:
     """All that is wrong with a run and its release, as it is found. Memory is bounded by one clip, or a few batches of rows, a thread.
+
+    What writes to the run or releases it meanwhile makes findings of its own.
 
     Args:
         progress: called with the pieces (videos, and files of the release) that are done, and all there are.
@@ -34,7 +36,8 @@ def verify(run: Run, progress: Progress = lambda done, total: None, threads: int
         return
     n_threads = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(n_threads) as workers:
-        pieces = [partial(verify_run.check_strays, run), *(partial(verify_run.check_video, run, v) for v in survey.video_ids(run))]
+        pieces: list[verify_release.Check] = [partial(verify_run.check_strays, run)]
+        pieces += [partial(verify_run.check_video, run, video_id) for video_id in survey.video_ids(run)]
         pieces += verify_release.checks(run)
         waiting, done = iter(pieces), 0
         while batch := list(islice(waiting, _AT_ONCE * n_threads)):

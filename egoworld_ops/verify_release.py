@@ -55,10 +55,18 @@ def _manifest(run: Run, manifest: Manifest) -> list[EgoworldError]:
     if len(set(videos)) != len(videos):
         found.append(ContractError(path, "names a video in two parts", _RELEASE_AGAIN))
     known = set(survey.video_ids(run))
-    unreleased = sorted(known - {*videos, *manifest.incomplete})
+    unreleased = sorted(v for v in known - {*videos} if v not in manifest.incomplete or _is_whole(run, v))
     found += [ContractError(run.video_folder(v), "is not in the release of its run", _RELEASE) for v in unreleased]
     found += [ContractError(path, f"has video {v}, which is no longer in the run", _RELEASE) for v in sorted({*videos} - known)]
     return found
+
+
+def _is_whole(run: Run, video_id: str) -> bool:
+    try:
+        state = survey.survey(run, video_id)
+    except ContractError:
+        return False
+    return state is not None and not state.lacking()
 
 
 def _part(run: Run, contents: Contents, manifest: Manifest, part: PartRecord, table: str) -> list[EgoworldError]:

@@ -52,12 +52,13 @@ class Journal:
             self._complain(error)
         threading.Thread(target=self._keep_durable, name="journal", daemon=True).start()
 
-    def record(self, what: Literal["begin", "end"], key: str) -> None:
+    def record(self, what: Literal["begin", "end", "settled"], key: str) -> None:
         """Write one line. A disk that does not take it is complained of, and costs nothing but the record."""
         if what == "begin":
             self._open[key] = True
-        else:
+        elif what == "end":
             self._open.pop(key, None)
+        else:
             self.machine_deaths.pop(key, None)
         try:
             if self._file is None or self._bytes > _MAX_BYTES:
@@ -128,6 +129,7 @@ def _machine_deaths(path: Path, boot: str) -> dict[str, list[bool]]:
             begun[when].add(key)
         elif what == "end":
             begun[when].discard(key)
+        elif what == "settled":
             known.pop(key, None)
         elif what in ("death", "death alone"):
             known[key].append(what == "death alone")

@@ -86,6 +86,7 @@ class _Held:
         self.number, self.payload, self.job = number, payload, Job()
         self.task: Mapping[str, Any] = {}
         self.computing = False
+        self.preparing = False
         self.dropped = False
         self.prepared: Any = None
         self.error: BaseException | None = None
@@ -150,23 +151,32 @@ class Worker:
                 return False
             held.dropped = True
             del self._held[number]
-        _close(held.prepared)
-        self._say(messages.Revoked(number))
+            preparing = held.preparing
+        if not preparing:  # else its code still runs, and it is given back when that has ended
+            self._give_back(held)
         return True
+
+    def _give_back(self, held: _Held) -> None:
+        _close(held.prepared)
+        self._say(messages.Revoked(held.number))
 
     def _prepare_all(self) -> None:
         while True:
             held = self._inbox.get()
-            if held.dropped:
-                continue
+            with self._lock:
+                if held.dropped:
+                    continue
+                held.preparing = True
             self._say(messages.Entered(held.number, "decoding"))
             try:
                 held.task = json.loads(held.payload)
                 held.prepared = self._runner.prepare(held.task)
             except BaseException as error:  # noqa: BLE001 - told to the broker in its turn
                 held.error = error
-            if held.dropped:
-                _close(held.prepared)
+            with self._lock:
+                held.preparing, dropped = False, held.dropped
+            if dropped:
+                self._give_back(held)
                 continue
             self._say(messages.Entered(held.number, "decoded"))
             self._ready.put(held)

@@ -176,9 +176,9 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Record that a task has begun or ended."""
+    """Record that a task has begun or ended in a worker, or that what is held against it is settled: it was done, or is dead."""
 
-    what: Literal["begin", "end"]
+    what: Literal["begin", "end", "settled"]
     key: str
 
 

@@ -346,8 +346,9 @@ class Broker:
         """A task ends, once and for all."""
         state = self.state
         del state.tasks[task.number]
-        if result.outcome in ("done", "dead_letter"):
-            state.machine_deaths.pop(task.spec.key, None)
+        if result.outcome in ("done", "dead_letter") and task.spec.key in state.machine_deaths:
+            del state.machine_deaths[task.spec.key]
+            self._actions.append(events.Journal("settled", task.spec.key))
         state.counts[result.outcome] += 1
         if client := state.clients.get(task.client):
             del client.tasks[task.spec.key]

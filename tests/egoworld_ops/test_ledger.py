@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import count, takewhile
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import sqlalchemy as sa
@@ -27,7 +28,7 @@ from egoworld_ops.errors import (
     StorageUnavailable,
 )
 from egoworld_ops.lake import Lake, Run
-from egoworld_ops.ledger import FILE_NAME, MOVES, WHOLE_VIDEO, Change, ClipKey, State, open_ledger, rebuild
+from egoworld_ops.ledger import FILE_NAME, MOVES, WHOLE_VIDEO, Change, ClipKey, State, moves, open_ledger, rebuild
 from egoworld_ops.ledger.database import Database
 from egoworld_ops.ledger.leases import Owner, Process
 from egoworld_ops.ledger.store import Ledger
@@ -283,15 +284,40 @@ def test_what_is_pending_comes_in_order_and_many_clips_go_in_one_call(ledger: Le
     assert ledger.states(many) == {}
 
 
-def test_transactions_that_block_each_other_are_run_again(postgres_url: str) -> None:
-    def settle(turn: int) -> None:
-        for n in range(25):
-            states = (D, X)[:: 1 if turn else -1]
-            ledger.settle([Change(k, state, f"d{turn}-{n}") for k, state in zip(keys(2), states, strict=True)])
+def test_of_transactions_that_block_each_other_one_is_run_again(postgres_url: str) -> None:
+    both_hold_one, tries = Barrier(2), []
 
-    with opened(postgres_url) as ledger, ThreadPoolExecutor(2) as threads:
-        list(threads.map(settle, range(2)))
-        assert {row.digest[-2:] for row in ledger.rows(keys(2)).values() if row.digest} == {"24"}
+    def settle_both(database: Database, order: list[ClipKey], digest: str) -> None:
+        def work(connection: sa.Connection) -> None:
+            tries.append(digest)
+            moves.move(connection, "settle", [Change.done(order[0], digest, 1)])
+            if len(tries) <= 2:
+                both_hold_one.wait(60)
+            moves.move(connection, "settle", [Change.done(order[1], digest, 1)])
+
+        database.write(work)
+
+    database = Database.open(postgres_url, 60.0)
+    with Ledger(database, 60.0, 5.0) as ledger, ThreadPoolExecutor(2) as threads:
+        ledger.add(dict.fromkeys(keys(2), "d0"))
+        for each in [threads.submit(settle_both, database, keys(2)[::step], f"d{step}") for step in (1, -1)]:
+            each.result()
+        assert len(tries) == 3
+        assert {row.digest for row in ledger.rows(keys(2)).values()} == {tries[-1]}
+
+
+def test_many_who_open_a_new_ledger_at_once_make_it_once(url: str) -> None:
+    together = Barrier(6)
+
+    def open_it(n: int) -> None:
+        together.wait(60)
+        with opened(url) as ledger:
+            ledger.add({key(n): "d1"})
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(open_it, range(6)))
+    with opened(url) as ledger:
+        assert ledger.counts(RUN) == {"masks": {P: 6}}
 
 
 # Leases

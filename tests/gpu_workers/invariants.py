@@ -378,6 +378,8 @@ class Checks:
             self.fail("workers are killed for a reason", f"{process.name}: {why}; it has {[(j.clip.spec.key, j.phase) for j in jobs]}")
 
     def _journalled(self, action: events.Journal) -> None:
+        if action.what == "settled":
+            return
         if (action.what == "begin") == (action.key in self._begun_keys):
             self.fail("the journal is paired", f"{action.what} {action.key}")
         self._begun_keys ^= {action.key}

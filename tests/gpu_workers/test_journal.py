@@ -52,13 +52,14 @@ def test_a_crash_of_the_broker_alone_counts_nothing(path: Path) -> None:
     assert after(path, "boot 2") == {}, "what ran in a broker that crashed did not run when the machine died"
 
 
-def test_a_key_that_ends_is_cleared(path: Path) -> None:
+def test_a_key_that_is_settled_is_cleared_and_one_that_was_only_given_back_is_not(path: Path) -> None:
     after(path, "boot 1", ("begin", "a"), ("begin", "b"))
-    after(path, "boot 2", ("begin", "a"), ("end", "a"))
+    after(path, "boot 2", ("begin", "a"), ("end", "a"), ("settled", "a"), ("begin", "b"), ("end", "b"))
     assert after(path, "boot 3") == {"b": [False]}
     opened = Journal(path, "boot 3")
     opened.record("begin", "b")
     opened.record("end", "b")
+    opened.record("settled", "b")
     assert opened.machine_deaths == {}
     assert after(path, "boot 4") == {}
 

@@ -18,18 +18,26 @@ _WAYS = [(hang, where) for where in ("fault", "decode_fault") for hang in _HANGS
 _SLOTS = 2
 _BASE_S = 1.0
 _LATE_S = 0.5
+_LOOK_S = 0.005
 
 
 @dataclass
 class _Seen:
-    """Hung processes whose end is waited for, and how long after its deadline each ended."""
+    """Hung processes whose end is waited for, and how long after its deadline each ended.
+
+    `stall_s` is the longest time from one look to the next, which are `_LOOK_S` apart: what this machine, busy with other things, adds to any delay.
+    """
 
     waiting: dict[str, tuple[tools.Process, float, str]] = field(default_factory=dict)
     late_s: dict[str, float] = field(default_factory=dict)
     of: dict[str, str] = field(default_factory=dict)
+    stall_s: float = 0.0
+    looked_at: float = field(default_factory=time.monotonic)
 
     def look(self, diary: Path) -> None:
         """The diary names what hangs from when on; the end of the process is measured here, whatever the broker says of it."""
+        now = time.monotonic()
+        self.stall_s, self.looked_at = max(self.stall_s, now - self.looked_at - _LOOK_S), now
         for line in diary.read_text("ascii").splitlines():
             if line not in self.of:
                 key, pid, since = line.split()
@@ -64,12 +72,12 @@ def run(size: int, seed: int) -> str:
                 seen.look(diary)
                 waited_s = time.monotonic() - bad.last_answer
                 assert waited_s < tools.STUCK_S, f"no hang has been dealt with for {waited_s:.0f} s"
-                time.sleep(0.005)
+                time.sleep(_LOOK_S)
         finally:
             going = False
         bad.settle().only("dead_letter")
-        good.settle().only("done")
         seen.look(diary)
+        good.settle().only("done")
         tools.balanced(settings)
         counted = tools.counts(settings)["hangs"]
     worst = max(seen.late_s, key=lambda line: seen.late_s[line])
@@ -77,11 +85,12 @@ def run(size: int, seed: int) -> str:
     n = len(seen.late_s)
     assert n >= size, f"{n} hangs happened, {size} were to"
     assert not seen.waiting, f"processes that hang are still there: {[key for _, _, key in seen.waiting.values()]}"
-    assert seen.late_s[worst] <= _LATE_S, f"{ways[seen.of[worst]]} was seen {seen.late_s[worst]:.2f} s after its deadline"
+    late = f"{seen.late_s[worst]:.2f} s after its deadline, where the machine itself stalls for {seen.stall_s:.2f} s"
+    assert seen.late_s[worst] <= _LATE_S + seen.stall_s, f"{ways[seen.of[worst]]} was seen {late}"
     assert 0 < counted <= n, f"the broker counts {counted} hangs, the diary {n}"
     each = ", ".join(f"{hang} {max(s for line, s in seen.late_s.items() if ways[seen.of[line]][0] == hang):.2f}" for hang in _HANGS)
     return (
-        f"{n} hangs of {n_hanging} clips, each process ended at most {seen.late_s[worst]:.2f} s after its deadline ({each}); all dead-lettered; "
+        f"{n} hangs of {n_hanging} clips, each process ended at most {late} ({each}); all dead-lettered; "
         f"{len(good.given)} good clips beside them all done; {time.monotonic() - began:.0f} s"
     )
 
