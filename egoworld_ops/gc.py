@@ -184,11 +184,10 @@ def _taken_away(store: Lake, path: Path, keep: Mapping[str, str]) -> Path | None
     """Where a thing is now that nobody takes for what it was; None for a run that came into use since it was looked at."""
     if not path.name.startswith(RUN):
         return path
-    trash = store.root / f"{_TRASH}{path.name}"
+    trash = store.root / f"{_TRASH}{os.getpid()}-{path.name}"
     with in_use.alone(path, wait=False) as alone:
         if not alone or _reason_to_stay(Run(store, path.name.removeprefix(RUN)), keep):
             return None
-        _delete(trash)
         os.rename(path, trash)
         sync_folder(store.root)
     return trash

@@ -158,10 +158,10 @@ class _Assembly:
     def file(self, slot: Slot, table: str) -> FileRecord:
         """The file of a table in a part, durable beside its place; written only where it has to be."""
         target, wanted = released.part_path(released.staging(self._run), table, slot.name), slot.digests[table]
-        path, record = self._known.get((table, wanted), (target, None))
-        if record is not None and lake.digest_at(path) == wanted:
-            _link(path, target)
-            return record
+        for path, record in self._candidates(slot.name, table, wanted):
+            if lake.digest_at(path) == wanted:
+                _link(path, target)
+                return record
         if (left := release_parts.record_of(target, wanted, slot.sources[table])) is not None:
             return left
         files = self._contents.sources(slot.videos, [table])[table]
@@ -172,6 +172,15 @@ class _Assembly:
             self.written += 1
             self.written_bytes += made.bytes
         return made
+
+    def _candidates(self, part: str, table: str, wanted: str) -> Iterator[tuple[Path, FileRecord]]:
+        """Files of the release that is there which may be the wanted one, that of the same name first."""
+        before = self._before.get(part)
+        record = before.tables.get(table) if before else None
+        if record is not None and record.digest == wanted:
+            yield released.part_path(released.folder(self._run), table, part), record
+        if (table, wanted) in self._known:
+            yield self._known[table, wanted]
 
     def put_in_place(self, manifest: Manifest) -> None:
         """Let the parts of a manifest, and nothing else, take the place of the release that is there."""

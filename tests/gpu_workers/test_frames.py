@@ -9,7 +9,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
@@ -20,18 +20,24 @@ from gpu_workers.frames import FrameError
 from gpu_workers.messages import Message
 
 ALL = (*messages.TO_BROKER, *messages.TO_CLIENT, *messages.TO_WORKER, *messages.FROM_WORKER)
+TEXT, MOST = st.text(st.characters(), max_size=40), (1 << 53) - 1
 VALUES = {
-    str: st.text(st.characters(), max_size=40),
-    int: st.integers(-(1 << 53) + 1, (1 << 53) - 1),
+    str: TEXT,
+    messages.Name: TEXT,
+    messages.Path: TEXT,
+    int: st.integers(-MOST, MOST),
+    messages.Count: st.integers(0, MOST),
+    messages.Workers: st.integers(1, 1024),
     float: st.floats(-1e11, 1e11) | st.integers(-1000, 1000),
+    messages.Seconds: st.floats(0, 1e11) | st.integers(0, 1000),
     bool: st.booleans(),
 }
 
 
 def of_kind(kind: type[Message]) -> st.SearchStrategy[Message]:
     """Any message of a kind."""
-    hints = kind.__annotations__
-    return st.builds(kind, **{name: st.sampled_from(get_args(hint)) if get_args(hint) else VALUES[hint] for name, hint in hints.items()})
+    fields = {name: VALUES[hint] if hint in VALUES else st.sampled_from(get_args(hint)) for name, hint in kind.__annotations__.items()}
+    return st.builds(kind, **fields)
 
 
 def framed(header: bytes, payload: bytes = b"", header_bytes: int | None = None, payload_bytes: int | None = None) -> bytes:
@@ -187,14 +193,16 @@ def test_a_header_that_is_not_quite_a_message_is_refused_or_is_one(kind: type[Me
     assert vars(message).keys() == type(message).__annotations__.keys()
     for field, hint in type(message).__annotations__.items():
         value = getattr(message, field)
-        if choices := get_args(hint):
-            assert value in choices
-        else:
-            assert isinstance(value, (float, int) if hint is float else hint)
-            assert hint is bool or not isinstance(value, bool)
+        if get_origin(hint) is Literal:
+            assert value in get_args(hint)
+            continue
+        plain = get_args(hint)[0] if get_args(hint) else hint
+        assert isinstance(value, (float, int) if plain is float else plain)
+        assert plain is bool or not isinstance(value, bool)
     frames.pack(messages.header(message))  # refuses what is no number
 
 
+SUBMIT = messages.Submit("k", "toy", "cpu", "python", "toy.py:Toy", "1", 1, 1.0, 0, "v", 0)
 WRONG = [
     ({"type": "Assign", "id": True}, r"Assign\.id: want"),
     ({"type": "Assign", "id": 1.5}, r"Assign\.id: want"),
@@ -205,6 +213,12 @@ WRONG = [
     ({"type": "Entered", "id": 1, "phase": ["computing"]}, r"Entered\.phase: want"),
     ({"type": "Finished", "id": 1, "seconds": 1e300}, r"Finished\.seconds: want"),
     ({"type": "Tested", "ok": 1}, r"Tested\.ok: want"),
+    ({"type": "Scale", "workers": 0}, r"Scale\.workers: want .*1 to 1024"),
+    ({"type": "Ack", "key": 7}, r"Ack\.key: want"),
+    (messages.header(SUBMIT) | {"key": "k" * 501}, r"Submit\.key: want .*at most 500"),
+    (messages.header(SUBMIT) | {"runner": "r" * 4097}, r"Submit\.runner: want .*at most 4096"),
+    (messages.header(SUBMIT) | {"frames": -1}, r"Submit\.frames: want .*not negative"),
+    (messages.header(SUBMIT) | {"est_s": -0.1}, r"Submit\.est_s: want .*not negative"),
     ({"type": "Message"}, "is not expected here"),
     ({"type": ["Bye"]}, "is not expected here"),
     ({}, "is not expected here"),
