@@ -6,13 +6,17 @@ export DAGSTER_HOME := $(CURDIR)
 export DAGSTER_DISABLE_TELEMETRY := 1
 export VIDEO
 
-.PHONY: demo test check bench bench-pool chaos chaos-runs docs ui clean
+.PHONY: demo test check bench bench-pool chaos chaos-runs chaos-stack docs ui clean
 
 demo: $(VENV)/.installed $(VENV)/.weights
 	@$(BIN)/egoworld demo $${VIDEO:+"$$VIDEO"}
 
+# Tests that kill, wait and race have the machine for themselves; the others share the cores.
+ALONE := tests/e2e tests/gpu_workers/test_chaos.py tests/test_chaos_runs.py
+
 test: $(VENV)/.installed $(VENV)/.weights
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(addprefix --ignore=,$(ALONE))
+	$(BIN)/python -m pytest -q $(ALONE)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -31,7 +31,7 @@ STAGES = ("detections", "hand_pose", "masks", "object_pose", "mapping")
 RUN = "20260101_1200"
 ROUNDS, A_ROUND = 150, 20
 N_FILES = 20_000
-TRANSITION_LIMIT_MS, LISTING_LIMIT_MS, COUNTING_LIMIT_MS = 1.0, 50.0, 1000.0
+TRANSITION_LIMIT_MS, LISTING_LIMIT_MS, COUNTING_LIMIT_MS = 1.0, 50.0, 2000.0
 REBUILD_LIMIT = 3.0
 SET = "UPDATE ledger_clips SET state = ?, owner = ?, last_at = '2026-01-01T00:00:00.000+00:00', attempts = attempts + 1"
 WHERE = " WHERE run_id = ? AND stage = ? AND video_id = ? AND clip_id = ? AND state = ?"

@@ -126,7 +126,7 @@ def _look(store: Lake, keep: Mapping[str, str], older_than_s: float) -> tuple[li
 def _reason_to_stay(run: Run, keep: Mapping[str, str]) -> str:
     if run.run_id in keep:
         return keep[run.run_id]
-    if os.path.lexists(released.folder(run)):
+    if released.exists(run):
         return "released"
     latest = run.lake.root / "latest"
     if latest.is_symlink() and Path(os.readlink(latest)).name == run.path.name:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_ops import layout, schema
+from egoworld_ops import layout, schema, seal
 from egoworld_ops.errors import BadSettings, ContractError, SetupError
 from egoworld_ops.types import check_id
 from egoworld_ops.whole_files import TEMPORARY, hold_swept, make_folder, named_errors, remove
@@ -49,8 +49,11 @@ def write_table(path: Path, name: str, rows: pa.Table, provenance: Mapping[str, 
     metadata[PROVENANCE_KEY] = json.dumps(provenance, sort_keys=True).encode()
     sink = pa.BufferOutputStream()
     rows = rows.replace_schema_metadata(metadata)
-    pq.write_table(rows, sink, compression=_compression(rows), write_page_checksum=PARQUET["page_checksums"], **layout.encodings(name))
-    write_bytes(path, sink.getvalue().to_pybytes())
+    options = {"compression": _compression(rows), "write_page_checksum": PARQUET["page_checksums"], **layout.encodings(name)}
+    with pq.ParquetWriter(sink, rows.schema, **options) as writer:
+        writer.write_table(rows)
+        writer.add_key_value_metadata({seal.KEY: seal.OPEN})
+    write_bytes(path, seal.sealed(sink.getvalue().to_pybytes()))
 
 
 def _compression(rows: pa.Table) -> str:
@@ -68,8 +71,11 @@ def read_result(path: Path, name: str) -> tuple[pa.Table, dict[str, Any]]:
     Raises:
         ContractError: the file is not Parquet, is damaged, or is not of this contract.
     """
-    try:  # not pq.read_table: small files cost several times as much there
-        with pq.ParquetFile(pa.BufferReader(path.read_bytes()), page_checksum_verification=True) as file:
+    try:
+        if (whole := seal.is_whole(content := path.read_bytes())) is False:
+            raise ContractError(path, "is damaged: its bytes are not those that were written", _DELETE_IT)
+        # not pq.read_table: small files cost several times as much there
+        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=not whole) as file:
             rows, said = file.read(use_threads=False), json.loads((file.metadata.metadata or {}).get(PROVENANCE_KEY, b"{}"))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ContractError(path, f"cannot be read as Parquet: {error}", _DELETE_IT) from error

@@ -19,6 +19,7 @@ from typing import Any
 from egoworld_ops import lake, schema
 from egoworld_ops.errors import ContractError
 from egoworld_ops.lake import RUN_TABLES, Lake, Run
+from egoworld_ops.whole_files import named_errors
 
 MANIFEST_NAME = "release.json"
 LATEST = "released"
@@ -102,6 +103,11 @@ def staging(run: Run) -> Path:
     return run.lake.root / f"{_STAGING}{run.path.name}"
 
 
+def exists(run: Run) -> bool:
+    """Whether a run is released, whatever became of the release; also while an exchange of folders is cut short."""
+    return any(os.path.lexists(path) for path in (folder(run), staging(run).with_name(f"{staging(run).name}{ASIDE}")))
+
+
 def part_path(release: Path, table: str, part: str) -> Path:
     """The file of a table in a part."""
     return release / table / f"{part}.parquet"
@@ -145,7 +151,8 @@ def ensure(store: Lake) -> None:
         if not path.exists():
             lake.write_table(path, name, schema.empty(name), {})
     if not (store.root / LATEST).is_dir():
-        _point(store, home(store) / _STAND_IN)
+        with named_errors(store.root / LATEST):
+            _point(store, home(store) / _STAND_IN)
 
 
 def recover(store: Lake) -> None:

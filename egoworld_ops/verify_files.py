@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from egoworld_ops import lake, schema, validation
+from egoworld_ops import lake, schema, seal, validation
 from egoworld_ops.digest import sha256_of
 from egoworld_ops.errors import ContractError
 
@@ -48,17 +48,19 @@ def check_file(path: Path, table: str) -> Checked:
     """Read a file and check all that can be checked without any other."""
     try:
         rows, said = lake.read_result(path, table)
-        footer = pq.read_metadata(path)
+        sealed, footer = seal.is_sealed(path.read_bytes()), pq.read_metadata(path)
     except (ContractError, pa.ArrowException, OSError) as error:
         found = error if isinstance(error, ContractError) else ContractError(path, f"cannot be read as Parquet: {error}", MAKE_AGAIN)
         return Checked(path, None, {}, [found])
-    checked = Checked(path, rows, said, [])
-    checked.findings.extend(checked.finding(reason) for reason in _reasons(table, rows, said, footer))
-    return checked
+    try:
+        reasons = list(_reasons(table, rows, said, footer if sealed else None))
+    except (pa.ArrowException, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        reasons = [f"makes no sense: {error!r}"]
+    return Checked(path, rows, said, [ContractError(path, reason, MAKE_AGAIN) for reason in reasons])
 
 
-def _reasons(table: str, rows: pa.Table, said: Mapping[str, Any], footer: pq.FileMetaData) -> Iterator[str]:
-    version = (footer.metadata or {}).get(b"egoworld.schema_version", b"none").decode()
+def _reasons(table: str, rows: pa.Table, said: Mapping[str, Any], footer: pq.FileMetaData | None) -> Iterator[str]:
+    version = (rows.schema.metadata or {}).get(b"egoworld.schema_version", b"none").decode()
     if version != schema.SCHEMA_VERSION:
         yield f"was written under schema version {version}, this is version {schema.SCHEMA_VERSION}"
         return
@@ -70,7 +72,10 @@ def _reasons(table: str, rows: pa.Table, said: Mapping[str, Any], footer: pq.Fil
         yield f"says its digest is {str(said.get('digest'))[:12]}, which is not that of what it says it depends on"
     if wrong := "; ".join(validation.violations(table, rows)):
         yield wrong
-    yield from _false_statistics(rows, footer)
+    if footer is None:
+        yield "has no seal: not written by this version of the lake, or damaged"
+    else:
+        yield from _false_statistics(rows, footer)
 
 
 def _is_digest(said: Mapping[str, Any]) -> bool:
@@ -87,7 +92,7 @@ def _false_statistics(rows: pa.Table, footer: pq.FileMetaData) -> Iterator[str]:
         start += group.num_rows
         for chunk in (group.column(i) for i in range(group.num_columns)):
             stated = chunk.statistics
-            if "." not in chunk.path_in_schema and stated is not None and stated.has_min_max:
+            if chunk.path_in_schema in rows.schema.names and stated is not None and stated.has_min_max:
                 least, most = pc.min_max(part[chunk.path_in_schema]).as_py().values()
                 if (least, most) != (stated.min, stated.max):
                     yield f"holds {chunk.path_in_schema} from {least} to {most}, and its footer says from {stated.min} to {stated.max}"

@@ -3,8 +3,8 @@
 The files of the lake are the truth, the ledger is the record: `rebuild` makes it again from them. A loss of power may cost it its last moves,
 never its consistency.
 
-SQLite, in the lake's root, is for the processes of one host. For several hosts give the URL of a Postgres database; one database a lake. SQLite must not lie
-on a network file system: its locks do not hold there.
+SQLite, in the lake's root, is for the processes of one host, and not for a network file system, where its locks do not hold. For several hosts
+give the URL of a Postgres database; one database a lake.
 
 SQLAlchemy is imported when a ledger is opened, not before: `states` and `files` do without.
 """

@@ -23,7 +23,7 @@ from egoworld_ops.errors import PoolLost
 from egoworld_ops.settings import PoolSettings, Settings
 from egoworld_ops.sidecar import sidecar_path
 from gpu_workers import client
-from gpu_workers.broker_pool import BrokerPool
+from gpu_workers.pool import Pool
 from tests.brokers import is_alive, wait_until
 from tests.egoworld_ops import media
 
@@ -141,11 +141,11 @@ def make_videos(folder: Path, synthetic: Path, copies: int, scenes: int, objects
     return 3 + copies * scenes
 
 
-def undisturbed(settings: Settings, raw: Path) -> dict[str, Path]:
-    """Process all videos of a folder into a lake of its own, here and in peace; the folder of each video."""
+def undisturbed(settings: Settings, raw: Path, pool: Pool) -> dict[str, Path]:
+    """Process all videos of a folder into a lake of its own, without Dagster and in peace; the folder of each video."""
     video_ids = raw_folder.register(settings, [raw]).video_ids
     run = pipeline.open_run(settings)
-    for _ in pipeline.process(run, video_ids, settings, BrokerPool(settings.pool, "undisturbed")):
+    for _ in pipeline.process(run, video_ids, settings, pool):
         pass
     return {video_id: run.video_folder(video_id) for video_id in video_ids}
 

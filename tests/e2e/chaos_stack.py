@@ -22,6 +22,7 @@ from egoworld_ops import ledger
 from egoworld_ops.lake import Lake
 from egoworld_ops.ledger import State
 from egoworld_ops.settings import PoolSettings, load_settings
+from gpu_workers.broker_pool import BrokerPool
 from tests import brokers
 from tests.conftest import ROOT
 from tests.e2e import chaos
@@ -63,7 +64,7 @@ def _run(root: Path, pool: PoolSettings, wanted: argparse.Namespace) -> None:
     results = clips * (len(chaos.STAGES) - 1)
     began = time.monotonic()
     quiet = {"lake": root / "quiet", "raw": root / "videos", "pool": pool}
-    right = chaos.undisturbed(load_settings("laptop").model_copy(update=quiet), root / "videos")
+    right = chaos.undisturbed(load_settings("laptop").model_copy(update=quiet), root / "videos", BrokerPool(pool, "undisturbed"))
     print(f"{clips} clips, {results} results; undisturbed and without Dagster {time.monotonic() - began:.0f} s", flush=True)
 
     where = deployment(root / "dagster", POOL__FOLDER=pool.folder, POOL__WORKERS=pool.workers, POOL__IDLE_EXIT_S=pool.idle_exit_s)

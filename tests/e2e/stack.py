@@ -23,6 +23,10 @@ BACKFILL = """mutation ($assets: [AssetKeyInput!], $partitions: [String!]) {
   launchPartitionBackfill(backfillParams: {assetSelection: $assets, partitionNames: $partitions}) {
     __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 BACKFILL_STATUS = "query ($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } } }"
+LAUNCH = """mutation ($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+LOCATION = {"repositoryLocationName": "egoworld", "repositoryName": "__repository__"}
 TERMINATE = "mutation ($id: String!) { terminateRun(runId: $id) { __typename ... on PythonError { message } } }"
 ENDED = ("COMPLETED", "COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED")
 POLL_S = 0.5
@@ -94,6 +98,15 @@ class Stack:
             return now if now in ENDED else None
 
         return self.wait_for("the backfill to end", status, timeout_s)
+
+    def launch(self, stages: Sequence[str], partition: str) -> str:
+        """Launch a run over one partition; its id."""
+        selector = LOCATION | {"jobName": "__ASSET_JOB", "assetSelection": [{"path": [s]} for s in stages]}
+        tags = [{"key": "dagster/partition", "value": partition}]
+        launched = self.graphql(LAUNCH, params={"selector": selector, "executionMetadata": {"tags": tags}})["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        run_id: str = launched["run"]["runId"]
+        return run_id
 
     def terminate(self, run_id: str) -> None:
         """Ask a run to end, as its button in the UI does."""

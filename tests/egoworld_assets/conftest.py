@@ -41,6 +41,14 @@ class Place:
             instance=self.dagster, tags=one if len(video_ids) == 1 else tags, raise_on_error=False
         )
 
+    def run_unpartitioned(self, *assets: str) -> dg.ExecuteInProcessResult:
+        """One run of assets that are about all videos together."""
+        from egoworld_assets.definitions import defs
+
+        job = defs.resolve_implicit_global_asset_job_def()
+        keys = dg.AssetSelection.assets(*assets).resolve(defs.resolve_asset_graph())
+        return job.get_subset(asset_selection=keys).execute_in_process(instance=self.dagster, raise_on_error=False)
+
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:

@@ -47,8 +47,9 @@ class Settings(BackendSettings):
     """Frames whose features are computed at once; tracking goes on frame by frame. For GPUs, which one frame does not fill; costs memory.
 
     It is an option, and so in the digest, since libraries choose their kernels by the size of what they work on, and another kernel may
-    change the last bits of a logit (on two threads of a CPU 8 against 1 changed features by 1e-6, 2 to 4 did not). Where memory runs out it is halved for the rest of the worker's life, and the digest does not tell:
-    such masks may differ in those bits from what a roomier device makes of the same digest.
+    change the last bits of a logit: on two threads of a CPU 8 frames at once changed features by 1e-6, 2 to 4 did not. Where memory runs out
+    it is halved for the rest of the worker's life, and the digest does not tell: such masks may differ in those bits from what a roomier
+    device makes of the same digest.
     """
     hand_joints: tuple[Annotated[int, Field(ge=0, le=20)], ...] = (2, 5, 9, 13, 17)
     """Which of a hand's 21 points prompt it beside its box: by default the knuckles, which are well inside the hand."""

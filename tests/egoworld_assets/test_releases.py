@@ -1,0 +1,108 @@
+"""The asset `release` and the commands release, verify and gc, over runs that the real pipeline made."""
+
+from pathlib import Path
+
+import duckdb
+import pytest
+from click.testing import CliRunner, Result
+
+from egoworld_assets import pipeline
+from egoworld_assets.cli import egoworld
+from egoworld_assets.jobs import process_videos
+from egoworld_ops import in_use, operators, released
+from egoworld_ops.catalog import FILE_NAME
+from egoworld_ops.lake import Lake, Run
+from gpu_workers.inline import InlinePool
+from tests.egoworld_assets.conftest import Place
+from tests.egoworld_ops import media
+from tests.lakes import write_video
+
+CUT, FRAMES = 24, 48
+
+
+@pytest.fixture
+def run(place: Place, tmp_path: Path) -> Run:
+    """A video of two scenes without hands, and one that cannot be read, through every stage."""
+    media.make(tmp_path / "raw" / "two scenes.mp4", FRAMES, size=(160, 120), picture=media.scenes([CUT]))
+    (tmp_path / "raw" / "bad.mp4").write_bytes(b"not a video" * 100)
+    made = pipeline.open_run(place.settings)
+    for stage, result in pipeline.process(made, place.register(tmp_path / "raw"), place.settings, InlinePool(1)):
+        assert stage == pipeline.MANIFEST or result.state == "computed", result.error
+    return made
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(egoworld, arguments, catch_exceptions=False)
+
+
+def test_the_asset_releases_the_run_and_says_what_it_did(place: Place, run: Run) -> None:
+    result = place.run_unpartitioned("release")
+    assert result.success
+    [event] = result.asset_materializations_for_node("release")
+    said = {name: value.value for name, value in event.metadata.items()}
+    assert (said["videos"], said["videos incomplete"], said["rows of clips"], said["rows of videos"]) == (2, 0, 2, 2)
+    assert (said["parts"], said["files written"], said["files kept"]) == (1, 9, 0)
+    assert {f"rows of {stage}" for stage in operators.stages()} < said.keys()
+    assert said["bytes"] == said["bytes written"] > 0
+    with duckdb.connect(str(run.lake.root / FILE_NAME), read_only=True) as connection:
+        assert connection.execute("SELECT status, n_frames FROM release.videos ORDER BY status").fetchall() == [
+            ("ok", 48),
+            ("rejected", None),
+        ]
+    [again] = place.run_unpartitioned("release").asset_materializations_for_node("release")
+    assert again.metadata["files written"].value == 0
+
+
+def test_the_asset_hangs_below_every_stage_and_is_no_part_of_the_chain() -> None:
+    from egoworld_assets.definitions import defs
+
+    graph = defs.resolve_asset_graph()
+    [release] = [node for node in graph.asset_nodes if node.key.path[-1] == "release"]
+    assert {key.path[-1] for key in release.parent_keys} == {pipeline.MANIFEST, *operators.stages()}
+    assert release.partitions_def is None
+    assert release.key not in process_videos.selection.resolve(graph)
+
+
+def test_a_run_of_the_real_pipeline_is_released_verified_and_kept(run: Run) -> None:
+    done = command("release")
+    assert done.exit_code == 0, done.output
+    assert "2 videos in 1 part(s)" in done.output
+    assert "9 files written, 0 kept" in done.output
+    verified = command("verify", run.run_id)
+    assert (verified.exit_code, verified.stdout) == (0, "")
+    assert "0 finding(s)" in verified.stderr
+
+    damaged = next(run.path.glob("video_id=two*/clip_id=*/masks.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    verified = command("verify")
+    assert verified.exit_code == 1
+    [line] = [line for line in verified.stdout.splitlines() if str(damaged) in line]
+    assert "Delete the file" in line
+
+    in_use.let_go(run.path)
+    assert f"stays    run {run.run_id}: released" in command("gc").output
+    assert run.path.is_dir()
+
+
+def test_gc_lists_and_removes_and_keeps_what_is_named(place: Place) -> None:
+    store = Lake(place.settings.lake)
+    for name in ("one", "two", "three"):
+        made = store.open_run({"a": name}, name, dict)
+        write_video(made, "v", n_frames=10)
+        in_use.let_go(made.path)
+    listed = command("gc", "--dry-run", "--keep", "two").output
+    assert "stays    run two: named to be kept" in listed
+    assert "stays    run three: the run opened last" in listed
+    assert f"would go {store.root / 'run_id=one'}: not released" in listed
+    assert "MB would be free" in listed
+    assert len(store.runs()) == 3
+    assert f"removed  {store.root / 'run_id=one'}" in command("gc", "--keep", "two").output
+    assert {made.run_id for made in store.runs()} == {"two", "three"}
+    missing = CliRunner().invoke(egoworld, ["gc", "--keep", "nobody"])
+    assert "nobody" in str(missing.exception)
+
+
+def test_commands_name_a_run_that_is_not_there(place: Place) -> None:
+    for name in ("release", "verify"):
+        assert "nobody" in str(CliRunner().invoke(egoworld, [name, "nobody"]).exception)
+    assert not released.home(Lake(place.settings.lake)).exists()

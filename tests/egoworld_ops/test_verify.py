@@ -1,0 +1,310 @@
+"""What is whole is passed; each kind of damage to a run or its release is found, in the file that has it, with a cure."""
+
+import json
+import os
+import random
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from egoworld_ops import lake, references, release_parts, released, schema, seal, survey
+from egoworld_ops.digest import sha256_of
+from egoworld_ops.lake import Lake, Run
+from egoworld_ops.release import release
+from egoworld_ops.settings import ReleaseSettings
+from egoworld_ops.verify import verify
+from egoworld_ops.verify_files import check_file
+from tests.egoworld_ops.test_release import fail
+from tests.lakes import write_video
+
+CLIP = "f0000000_0000028"
+Damage = Callable[[Run, Path], None]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+    """A released run of two videos with two overlapping clips each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        store = Lake(tmp_path_factory.mktemp("whole") / "lake")
+        run = store.open_run({}, "20260101_0000", dict)
+        for name in ("a", "b"):
+            write_video(run, name, n_frames=46)
+        release(run, ReleaseSettings())
+    return store
+
+
+@pytest.fixture
+def run(whole: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A copy of links of it: files are replaced, not changed."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    subprocess.run(["cp", "-al", str(whole.root), str(tmp_path / "lake")], check=True)
+    [copy] = Lake(tmp_path / "lake").runs()
+    return copy
+
+
+def said(run: Run) -> list[str]:
+    return [str(finding) for finding in verify(run, threads=2)]
+
+
+def clip_file(run: Run, stage: str, clip_id: str = CLIP) -> Path:
+    return run.clip_table(stage, survey.video_ids(run)[0], clip_id)
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0x01
+    rewrite(path, bytes(content))
+
+
+def swap(path: Path, column: str, values: pa.Array) -> None:
+    """Other values in one column, in a file that says all the same of its origin."""
+    rows, known = lake.read_result(path, path.stem)
+    index = rows.schema.names.index(column)
+    lake.write_table(path, path.stem, rows.set_column(index, rows.schema.field(index), values), known, validated=True)
+
+
+def reword(path: Path, **change: object) -> None:
+    """The same rows with another provenance."""
+    rows, known = lake.read_result(path, path.stem)
+    lake.write_table(path, path.stem, rows, known | change, validated=True)
+
+
+def plus(path: Path, column: str, by: int) -> None:
+    rows = lake.read_table(path, path.stem)
+    swap(path, column, pc.add(rows[column], by).cast(rows.schema.field(column).type).combine_chunks())
+
+
+def in_a_page(path: Path) -> int:
+    """The middle of a column's pages."""
+    column = pq.read_metadata(path).row_group(0).column(8)
+    return column.data_page_offset + column.total_compressed_size // 2
+
+
+def write_unsealed(path: Path, rows: pa.Table, known: object, version: str = schema.SCHEMA_VERSION) -> None:
+    """A file as an older version of the lake wrote it."""
+    metadata = {k: v for k, v in (rows.schema.metadata or {}).items() if k != seal.KEY.encode()}
+    metadata |= {b"egoworld.schema_version": version.encode(), lake.PROVENANCE_KEY: json.dumps(known).encode()}
+    path.unlink()
+    pq.write_table(rows.replace_schema_metadata(metadata), path, write_page_checksum=True)
+
+
+def false_statistics(path: Path) -> None:
+    """Another greatest frame in the footer, which stays well formed, in a file that is sealed so."""
+    content = path.read_bytes()
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    metadata = pq.read_metadata(path)
+    greatest = metadata.row_group(0).column(2).statistics.max
+    footer = content[start:].replace(struct.pack("<q", greatest), struct.pack("<q", greatest - 5))
+    rewrite(path, seal.sealed(content[:start] + footer.replace(metadata.metadata[seal.KEY.encode()], seal.OPEN.encode())))
+
+
+def with_foreign_schema(path: Path) -> None:
+    rewrite(path, b"")
+    pq.write_table(pa.table({"video_id": ["a"], "x": [1]}), path)
+
+
+def of_an_older_schema(path: Path) -> None:
+    write_unsealed(path, *lake.read_result(path, path.stem), version="0")
+
+
+def of_other_detections(path: Path) -> None:
+    """Detections that were made again, and what is below was not."""
+    _, known = lake.read_result(path, path.stem)
+    identity = known["identity"] | {"operator": known["identity"]["operator"] | {"version": "2"}}
+    reword(path, identity=identity, digest=sha256_of(identity))
+
+
+def without_a_row_that_is_referred_to(path: Path) -> None:
+    rows, known = lake.read_result(path, path.stem)
+    lake.write_table(path, path.stem, rows.slice(1), known | {"rows": rows.num_rows - 1}, validated=True)
+
+
+def with_a_gap(run: Run, path: Path) -> None:
+    plus(run.video_table("clips", survey.video_ids(run)[0]), "own_start", 1)
+
+
+IN_CLIPS: dict[str, tuple[str, Damage, str]] = {
+    "a flipped bit in the middle of a page": ("hand_pose", lambda _, p: flip(p, in_a_page(p)), "is damaged"),
+    "cut off": ("masks", lambda _, p: rewrite(p, p.read_bytes()[:-100]), "is damaged"),
+    "cut in two": ("masks", lambda _, p: rewrite(p, p.read_bytes()[: p.stat().st_size // 2]), "cannot be read as Parquet"),
+    "empty": ("masks", lambda _, p: rewrite(p, b""), "cannot be read as Parquet"),
+    "a foreign schema": ("masks", lambda _, p: with_foreign_schema(p), "not those of table masks"),
+    "an older schema": ("masks", lambda _, p: of_an_older_schema(p), "schema version 0"),
+    "no origin": ("masks", lambda _, p: lake.write_table(p, "masks", lake.read_table(p, "masks"), {}), "says nothing of its origin"),
+    "a wrong digest": ("masks", lambda _, p: reword(p, digest="0" * 64), "which is not that of what it says it depends on"),
+    "other inputs": ("detections", lambda _, p: of_other_detections(p), "was made from another detections"),
+    "a wrong count": ("mapping", lambda _, p: reword(p, rows=7), "and says it holds 7"),
+    "a broken contract": ("masks", lambda _, p: plus(p, "area_px", -60_000), "area_px has values below 1"),
+    "frames outside of the clip": ("movement", lambda _, p: plus(p, "frame_index", 10), "holds frames 10 to 37, and the clip has 0 to 28"),
+    "rows of another clip": (
+        "movement",
+        lambda r, p: shutil.copy(clip_file(r, "movement", "f0000022_0000046"), _gone(p)),
+        "holds rows of clip_id",
+    ),
+    "tracks that nobody detected": ("masks", lambda _, p: plus(p, "track_id", 50), "are not in detections of the clip"),
+    "objects without a mask": ("object_pose", lambda _, p: plus(p, "track_id", 50), "are not in masks of the clip"),
+    "hands that were not posed": ("hand_pose", lambda _, p: without_a_row_that_is_referred_to(p), "are not in hand_pose of the clip"),
+    "statistics that lie": ("movement", lambda _, p: false_statistics(p), "its footer says"),
+    "gone": ("object_pose", lambda _, p: p.unlink(), "is not there, and no failure says why"),
+    "no owner": ("../clips", with_a_gap, "where frame 0 is the next to be owned"),
+    "no manifest": ("../videos", lambda _, p: p.unlink(), "has no videos.parquet"),
+    "a manifest cut off": ("../clips", lambda _, p: rewrite(p, p.read_bytes()[:50]), "cannot be read as Parquet"),
+    "a stray clip": (
+        "../clip_id=x/masks",
+        lambda r, p: shutil.copytree(clip_file(r, "masks").parent, p.parent),
+        "is of no clip of the video",
+    ),
+    "a stray file": ("old", lambda r, p: shutil.copy(clip_file(r, "masks"), p), "is of no stage"),
+    "a stray folder": (
+        "../../copy/x/masks",
+        lambda r, p: shutil.copytree(clip_file(r, "masks").parent, p.parent),
+        "is no folder of a run",
+    ),
+}
+
+
+def _gone(path: Path) -> Path:
+    path.unlink()
+    return path
+
+
+@pytest.mark.parametrize("kind", IN_CLIPS)
+def test_damage_to_a_file_of_a_run_is_found_and_named(run: Run, kind: str) -> None:
+    name, damage, reason = IN_CLIPS[kind]
+    path = Path(os.path.normpath(clip_file(run, "masks").parent / f"{name}.parquet"))
+    damage(run, path)
+    found = [finding for finding in said(run) if reason in finding]
+    assert found, said(run)
+    at_fault = path.with_name({"other inputs": "hand_pose.parquet", "hands that were not posed": "mapping.parquet"}.get(kind, path.name))
+    assert Path(found[0].partition(": ")[0]) in (at_fault, *list(at_fault.parents)[:3]), found
+    assert any(cure in found[0].rpartition(". ")[2] for cure in ("Delete", "Materialize", "Remove")), found
+
+
+def part(run: Run, table: str = "masks") -> Path:
+    return released.part_path(released.folder(run), table, "part-00000")
+
+
+def forge(run: Run, table: str, change: Callable[[pa.Table], pa.Table]) -> None:
+    """A part with other rows, and a release.json that agrees with it in all."""
+    path, manifest = part(run, table), released.read(run)
+    assert manifest is not None
+    known = lake.provenance(path)
+    rows = change(pq.read_table(path, partitioning=None))
+    path.unlink()
+    with pq.ParquetWriter(path, rows.schema) as writer:
+        writer.write_table(rows)
+        writer.add_key_value_metadata({"egoworld.provenance": json.dumps(known)})
+    [before] = manifest.parts
+    record = replace(before.tables[table], sha256=released.sha256_of_file(path), bytes=path.stat().st_size, rows=rows.num_rows)
+    forged = replace(manifest, parts=[replace(before, tables={**before.tables, table: record})])
+    rewrite(released.folder(run) / "release.json", forged.to_json())
+
+
+def double(rows: pa.Table) -> pa.Table:
+    return schema.sort("masks", pa.concat_tables([rows, rows.slice(0, 3)]))
+
+
+def other_score(rows: pa.Table) -> pa.Table:
+    return rows.set_column(rows.schema.names.index("score"), rows.schema.field("score"), pa.array([0.5] * rows.num_rows, pa.float32()))
+
+
+IN_RELEASES: dict[str, tuple[Damage, str]] = {
+    "a flipped bit": (lambda _, p: flip(p, p.stat().st_size // 2), "it is damaged, or was changed"),
+    "cut off": (lambda _, p: rewrite(p, p.read_bytes()[:-1]), "it is damaged, or was changed"),
+    "a missing part": (lambda _, p: p.unlink(), "is not there"),
+    "an extra part": (lambda _, p: shutil.copy(p, p.with_name("part-00001.parquet")), "is not in release.json"),
+    "rows twice": (lambda r, _: forge(r, "masks", double), "is not unique"),
+    "too few rows": (lambda r, _: forge(r, "masks", lambda rows: rows.slice(0, 10)), "has other rows than those that"),
+    "other values": (lambda r, _: forge(r, "masks", other_score), "has other rows than those that"),
+    "rows out of order": (
+        lambda r, _: forge(r, "masks", lambda rows: rows.take(list(reversed(range(rows.num_rows))))),
+        "are not sorted by",
+    ),
+    "a broken release.json": (lambda r, p: rewrite(p.parents[1] / "release.json", b"{"), "release.json: cannot be read"),
+    "a changed release.json": (
+        lambda r, p: rewrite(p.parents[1] / "release.json", (p.parents[1] / "release.json").read_bytes() + b" "),
+        "is not as a release wrote it",
+    ),
+    "no release.json": (lambda r, p: (p.parents[1] / "release.json").unlink(), "has no release.json"),
+    "a new video": (lambda r, _: write_video(r, "c", n_frames=10) and None, "is not in the release of its run"),
+    "a changed video": (lambda r, _: write_video(r, "a", n_frames=46, seed=3) and None, "is behind its run"),
+    "a removed video": (lambda r, _: shutil.rmtree(r.video_folder(survey.video_ids(r)[0])), "which is no longer in the run"),
+}
+
+
+@pytest.mark.parametrize("kind", IN_RELEASES)
+def test_damage_to_a_release_is_found_and_named(run: Run, kind: str) -> None:
+    damage, reason = IN_RELEASES[kind]
+    damage(run, part(run))
+    found = [finding for finding in said(run) if reason in finding]
+    assert found, said(run)
+    assert any(cure in found[0].rpartition(". ")[2] for cure in ("Delete", "elease the run again")), found
+
+
+def test_a_flipped_bit_anywhere_in_a_clip_file_is_found(run: Run) -> None:
+    path = clip_file(run, "hand_pose")
+    for at in random.Random(3).sample(range(path.stat().st_size), 200):
+        flip(path, at)
+        assert check_file(path, "hand_pose").findings, at
+        flip(path, at)
+    assert not check_file(path, "hand_pose").findings
+
+
+def test_a_file_without_a_seal_is_read_with_its_page_checksums_and_told_of(run: Run) -> None:
+    path = clip_file(run, "hand_pose")
+    rows, known = lake.read_result(path, "hand_pose")
+    write_unsealed(path, rows, known)
+    assert ["has no seal" in finding for finding in said(run)] == [True]
+    flip(path, in_a_page(path))
+    assert "CRC checksum" in said(run)[0]
+
+
+def test_frames_that_a_clip_does_not_own_are_found_in_a_release_by_itself(run: Run) -> None:
+    [first, second] = [clip_file(run, "masks", clip) for clip in (CLIP, "f0000022_0000046")]
+    unowned = lake.read_table(second, "masks").slice(0, 3)
+    forge(run, "masks", lambda rows: schema.sort("masks", pa.concat_tables([rows, unowned])))
+    assert any("holds frames 22 to 45 of clip f0000022_0000046" in finding and "owns 28 to 46" in finding for finding in said(run)), said(
+        run
+    )
+    assert first.exists()
+
+
+def test_a_whole_run_has_no_findings_nor_has_one_with_failures_on_record(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[tuple[int, int]] = []
+    assert [*verify(run, lambda done, total: pieces.append((done, total)))] == []
+    assert pieces[-1] == (2 + 1 + 1 + 9, 2 + 1 + 1 + 9)
+    video_id = survey.video_ids(run)[1]
+    fail(run, video_id, CLIP, "object_pose")
+    run.clip_table("movement", video_id, CLIP).unlink()
+    assert all("is behind its run" in finding for finding in said(run))
+    release(run, ReleaseSettings())
+    assert said(run) == []
+    monkeypatch.setattr(release_parts, "owned_rows", lambda source: schema.empty(source.table))
+    assert any("has other rows" in finding or "no clip of the run owns" in finding for finding in said(run))
+
+
+def test_a_run_under_another_version_of_the_contract_is_one_finding(tmp_path: Path) -> None:
+    old = Lake(tmp_path).open_run({"schema": "0"}, None, dict)
+    [finding] = said(old)
+    assert "run.json" in finding
+    assert "version 0 of the data contract" in finding
+
+
+def test_references_name_stages_and_columns_of_the_contract() -> None:
+    for reference in references.REFERENCES:
+        for table in (reference.child, reference.parent):
+            assert {"video_id", "clip_id"} < set(schema.table(table).arrow_schema().names)
