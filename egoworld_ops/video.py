@@ -145,7 +145,7 @@ def _decode(path: Path, frames: range, stride: int, threads: int, start_s: float
                     if index < position:
                         continue
                     if index in wanted:
-                        yield Frame(index, timestamp_s, to_rgb(frame, picture))
+                        yield Frame(index, timestamp_s, _shown(path, frame, picture))
                     position = index + 1
                     if position > wanted[-1]:
                         return
@@ -153,6 +153,14 @@ def _decode(path: Path, frames: range, stride: int, threads: int, start_s: float
             fault = error
     reason = f"decoding stops at frame {position} of the range [{frames.start}, {frames.stop})"
     raise CorruptVideo(path, f"{reason}: {fault.reason if fault else 'the file ends there'}", _CURE) from fault
+
+
+def _shown(path: Path, frame: av.VideoFrame, picture: Upright) -> np.ndarray:
+    """As `to_rgb`; colours that no one can show, as damaged headers name them, are a fault of the file."""
+    try:
+        return to_rgb(frame, picture)
+    except LIBAV_FAULTS as error:
+        raise as_typed(path, error, "the picture cannot be shown") from error
 
 
 def _observe_first(path: Path, picture: Upright) -> None:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import dagster as dg
+
 from tests.conftest import ROOT
 
 T = TypeVar("T")
@@ -57,6 +59,7 @@ class Stack:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
+        dg.DagsterInstance.from_config(str(self.where.home)).dispose()  # two that make its databases at once get in each other's way
         workspace = str(ROOT / "workspace.yaml")
         self._launch("webserver", "dagster-webserver", "-h", "127.0.0.1", "-p", str(self._port), "-w", workspace)
         self._launch("daemon", "dagster-daemon", "run", "-w", workspace)

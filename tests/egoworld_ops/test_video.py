@@ -638,6 +638,18 @@ def test_libav_is_silent(shared_data: Path, capfd: pytest.CaptureFixture[str]) -
     assert (out, err) == ("", "")
 
 
+def test_colours_that_nobody_can_show_are_a_fault_of_the_file(tmp_path: Path) -> None:
+    """Found by fuzzing: a damaged header in mid-stream names a colour matrix that does not exist."""
+    bt709 = {"color_trc": "bt709", "color_primaries": "bt709"}
+    path = media.make(tmp_path / "colours.mpg", 12, (64, 48), 25, codec="mpeg2video", gop=6, options=bt709)
+    content = bytearray(path.read_bytes())
+    display_extension = content.rindex(b"\x00\x00\x01\xb5\x2b")
+    content[display_extension + 7] = 128
+    path.write_bytes(content)
+    with pytest.raises(CorruptVideo, match=r"decoding stops at frame \d+ of the range \[0, 12\): the picture cannot be shown"):
+        list(decode(path, 0, 12))
+
+
 FUZZED = {"h264.mp4": {}, "h264.mkv": {}, "h264.ts": {}, "mpeg4.avi": {"codec": "mpeg4"}, "av1.mp4": {"codec": "libsvtav1"}}
 
 

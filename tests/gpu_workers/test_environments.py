@@ -17,6 +17,7 @@ import pytest
 from egoworld_assets import pipeline, raw_folder
 from egoworld_assets.planning import Planner, StageResult
 from egoworld_ops import lake, operators
+from egoworld_ops.errors import WorkersBroken
 from egoworld_ops.lake import Run
 from egoworld_ops.settings import PoolSettings, SceneSettings, Settings, StageSettings, load_settings
 from egoworld_ops.task import ClipTask
@@ -165,3 +166,13 @@ def test_a_table_that_breaks_the_contract_is_a_failure_of_its_clip_and_the_other
     assert "are not all of this clip" in rows[1]["reason"]
     assert "10000" in rows[1]["reason"]
     assert all("Mend the operator" in r["cure"] for r in rows)
+
+
+def test_an_interpreter_that_cannot_be_used_ends_the_stage_at_once_and_loses_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as broken:
+        usable = place.settings
+        foreign(place, broken, "Foreign", "/nowhere/bin/python")
+        with pytest.raises(WorkersBroken, match="/nowhere/bin/python"):
+            place.results("detections")
+    place.settings = usable
+    assert [r.state for r in place.results("detections")] == ["computed"] * CLIPS

@@ -203,11 +203,12 @@ def marked(mark: str) -> dict[int, str]:
 
 
 def zombies() -> set[int]:
-    """All zombies of the host."""
+    """Dead children of this process, and of the one that takes in orphans, whose end nobody has asked for."""
     found = set()
     for pid in _pids():
         with contextlib.suppress(OSError):
-            if _stat(pid)[0] == "Z":
+            state, parent = _stat(pid)
+            if state == "Z" and parent in (1, os.getpid()):
                 found.add(pid)
     return found
 
