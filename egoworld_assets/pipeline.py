@@ -263,7 +263,11 @@ def store(run: Run, stage: str, result: StageResult) -> None:
     for name, rows in result.tables.items():
         lake.write_table(failure if name == "failures" else table, name, rows, result.provenance, validated=True)
     unlooked = result.state == "done" and not result.recalled
-    if result.tables or result.state == "linked" or (unlooked and run.meta_is_behind(result.video_id, result.clip_id)):
+    if (
+        result.tables
+        or result.state == "linked"
+        or (unlooked and run.meta_is_behind(result.video_id, result.clip_id, stage, result.digest))
+    ):
         run.write_meta(result.video_id, result.clip_id)
 
 

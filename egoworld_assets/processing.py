@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from egoworld_assets.partitions import VIDEO_IDS, add_videos
+from egoworld_ops import in_use
 from egoworld_ops.errors import BadSettings, SetupError
 from egoworld_ops.settings import Settings, load_settings
 
@@ -23,14 +25,19 @@ def settings(profile: str | None) -> Settings:
 
 
 def instance() -> dg.DagsterInstance:
-    """The Dagster instance of DAGSTER_HOME.
+    """The Dagster instance of DAGSTER_HOME. Processes that open it at once take turns: where it is new, Dagster makes its databases without a lock.
 
     Raises:
-        BadSettings: DAGSTER_HOME is not set.
+        BadSettings: DAGSTER_HOME is not set, or is no folder in which files can be made.
     """
-    if not os.environ.get("DAGSTER_HOME"):
-        raise BadSettings("DAGSTER_HOME", "is not set", "Set it to the folder that holds dagster.yaml; `make` does so")
-    return dg.DagsterInstance.get()
+    home, cure = os.environ.get("DAGSTER_HOME"), "Set it to the folder that holds dagster.yaml; `make` does so"
+    if not home:
+        raise BadSettings("DAGSTER_HOME", "is not set", cure)
+    try:
+        with in_use.alone(Path(home)):
+            return dg.DagsterInstance.get()
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise BadSettings("DAGSTER_HOME", f"cannot be used: {error}", cure) from error
 
 
 def add_partitions(video_ids: Sequence[str]) -> None:

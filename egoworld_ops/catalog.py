@@ -1,6 +1,7 @@
 """`egoworld.duckdb`: a view per table of the contract, over the latest run and, in schema `runs`, over all of them.
 
-Schema `release` has the same views over the release made last, schema `releases` over all of them.
+Schema `release` has the same views over the release made last, schema `releases` over all of them. The view `runs` has a row for each run, with what
+its `run.json` says of settings, code, weights and host; `run_states` how many of its clips are in which state, by stage, as the files have it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from egoworld_ops.lake import RUN_TABLES, Lake, table_glob
 from egoworld_ops.whole_files import named_errors, sync_folder, write_bytes
 
 FILE_NAME = "egoworld.duckdb"
+_RUN_FACTS = ("settings", "frozen", "git", "packages", "python", "weights", "inputs", "parquet", "conventions", "host")
+"""What the view `runs` has of `run.json`, as JSON."""
 
 
 def write_catalog(lake: Lake) -> Path:
@@ -30,9 +33,10 @@ def write_catalog(lake: Lake) -> Path:
     target, stamp = lake.root / FILE_NAME, lake.root / f".{FILE_NAME}.sha256"
     statements = view_statements(lake)
     made_with = hashlib.sha256("\n".join(statements).encode()).hexdigest()
+    as_it_was = target.exists() and stamp.exists() and stamp.read_text("utf-8") == made_with
     registry.ensure(lake)
-    released.ensure(lake)
-    if target.exists() and stamp.exists() and stamp.read_text("utf-8") == made_with:
+    released.ensure(lake, again=not as_it_was)
+    if as_it_was:
         return target
     with named_errors(target), tempfile.TemporaryDirectory(prefix=".tmp-catalog-", dir=lake.root) as folder:
         fresh = Path(folder) / FILE_NAME
@@ -66,7 +70,29 @@ def view_statements(lake: Lake) -> list[str]:
         newest, all_of_them = (_files(root / folder / name / "part-*.parquet") for folder in (released.LATEST, "release/*"))
         statements.append(f"CREATE VIEW release.{name} AS SELECT {columns} FROM {newest}")
         statements.append(f"CREATE VIEW releases.{name} AS SELECT {run_id}, {columns} FROM {all_of_them}")
-    return statements
+    return [*statements, _runs(root), _run_states(root)]
+
+
+def _runs(root: Path) -> str:
+    """One row a run, of nulls where its `run.json` is broken: that must not hide the others."""
+    read = f"SELECT filename, TRY(decode(content)::JSON) AS said FROM read_blob({_quoted(root / 'run_id=*' / 'run.json')})"
+    columns = [
+        "regexp_extract(filename, 'run_id=([^/]+)/run[.]json$', 1) AS run_id",
+        "TRY((said->>'created_at')::TIMESTAMPTZ) AS created_at",
+    ]
+    columns += [f"said->'{name}' AS {name}" for name in _RUN_FACTS]
+    return f"CREATE VIEW runs AS SELECT {', '.join(columns)} FROM ({read}) ORDER BY created_at"
+
+
+def _run_states(root: Path) -> str:
+    """Clips by run, stage and state, counted from the names of files, and from the failures on record."""
+    place = "'run_id=([^/]+)/video_id=[^/]+/clip_id=[^/]+/([a-z_]+)[.]parquet$', ['run_id', 'stage']"
+    found = f"SELECT unnest(regexp_extract(file, {place})) FROM glob({_quoted(root / 'run_id=*' / '*' / '*' / '*.parquet')})"
+    failed = "SELECT run_id, stage, if(dead_letter, 'dead_letter', 'failed') AS state FROM runs.failures"
+    return (
+        f"CREATE VIEW run_states AS WITH found AS (SELECT run_id, stage, 'done' AS state FROM ({found}) WHERE run_id != '' UNION ALL {failed}) "
+        "SELECT run_id, stage, state, count(*) AS clips FROM found GROUP BY ALL ORDER BY ALL"
+    )
 
 
 def _columns(name: str) -> str:
@@ -74,5 +100,8 @@ def _columns(name: str) -> str:
 
 
 def _files(pattern: Path) -> str:
-    quoted = str(pattern).replace("'", "''")
-    return f"read_parquet('{quoted}', hive_partitioning = false, union_by_name = true, filename = true)"
+    return f"read_parquet({_quoted(pattern)}, hive_partitioning = false, union_by_name = true, filename = true)"
+
+
+def _quoted(pattern: Path) -> str:
+    return "'" + str(pattern).replace("'", "''") + "'"

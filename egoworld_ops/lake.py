@@ -9,14 +9,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_ops import layout, schema, seal
+from egoworld_ops import footer, layout, schema, seal
 from egoworld_ops.errors import BadSettings, ContractError, SetupError
 from egoworld_ops.types import check_id
 from egoworld_ops.whole_files import TEMPORARY, hold_swept, make_folder, named_errors, remove
@@ -87,18 +86,9 @@ def read_result(path: Path, name: str) -> tuple[pa.Table, dict[str, Any]]:
 def provenance(path: Path) -> dict[str, Any] | None:
     """What a file says of its origin; None where there is no such file or it is not a whole file of the lake."""
     try:
-        state = path.stat()
-        value = json.loads(_footer(path, state.st_ino, state.st_size, state.st_mtime_ns))
-    except (pa.ArrowException, OSError, KeyError, ValueError):
+        return footer.provenance(path)
+    except OSError:
         return None
-    return value if isinstance(value, dict) else None
-
-
-@lru_cache(maxsize=4096)
-def _footer(path: Path, inode: int, size: int, mtime_ns: int) -> bytes:
-    """The provenance in a file that is in this state: a file of the lake is never changed, only replaced by another."""
-    metadata: Mapping[bytes, bytes] = pq.read_metadata(path).metadata or {}
-    return metadata[PROVENANCE_KEY]
 
 
 def digest_at(path: Path) -> str | None:
@@ -169,22 +159,17 @@ class Run:
                 return "linked"
         return None
 
-    def meta_is_behind(self, video_id: str, clip_id: str) -> bool:
-        """Whether the clip's `meta.json` is broken, or does not know a file of the clip: its writer was killed."""
-        folder = self.clip_folder(video_id, clip_id)
-        known, written_ns = _gathered(folder / "meta.json")
-        return any(p.stem not in known or p.stat().st_ctime_ns > written_ns for p in folder.glob("*.parquet"))
+    def meta_is_behind(self, video_id: str, clip_id: str, stage: str, digest: str) -> bool:
+        """Whether the clip's `meta.json` is broken, or does not say of this stage that its result has that digest: its writer was killed."""
+        known = _gathered(self.clip_folder(video_id, clip_id) / "meta.json")
+        said, failed = known.get(stage), self.failure(stage, video_id, clip_id)
+        return not isinstance(said, dict) or said.get("digest") != digest or (failed.stem in known) != failed.exists()
 
     def write_meta(self, video_id: str, clip_id: str) -> None:
-        """Write the clip's `meta.json`: the provenance of every table in its folder, gathered from the files that are newer than it."""
+        """Write the clip's `meta.json`: the provenance of every table in its folder."""
         folder = self.clip_folder(video_id, clip_id)
-        meta = folder / "meta.json"
-        known, written_ns = _gathered(meta)
-        files = {p.stem: p for p in sorted(folder.glob("*.parquet"))}
-        gathered = {
-            name: known[name] if name in known and p.stat().st_ctime_ns < written_ns else provenance(p) for name, p in files.items()
-        }
-        write_bytes(meta, json.dumps(gathered, sort_keys=True).encode(), durable=False)
+        gathered = {path.stem: provenance(path) for path in sorted(folder.glob("*.parquet"))}
+        write_bytes(folder / "meta.json", json.dumps(gathered, sort_keys=True).encode(), durable=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,13 +275,13 @@ def _described(run: Run) -> dict[str, Any]:
     return described if isinstance(described, dict) else {}
 
 
-def _gathered(meta: Path) -> tuple[dict[str, Any], int]:
-    """What a `meta.json` says, and when it was written; nothing where there is none or it is broken."""
+def _gathered(meta: Path) -> dict[str, Any]:
+    """What a `meta.json` says; nothing where there is none or it is broken."""
     try:
-        said, written_ns = json.loads(meta.read_text("utf-8")), meta.stat().st_ctime_ns
+        said = json.loads(meta.read_text("utf-8"))
     except (OSError, ValueError):
-        return {}, 0
-    return (said, written_ns) if isinstance(said, dict) else ({}, 0)
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _frozen(run: Run) -> Any:

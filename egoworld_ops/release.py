@@ -23,7 +23,7 @@ import pyarrow as pa
 from egoworld_ops import exchange, in_use, lake, release_parts, release_plan, released, schema
 from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.lake import Run
-from egoworld_ops.release_plan import Contents, Slot
+from egoworld_ops.release_plan import Contents, PlannedPart
 from egoworld_ops.released import FileRecord, Manifest, PartRecord
 from egoworld_ops.settings import ReleaseSettings
 
@@ -82,6 +82,19 @@ def release(run: Run, settings: ReleaseSettings, anew: bool = False, say: Say = 
     return Outcome(released.folder(run), manifest, assembly.written, files - assembly.written, assembly.written_bytes, seconds)
 
 
+def _now_and_then(say: Say) -> Say:
+    """Says no more than a line in ten seconds."""
+    said_at = time.monotonic()
+
+    def seldom(line: str) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at > _SAY_EVERY_S:
+            said_at = time.monotonic()
+            say(line)
+
+    return seldom
+
+
 @contextmanager
 def _memory_of_the_system() -> Iterator[None]:
     """Let Arrow take memory from the C library meanwhile.
@@ -99,37 +112,37 @@ def _memory_of_the_system() -> Iterator[None]:
 
 def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[Manifest, _Assembly]:
     """Have the release in place that the run and the settings ask for; its manifest, and what was done for it."""
-    layout, contents, previous = release_parts.laid_out(settings), Contents(run), released.read(run)
-    look = contents.look(settings.incomplete)
-    planned = release_plan.slots(run, look.videos, previous, settings.part_mb, anew)
+    layout, contents, previous, say = release_parts.laid_out(settings), Contents(run), released.read(run), _now_and_then(say)
+    look = contents.look(settings.incomplete, say)
+    planned = release_plan.planned_parts(run, look.videos, previous, settings.part_mb, anew)
     assembly = _Assembly(run, settings, contents, previous)
     with ThreadPoolExecutor(settings.writers) as workers:
-        slots = list(workers.map(lambda slot: contents.with_digests(slot, layout), planned))
-    if previous is not None and all(assembly.in_place(slot) for slot in slots):
+        parts = []
+        for part in workers.map(lambda part: contents.with_digests(part, layout), planned):
+            parts.append(part)
+            say(f"looked at the files of {len(parts)} of {len(planned)} parts")
+    if previous is not None and all(assembly.in_place(part) for part in parts):
         manifest = Manifest(run.run_id, schema.SCHEMA_VERSION, layout, look.incomplete, previous.parts)
         if manifest == previous:
             return manifest, assembly
-    records = _in_turn(assembly, slots, settings.writers, say)
+    records = _in_turn(assembly, parts, settings.writers, say)
     manifest = Manifest(run.run_id, schema.SCHEMA_VERSION, layout, look.incomplete, records)
     assembly.put_in_place(manifest)
     return manifest, assembly
 
 
-def _in_turn(assembly: _Assembly, slots: Sequence[Slot], writers: int, say: Say) -> list[PartRecord]:
+def _in_turn(assembly: _Assembly, parts: Sequence[PlannedPart], writers: int, say: Say) -> list[PartRecord]:
     """The parts, some of their files at a time; at the first error no further one is begun."""
     workers = ThreadPoolExecutor(writers, thread_name_prefix="release")
-    wanted = [(slot, table) for slot in slots for table in slot.digests]
-    tables: dict[str, dict[str, FileRecord]] = {slot.name: {} for slot in slots}
-    said_at = time.monotonic()
+    wanted = [(part, table) for part in parts for table in part.digests]
+    tables: dict[str, dict[str, FileRecord]] = {part.name: {} for part in parts}
     try:
-        for n, ((slot, table), record) in enumerate(zip(wanted, workers.map(lambda one: assembly.file(*one), wanted), strict=True), 1):
-            tables[slot.name][table] = record
-            if time.monotonic() - said_at > _SAY_EVERY_S:
-                said_at = time.monotonic()
-                say(f"{n} of {len(wanted)} files, {assembly.written_bytes / 1e9:.2f} GB written")
+        for n, ((part, table), record) in enumerate(zip(wanted, workers.map(lambda one: assembly.file(*one), wanted), strict=True), 1):
+            tables[part.name][table] = record
+            say(f"{n} of {len(wanted)} files, {assembly.written_bytes / 1e9:.2f} GB written")
     finally:
         workers.shutdown(cancel_futures=True)
-    return [PartRecord(slot.name, slot.videos, tables[slot.name]) for slot in slots]
+    return [PartRecord(part.name, part.videos, tables[part.name]) for part in parts]
 
 
 class _Assembly:
@@ -146,25 +159,25 @@ class _Assembly:
         self._counting = threading.Lock()
         self.written = self.written_bytes = 0
 
-    def in_place(self, slot: Slot) -> bool:
-        """Whether the release that is there has this part as it is wanted, in files that are whole."""
-        before = self._before.get(slot.name)
-        if before is None or before.videos != slot.videos:
+    def in_place(self, part: PlannedPart) -> bool:
+        """Whether the release that is there has this part as it is wanted, by what release.json and the files themselves say."""
+        before = self._before.get(part.name)
+        if before is None or before.videos != part.videos:
             return False
-        paths = {table: released.part_path(released.folder(self._run), table, slot.name) for table in slot.digests}
+        paths = {table: released.part_path(released.folder(self._run), table, part.name) for table in part.digests}
         said = {table: record.digest for table, record in before.tables.items()}
-        return said == slot.digests and all(lake.digest_at(paths[table]) == digest for table, digest in said.items())
+        return said == part.digests and all(lake.digest_at(paths[table]) == digest for table, digest in said.items())
 
-    def file(self, slot: Slot, table: str) -> FileRecord:
+    def file(self, part: PlannedPart, table: str) -> FileRecord:
         """The file of a table in a part, durable beside its place; written only where it has to be."""
-        target, wanted = released.part_path(released.staging(self._run), table, slot.name), slot.digests[table]
-        for path, record in self._candidates(slot.name, table, wanted):
+        target, wanted = released.part_path(released.staging(self._run), table, part.name), part.digests[table]
+        for path, record in self._candidates(part.name, table, wanted):
             if lake.digest_at(path) == wanted:
                 _link(path, target)
                 return record
-        if (left := release_parts.record_of(target, wanted, slot.sources[table])) is not None:
+        if (left := release_parts.record_of(target, wanted, part.sources[table])) is not None:
             return left
-        files = self._contents.sources(slot.videos, [table])[table]
+        files = self._contents.sources(part.videos, [table])[table]
         made = release_parts.write_part(target, table, files, self._settings, self._run.run_id)
         if made.digest != wanted:
             raise release_plan.changed(f"run {self._run.run_id}")

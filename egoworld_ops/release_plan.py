@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
@@ -51,7 +51,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class PlannedPart:
     """A part to be: its name, its videos, and by table the identity of its file, from which its digest is taken."""
 
     name: str
@@ -60,7 +60,7 @@ class Slot:
     sources: Mapping[str, int] = field(default_factory=dict)
 
 
-def slots(run: Run, videos: Sequence[str], previous: Manifest | None, part_mb: float, anew: bool) -> list[Slot]:
+def planned_parts(run: Run, videos: Sequence[str], previous: Manifest | None, part_mb: float, anew: bool) -> list[PlannedPart]:
     """Which videos go into which part. A video stays in its part; new ones go into new parts; a part that lost all its videos stays, empty.
 
     So the rows of a video are in one file of a table at any time, also for those who opened some files before a release changed and some after.
@@ -70,12 +70,12 @@ def slots(run: Run, videos: Sequence[str], previous: Manifest | None, part_mb: f
     """
     old = list(previous.parts) if previous else []
     wanted, first = set(videos), 1 + max((int(part.name.removeprefix("part-")) for part in old), default=-1)
-    kept = [] if anew else [Slot(part.name, [v for v in part.videos if v in wanted]) for part in old]
-    placed = {v for slot in kept for v in slot.videos}
+    kept = [] if anew else [PlannedPart(part.name, [v for v in part.videos if v in wanted]) for part in old]
+    placed = {v for part in kept for v in part.videos}
     packed = list(_packed(run, [v for v in videos if v not in placed], part_mb * 1e6))
     if not kept and not packed:
         packed = [[]]
-    return [*kept, *(Slot(f"part-{first + n:05d}", group) for n, group in enumerate(packed))]
+    return [*kept, *(PlannedPart(f"part-{first + n:05d}", group) for n, group in enumerate(packed))]
 
 
 def _packed(run: Run, videos: Sequence[str], most_bytes: float) -> Iterator[list[str]]:
@@ -115,11 +115,12 @@ class Contents:
         self._run = run
         self._state = lru_cache(_MOST_REMEMBERED)(partial(survey, run))
 
-    def look(self, incomplete: str) -> Look:
+    def look(self, incomplete: str, say: Callable[[str], None] = lambda line: None) -> Look:
         """Which videos to release.
 
         Args:
             incomplete: what becomes of videos that are not whole, as in the settings.
+            say: called after each video.
 
         Raises:
             SetupError: there are such videos, and they are refused.
@@ -134,6 +135,7 @@ class Contents:
                 lacking[video_id] = missing
             if state and (missing == {} or incomplete == "include"):
                 videos.append(video_id)
+            say(f"looked at {len(videos)} videos")
         if lacking and incomplete == "refuse":
             some = ", ".join(list(lacking)[:_SHOWN])
             raise SetupError(
@@ -143,15 +145,15 @@ class Contents:
             )
         return Look(videos, lacking)
 
-    def with_digests(self, slot: Slot, layout: Mapping[str, Any]) -> Slot:
-        """The slot with the digest of each of its files.
+    def with_digests(self, part: PlannedPart, layout: Mapping[str, Any]) -> PlannedPart:
+        """The part with the digest of each of its files.
 
         Raises:
             ContractError, InputChanged: as `sources`.
         """
-        found = self.sources(slot.videos)
+        found = self.sources(part.videos)
         digests = {table: digest.sha256_of(identity(table, layout, files)) for table, files in found.items()}
-        return Slot(slot.name, slot.videos, digests, {table: len(files) for table, files in found.items()})
+        return PlannedPart(part.name, part.videos, digests, {table: len(files) for table, files in found.items()})
 
     def sources(self, videos: Sequence[str], tables: Collection[str] = RUN_TABLES) -> dict[str, list[Source]]:
         """By table, the files of these videos, in the order of the table's rows.

@@ -25,6 +25,7 @@ MANIFEST_NAME = "release.json"
 LATEST = "released"
 _STAND_IN = "_contract"
 _STAGING = ".tmp-release-"
+_POINTING = f".tmp-{LATEST}-"
 ASIDE = ".aside"
 
 
@@ -144,11 +145,15 @@ def point_latest(run: Run) -> None:
     _point(run.lake, folder(run))
 
 
-def ensure(store: Lake) -> None:
-    """Make sure that every pattern over releases matches a typed file, where no release is there."""
+def ensure(store: Lake, again: bool = False) -> None:
+    """Make sure that every pattern over releases matches a typed file, where no release is there.
+
+    Args:
+        again: write them anew: the contract may be another than it was.
+    """
     for name in RUN_TABLES:
         path = home(store) / _STAND_IN / name / "part-_.parquet"
-        if not path.exists():
+        if again or not path.exists():
             lake.write_table(path, name, schema.empty(name), {})
     if not (store.root / LATEST).is_dir():
         with named_errors(store.root / LATEST):
@@ -167,9 +172,12 @@ def recover(store: Lake) -> None:
 
 def _point(store: Lake, target: Path) -> None:
     link, wanted = store.root / LATEST, str(target.relative_to(store.root))
+    for left in store.root.glob(f"{_POINTING}*"):
+        if not Path("/proc", left.name.removeprefix(_POINTING)).exists():  # whoever made it was killed
+            left.unlink(missing_ok=True)
     if link.is_symlink() and os.readlink(link) == wanted:
         return
-    temporary = store.root / f".tmp-{LATEST}-{os.getpid()}"
+    temporary = store.root / f"{_POINTING}{os.getpid()}"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(wanted)
     os.replace(temporary, link)

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 
 from egoworld_ops import runs, schema, survey, verify_release, verify_run
-from egoworld_ops.errors import ContractError, EgoworldError
+from egoworld_ops.errors import ContractError, EgoworldError, StorageUnavailable
 from egoworld_ops.lake import Run
 
 Progress = Callable[[int, int], None]
@@ -41,7 +41,17 @@ def verify(run: Run, progress: Progress = lambda done, total: None, threads: int
         pieces += verify_release.checks(run)
         waiting, done = iter(pieces), 0
         while batch := list(islice(waiting, _AT_ONCE * n_threads)):
-            for findings in workers.map(lambda piece: piece(), batch):
+            for findings in workers.map(partial(_findings, run), batch):
                 done += 1
                 yield from findings
                 progress(done, len(pieces))
+
+
+def _findings(run: Run, piece: verify_release.Check) -> list[EgoworldError]:
+    """What is wrong with a piece; also that it cannot be looked at."""
+    try:
+        return piece()
+    except EgoworldError as error:
+        return [error]
+    except OSError as error:
+        return [StorageUnavailable(error.filename or run.path, f"cannot be read: {error.strerror}", "Mend the storage, then verify again")]

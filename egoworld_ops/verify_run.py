@@ -111,17 +111,21 @@ def _clips(run: Run, state: VideoState) -> Iterator[EgoworldError]:
 def _against_clip(checked: Checked, stage: str, state: VideoState, clip: ClipState) -> Iterator[str]:
     """What does not fit: the file's origin to its place, its rows to the clip and to that origin."""
     identity = checked.identity
-    operator: Mapping[str, Any] = identity.get("operator") or {}
+    operator, inputs = (_mapping(identity.get(name)) for name in ("operator", "inputs"))
     if operator.get("stage") != stage:
         yield f"is the result of stage {operator.get('stage')}"
     if identity.get("video") != state.video["sha256"]:
         yield "was made of another video than videos.parquet says"
     if identity.get("frames") != [clip.frame_start, clip.frame_end]:
         yield f"was made of frames {identity.get('frames')}, and the clip has {clip.frame_start} to {clip.frame_end}"
-    for name, digest in (identity.get("inputs") or {}).items():
+    for name, digest in inputs.items():
         if digest != (footer.provenance(checked.path.with_name(f"{name}.parquet")) or {}).get("digest"):
             yield f"was made from another {name} than the one beside it"
     yield from _rows_against_clip(checked, state, clip, operator.get("backend"))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _rows_against_clip(checked: Checked, state: VideoState, clip: ClipState, backend: Any) -> Iterator[str]:

@@ -5,7 +5,6 @@ One line of JSON each: `[what, key, boot id]`. Written at once and made durable 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -107,9 +106,14 @@ class Journal:
         while True:
             self._dirty.wait()
             self._dirty.clear()
-            with contextlib.suppress(OSError):  # record() meets the same error and says so
-                if (file := self._file) is not None:
+            file = self._file
+            try:
+                if file is not None:
                     os.fdatasync(file)
+            except OSError as error:
+                if file == self._file:  # else it was replaced meanwhile, by one that is durable
+                    self._bytes = _MAX_BYTES + 1  # what was written may be lost: make the file anew
+                    self._complain(error)
 
 
 def _write(file: int, line: list[str]) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from egoworld_ops import lake, operators, schema
+from egoworld_ops import lake, operators, released, schema
 from egoworld_ops.digest import sha256_of
 from egoworld_ops.lake import Run
 from egoworld_ops.scenes import Scene, Window, windows
@@ -178,3 +178,18 @@ def _nested(flat: np.ndarray, kind: pa.DataType) -> pa.Array:
     if not pa.types.is_fixed_size_list(kind):
         return pa.array(flat).cast(kind)
     return pa.FixedSizeListArray.from_arrays(_nested(flat, kind.value_type), kind.list_size)
+
+
+def fail(run: Run, video_id: str, clip_id: str, stage: str) -> None:
+    """Put a failure in the place of a result."""
+    row = {"video_id": video_id, "clip_id": clip_id, "stage": stage, "backend": "test", "error_class": "CorruptVideo", "reason": "broken"}
+    row |= {"cure": "mend it", "retryable": False, "attempts": 1, "dead_letter": True, "traceback": ""}
+    stamp = lake.stamp("f", {}, 1, 0, run.run_id)
+    lake.write_table(run.failure(stage, video_id, clip_id), "failures", schema.from_rows("failures", [row]), stamp)
+    run.clip_table(stage, video_id, clip_id).unlink()
+
+
+def files_of_release(run: Run) -> dict[str, tuple[int, int]]:
+    """Inode and time of change of every file of a release, by its place in it."""
+    folder = released.folder(run)
+    return {str(p.relative_to(folder)): (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from benchmarks.pool.figures import Figure
 
-ROUNDS = 15
+ROUNDS = 40
 ALLOWED_MS = 5.0
 _TIMED = """
 import time

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from egoworld_ops.ledger.store import Ledger
 
 _LOG = logging.getLogger(__name__)
+_ENDED: set[str] = set()
+"""Owners of this process that ended while the database did not answer: the process lives on, so nothing else says that they are gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class Observer:
             if beat != seen.beat:
                 since = now
             self._first_seen[seen.owner] = (seen.beat, since)
-            if now - since >= self._lease_s or seen.process.is_gone(here):
+            if now - since >= self._lease_s or seen.owner in _ENDED or seen.process.is_gone(here):
                 found.append(seen)
         return found
 
@@ -121,7 +123,8 @@ class Owner:
         self._thread.join()
         try:
             self._ledger.release(self)
-        except EgoworldError as unreleased:  # whoever looks next sees that this process is gone, or that it does not beat
+        except EgoworldError as unreleased:  # whoever looks next sees that it ended, that this process is gone, or that it does not beat
+            _ENDED.add(self.id)
             _LOG.warning("owner %s could not give back its clips: %s", self.id, unreleased)
 
     def _go_on(self) -> None:

@@ -78,8 +78,7 @@ def go(settings: list[Settings]) -> None:
 
 
 def forget(root: Path) -> None:
-    """As if this process had ended: what it has open below a folder is closed, what it remembers of files is gone."""
-    lake._footer.cache_clear()
+    """As if this process had ended: what it has open below a folder is closed, what it holds is let go."""
     for place in [place for place in recording._OPEN if Path(place[0]).is_relative_to(root)]:
         recording._OPEN.pop(place).close()
     for path in [path for path in in_use._held if path.is_relative_to(root)]:

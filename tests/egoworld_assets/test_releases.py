@@ -1,17 +1,19 @@
 """The asset `release` and the commands release, verify and gc, over runs that the real pipeline made."""
 
+import subprocess
 from pathlib import Path
 
 import duckdb
 import pytest
 from click.testing import CliRunner, Result
 
-from egoworld_assets import pipeline
+from egoworld_assets import pipeline, raw_folder
 from egoworld_assets.cli import egoworld
 from egoworld_assets.jobs import process_videos
 from egoworld_ops import in_use, operators, released
 from egoworld_ops.catalog import FILE_NAME
 from egoworld_ops.lake import Lake, Run
+from egoworld_ops.settings import load_settings
 from gpu_workers.inline import InlinePool
 from tests.egoworld_assets.conftest import Place
 from tests.egoworld_ops import media
@@ -20,15 +22,24 @@ from tests.lakes import write_video
 CUT, FRAMES = 24, 48
 
 
-@pytest.fixture
-def run(place: Place, tmp_path: Path) -> Run:
-    """A video of two scenes without hands, and one that cannot be read, through every stage."""
-    media.make(tmp_path / "raw" / "two scenes.mp4", FRAMES, size=(160, 120), picture=media.scenes([CUT]))
-    (tmp_path / "raw" / "bad.mp4").write_bytes(b"not a video" * 100)
-    made = pipeline.open_run(place.settings)
-    for stage, result in pipeline.process(made, place.register(tmp_path / "raw"), place.settings, InlinePool(1)):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lake with a video of two scenes without hands, and one that cannot be read, through every stage."""
+    raw, lake = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("made") / "lake"
+    media.make(raw / "two scenes.mp4", FRAMES, size=(160, 120), picture=media.scenes([CUT]))
+    (raw / "bad.mp4").write_bytes(b"not a video" * 100)
+    settings = load_settings().model_copy(update={"lake": lake, "raw": raw})
+    video_ids = raw_folder.register(settings, [raw]).video_ids
+    for stage, result in pipeline.process(pipeline.open_run(settings), video_ids, settings, InlinePool(1)):
         assert stage == pipeline.MANIFEST or result.state == "computed", result.error
-    return made
+    return lake
+
+
+@pytest.fixture
+def run(place: Place, made: Path) -> Run:
+    """The run in it, as links."""
+    subprocess.run(["cp", "-al", str(made), str(place.settings.lake)], check=True)
+    return pipeline.open_run(place.settings)
 
 
 def command(*arguments: str) -> Result:
@@ -73,7 +84,9 @@ def test_a_run_of_the_real_pipeline_is_released_verified_and_kept(run: Run) -> N
     assert "0 finding(s)" in verified.stderr
 
     damaged = next(run.path.glob("video_id=two*/clip_id=*/masks.parquet"))
-    damaged.write_bytes(damaged.read_bytes()[:-1])
+    content = damaged.read_bytes()
+    damaged.unlink()
+    damaged.write_bytes(content[:-1])
     verified = command("verify")
     assert verified.exit_code == 1
     [line] = [line for line in verified.stdout.splitlines() if str(damaged) in line]

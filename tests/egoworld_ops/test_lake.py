@@ -11,9 +11,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from egoworld_ops import catalog, lake, registry, schema, validation
+from egoworld_ops import catalog, lake, operators, registry, schema, survey, validation
 from egoworld_ops.errors import BadSettings, ContractError, SetupError
 from egoworld_ops.lake import Lake, Run
+from tests import lakes
 from tests.rows import detection_row
 
 IDS = ("kitchen-0123456789ab", "f0000000_0000010")
@@ -137,6 +138,21 @@ def test_meta_json_gathers_what_the_files_say(tmp_path: Path) -> None:
     assert json.loads((run.clip_folder(*IDS) / "meta.json").read_text())["detections"]["digest"] == "d1"
 
 
+def test_a_meta_json_that_is_behind_is_known_by_what_it_says_and_not_by_its_time(tmp_path: Path) -> None:
+    run = Lake(tmp_path).open_run({}, None, dict)
+    write_detections(run, "d1")
+    run.write_meta(*IDS)
+    assert not run.meta_is_behind(*IDS, "detections", "d1")
+    write_detections(run, "d2")
+    assert run.meta_is_behind(*IDS, "detections", "d2")
+    run.write_meta(*IDS)
+    assert not run.meta_is_behind(*IDS, "detections", "d2")
+    lake.write_table(run.failure("detections", *IDS), "failures", schema.empty("failures"), {})
+    assert run.meta_is_behind(*IDS, "detections", "d2")
+    (run.clip_folder(*IDS) / "meta.json").write_text("[1")
+    assert run.meta_is_behind(*IDS, "detections", "d2")
+
+
 def test_registrations_from_many_writers_are_all_kept(tmp_path: Path) -> None:
     store = Lake(tmp_path)
 
@@ -179,3 +195,21 @@ def test_the_catalog_is_written_again_only_where_it_would_differ_or_is_gone(tmp_
     (tmp_path / catalog.FILE_NAME).unlink()
     with duckdb.connect(str(catalog.write_catalog(store)), read_only=True) as connection:
         assert connection.execute("SELECT count(*) FROM masks").fetchall() == [(0,)]
+
+
+def test_the_catalog_tells_of_runs_and_of_the_states_of_their_clips_also_where_one_run_is_broken(tmp_path: Path) -> None:
+    store = Lake(tmp_path / "it's a lake")
+    first = store.open_run({"a": 1}, "20260101_0000", lambda: {"settings": {"sample_stride": 5}, "git": {"commit": "abc", "dirty": True}})
+    broken = store.open_run({"a": 2}, "20260102_0000", dict)
+    lakes.write_video(first, "v", n_frames=50)
+    [video_id] = survey.video_ids(first)
+    clip_ids = [path.name.removeprefix("clip_id=") for path in first.video_folder(video_id).glob("clip_id=*")]
+    lakes.fail(first, video_id, clip_ids[0], "mapping")
+    (broken.path / "run.json").write_bytes(b'{"run\xff')
+    with duckdb.connect(str(catalog.write_catalog(store)), read_only=True) as connection:
+        stride = connection.execute("SELECT run_id, (settings->>'sample_stride')::INT, git->>'commit' FROM runs ORDER BY 1").fetchall()
+        assert stride == [("20260101_0000", 5, "abc"), ("20260102_0000", None, None)]
+        states = connection.execute("SELECT stage, state, clips FROM run_states WHERE run_id = '20260101_0000'").fetchall()
+        done = {stage: n for stage, state, n in states if state == "done"}
+        assert done == dict.fromkeys(operators.stages(), len(clip_ids)) | {"mapping": len(clip_ids) - 1}
+        assert [row for row in states if row[1] != "done"] == [("mapping", "dead_letter", 1)]

@@ -463,6 +463,22 @@ def test_an_owner_beats_and_its_end_gives_back_what_it_still_runs(url: str, tmp_
     engine.dispose()
 
 
+def test_clips_that_an_owner_could_not_give_back_are_recovered_at_once(url: str) -> None:
+    """Its process lives on, as where a run fails on a full disk and is started again in the same process."""
+    lock = "BEGIN EXCLUSIVE" if url.startswith("sqlite") else "BEGIN; LOCK TABLE ledger_clips IN ACCESS EXCLUSIVE MODE"
+    engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with opened(url, busy_s=0.3) as ledger, engine.connect() as holder:
+        ledger.add(dict.fromkeys(keys(2), "d1"))
+        with ledger.owner() as owner:
+            ledger.start(keys(2), owner)
+            holder.exec_driver_sql(lock)
+        holder.exec_driver_sql("ROLLBACK")
+        assert set(ledger.states(keys(2)).values()) == {R}
+        with opened(url) as again:
+            assert again.recover() == keys(2)
+    engine.dispose()
+
+
 # What a database can suffer
 
 

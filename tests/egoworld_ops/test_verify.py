@@ -4,26 +4,35 @@ import json
 import os
 import random
 import shutil
-import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from egoworld_ops import lake, references, release_parts, released, schema, seal, survey
-from egoworld_ops.digest import sha256_of
+from egoworld_ops import lake, references, release_parts, released, schema, survey, verify_run
 from egoworld_ops.lake import Lake, Run
 from egoworld_ops.release import release
 from egoworld_ops.settings import ReleaseSettings
 from egoworld_ops.verify import verify
 from egoworld_ops.verify_files import check_file
-from tests.egoworld_ops.test_release import fail
-from tests.lakes import write_video
+from tests.damage import (
+    false_statistics,
+    flip,
+    in_a_page,
+    of_an_older_schema,
+    of_other_detections,
+    plus,
+    reword,
+    rewrite,
+    with_foreign_schema,
+    without_a_row_that_is_referred_to,
+    write_unsealed,
+)
+from tests.lakes import fail, write_video
 
 CLIP = "f0000000_0000028"
 Damage = Callable[[Run, Path], None]
@@ -57,80 +66,6 @@ def said(run: Run) -> list[str]:
 
 def clip_file(run: Run, stage: str, clip_id: str = CLIP) -> Path:
     return run.clip_table(stage, survey.video_ids(run)[0], clip_id)
-
-
-def rewrite(path: Path, content: bytes) -> None:
-    path.unlink()
-    path.write_bytes(content)
-
-
-def flip(path: Path, at: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 0x01
-    rewrite(path, bytes(content))
-
-
-def swap(path: Path, column: str, values: pa.Array) -> None:
-    """Other values in one column, in a file that says all the same of its origin."""
-    rows, known = lake.read_result(path, path.stem)
-    index = rows.schema.names.index(column)
-    lake.write_table(path, path.stem, rows.set_column(index, rows.schema.field(index), values), known, validated=True)
-
-
-def reword(path: Path, **change: object) -> None:
-    """The same rows with another provenance."""
-    rows, known = lake.read_result(path, path.stem)
-    lake.write_table(path, path.stem, rows, known | change, validated=True)
-
-
-def plus(path: Path, column: str, by: int) -> None:
-    rows = lake.read_table(path, path.stem)
-    swap(path, column, pc.add(rows[column], by).cast(rows.schema.field(column).type).combine_chunks())
-
-
-def in_a_page(path: Path) -> int:
-    """The middle of a column's pages."""
-    column = pq.read_metadata(path).row_group(0).column(8)
-    return column.data_page_offset + column.total_compressed_size // 2
-
-
-def write_unsealed(path: Path, rows: pa.Table, known: object, version: str = schema.SCHEMA_VERSION) -> None:
-    """A file as an older version of the lake wrote it."""
-    metadata = {k: v for k, v in (rows.schema.metadata or {}).items() if k != seal.KEY.encode()}
-    metadata |= {b"egoworld.schema_version": version.encode(), lake.PROVENANCE_KEY: json.dumps(known).encode()}
-    path.unlink()
-    pq.write_table(rows.replace_schema_metadata(metadata), path, write_page_checksum=True)
-
-
-def false_statistics(path: Path) -> None:
-    """Another greatest frame in the footer, which stays well formed, in a file that is sealed so."""
-    content = path.read_bytes()
-    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
-    metadata = pq.read_metadata(path)
-    greatest = metadata.row_group(0).column(2).statistics.max
-    footer = content[start:].replace(struct.pack("<q", greatest), struct.pack("<q", greatest - 5))
-    rewrite(path, seal.sealed(content[:start] + footer.replace(metadata.metadata[seal.KEY.encode()], seal.OPEN.encode())))
-
-
-def with_foreign_schema(path: Path) -> None:
-    rewrite(path, b"")
-    pq.write_table(pa.table({"video_id": ["a"], "x": [1]}), path)
-
-
-def of_an_older_schema(path: Path) -> None:
-    write_unsealed(path, *lake.read_result(path, path.stem), version="0")
-
-
-def of_other_detections(path: Path) -> None:
-    """Detections that were made again, and what is below was not."""
-    _, known = lake.read_result(path, path.stem)
-    identity = known["identity"] | {"operator": known["identity"]["operator"] | {"version": "2"}}
-    reword(path, identity=identity, digest=sha256_of(identity))
-
-
-def without_a_row_that_is_referred_to(path: Path) -> None:
-    rows, known = lake.read_result(path, path.stem)
-    lake.write_table(path, path.stem, rows.slice(1), known | {"rows": rows.num_rows - 1}, validated=True)
 
 
 def with_a_gap(run: Run, path: Path) -> None:
@@ -302,6 +237,16 @@ def test_a_run_under_another_version_of_the_contract_is_one_finding(tmp_path: Pa
     [finding] = said(old)
     assert "run.json" in finding
     assert "version 0 of the data contract" in finding
+
+
+def test_a_file_that_cannot_be_looked_at_is_a_finding(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_to_read(path: Path) -> None:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr(verify_run.footer, "provenance", fail_to_read)
+    assert any(
+        "masks.parquet" in f or "detections.parquet" in f for f in said(run) if "Input/output error" in f and "Mend the storage" in f
+    )
 
 
 def test_references_name_stages_and_columns_of_the_contract() -> None:

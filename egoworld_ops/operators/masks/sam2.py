@@ -77,6 +77,7 @@ class Backend(Operator):
         Raises:
             WeightsMissing, WeightsMismatch: the checkpoint is not there, or not the one in the registry.
             BadSettings: CUDA is asked for and not there.
+            NoDevice: there is a GPU, and torch cannot use it.
         """
         from egoworld_ops.operators.masks._sam2_model import build, pick_device
 

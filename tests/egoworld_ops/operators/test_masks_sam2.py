@@ -20,9 +20,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from egoworld_ops import rle, schema, validation
-from egoworld_ops.errors import BadSettings, OutOfMemory, WeightsMismatch, WeightsMissing
+from egoworld_ops.errors import BadSettings, NoDevice, OutOfMemory, WeightsMismatch, WeightsMissing
 from egoworld_ops.executor import Executor, Prepared
 from egoworld_ops.operators.base import ClipInput
+from egoworld_ops.operators.masks import _sam2_model
 from egoworld_ops.operators.masks import _sam2_needs as needs
 from egoworld_ops.operators.masks import sam2 as backend
 from egoworld_ops.operators.masks._sam2_model import CONFIGS, _config, build, pick_device
@@ -570,6 +571,14 @@ def test_cuda_is_refused_where_there_is_none() -> None:
     assert pick_device("auto") == CPU
     with pytest.raises(BadSettings, match="CUDA"):
         pick_device("cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_gpu_that_torch_cannot_use_is_no_silent_reason_to_compute_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_sam2_model, "auto_device", lambda: "cuda")
+    with pytest.raises(NoDevice, match=r"torch .* cannot use it.*`cpu`"):
+        pick_device("auto")
+    assert pick_device("cpu") == CPU
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -69,7 +69,7 @@ def run(size: int, seed: int) -> str:
     return (
         f"{deaths['sigkill']} workers killed from outside over {n} clips: 0 lost, 0 doubled, 0 falsely dead-lettered; "
         f"{len(poison)} of {len(poison)} poison clips found, each within {max(own.values(), default=0)} deaths of its own "
-        f"({contested} deaths contested); {time.monotonic() - began:.0f} s"
+        f"({contested} deaths of poison clips contested: hit from outside as well); {time.monotonic() - began:.0f} s"
     )
 
 

@@ -1,0 +1,88 @@
+"""Ways to damage a file of a lake. Each puts a new file in its place: files may be linked from elsewhere."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from egoworld_ops import lake, schema, seal
+from egoworld_ops.digest import sha256_of
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
+
+
+def flip(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0x01
+    rewrite(path, bytes(content))
+
+
+def swap(path: Path, column: str, values: pa.Array) -> None:
+    """Other values in one column, in a file that says all the same of its origin."""
+    rows, known = lake.read_result(path, path.stem)
+    index = rows.schema.names.index(column)
+    lake.write_table(path, path.stem, rows.set_column(index, rows.schema.field(index), values), known, validated=True)
+
+
+def reword(path: Path, **change: object) -> None:
+    """The same rows with another provenance."""
+    rows, known = lake.read_result(path, path.stem)
+    lake.write_table(path, path.stem, rows, known | change, validated=True)
+
+
+def plus(path: Path, column: str, by: int) -> None:
+    rows = lake.read_table(path, path.stem)
+    swap(path, column, pc.add(rows[column], by).cast(rows.schema.field(column).type).combine_chunks())
+
+
+def in_a_page(path: Path) -> int:
+    """The middle of a column's pages."""
+    column = pq.read_metadata(path).row_group(0).column(8)
+    return column.data_page_offset + column.total_compressed_size // 2
+
+
+def write_unsealed(path: Path, rows: pa.Table, known: object, version: str = schema.SCHEMA_VERSION) -> None:
+    """A file as an older version of the lake wrote it."""
+    metadata = {k: v for k, v in (rows.schema.metadata or {}).items() if k != seal.KEY.encode()}
+    metadata |= {b"egoworld.schema_version": version.encode(), lake.PROVENANCE_KEY: json.dumps(known).encode()}
+    path.unlink()
+    pq.write_table(rows.replace_schema_metadata(metadata), path, write_page_checksum=True)
+
+
+def false_statistics(path: Path) -> None:
+    """Another greatest frame in the footer, which stays well formed, in a file that is sealed so."""
+    content = path.read_bytes()
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    metadata = pq.read_metadata(path)
+    greatest = metadata.row_group(0).column(2).statistics.max
+    footer = content[start:].replace(struct.pack("<q", greatest), struct.pack("<q", greatest - 5))
+    rewrite(path, seal.sealed(content[:start] + footer.replace(metadata.metadata[seal.KEY.encode()], seal.OPEN.encode())))
+
+
+def with_foreign_schema(path: Path) -> None:
+    rewrite(path, b"")
+    pq.write_table(pa.table({"video_id": ["a"], "x": [1]}), path)
+
+
+def of_an_older_schema(path: Path) -> None:
+    write_unsealed(path, *lake.read_result(path, path.stem), version="0")
+
+
+def of_other_detections(path: Path) -> None:
+    """Detections that were made again, and what is below was not."""
+    _, known = lake.read_result(path, path.stem)
+    identity = known["identity"] | {"operator": known["identity"]["operator"] | {"version": "2"}}
+    reword(path, identity=identity, digest=sha256_of(identity))
+
+
+def without_a_row_that_is_referred_to(path: Path) -> None:
+    rows, known = lake.read_result(path, path.stem)
+    lake.write_table(path, path.stem, rows.slice(1), known | {"rows": rows.num_rows - 1}, validated=True)

@@ -1,0 +1,44 @@
+"""What the command line does in this process: the Dagster instance it works with."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from egoworld_assets import processing
+from egoworld_ops.errors import BadSettings
+from tests.conftest import ROOT
+
+OPENER = """
+import sys
+from egoworld_assets import processing
+print("ready", flush=True)
+sys.stdin.readline()
+with processing.instance() as dagster:
+    print(dagster.get_runs_count())
+"""
+
+
+def test_commands_that_are_the_first_ones_at_once_all_find_dagster_usable(tmp_path: Path) -> None:
+    environment = os.environ | {"DAGSTER_HOME": str(tmp_path), "DAGSTER_DISABLE_TELEMETRY": "1"}
+    command, pipe = [sys.executable, "-c", OPENER], subprocess.PIPE
+    openers = [subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(5)]
+    for opener in openers:
+        assert opener.stdout
+        assert opener.stdout.readline() == "ready\n"
+    for opener in openers:
+        assert opener.stdin
+        opener.stdin.write("\n")
+        opener.stdin.flush()
+    said = [opener.communicate(timeout=60) for opener in openers]
+    assert [out for out, _ in said] == ["0\n"] * 5, said
+
+
+@pytest.mark.parametrize(("home", "reason"), [("", "is not set"), ("nowhere", "No such file"), ("file", "Not a directory")])
+def test_a_home_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, reason: str) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DAGSTER_HOME", home and str(tmp_path / home))
+    with pytest.raises(BadSettings, match=f"DAGSTER_HOME.*{reason}.*dagster.yaml"):
+        processing.instance()

@@ -1,0 +1,203 @@
+"""A release that is killed, disturbed or cut short leaves the old one or the new one; readers never see half of one."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from egoworld_ops import catalog, exchange, release_parts, release_plan, released, survey
+from egoworld_ops.errors import ContractError, InputChanged, StorageUnavailable
+from egoworld_ops.lake import Lake, Run
+from egoworld_ops.release import Outcome, release
+from egoworld_ops.settings import ReleaseSettings
+from tests.conftest import ROOT
+from tests.lakes import files_of_release, write_video
+
+SMALL = ReleaseSettings(part_mb=0.5, writers=2)
+"""Two videos a part."""
+
+
+@pytest.fixture(autouse=True)
+def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here loses power."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Three videos of two clips, of which neighbours overlap."""
+    made = Lake(tmp_path / "lake").open_run({}, "20260101_0000", dict)
+    for name in ("b", "a", "c"):
+        write_video(made, name, n_frames=50)
+    return made
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_killed_release_leaves_the_old_one_or_the_new_one_and_the_next_ends_it(tmp_path: Path, run: Run, parts: int) -> None:
+    if parts == 2:
+        release(run, SMALL)
+        write_video(run, "d", n_frames=20)
+        write_video(run, "a", n_frames=50, seed=2)
+    command = [sys.executable, "-m", "tests.egoworld_ops.kill_releases", str(run.lake.root), "7", "8"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+
+
+def test_a_release_that_was_cut_short_is_gone_on_with(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    real = release_parts.write_part
+
+    def fill_the_disk(target: Path, table: str, *rest: Any) -> Any:
+        if len(made) == 5:
+            raise OSError(28, "No space left on device")
+        made.append(table)
+        return real(target, table, *rest)
+
+    monkeypatch.setattr(release_parts, "write_part", fill_the_disk)
+    with pytest.raises(StorageUnavailable, match=r"No space left.*release again"):
+        release(run, ReleaseSettings(writers=1))
+    assert not released.folder(run).exists()
+    monkeypatch.setattr(release_parts, "write_part", real)
+    outcome = release(run, ReleaseSettings(writers=1))
+    assert outcome.written == 9 - 5
+    assert not list(run.lake.root.rglob(".tmp-*"))
+    for record in (record for part in outcome.manifest.parts for record in part.tables.values()):
+        assert record.rows >= 0
+    assert _matches_its_manifest(outcome)
+
+
+def _matches_its_manifest(outcome: Outcome) -> bool:
+    return all(
+        released.sha256_of_file(released.part_path(outcome.path, table, part.name)) == record.sha256
+        for part in outcome.manifest.parts
+        for table, record in part.tables.items()
+    )
+
+
+def test_readers_of_the_folder_never_see_half_a_release(run: Run) -> None:
+    """Each view has whole videos, all tables the same ones, while the release changes again and again under the readers."""
+    release(run, SMALL)
+    database = catalog.write_catalog(run.lake)
+    stop, seen, wrong = threading.Event(), set(), []
+
+    def read() -> None:
+        with duckdb.connect(str(database), read_only=True) as connection:
+            while not stop.is_set():
+                counted = "count(*), count(DISTINCT video_id || ':' || frame_index), count(DISTINCT video_id)"
+                n, frames, videos = connection.execute(f"SELECT {counted} FROM release.movement").fetchall()[0]
+                seen.add(videos)
+                if n != frames or n % 10 or not 3 <= videos <= 9:
+                    wrong.append((n, frames, videos))
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for i in range(4):
+        write_video(run, f"n{i}", n_frames=10)
+        write_video(run, "b", n_frames=50, seed=i)
+        release(run, SMALL)
+    stop.set()
+    for reader in readers:
+        reader.join()
+    assert not wrong
+    assert len(seen) > 1
+
+
+def test_a_file_that_changes_meanwhile_ends_the_release_and_leaves_the_old_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    release(run, SMALL)
+    before = files_of_release(run)
+    write_video(run, "d", n_frames=20)
+    real: Callable[..., Any] = release_plan.Contents.with_digests
+
+    def then_change(self: release_plan.Contents, part: release_plan.PlannedPart, layout: Any) -> release_plan.PlannedPart:
+        planned = real(self, part, layout)
+        if len(part.videos) == 1 and part.videos[0].startswith("d"):
+            write_video(run, "d", n_frames=20, seed=9)
+        return planned
+
+    monkeypatch.setattr(release_plan.Contents, "with_digests", then_change)
+    with pytest.raises(InputChanged, match="Release the run again"):
+        release(run, SMALL)
+    assert files_of_release(run) == before
+    monkeypatch.undo()
+    assert release(run, SMALL).manifest.rows["videos"] == 4
+
+
+@pytest.mark.parametrize("where", ["footer", "page"])
+def test_a_damaged_file_is_named_and_what_was_released_stays(run: Run, where: str) -> None:
+    release(run, SMALL)
+    before = files_of_release(run)
+    write_video(run, "d", n_frames=20)
+    path = next(run.video_folder(next(v for v in survey.video_ids(run) if v.startswith("d-"))).glob("clip_id=*/hand_pose.parquet"))
+    content = bytearray(path.read_bytes())
+    if where == "page":
+        content[len(content) // 4] ^= 0xFF
+    path.unlink()
+    path.write_bytes(content if where == "page" else content[:-9])
+    with pytest.raises(ContractError, match=r"hand_pose\.parquet.*Delete"):
+        release(run, SMALL)
+    assert files_of_release(run) == before
+
+
+def test_where_folders_cannot_change_places_in_one_step_a_crash_between_is_mended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    release(run, SMALL)
+    write_video(run, "d", n_frames=10)
+
+    class Crash(BaseException):
+        pass
+
+    def crash_at(step: int) -> Callable[[Path, Path], None]:
+        def three_steps(a: Path, b: Path) -> None:
+            aside = a.with_name(f"{a.name}{released.ASIDE}")
+            for n, (source, target) in enumerate(((b, aside), (a, b), (aside, a))):
+                if n == step:
+                    raise Crash
+                os.rename(source, target)
+
+        return three_steps
+
+    for step in (1, 2):
+        monkeypatch.setattr(exchange, "exchange", crash_at(step))
+        write_video(run, "d", n_frames=10, seed=step)
+        with pytest.raises(Crash):
+            release(run, SMALL)
+        monkeypatch.undo()
+        assert release(run, SMALL).manifest.rows["videos"] == 4
+        assert not list(run.lake.root.rglob(".tmp-*"))
+
+
+def test_the_three_steps_are_taken_where_the_file_system_has_not_one(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    exchange._in_three_steps(tmp_path / "a", tmp_path / "b")
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["b"]
+    exchange.exchange(tmp_path / "a", tmp_path / "b")
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["a"]
+    assert {p.name for p in tmp_path.iterdir()} == {"a", "b"}
+    with pytest.raises(FileNotFoundError):
+        exchange.exchange(tmp_path / "a", tmp_path / "c")
+
+
+def test_two_releases_at_once_wait_for_each_other(run: Run) -> None:
+    outcomes: list[Outcome] = []
+    threads = [threading.Thread(target=lambda: outcomes.append(release(run, SMALL))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcome.written for outcome in outcomes) == [0, 0, 18]
+
+
+def test_a_broken_manifest_of_a_release_is_named(run: Run) -> None:
+    release(run, SMALL)
+    (released.folder(run) / "release.json").write_text("{")
+    with pytest.raises(ContractError, match=r"release\.json.*release the run again"):
+        release(run, SMALL)
