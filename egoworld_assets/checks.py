@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
-from egoworld_assets import pipeline
+from egoworld_assets import pipeline, planning
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
-from egoworld_ops import lake, operators, quality
+from egoworld_ops import dead_letters, lake, operators, quality
 from egoworld_ops.errors import EgoworldError
 from egoworld_ops.lake import Run
 
@@ -46,9 +46,9 @@ class _Verdict:
 
 
 def _files(run: Run, stage: str, video_id: str) -> dict[Path, str]:
-    """The files of a stage for a video, and the table each holds."""
+    """The files of a stage that are there for a video, and the table each holds."""
     if stage == pipeline.MANIFEST:
-        return {run.video_table(t, video_id): t for t in lake.VIDEO_TABLES}
+        return {path: t for t in lake.VIDEO_TABLES if (path := run.video_table(t, video_id)).exists()}
     return dict.fromkeys(sorted(run.video_folder(video_id).glob(f"clip_id=*/{stage}.parquet")), stage)
 
 
@@ -68,20 +68,31 @@ def _contract(run: Run, stage: str, video_id: str) -> _Verdict:
 
 
 def _complete(run: Run, stage: str, video_id: str) -> _Verdict:
-    if stage == pipeline.MANIFEST:
-        return _readable(run, video_id)
-    if (rejected := _readable(run, video_id)).findings:
-        return rejected
-    folder = run.video_folder(video_id)
+    try:
+        readable = _readable(run, video_id)
+        return readable if stage == pipeline.MANIFEST or readable.findings else _clips(run, stage, video_id)
+    except EgoworldError as error:
+        return _Verdict([str(error)], ERROR, {"status": "no manifest"})
+
+
+def _clips(run: Run, stage: str, video_id: str) -> _Verdict:
     clips = lake.read_table(run.video_table("clips", video_id), "clips")["clip_id"].to_pylist()
-    undone = [c for c in clips if not run.clip_table(stage, video_id, c).exists()]
-    failures = [lake.read_table(p, "failures").to_pylist()[0] for p in sorted(folder.glob(f"clip_id=*/{stage}.failure.parquet"))]
-    said = {row["clip_id"]: f"clip {row['clip_id']}: {row['reason']}. {row['cure']}" for row in failures}
+    undone = [c for c in clips if not _is_done(run, stage, video_id, c)]
+    failures = {c: failed[0] for c in undone if (failed := dead_letters.on_record(run.failure(stage, video_id, c)))}
+    said = {c: f"clip {c}: {row['reason']}. {row['cure']}" for c, row in failures.items()}
     findings = [said.get(c, f"clip {c}: an input from further up is missing. Look at the checks of the assets above") for c in undone]
     return _Verdict(findings, ERROR if len(undone) == len(clips) else WARN, {"clips": len(clips), "failed": len(said)})
 
 
+def _is_done(run: Run, stage: str, video_id: str, clip_id: str) -> bool:
+    """Whether a clip has a result that counts, made of inputs that count."""
+    places = run.clip_table(stage, video_id, clip_id), run.failure(stage, video_id, clip_id)
+    inputs = operators.stages()[stage].inputs
+    return dead_letters.result_beside(*places) is not None and all(_is_done(run, name, video_id, clip_id) for name in inputs)
+
+
 def _readable(run: Run, video_id: str) -> _Verdict:
+    planning.check_manifest(run, video_id)
     [video] = lake.read_table(run.video_table("videos", video_id), "videos").to_pylist()
     numbers = {"status": video["status"], "warning": video["warning"] or "none"}
     findings = [f"{video['path']}: {video['reason']}. {video['cure']}"] if video["status"] == "rejected" else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import click
 
@@ -86,14 +86,17 @@ def gc(profile: str | None, dry_run: bool, keep: Sequence[str], older_h: float) 
 
     settings = load_settings(profile)
     store, book = Lake(settings.lake), ledger_of(settings)
-    reasons = collector.leased(book, store) | {runs.find(store, name).run_id: "named to be kept" for name in keep}
-    done = (collector.plan if dry_run else collector.collect)(store, reasons, older_h * 3600)
+    named = {runs.find(store, name).run_id: "named to be kept" for name in keep}
+
+    def stay() -> Mapping[str, str]:
+        return collector.leased(book, store) | named
+
+    older_s = older_h * 3600
+    done = collector.plan(store, stay, older_s) if dry_run else collector.collect(store, stay, older_s, book.forget)
     for run_id, reason in done.keep:
         click.echo(f"stays    run {run_id}: {reason}")
     for doomed in done.remove:
         click.echo(f"{'would go' if dry_run else 'removed '} {doomed.path}: {doomed.reason}")
-        if not dry_run and doomed.run_id:
-            book.forget(doomed.run_id)
     freed = f"{done.freed_bytes / 1e6:,.1f} MB {'would be' if dry_run else 'are'} free"
     click.echo(f"{freed}; {done.named_bytes / 1e6:,.1f} MB of files lose a name here, the difference is linked from elsewhere")
 

@@ -25,7 +25,10 @@ _STAGE = "Name of a stage."
 def run(
     profile: str | None, video_id: str, clip_id: str | None, first: str | None, last: str | None, inline: bool, anew: bool, dry: bool
 ) -> None:
-    """Run a part of the chain over one video in the foreground, without Dagster; seconds, rows and digest of each clip are printed."""
+    """Run a part of the chain over one video in the foreground, without Dagster; seconds, rows and digest of each clip are printed.
+
+    Ends with 1 where not all of it could be done.
+    """
     from egoworld_assets import pipeline
     from egoworld_ops.settings import load_settings
     from gpu_workers.broker_pool import BrokerPool
@@ -37,16 +40,27 @@ def run(
     failed = False
     started = time.monotonic()
     states: Counter[str] = Counter()
-    for stage, result in pipeline.process(pipeline.open_run(settings), [video_id], settings, pool, part):
+    clips: set[str] = set()
+    chosen = pipeline.peek_run(settings, video_id) if dry else pipeline.open_run(settings)
+    for stage, result in pipeline.process(chosen, [video_id], settings, pool, part):
         digest = str(result.provenance.get("digest", ""))[:12]
         click.echo(f"{stage:<12} {result.clip_id or '-':<18} {result.state:<9} {result.rows:>7} rows {result.seconds:>8.2f} s  {digest}")
         states[result.state] += 1
+        clips |= {result.clip_id} if result.clip_id else set()
         if result.error is not None:
             failed = True
             click.echo(f"  {type(result.error).__name__}: {result.error}", err=True)
             for row in result.tables["failures"].to_pylist() if "failures" in result.tables else ():
                 click.echo(row["traceback"], err=True)
-    click.echo(f"{', '.join(f'{n} {state}' for state, n in states.items()) or 'nothing to do'} in {time.monotonic() - started:.1f} s")
+    if not failed and not clips and part.stages() != [pipeline.MANIFEST]:
+        failed = True
+        click.echo(
+            f"clip {clip_id} is not in video {video_id}" if clip_id else f"video {video_id} has no clips: its manifest says why", err=True
+        )
+    if states["blocked"]:
+        failed = True
+        click.echo("blocked: an input from further up is missing, or failed; begin further up with --from", err=True)
+    click.echo(f"{', '.join(f'{n} {state}' for state, n in states.items() if n) or 'nothing'} in {time.monotonic() - started:.1f} s")
     sys.exit(1 if failed else 0)
 
 
@@ -106,19 +120,23 @@ def redrive(
     everything: bool,
 ) -> None:
     """Let the next materialization try dead letters again, by video, clip, stage or class of error."""
-    from egoworld_assets.recording import ledger_of
+    from egoworld_assets.recording import MANIFEST, ledger_of
     from egoworld_ops import dead_letters as letters
     from egoworld_ops import runs
     from egoworld_ops.lake import Lake
+    from egoworld_ops.ledger import Change, ClipKey, State
     from egoworld_ops.settings import load_settings
 
+    if stage == MANIFEST:
+        raise click.UsageError("a manifest is not redriven, it is made anew: `egoworld run --video VIDEO_ID --to manifest --anew`")
     which = letters.Which(video_id, clip_id, stage, error_class)
     if which == letters.Which() and not everything:
         raise click.UsageError("choose by --video, --clip, --stage or --class, or say --all")
     settings = load_settings(profile)
     chosen = runs.find(Lake(settings.lake), run_id)
     driven = letters.redrive(chosen, which)
-    ledger_of(settings).redrive(chosen.run_id, video_id=video_id, clip_id=clip_id, error_class=error_class, stage=stage)
+    keys = [ClipKey(letter.run_id, letter.video_id, letter.clip_id, letter.stage) for letter in driven]
+    ledger_of(settings).move("redrive", [Change(key, State.PENDING) for key in keys])
     for letter in driven:
         click.echo(f"{letter.video_id} {letter.clip_id} {letter.stage}: {letter.error_class}")
     click.echo(f"{len(driven)} to be tried again; materialize their assets")
@@ -131,12 +149,10 @@ def redrive(
 @click.pass_obj
 def explain(profile: str | None, video_id: str, clip_id: str, stage: str) -> None:
     """Say whether the next materialization would compute a clip, and which part of its digest differs."""
-    from egoworld_assets import pipeline
     from egoworld_assets.explaining import explain as explained
     from egoworld_ops.settings import load_settings
 
-    settings = load_settings(profile)
-    said = explained(pipeline.open_run(settings), settings, video_id, clip_id, stage)
+    said = explained(load_settings(profile), video_id, clip_id, stage)
     click.echo(said.verdict)
     if said.nearest:
         click.echo(f"nearest result: {said.nearest}")

@@ -18,9 +18,9 @@ from typing import Any
 import pyarrow as pa
 
 from egoworld_assets import recording
-from egoworld_assets.planning import Planner, StageResult, State, is_dead_letter
+from egoworld_assets.planning import Planner, StageResult, State, has_manifest, is_dead_letter
 from egoworld_assets.settling import settle
-from egoworld_ops import digest, lake, models, operators, registry, scan, schema
+from egoworld_ops import dead_letters, digest, lake, models, operators, registry, scan, schema
 from egoworld_ops.errors import BadSettings, EgoworldError, SetupError, recorded
 from egoworld_ops.lake import Lake, Run
 from egoworld_ops.settings import Settings
@@ -40,7 +40,7 @@ def frozen_configuration(settings: Settings) -> dict[str, Any]:
         "sample_stride": settings.sample_stride,
         "stages": {stage: digest.operator_identity(stage, settings) for stage in operators.stages()},
         "fallbacks": {
-            stage: digest.operator_identity(stage, _with_backend(settings, stage, chosen.fallback))
+            stage: digest.operator_identity(stage, with_backend(settings, stage, chosen.fallback))
             for stage, chosen in settings.stages.items()
             if chosen.fallback
         },
@@ -51,6 +51,21 @@ def open_run(settings: Settings) -> Run:
     """The run that these settings write to."""
     store = Lake(settings.lake)
     return store.open_run(frozen_configuration(settings), settings.run_id, lambda: _about(settings, store))
+
+
+def find_run(settings: Settings) -> Run | None:
+    """The run that these settings write to, where it is there. Makes and changes nothing."""
+    return Lake(settings.lake).find_run(frozen_configuration(settings), settings.run_id)
+
+
+def peek_run(settings: Settings, video_id: str) -> Run:
+    """A run to look at a video in: of the one that these settings write to and the others, newest first, the first that has a manifest of it.
+
+    Makes and changes nothing. Where there is none, the run is one that is not made yet.
+    """
+    store, found = Lake(settings.lake), find_run(settings)
+    runs = [*([found] if found else []), *store.runs()]
+    return next((run for run in runs if has_manifest(run, video_id)), found or Run(store, settings.run_id or "not_made_yet"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +123,7 @@ def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings, par
     with nullcontext() if part.dry else recording.record(settings, run, MANIFEST) as record:
         for video_id in video_ids:
             try:
-                result = _manifest_result(run, _entry(known, video_id), settings)
+                result = _manifest_result(run, _entry(known, video_id), settings, part.anew or part.dry)
             except EgoworldError as error:
                 result = StageResult(video_id, None, "failed", error=error)
             yield result
@@ -124,7 +139,7 @@ def _entry(known: Mapping[str, registry.Registered], video_id: str) -> registry.
     return known[video_id]
 
 
-def _manifest_result(run: Run, entry: registry.Registered, settings: Settings) -> StageResult:
+def _manifest_result(run: Run, entry: registry.Registered, settings: Settings, anew: bool) -> StageResult:
     from egoworld_ops import manifest
     from egoworld_ops.video import DECODE_VERSION
 
@@ -137,19 +152,8 @@ def _manifest_result(run: Run, entry: registry.Registered, settings: Settings) -
         "path": str(entry.path),
     }
     key = digest.sha256_of(identity)
-    seen = {"key": key, "tables": [scan.file_state(run.video_table(t, entry.video_id)) for t in ("clips", "videos")]}
-    if (found := scan.recall(run.video_folder(entry.video_id), MANIFEST, seen, ())) is not None:
-        return StageResult(entry.video_id, None, "done", len(found), digest=key, recalled=True)
-    states = [run.adopt(run.video_table(t, entry.video_id), key) for t in ("clips", "videos")]
-    if all(states):
-        videos, clips = (lake.read_table(run.video_table(t, entry.video_id), t) for t in ("videos", "clips"))
-        state: State = "linked" if "linked" in states else "done"
-        error = _rejection(videos)
-        if error is None and state == "done":
-            clip_ids = clips["clip_id"].to_pylist()
-            scan.remember(run.video_folder(entry.video_id), MANIFEST, seen, (), [scan.Found(clip_id, 0) for clip_id in clip_ids])
-        dead = error is not None and is_dead_letter(error)
-        return StageResult(entry.video_id, None, "failed" if error else state, clips.num_rows, error=error, digest=key, dead_letter=dead)
+    if not anew and (found := _known_manifest(run, entry, key)) is not None:
+        return found
     started = time.monotonic()
     videos, clips = manifest.make_manifest(entry.path, entry.video_id, entry.sha256, settings.scenes)
     seconds = time.monotonic() - started
@@ -157,8 +161,26 @@ def _manifest_result(run: Run, entry: registry.Registered, settings: Settings) -
     error = _rejection(videos)
     tables = {"clips": clips, "videos": videos}
     dead = error is not None and is_dead_letter(error)
-    state = "failed" if error else "computed"
+    state: State = "failed" if error else "computed"
     return StageResult(entry.video_id, None, state, clips.num_rows, seconds, tables, stamp, error, digest=key, dead_letter=dead)
+
+
+def _known_manifest(run: Run, entry: registry.Registered, key: str) -> StageResult | None:
+    """The manifest with this digest where there is one already, of this run or of an earlier one."""
+    seen = {"key": key, "tables": [scan.file_state(run.video_table(t, entry.video_id)) for t in ("clips", "videos")]}
+    if (found := scan.recall(run.video_folder(entry.video_id), MANIFEST, seen, ())) is not None:
+        return StageResult(entry.video_id, None, "done", len(found), digest=key, recalled=True)
+    states = [run.adopt(run.video_table(t, entry.video_id), key) for t in ("clips", "videos")]
+    if not all(states):
+        return None
+    videos, clips = (lake.read_table(run.video_table(t, entry.video_id), t) for t in ("videos", "clips"))
+    state: State = "linked" if "linked" in states else "done"
+    error = _rejection(videos)
+    if error is None and state == "done":
+        clip_ids = clips["clip_id"].to_pylist()
+        scan.remember(run.video_folder(entry.video_id), MANIFEST, seen, (), [scan.Found(clip_id, 0) for clip_id in clip_ids])
+    dead = error is not None and is_dead_letter(error)
+    return StageResult(entry.video_id, None, "failed" if error else state, clips.num_rows, error=error, digest=key, dead_letter=dead)
 
 
 def _rejection(videos: pa.Table) -> EgoworldError | None:
@@ -178,7 +200,8 @@ def stage_results(
 def _stage_results(
     run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part, record: recording.Record | None
 ) -> Iterator[StageResult]:
-    planner = Planner(run, stage, settings, part.anew)
+    anew = part.anew or part.dry
+    planner = Planner(run, stage, settings, anew)
     chosen = settings.stages.get(stage)
     failures: list[StageResult] = []
     whole = _Whole()
@@ -193,12 +216,12 @@ def _stage_results(
         for video_id, found in whole.videos():
             planner.remember(video_id, found)
     if chosen and failures:
-        backup = Planner(run, stage, _with_backend(settings, stage, chosen.fallback), part.anew)
+        backup = Planner(run, stage, with_backend(settings, stage, chosen.fallback), anew)
         plans = (backup.plan(f.video_id, f.clip_id) for f in failures)
         failed = {(f.video_id, f.clip_id): f for f in failures}
         for result in settle(backup, plans, pool, settings.retry_after_s, record):
             first = failed[result.video_id, result.clip_id]  # it stays on record beside the stand-in, or alone where that fails too
-            yield first if result.state in ("failed", "blocked") else replace(result, beside=first)
+            yield first if result.state in ("failed", "blocked") else replace(result, beside=replace(first, stale=False))
 
 
 class _Whole:
@@ -220,7 +243,8 @@ class _Whole:
         return ((video_id, found) for video_id, found in self._found.items() if video_id not in self._partial)
 
 
-def _with_backend(settings: Settings, stage: str, backend: str) -> Settings:
+def with_backend(settings: Settings, stage: str, backend: str) -> Settings:
+    """These settings with another backend for a stage."""
     chosen = settings.stages[stage].model_copy(update={"backend": backend})
     return settings.model_copy(update={"stages": {**settings.stages, stage: chosen}})
 
@@ -256,6 +280,7 @@ def store(run: Run, stage: str, result: StageResult) -> None:
         return
     if result.beside is not None:
         store(run, stage, result.beside)
+        dead_letters.record_stand_in(failure, result.digest)
     if result.stale:
         table.unlink(missing_ok=True)
     if result.beside is None and result.state in ("computed", "linked", "done"):

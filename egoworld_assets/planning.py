@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from egoworld_ops import camera, digest, errors, lake, operators, registry, scan, schema
-from egoworld_ops.errors import ContractError, EgoworldError, InputChanged, InputError, SetupError, UnstableFile
+from egoworld_ops import camera, dead_letters, digest, errors, lake, operators, registry, scan, schema
+from egoworld_ops.errors import (
+    ContractError,
+    EgoworldError,
+    InputChanged,
+    InputError,
+    NotAVideo,
+    RawFileAway,
+    SetupError,
+    StorageUnavailable,
+    UnstableFile,
+)
 from egoworld_ops.lake import Run
 from egoworld_ops.settings import Settings
 from egoworld_ops.sidecar import Sidecar, read_sidecar, sidecar_path
@@ -80,23 +91,16 @@ class Planner:
 
         A video that cannot be planned at all (no manifest, a bad sidecar) is one failed result, or one a clip.
         """
-        from egoworld_ops import manifest
-
         if clip_id is None and (found := self._recalled(video_id)) is not None:
             yield from (StageResult(video_id, f.clip_id, "done", f.rows, digest=f.digest, recalled=True) for f in found)
             return
-        paths = {name: self._run.video_table(name, video_id) for name in lake.VIDEO_TABLES}
-        if not all(path.exists() for path in paths.values()):
-            absent = SetupError(f"video {video_id}", f"has no manifest in run {self._run.run_id}", "Materialize the asset `manifest` first")
-            yield StageResult(video_id, None, "failed", error=absent)
-            return
         try:
-            videos, clips = (lake.read_table(paths[name], name) for name in lake.VIDEO_TABLES)
+            clips = clips_of(self._run, video_id)
         except EgoworldError as error:
             yield StageResult(video_id, None, "failed", error=error)
             return
         sidecar: Sidecar | EgoworldError | None = None
-        for clip in manifest.clips_from_tables(videos, clips):
+        for clip in clips:
             if clip_id not in (None, clip.clip_id):
                 continue
             sidecar = sidecar or _sidecar_or_error(clip)
@@ -107,7 +111,10 @@ class Planner:
         wanted = None if self._anew else self._wanted(video_id)
         if wanted is None:
             return None
-        return scan.recall(self._run.video_folder(video_id), self._stage.name, wanted, (self._stage.name, *self._stage.inputs))
+        folder = self._run.video_folder(video_id)
+        found = scan.recall(folder, self._stage.name, wanted, (self._stage.name, *self._stage.inputs))
+        failures = (f"{folder}/clip_id={f.clip_id}/{name}.failure.parquet" for f in found or () for name in self._stage.inputs)
+        return None if any(map(os.path.exists, failures)) else found
 
     def remember(self, video_id: str, found: Sequence[scan.Found]) -> None:
         """All results of a video are stored: the next plan need not look into them."""
@@ -141,22 +148,27 @@ class Planner:
 
     def _plan_clip(self, clip: Clip, sidecar: Sidecar | EgoworldError) -> StageResult | ClipTask:
         inputs = {name: self._run.clip_table(name, clip.video_id, clip.clip_id) for name in self._stage.inputs}
-        digests = _digests(inputs)
+        digests = {name: self._input_digest(clip, name) for name in inputs}
         missing = [name for name, value in digests.items() if value is None]
         if missing:
             return StageResult(clip.video_id, clip.clip_id, "blocked", stale=any(self._failed_for_good(clip, name) for name in missing))
         if isinstance(sidecar, EgoworldError):
             return self._failure(clip, sidecar, digest.sha256_of({"sidecar": str(sidecar)}))
         try:
-            task, identity = self._task(clip, sidecar, inputs, {name: value for name, value in digests.items() if value is not None})
+            task, identity = self.task(clip, sidecar, inputs, {name: value for name, value in digests.items() if value is not None})
         except InputError as error:
             return self._failure(clip, error, digest.sha256_of({"input": str(error)}))
         settled = None if self._anew else self._settled(clip, task.key)
         return settled or self._submit(task, identity)
 
-    def _task(
+    def task(
         self, clip: Clip, sidecar: Sidecar, inputs: Mapping[str, Path], input_digests: Mapping[str, str]
     ) -> tuple[ClipTask, dict[str, Any]]:
+        """The work on one clip with inputs of these digests, and everything that decides its result, as JSON; its digest is the task's key.
+
+        Raises:
+            InputError: the sidecar does not allow it.
+        """
         chosen = self._settings.camera
         if "camera" not in self._stage.sidecar:
             chosen = chosen.model_copy(update={"require_known": False})
@@ -182,35 +194,36 @@ class Planner:
         if state := self._run.adopt(path, key):
             rows = (lake.provenance(path) or {})["rows"]
             return StageResult(clip.video_id, clip.clip_id, state, rows, digest=key)
-        return self._known_failure(clip, key)
+        return self.known_failure(clip, key)
 
     def _submit(self, task: ClipTask, identity: Mapping[str, Any]) -> StageResult | ClipTask:
         try:
-            _check_content(task.clip, self._registered.get(task.clip.video_id))
+            check_content(task.clip, self._registered.get(task.clip.video_id))
         except EgoworldError as error:
-            return replace(self._failure(task.clip, error, task.key), stale=False)
+            return self._failure(task.clip, error, task.key)
         self._submitted[task.key] = _Submitted(identity, raw_state(task.clip))
         return task
 
-    def _known_failure(self, clip: Clip, key: str) -> StageResult | None:
+    def _input_digest(self, clip: Clip, name: str) -> str | None:
+        return dead_letters.result_beside(
+            self._run.clip_table(name, clip.video_id, clip.clip_id), self._run.failure(name, clip.video_id, clip.clip_id)
+        )
+
+    def known_failure(self, clip: Clip, key: str) -> StageResult | None:
         """The dead letter on record for the same work on the same file: it waits for a person."""
         path = self._run.failure(self._stage.name, clip.video_id, clip.clip_id)
-        recorded = lake.provenance(path) or {}
-        if recorded.get("digest") != key or recorded["identity"] != {"raw": raw_state(clip)}:
+        if lake.digest_at(path) != key or (failed := dead_letters.on_record(path)) is None:
             return None
-        [row] = lake.read_table(path, "failures").to_pylist()
+        row, known = failed
+        if not row["dead_letter"] or (known.get("identity") or {}).get("raw") != raw_state(clip):
+            return None
         culprit, _, reason = row["reason"].partition(": ")
         error = errors.recorded(row["error_class"], culprit, reason, row["cure"])
-        if not row["dead_letter"]:
-            return None
         return StageResult(clip.video_id, clip.clip_id, "failed", error=error, digest=key, dead_letter=True)
 
     def _failed_for_good(self, clip: Clip, stage: str) -> bool:
-        path = self._run.failure(stage, clip.video_id, clip.clip_id)
-        if not path.exists():
-            return False
-        [row] = lake.read_table(path, "failures").to_pylist()
-        return _is_for_good(errors.recorded(row["error_class"], "", row["reason"], row["cure"]))
+        failed = dead_letters.on_record(self._run.failure(stage, clip.video_id, clip.clip_id))
+        return failed is not None and _is_for_good(errors.recorded(failed[0]["error_class"], "", failed[0]["reason"], failed[0]["cure"]))
 
     def identity(self, task: ClipTask) -> Mapping[str, Any]:
         """Everything that decides the result of a task that was planned here, as JSON; its digest is the task's key."""
@@ -222,11 +235,14 @@ class Planner:
 
         task = outcome.task
         submitted = self._submitted.pop(task.key)
-        if isinstance(outcome, Failed):
-            return self._failure(task.clip, outcome.error, task.key, outcome, attempts)
-        if raw_state(task.clip) != submitted.raw_state:
-            error: EgoworldError = UnstableFile(task.clip.video_path, "changed while it was worked on", "Register it again once it rests")
+        if (now := raw_state(task.clip)) is None:
+            error: EgoworldError = RawFileAway(task.clip.video_path, "went away while it was worked on", "Put the file back")
             return self._failure(task.clip, error, task.key)
+        if now != submitted.raw_state:
+            error = UnstableFile(task.clip.video_path, "changed while it was worked on", "Register it again once it rests")
+            return self._failure(task.clip, error, task.key)
+        if isinstance(outcome, Failed):
+            return self._failure(task.clip, _of_raw_file(outcome.error, task.clip), task.key, outcome, attempts)
         if _digests(task.inputs) != submitted.identity["inputs"]:
             error = InputChanged(
                 f"clip {task.clip.clip_id}", "an input table changed while it was worked on", "Materialize the stage again"
@@ -265,6 +281,31 @@ class Planner:
         )
 
 
+def has_manifest(run: Run, video_id: str) -> bool:
+    """Whether a video has both tables of its manifest in a run."""
+    return all(run.video_table(name, video_id).exists() for name in lake.VIDEO_TABLES)
+
+
+def check_manifest(run: Run, video_id: str) -> None:
+    """Raise SetupError where a video has no manifest in a run."""
+    if not has_manifest(run, video_id):
+        raise SetupError(f"video {video_id}", f"has no manifest in run {run.run_id}", "Materialize the asset `manifest` first")
+
+
+def clips_of(run: Run, video_id: str) -> list[Clip]:
+    """The clips of a video, as its manifest in a run has them.
+
+    Raises:
+        SetupError: it has none there.
+        ContractError: it cannot be read.
+    """
+    from egoworld_ops import manifest
+
+    check_manifest(run, video_id)
+    videos, clips = (lake.read_table(run.video_table(name, video_id), name) for name in lake.VIDEO_TABLES)
+    return manifest.clips_from_tables(videos, clips)
+
+
 def is_dead_letter(error: EgoworldError) -> bool:
     """Whether a clip that ended so, after all attempts, waits for a person: always, but where the state of its input is at fault and may be mended.
 
@@ -280,6 +321,12 @@ def raw_state(clip: Clip) -> list[int] | None:
     except OSError:
         return None
     return [state.st_size, state.st_mtime_ns]
+
+
+def _of_raw_file(error: EgoworldError, clip: Clip) -> EgoworldError:
+    """RawFileAway in the place of an error that says so: the manifest found a video in this content, so only the file's state is at fault."""
+    unread = isinstance(error, StorageUnavailable) and error.culprit == errors.printable(clip.video_path)
+    return RawFileAway(error.culprit, error.reason, error.cure) if unread or isinstance(error, NotAVideo) else error
 
 
 def _is_for_good(error: EgoworldError) -> bool:
@@ -298,11 +345,20 @@ def _sidecar_or_error(clip: Clip) -> Sidecar | EgoworldError:
         return error
 
 
-def _check_content(clip: Clip, entry: registry.Registered | None) -> None:
-    """Raise UnstableFile where the raw file no longer holds what was registered. It is read only where its size or time of change differ."""
+def check_content(clip: Clip, entry: registry.Registered | None) -> None:
+    """Look whether the raw file holds what was registered. It is read only where its size or time of change differ.
+
+    Raises:
+        UnstableFile: it holds something else.
+        RawFileAway: it is not there, or cannot be read.
+    """
     from egoworld_ops.intake import hash_file
 
     if entry is not None and entry.path == clip.video_path and raw_state(clip) == [entry.bytes, entry.mtime_ns]:
         return
-    if hash_file(clip.video_path)[0] != clip.video_sha256:
+    try:
+        found, _ = hash_file(clip.video_path)
+    except EgoworldError as error:
+        raise _of_raw_file(error, clip) from error
+    if found != clip.video_sha256:
         raise UnstableFile(clip.video_path, "holds other content than when it was registered", "Restore the file, or register it again")

@@ -15,8 +15,9 @@ from pathlib import Path
 import duckdb
 
 from egoworld_ops import registry, released, schema
+from egoworld_ops.dead_letters import STAND_IN
 from egoworld_ops.errors import StorageUnavailable
-from egoworld_ops.lake import RUN_TABLES, Lake, table_glob
+from egoworld_ops.lake import PROVENANCE_KEY, RUN_TABLES, Lake, table_glob
 from egoworld_ops.whole_files import named_errors, sync_folder, write_bytes
 
 FILE_NAME = "egoworld.duckdb"
@@ -85,14 +86,20 @@ def _runs(root: Path) -> str:
 
 
 def _run_states(root: Path) -> str:
-    """Clips by run, stage and state, counted from the names of files, and from the failures on record."""
-    place = "'run_id=([^/]+)/video_id=[^/]+/clip_id=[^/]+/([a-z_]+)[.]parquet$', ['run_id', 'stage']"
-    found = f"SELECT unnest(regexp_extract(file, {place})) FROM glob({_quoted(root / 'run_id=*' / '*' / '*' / '*.parquet')})"
-    failed = "SELECT run_id, stage, if(dead_letter, 'dead_letter', 'failed') AS state FROM runs.failures"
-    return (
-        f"CREATE VIEW run_states AS WITH found AS (SELECT run_id, stage, 'done' AS state FROM ({found}) WHERE run_id != '' UNION ALL {failed}) "
-        "SELECT run_id, stage, state, count(*) AS clips FROM found GROUP BY ALL ORDER BY ALL"
+    """Clips by run, stage and state: each table counts as done, but where a failure is beside it for which it is no stand-in."""
+    place = (
+        "'run_id=([^/]+)/video_id=([^/]+)/clip_id=([^/]+)/([a-z_]+)[.](?:failure[.])?parquet$', ['run_id', 'video_id', 'clip_id', 'stage']"
     )
+    tables, failures = (_quoted(root / "run_id=*" / "*" / "*" / pattern) for pattern in ("*.parquet", "*.failure.parquet"))
+    origin = "TRY(decode(value)::JSON->'identity')"
+    key = "run_id, video_id, clip_id, stage"
+    return f"""CREATE VIEW run_states AS
+WITH found AS (SELECT unnest(regexp_extract(file, {place})) FROM glob({tables}) WHERE file NOT LIKE '%.failure.parquet'),
+stood_in AS (SELECT unnest(regexp_extract(file_name, {place})) FROM parquet_kv_metadata({failures})
+    WHERE decode(key) = '{PROVENANCE_KEY.decode()}' AND {origin}->>'{STAND_IN}' IS NOT NULL),
+failed AS (SELECT {key}, if(dead_letter, 'dead_letter', 'failed') AS state FROM runs.failures ANTI JOIN stood_in USING ({key})),
+states AS (SELECT {key}, 'done' AS state FROM found ANTI JOIN failed USING ({key}) WHERE run_id != '' UNION ALL FROM failed)
+SELECT run_id, stage, state, count(*) AS clips FROM states GROUP BY ALL ORDER BY ALL"""
 
 
 def _columns(name: str) -> str:

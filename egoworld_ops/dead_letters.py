@@ -1,16 +1,23 @@
-"""Clips that wait for a person: found in the files of a run, and driven again. What is a dead letter is decided where results are planned."""
+"""Failures on record: which of them wait for a person and are driven again, and which results count beside one.
+
+What is a dead letter is decided where results are planned.
+"""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from egoworld_ops import in_use, lake, schema
+from egoworld_ops.errors import ContractError
 from egoworld_ops.lake import Run
 
 TABLE = "failures"
+STAND_IN = "stand_in"
+"""Where the identity of a failure has the digest of the result of a fallback backend that stands in for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,23 +59,56 @@ class DeadLetter:
         return shlex.join([*words, "--inline", "--dry"])
 
 
+def on_record(path: Path) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The row of a failure's file and what the file says of its origin; None where there is no failure, or none that can be read."""
+    try:
+        rows, known = lake.read_result(path, TABLE)
+        [row] = rows.to_pylist()
+    except (ContractError, ValueError):
+        return None
+    return row, known
+
+
+def allows(known: Mapping[str, Any], digest: str) -> bool:
+    """Whether a result with that digest counts beside a failure of that origin: it is of the same work, or stands in for it."""
+    identity = known.get("identity")
+    return digest in (known.get("digest"), identity.get(STAND_IN) if isinstance(identity, dict) else None)
+
+
+def result_beside(table: Path, failure: Path) -> str | None:
+    """Digest of a clip's result; None where there is none, or only one that was there before the failure."""
+    digest = lake.digest_at(table)
+    if digest is None or not failure.exists() or (failed := on_record(failure)) is None:
+        return digest
+    return digest if allows(failed[1], digest) else None
+
+
+def record_stand_in(failure: Path, digest: str) -> None:
+    """Note beside a failure that the result with that digest, of a fallback backend, stands in for it."""
+    if (failed := on_record(failure)) is not None and not allows(failed[1], digest):
+        row, known = failed
+        identity = known.get("identity") or {}
+        lake.write_table(failure, TABLE, schema.from_rows(TABLE, [row]), known | {"identity": identity | {STAND_IN: digest}})
+
+
 def find(run: Run, which: Which) -> Iterator[DeadLetter]:
-    """The dead letters of a run, by video, clip and stage."""
+    """The dead letters of a run, by video, clip and stage; failures that cannot be read are left out."""
     for path in sorted(
         run.path.glob(f"video_id={which.video_id or '*'}/clip_id={which.clip_id or '*'}/{which.stage or '*'}.failure.parquet")
     ):
-        for row in lake.read_table(path, TABLE).to_pylist():
-            if row["dead_letter"] and which.error_class in (None, row["error_class"]):
-                wanted = {name: row[name] for name in DeadLetter.__dataclass_fields__ if name in row}
-                yield DeadLetter(run_id=run.run_id, path=path, **wanted)
+        row, _ = on_record(path) or ({}, {})
+        if row.get("dead_letter") and which.error_class in (None, row["error_class"]):
+            wanted = {name: row[name] for name in DeadLetter.__dataclass_fields__ if name in row}
+            yield DeadLetter(run_id=run.run_id, path=path, **wanted)
 
 
 def redrive(run: Run, which: Which) -> list[DeadLetter]:
     """Let the next materialization try these again; returns them. What went wrong stays on record until then."""
     in_use.hold(run.path)  # nobody takes what is being written here for what a killed process left
-    letters = list(find(run, which))
-    for letter in letters:
-        [row] = lake.read_table(letter.path, TABLE).to_pylist()
-        known = lake.provenance(letter.path) or {}
-        lake.write_table(letter.path, TABLE, schema.from_rows(TABLE, [row | {"dead_letter": False}]), known)
-    return letters
+    driven = []
+    for letter in list(find(run, which)):
+        if (failed := on_record(letter.path)) is not None:
+            row, known = failed
+            lake.write_table(letter.path, TABLE, schema.from_rows(TABLE, [row | {"dead_letter": False}]), known)
+            driven.append(letter)
+    return driven

@@ -12,6 +12,7 @@ EgoworldError
 │   ├── EmptyVideo            a video stream without one decodable frame
 │   ├── CorruptVideo          decoding stopped before the range that was asked for
 │   ├── UnstableFile          the file changed while it was read
+│   ├── RawFileAway           the raw file of a known video is not there, or cannot be read now
 │   ├── BadSidecar            the sidecar file beside the video does not fit its format
 │   └── UnknownIntrinsics     metric results are asked for, and no intrinsics are known
 ├── SetupError                the installation or the settings are wrong; the step fails at once
@@ -105,6 +106,12 @@ class CorruptVideo(InputError):
 
 class UnstableFile(InputError):
     """The file changed while it was read."""
+
+    passing = True
+
+
+class RawFileAway(InputError):
+    """The raw file of a known video is not there, or cannot be read now."""
 
     passing = True
 

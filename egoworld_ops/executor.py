@@ -62,7 +62,7 @@ class Executor:
         """
         operator = self._operator(task)
         prepared = Prepared(task, _inputs(task), operator)
-        if operator.reads_frames:
+        if operator.reads_frames(prepared.tables):
             ahead = ReadAhead(self._decode(task), DECODED_AHEAD_BYTES, lambda frame: frame.rgb.nbytes)
             prepared.ahead.append(ahead)
             ahead.wait_filled()

@@ -6,12 +6,12 @@ other runs link loses a name here and nothing else.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import stat
 import time
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from egoworld_ops.ledger.store import Ledger
 
 OLDER_THAN_S = 24 * 3600.0
-NONE: Mapping[str, str] = {}
+Keep = Callable[[], Mapping[str, str]]
+"""Gives the runs that stay whatever they are, with the reason: as it is now, asked again before each run goes."""
 _TRASH = f"{TEMPORARY}gc-"
 
 
@@ -61,11 +62,10 @@ class Plan:
     named_bytes: int = 0
 
 
-def plan(store: Lake, keep: Mapping[str, str] = NONE, older_than_s: float = OLDER_THAN_S) -> Plan:
+def plan(store: Lake, keep: Keep = dict, older_than_s: float = OLDER_THAN_S) -> Plan:
     """What `collect` would remove now; removes nothing.
 
     Args:
-        keep: runs that stay whatever they are, with the reason.
         older_than_s: temporary files are left alone for so long, and as long as a process of this host has them open.
 
     Raises:
@@ -76,8 +76,13 @@ def plan(store: Lake, keep: Mapping[str, str] = NONE, older_than_s: float = OLDE
         return Plan(remove, kept, *_sizes(doomed.path for doomed in remove))
 
 
-def collect(store: Lake, keep: Mapping[str, str] = NONE, older_than_s: float = OLDER_THAN_S) -> Plan:
+def collect(
+    store: Lake, keep: Keep = dict, older_than_s: float = OLDER_THAN_S, forget: Callable[[str], object] = lambda run_id: None
+) -> Plan:
     """Remove; returns what went, and what stayed. Waits while a release is made. A run that comes into use meanwhile stays.
+
+    Args:
+        forget: called with the id of a run that is about to go, while nobody can open it.
 
     Raises:
         StorageUnavailable: the storage refuses.
@@ -87,7 +92,7 @@ def collect(store: Lake, keep: Mapping[str, str] = NONE, older_than_s: float = O
         with in_use.alone(released.home(store)):
             released.recover(store)
             remove, kept = _look(store, keep, older_than_s)
-            away = {doomed: trash for doomed in remove if (trash := _taken_away(store, doomed.path, keep))}
+            away = {doomed: trash for doomed in remove if (trash := _taken_away(store, doomed.path, keep, forget))}
             freed, named = _sizes(away.values())
             for trash in away.values():
                 _delete(trash)
@@ -113,19 +118,19 @@ def _named_errors(store: Lake) -> Iterator[None]:
         raise StorageUnavailable(store.root, f"cannot be cleaned: {error}", "Mend the storage, then run it again") from error
 
 
-def _look(store: Lake, keep: Mapping[str, str], older_than_s: float) -> tuple[list[Doomed], list[tuple[str, str]]]:
+def _look(store: Lake, keep: Keep, older_than_s: float) -> tuple[list[Doomed], list[tuple[str, str]]]:
     """What has to go, what was left behind first; and the runs that stay, with the reason."""
-    runs = {run.run_id for run in store.runs()}
+    runs, kept = {run.run_id for run in store.runs()}, keep()
     reasons = {path.name.removeprefix(RUN): "has no run.json that says what it is" for path in sorted(store.root.glob(f"{RUN}*"))}
-    reasons |= {run_id: _reason_to_stay(Run(store, run_id), keep) or _held(Run(store, run_id)) for run_id in runs}
+    reasons |= {run_id: _reason_to_stay(Run(store, run_id), kept) or _held(Run(store, run_id)) for run_id in runs}
     doomed = [Doomed(Run(store, run_id).path, "not released") for run_id, reason in reasons.items() if not reason]
-    left = list(_left_behind(store, {one.path for one in doomed}, older_than_s))
+    left = sorted(_left_behind(store, {one.path for one in doomed}, older_than_s), key=lambda one: one.path)
     return [*left, *doomed], [(run_id, reason) for run_id, reason in reasons.items() if reason]
 
 
-def _reason_to_stay(run: Run, keep: Mapping[str, str]) -> str:
-    if run.run_id in keep:
-        return keep[run.run_id]
+def _reason_to_stay(run: Run, kept: Mapping[str, str]) -> str:
+    if run.run_id in kept:
+        return kept[run.run_id]
     if released.exists(run):
         return "released"
     latest = run.lake.root / "latest"
@@ -144,6 +149,8 @@ def _left_behind(store: Lake, without: Collection[Path], older_than_s: float) ->
     held = in_use.open_files(store.root)
     newest = time.time() - older_than_s
     for path in _temporary(store.root, without):
+        if path.name.endswith(released.ASIDE):
+            continue  # `recover` puts it back, or removes it, before anything goes
         if path.name.startswith(_TRASH):
             yield Doomed(path, "left of a run that was being removed")
         elif _last_change(path) < newest and not any(path.resolve() in (h, *h.parents) for h in held):
@@ -151,8 +158,8 @@ def _left_behind(store: Lake, without: Collection[Path], older_than_s: float) ->
 
 
 def _temporary(folder: Path, without: Collection[Path]) -> Iterator[Path]:
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda e: e.name):
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
             path = Path(entry.path)
             if entry.name.startswith(TEMPORARY):
                 yield path
@@ -161,33 +168,45 @@ def _temporary(folder: Path, without: Collection[Path]) -> Iterator[Path]:
 
 
 def _last_change(path: Path) -> float:
-    """When a file, or anything in a folder, was last written, s since the epoch."""
-    return max(p.lstat().st_mtime for p in [path, *path.rglob("*")])
+    """When a file, or anything in a folder, was last written, s since the epoch; infinity for what is gone."""
+    return max((state.st_mtime for state in _states(path)), default=math.inf)
+
+
+def _states(path: str | Path) -> Iterator[os.stat_result]:
+    """Of a thing and all in it, without what goes meanwhile. Memory is bounded, however many there are."""
+    with suppress(FileNotFoundError):
+        state = os.lstat(path)
+        yield state
+        if stat.S_ISDIR(state.st_mode):
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    yield from _states(entry.path)
 
 
 def _sizes(paths: Iterable[Path]) -> tuple[int, int]:
     """Bytes on the disk of files that have no name outside of these, and bytes of all."""
-    names: Counter[tuple[int, int]] = Counter()
-    states: dict[tuple[int, int], os.stat_result] = {}
-    for top in paths:
-        for path in [top, *top.rglob("*")]:
-            with suppress(FileNotFoundError):
-                state = path.lstat()
-                if not stat.S_ISDIR(state.st_mode):
-                    names[state.st_dev, state.st_ino] += 1
-                    states[state.st_dev, state.st_ino] = state
-    freed = sum(512 * state.st_blocks for key, state in states.items() if names[key] == state.st_nlink)
-    return freed, sum(state.st_size for state in states.values())
+    freed = named = 0
+    names_elsewhere: dict[tuple[int, int], int] = {}
+    for state in (state for path in paths for state in _states(path) if not stat.S_ISDIR(state.st_mode)):
+        file = state.st_dev, state.st_ino
+        if file not in names_elsewhere:
+            named += state.st_size
+        if left := names_elsewhere.pop(file, state.st_nlink) - 1:
+            names_elsewhere[file] = left
+        else:
+            freed += 512 * state.st_blocks
+    return freed, named
 
 
-def _taken_away(store: Lake, path: Path, keep: Mapping[str, str]) -> Path | None:
+def _taken_away(store: Lake, path: Path, keep: Keep, forget: Callable[[str], object]) -> Path | None:
     """Where a thing is now that nobody takes for what it was; None for a run that came into use since it was looked at."""
     if not path.name.startswith(RUN):
         return path
-    trash = store.root / f"{_TRASH}{os.getpid()}-{path.name}"
+    run, trash = Run(store, path.name.removeprefix(RUN)), store.root / f"{_TRASH}{os.getpid()}-{path.name}"
     with in_use.alone(path, wait=False) as alone:
-        if not alone or _reason_to_stay(Run(store, path.name.removeprefix(RUN)), keep):
+        if not alone or _reason_to_stay(run, keep()):
             return None
+        forget(run.run_id)
         os.rename(path, trash)
         sync_folder(store.root)
     return trash

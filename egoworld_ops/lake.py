@@ -196,17 +196,22 @@ class Lake:
         """
         if wanted is not None:
             _check_run_id(wanted)
-        canonical = json.loads(json.dumps(frozen))
         with named_errors(self.root):
             make_folder(self.root)
         hold_swept(self.root)
-        while not hold_swept((run := self._find_or_create(canonical, wanted, about)).path):
+        while not hold_swept((run := self.find_run(frozen, wanted) or self._create(frozen, wanted, about)).path):
             pass  # it was removed in this moment
         return self._point_latest(run)
 
-    def _find_or_create(self, frozen: Mapping[str, Any], wanted: str | None, about: Callable[[], Mapping[str, Any]]) -> Run:
+    def find_run(self, frozen: Mapping[str, Any], wanted: str | None) -> Run | None:
+        """The run that `open_run` would find; None where it would make one. Makes and changes nothing.
+
+        Raises:
+            SetupError: the run wanted has another configuration.
+        """
+        canonical = _canonical(frozen)
         for run in self.runs():
-            if wanted in (None, run.run_id) and _frozen(run) == frozen:
+            if wanted in (None, run.run_id) and _frozen(run) == canonical:
                 return run
             if wanted == run.run_id:
                 raise SetupError(
@@ -214,14 +219,14 @@ class Lake:
                     "was made with another configuration",
                     "Name another run, or none; run.json in its folder holds its configuration",
                 )
-        return self._create(frozen, wanted, about)
+        return None
 
     def _create(self, frozen: Mapping[str, Any], wanted: str | None, about: Callable[[], Mapping[str, Any]]) -> Run:
         for run_id in _candidates(wanted):
             run = Run(self, run_id)
             described = {"run_id": run_id, "created_at": datetime.now(UTC).isoformat(), "frozen": frozen, **about()}
             content = json.dumps(described, indent=1, sort_keys=True).encode()
-            if self._claim(run, content) or _frozen(run) == frozen:
+            if self._claim(run, content) or _frozen(run) == _canonical(frozen):
                 return run
         raise SetupError(self.root, "no free run id", "Name a run in the settings")
 
@@ -286,6 +291,11 @@ def _gathered(meta: Path) -> dict[str, Any]:
 
 def _frozen(run: Run) -> Any:
     return _described(run).get("frozen")
+
+
+def _canonical(frozen: Mapping[str, Any]) -> Any:
+    """A configuration as `run.json` gives it back."""
+    return json.loads(json.dumps(frozen))
 
 
 def _created(run: Run) -> tuple[str, str]:

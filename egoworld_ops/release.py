@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from egoworld_ops import exchange, in_use, lake, release_parts, release_plan, released, schema
-from egoworld_ops.errors import StorageUnavailable
+from egoworld_ops import exchange, in_use, lake, release_parts, release_plan, released, schema, survey
+from egoworld_ops.errors import SetupError, StorageUnavailable
 from egoworld_ops.lake import Run
 from egoworld_ops.release_plan import Contents, PlannedPart
 from egoworld_ops.released import FileRecord, Manifest, PartRecord
@@ -57,7 +57,7 @@ def release(run: Run, settings: ReleaseSettings, anew: bool = False, say: Say = 
         say: takes a line now and then while this takes long.
 
     Raises:
-        SetupError: there are incomplete videos, and the settings refuse them.
+        SetupError: the run is gone, or of another version of the data contract; or there are incomplete videos, and the settings refuse them.
         ContractError: a file of the run, or the release.json of its last release, is damaged.
         InputChanged: a file of the run changed meanwhile; what was released before is still there.
         StorageUnavailable: the storage refuses; likewise.
@@ -68,6 +68,7 @@ def release(run: Run, settings: ReleaseSettings, anew: bool = False, say: Say = 
         released.home(store).mkdir(parents=True, exist_ok=True)
         with in_use.alone(released.home(store)), _memory_of_the_system():
             released.recover(store)
+            _check(run)
             manifest, assembly = _update(run, settings, anew, say)
             shutil.rmtree(released.staging(run), ignore_errors=True)
             released.point_latest(run)
@@ -80,6 +81,16 @@ def release(run: Run, settings: ReleaseSettings, anew: bool = False, say: Say = 
     files = sum(len(part.tables) for part in manifest.parts)
     seconds = time.monotonic() - started
     return Outcome(released.folder(run), manifest, assembly.written, files - assembly.written, assembly.written_bytes, seconds)
+
+
+def _check(run: Run) -> None:
+    """Raise SetupError where a run is gone, or not of this version of the data contract."""
+    culprit = f"run {run.run_id}"
+    if not (run.path / "run.json").is_file():
+        raise SetupError(culprit, f"is gone: {run.path} was removed", "Name another run, or process the videos again")
+    if (version := survey.contract_of(run)) != schema.SCHEMA_VERSION:
+        reason = f"was made under version {version} of the data contract, this is version {schema.SCHEMA_VERSION}"
+        raise SetupError(culprit, reason, "Release it with the code that made it, or process the videos again")
 
 
 def _now_and_then(say: Say) -> Say:

@@ -22,11 +22,13 @@ from egoworld_ops.read_ahead import ReadAhead
 from egoworld_ops.release_plan import DELETE_AND_MAKE, Source, changed, identity
 from egoworld_ops.released import FileRecord, sha256_of_file
 from egoworld_ops.settings import ReleaseSettings
+from egoworld_ops.survey import contract_of_rows
 
 _READ_AHEAD_BYTES = 64_000_000
 _MOST_ROWS_A_PAGE = (1 << 31) - 1
 """Pages end by size alone."""
 _BLOOM_FALSE_POSITIVES = 0.01
+_OLD = f"{DELETE_AND_MAKE}; where the whole run is of that version, release it with the code that made it"
 
 
 def laid_out(settings: ReleaseSettings) -> dict[str, Any]:
@@ -49,6 +51,8 @@ def owned_rows(source: Source) -> pa.Table:
         raise changed(source.path) from error
     if source.table != "failures" and provenance.get("digest") != source.digest:
         raise changed(source.path)
+    if (version := contract_of_rows(rows)) != schema.SCHEMA_VERSION:
+        raise ContractError(source.path, f"was written under schema version {version}, this is version {schema.SCHEMA_VERSION}", _OLD)
     if rows.schema != schema.table(source.table).arrow_schema():
         raise ContractError(source.path, "has columns of other types than the contract", DELETE_AND_MAKE)
     return rows if source.owned is None else _owned(source, rows, *source.owned)
@@ -87,7 +91,11 @@ def record_of(path: Path, wanted: str, sources: int) -> FileRecord | None:
     """The record of a whole file with the wanted digest, as a release that was cut short left it; None where there is none."""
     if lake.digest_at(path) != wanted:
         return None
-    return FileRecord(sha256_of_file(path), path.stat().st_size, pq.read_metadata(path).num_rows, wanted, sources)
+    try:
+        n_rows = pq.read_metadata(path).num_rows
+    except (pa.ArrowException, OSError):
+        return None
+    return FileRecord(sha256_of_file(path), path.stat().st_size, n_rows, wanted, sources)
 
 
 def _write(sink: _HashedFile, table: str, files: Sequence[Source], settings: ReleaseSettings, provenance: Mapping[str, Any]) -> int:
@@ -124,7 +132,7 @@ def _options(table: str, files: Sequence[Source], settings: ReleaseSettings) -> 
     names = schema.table(table).arrow_schema().names
     flat = {name for name in names if name in layout.leaves(table)}
     ordered = takewhile(lambda key: {*names[: names.index(key)]} < flat, schema.table(table).key)
-    distinct = {"video_id": len({f.video_id for f in files}), "clip_id": len({f.key for f in files})}
+    distinct = {"video_id": len({f.video_id for f in files}), "clip_id": len({clip_id for f in files for clip_id in f.clips})}
     bloom = {name: {"ndv": max(1, distinct[name]), "fpp": _BLOOM_FALSE_POSITIVES} for name in settings.bloom_columns if name in flat}
     return {
         **layout.encodings(table),

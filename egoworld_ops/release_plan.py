@@ -10,13 +10,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from egoworld_ops import digest, footer, schema
+from egoworld_ops import digest, footer, released, schema
 from egoworld_ops.errors import ContractError, InputChanged, SetupError
 from egoworld_ops.lake import RUN_TABLES, VIDEO_TABLES, Run
 from egoworld_ops.released import Manifest
 from egoworld_ops.survey import VideoState, survey, video_ids
 
-VERSION = "1"
+VERSION = "2"
 """Raised whenever the same files and settings give another release. Part of every digest here."""
 
 DELETE_AND_MAKE = "Delete it, materialize the stage again, then release"
@@ -32,6 +32,7 @@ class Source:
         key: names it among those of its video.
         digest: of its result; of its bytes, where it is a failure.
         owned: first and one past the last frame whose rows are taken; None for tables that are not per frame.
+        clips: the clips it has rows of.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class Source:
     key: str
     digest: str
     owned: tuple[int, int] | None
+    clips: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +66,20 @@ def planned_parts(run: Run, videos: Sequence[str], previous: Manifest | None, pa
     """Which videos go into which part. A video stays in its part; new ones go into new parts; a part that lost all its videos stays, empty.
 
     So the rows of a video are in one file of a table at any time, also for those who opened some files before a release changed and some after.
+    Where `release.json` is lost, no name of a file that is there is given anew.
 
     Args:
         anew: put all videos into new parts.
     """
-    old = list(previous.parts) if previous else []
-    wanted, first = set(videos), 1 + max((int(part.name.removeprefix("part-")) for part in old), default=-1)
+    old = [part for part in previous.parts if released.part_number(run, part.name) >= 0] if previous else []
+    names = {part.name for part in old} | released.part_names(run)
+    wanted, first = set(videos), 1 + max((released.part_number(run, name) for name in names), default=-1)
     kept = [] if anew else [PlannedPart(part.name, [v for v in part.videos if v in wanted]) for part in old]
     placed = {v for part in kept for v in part.videos}
     packed = list(_packed(run, [v for v in videos if v not in placed], part_mb * 1e6))
     if not kept and not packed:
         packed = [[]]
-    return [*kept, *(PlannedPart(f"part-{first + n:05d}", group) for n, group in enumerate(packed))]
+    return [*kept, *(PlannedPart(released.part_name(run, first + n), group) for n, group in enumerate(packed))]
 
 
 def _packed(run: Run, videos: Sequence[str], most_bytes: float) -> Iterator[list[str]]:
@@ -141,7 +145,7 @@ class Contents:
             raise SetupError(
                 f"run {self._run.run_id}",
                 f"{len(lacking)} video(s) are incomplete: {some}",
-                "Materialize what is missing, or set release.incomplete to include or leave_out",
+                "Materialize what is missing or stale, or set release.incomplete to include or leave_out",
             )
         return Look(videos, lacking)
 
@@ -180,14 +184,15 @@ class Contents:
         run, video_id = self._run, state.video_id
         for table in (t for t in VIDEO_TABLES if t in tables):
             path = run.video_table(table, video_id)
-            yield Source(path, table, video_id, "", _digest(path), None)
+            clips = [clip.clip_id for clip in state.clips] if table == "clips" else []
+            yield Source(path, table, video_id, "", _digest(path), None, clips)
         for clip in state.clips:
             for stage in (s for s, there in clip.states.items() if there == "done" and s in tables):
                 path = run.clip_table(stage, video_id, clip.clip_id)
-                yield Source(path, stage, video_id, clip.clip_id, _digest(path), (clip.own_start, clip.own_end))
+                yield Source(path, stage, video_id, clip.clip_id, _digest(path), (clip.own_start, clip.own_end), (clip.clip_id,))
             for stage in clip.failures if "failures" in tables else ():
                 path = run.failure(stage, video_id, clip.clip_id)
-                yield Source(path, "failures", video_id, f"{clip.clip_id}/{stage}", _content(path), None)
+                yield Source(path, "failures", video_id, f"{clip.clip_id}/{stage}", _content(path), None, (clip.clip_id,))
 
 
 def changed(culprit: object) -> InputChanged:

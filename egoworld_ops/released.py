@@ -61,7 +61,8 @@ class Manifest:
 
     Args:
         parquet: how the files are laid out.
-        incomplete: by video and stage, how many clips have no table and why; None stands for a video without a manifest, of which there are no rows.
+        incomplete: by video and stage, how many clips have no table that counts and why; None stands for a video without a manifest, of which there
+            are no rows.
     """
 
     run_id: str
@@ -107,6 +108,26 @@ def staging(run: Run) -> Path:
 def exists(run: Run) -> bool:
     """Whether a run is released, whatever became of the release; also while an exchange of folders is cut short."""
     return any(os.path.lexists(path) for path in (folder(run), staging(run).with_name(f"{staging(run).name}{ASIDE}")))
+
+
+def part_name(run: Run, number: int) -> str:
+    """Name of a part of a run's release: of no other run, so that who listed the files of one never opens those of another."""
+    return f"{_parts_of(run)}{number:05d}"
+
+
+def part_number(run: Run, name: str) -> int:
+    """The number in the name of a part; -1 where the run gives no part such a name."""
+    number = name.removeprefix(_parts_of(run))
+    return int(number) if number != name and number.isdecimal() else -1
+
+
+def part_names(run: Run) -> set[str]:
+    """The parts that have files in a run's release, whatever its `release.json` says."""
+    return {path.stem for path in folder(run).glob("*/part-*.parquet")}
+
+
+def _parts_of(run: Run) -> str:
+    return f"part-{hashlib.sha256(run.run_id.encode()).hexdigest()[:8]}-"
 
 
 def part_path(release: Path, table: str, part: str) -> Path:

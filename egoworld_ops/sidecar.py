@@ -24,8 +24,15 @@ from egoworld_ops.types import VIDEO_SUFFIXES
 MAX_BYTES = 16 * 1024 * 1024
 MAX_MESH_BYTES = 512 * 1024 * 1024
 _CURE = "Mend the file or move it away; the format is in docs/data_contract.md, section Sidecar"
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+MIN_FOCAL_PX, MAX_PX, MAX_SIDE_PX = 0.01, 1e6, 65_536
+"""Far beyond every real camera; what lies between them stays finite and positive at any size of the picture."""
+MAX_OBJECTS = 1000
+_MAX_NAME_BYTES = 255
+Focal = Annotated[float, Field(ge=MIN_FOCAL_PX, le=MAX_PX)]
+Position = Annotated[float, Field(ge=-MAX_PX, le=MAX_PX)]
+Length = Annotated[float, Field(gt=0, le=MAX_PX)]
+Side = Annotated[int, Field(gt=0, le=MAX_SIDE_PX)]
+Metres = Annotated[float, Field(ge=1e-6, le=1e4)]
 
 
 class _Part(BaseModel):
@@ -35,27 +42,27 @@ class _Part(BaseModel):
 class SidecarCamera(_Part):
     """Pinhole intrinsics in pixels for an upright image of `width` x `height`."""
 
-    fx: Positive
-    fy: Positive
-    cx: Finite
-    cy: Finite
-    width: Annotated[int, Field(gt=0)]
-    height: Annotated[int, Field(gt=0)]
+    fx: Focal
+    fy: Focal
+    cx: Position
+    cy: Position
+    width: Side
+    height: Side
 
 
 class Prompt(_Part):
     """Where an object is in one frame: a box [x, y, width, height], points on it, or both; pixels."""
 
-    frame_index: Annotated[int, Field(ge=0)]
-    box_px: tuple[Finite, Finite, Positive, Positive] | None = None
-    points_px: tuple[tuple[Finite, Finite], ...] = ()
+    frame_index: Annotated[int, Field(ge=0, lt=2**31)]
+    box_px: tuple[Position, Position, Length, Length] | None = None
+    points_px: tuple[tuple[Position, Position], ...] = ()
 
 
 class SidecarObject(_Part):
     """One object of interest. `mesh` names a file in the video's folder, in metres."""
 
     label: Annotated[str, Field(min_length=1, max_length=200)]
-    dimensions_m: tuple[Positive, Positive, Positive] | None = None
+    dimensions_m: tuple[Metres, Metres, Metres] | None = None
     mesh: str | None = None
     text: str | None = None
     prompts: tuple[Prompt, ...] = ()
@@ -65,6 +72,8 @@ class SidecarObject(_Part):
     def _beside_the_video(cls, name: str | None) -> str | None:
         if name is not None and (Path(name).name != name or name in ("", ".", "..") or "\0" in name):
             raise ValueError("mesh must be the plain name of a file in the video's folder")
+        if name is not None and len(os.fsencode(name)) > _MAX_NAME_BYTES:
+            raise ValueError(f"mesh must be a name of at most {_MAX_NAME_BYTES} bytes")
         return name
 
 
@@ -72,7 +81,7 @@ class Sidecar(_Part):
     """All that the sidecar says; empty where there is no file."""
 
     camera: SidecarCamera | None = None
-    objects: tuple[SidecarObject, ...] = ()
+    objects: Annotated[tuple[SidecarObject, ...], Field(max_length=MAX_OBJECTS)] = ()
 
     @field_validator("objects")
     @classmethod

@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
 
-from egoworld_ops import runs, schema, survey, verify_release, verify_run
+from egoworld_ops import schema, survey, verify_release, verify_run
 from egoworld_ops.errors import ContractError, EgoworldError, StorageUnavailable
 from egoworld_ops.lake import Run
+from egoworld_ops.verify_release import Piece
 
 Progress = Callable[[int, int], None]
 _AT_ONCE = 16
@@ -29,29 +30,34 @@ def verify(run: Run, progress: Progress = lambda done, total: None, threads: int
         progress: called with the pieces (videos, and files of the release) that are done, and all there are.
         threads: None takes one a core.
     """
-    version = runs.described(run).get("frozen", {}).get("schema", schema.SCHEMA_VERSION)
-    if version != schema.SCHEMA_VERSION:
+    if (version := survey.contract_of(run)) != schema.SCHEMA_VERSION:
         reason = f"was made under version {version} of the data contract, this is version {schema.SCHEMA_VERSION}"
         yield ContractError(run.path / "run.json", reason, "Verify it with the code that made it")
         return
     n_threads = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(n_threads) as workers:
-        pieces: list[verify_release.Check] = [partial(verify_run.check_strays, run)]
-        pieces += [partial(verify_run.check_video, run, video_id) for video_id in survey.video_ids(run)]
-        pieces += verify_release.checks(run)
+        pieces = [Piece(run.path, partial(verify_run.check_strays, run))]
+        pieces += [Piece(run.path / f"video_id={v}", partial(verify_run.check_video, run, v)) for v in survey.video_ids(run)]
+        pieces += verify_release.pieces(run)
         waiting, done = iter(pieces), 0
         while batch := list(islice(waiting, _AT_ONCE * n_threads)):
-            for findings in workers.map(partial(_findings, run), batch):
+            for findings in workers.map(_findings, batch):
                 done += 1
                 yield from findings
                 progress(done, len(pieces))
 
 
-def _findings(run: Run, piece: verify_release.Check) -> list[EgoworldError]:
+def _findings(piece: Piece) -> list[EgoworldError]:
     """What is wrong with a piece; also that it cannot be looked at."""
     try:
-        return piece()
+        return piece.check()
     except EgoworldError as error:
         return [error]
     except OSError as error:
-        return [StorageUnavailable(error.filename or run.path, f"cannot be read: {error.strerror}", "Mend the storage, then verify again")]
+        return [
+            StorageUnavailable(error.filename or piece.path, f"cannot be read: {error.strerror}", "Mend the storage, then verify again")
+        ]
+    except Exception as error:  # noqa: BLE001 - foreign files may hold anything; the other pieces are still to be looked at
+        return [
+            ContractError(piece.path, f"cannot be looked at: {error!r}", "Remove what is not of the lake; else this is a bug: report it")
+        ]

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from egoworld_ops import lake, schema, seal, validation
 from egoworld_ops.digest import sha256_of
 from egoworld_ops.errors import ContractError
+from egoworld_ops.survey import contract_of_rows
 
 MAKE_AGAIN = "Delete it and materialize the stage again"
 
@@ -60,8 +61,7 @@ def check_file(path: Path, table: str) -> Checked:
 
 
 def _reasons(table: str, rows: pa.Table, said: Mapping[str, Any], footer: pq.FileMetaData | None) -> Iterator[str]:
-    version = (rows.schema.metadata or {}).get(b"egoworld.schema_version", b"none").decode()
-    if version != schema.SCHEMA_VERSION:
+    if (version := contract_of_rows(rows)) != schema.SCHEMA_VERSION:
         yield f"was written under schema version {version}, this is version {schema.SCHEMA_VERSION}"
         return
     if not said:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,20 +20,33 @@ from egoworld_ops.released import MANIFEST_NAME, FileRecord, Manifest, PartRecor
 _BATCH_ROWS = 16_384
 _RELEASE_AGAIN = "Delete it and release the run again"
 _RELEASE = "Release the run again"
-Check = Callable[[], list[EgoworldError]]
 
 
-def checks(run: Run) -> list[Check]:
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A file or folder that is to be looked at, and what gives all that is wrong with it."""
+
+    path: Path
+    check: Callable[[], list[EgoworldError]]
+
+
+def pieces(run: Run) -> list[Piece]:
     """What is to be looked at in the release of a run, piece by piece; nothing where it has none."""
+    folder = released.folder(run)
     try:
         manifest = released.read(run)
     except ContractError as error:
-        return [partial(list, [error])]
+        return [Piece(folder, partial(list, [error]))]
     if manifest is None:
-        return [partial(_no_release, run)]
+        return [Piece(folder, partial(_no_release, run))]
     contents = Contents(run)
-    parts = [partial(_part, run, contents, manifest, part, table) for part in manifest.parts for table in part.tables]
-    return [partial(_manifest, run, manifest), *parts]
+    parts = [
+        Piece(released.part_path(folder, table, part.name), partial(_part, run, contents, manifest, part, table))
+        for part in manifest.parts
+        for table in RUN_TABLES
+        if table in part.tables
+    ]
+    return [Piece(folder, partial(_manifest, run, manifest)), *parts]
 
 
 def _no_release(run: Run) -> list[EgoworldError]:
@@ -47,7 +61,13 @@ def _manifest(run: Run, manifest: Manifest) -> list[EgoworldError]:
     found: list[EgoworldError] = []
     if path.read_bytes() != manifest.to_json() or manifest.run_id != run.run_id:
         found.append(ContractError(path, "is not as a release wrote it: it was changed", _RELEASE_AGAIN))
-    named = {released.part_path(folder, table, part.name) for part in manifest.parts for table in part.tables}
+    strange = {part.name: ", ".join(sorted(set(part.tables) ^ set(RUN_TABLES))) for part in manifest.parts}
+    found += [
+        ContractError(path, f"{name} has other tables than the contract: {these}", _RELEASE_AGAIN)
+        for name, these in strange.items()
+        if these
+    ]
+    named = {released.part_path(folder, table, part.name) for part in manifest.parts for table in RUN_TABLES if table in part.tables}
     there = {p for table in RUN_TABLES for p in (folder / table).glob("*")}
     found += [ContractError(p, f"is not in {MANIFEST_NAME}", "Delete it: readers of the folder take its rows too") for p in there - named]
     found += [ContractError(p, "is not there", _RELEASE) for p in sorted(named - there)]
@@ -55,18 +75,21 @@ def _manifest(run: Run, manifest: Manifest) -> list[EgoworldError]:
     if len(set(videos)) != len(videos):
         found.append(ContractError(path, "names a video in two parts", _RELEASE_AGAIN))
     known = set(survey.video_ids(run))
-    unreleased = sorted(v for v in known - {*videos} if v not in manifest.incomplete or _is_whole(run, v))
-    found += [ContractError(run.video_folder(v), "is not in the release of its run", _RELEASE) for v in unreleased]
+    unreleased = sorted(v for v in known - {*videos} if _is_behind(run, v, manifest))
+    found += [ContractError(run.path / f"video_id={v}", "is not in the release of its run as it is now", _RELEASE) for v in unreleased]
     found += [ContractError(path, f"has video {v}, which is no longer in the run", _RELEASE) for v in sorted({*videos} - known)]
     return found
 
 
-def _is_whole(run: Run, video_id: str) -> bool:
+def _is_behind(run: Run, video_id: str, manifest: Manifest) -> bool:
+    """Whether a video that is not released lacks other tables than a release says, or none."""
+    if video_id not in manifest.incomplete:
+        return True
     try:
         state = survey.survey(run, video_id)
     except ContractError:
-        return False
-    return state is not None and not state.lacking()
+        return False  # found where the run is looked at
+    return manifest.incomplete[video_id] != (state.lacking() if state else None)
 
 
 def _part(run: Run, contents: Contents, manifest: Manifest, part: PartRecord, table: str) -> list[EgoworldError]:

@@ -10,14 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from egoworld_ops import footer, operators, references
+from egoworld_ops import footer, lake, operators, references, schema
 from egoworld_ops.errors import ContractError, EgoworldError
-from egoworld_ops.lake import VIDEO_TABLES, Run
-from egoworld_ops.survey import ClipState, VideoState, survey
+from egoworld_ops.lake import RUN_TABLES, VIDEO_TABLES, Run
+from egoworld_ops.survey import ClipState, VideoState, survey, video_ids
 from egoworld_ops.verify_files import MAKE_AGAIN, Checked, check_file
 
 _MANIFEST_AGAIN = "Materialize the manifest of the video again"
 _REMOVE = "Remove it; the views show its rows"
+_COPY = "Copy it from another run of this version of the contract"
 _KNOWN_FILES = {f"{stage}{suffix}" for stage in operators.stages() for suffix in (".parquet", ".failure.parquet")}
 _ROUNDING_S = 1e-6
 
@@ -34,13 +35,32 @@ def check_video(run: Run, video_id: str) -> list[EgoworldError]:
 
 
 def check_strays(run: Run) -> list[EgoworldError]:
-    """Folders in a run that are not of a video, and that the views would look into."""
-    known = ("video_id=", ".", "_contract")
-    return [
-        ContractError(path, "is no folder of a run", _REMOVE)
-        for path in sorted(run.path.iterdir())
-        if path.is_dir() and not path.name.startswith(known) and any(path.rglob("*.parquet"))
-    ]
+    """What is of no video and the views show, hidden or not; and placeholders that the views do not bear."""
+    placeholders = {run.path / lake._placeholder(name): name for name in RUN_TABLES}
+    contract, videos = run.path / "_contract", {f"video_id={video_id}" for video_id in video_ids(run)}
+    others = sorted(path for path in run.path.iterdir() if path.name not in {contract.name, *videos})
+    found: list[EgoworldError] = [ContractError(folder, "is no folder of a run", _REMOVE) for folder in others if any(_shown(run, folder))]
+    strays = sorted(set(_shown(run, contract)) - placeholders.keys())
+    found += [ContractError(path, "is no file of a run", _REMOVE) for path in strays]
+    return found + [finding for path, name in placeholders.items() for finding in _placeholder(path, name)]
+
+
+def _shown(run: Run, folder: Path) -> Iterator[Path]:
+    """The files below a folder of a run that the views take for tables."""
+    depth = len(folder.relative_to(run.path).parts)
+    for name in RUN_TABLES:
+        if pattern := "/".join(lake.table_glob(name).split("/")[depth:]):
+            yield from folder.glob(pattern)
+
+
+def _placeholder(path: Path, name: str) -> Iterator[ContractError]:
+    try:
+        rows = lake.read_table(path, name)
+    except ContractError as error:
+        yield ContractError(path, error.reason, _COPY)
+    else:
+        if rows.num_rows or rows.schema != schema.table(name).arrow_schema():
+            yield ContractError(path, f"is not the typed, empty table {name} that the views need", _COPY)
 
 
 def _manifest(run: Run, state: VideoState) -> Iterator[EgoworldError]:
@@ -67,14 +87,14 @@ def _gap(state: VideoState) -> str:
 
 
 def _strays(run: Run, state: VideoState) -> Iterator[EgoworldError]:
-    known = {clip.clip_id for clip in state.clips}
-    for folder in sorted(run.video_folder(state.video_id).glob("clip_id=*")):
-        if folder.name.removeprefix("clip_id=") not in known:
-            yield ContractError(folder, "is of no clip of the video", _REMOVE)
-        else:
+    known = {f"clip_id={clip.clip_id}" for clip in state.clips}
+    for folder in sorted(run.video_folder(state.video_id).iterdir()):
+        if folder.name in known:
             for path in sorted(folder.glob("*.parquet")):
                 if path.name not in _KNOWN_FILES:
                     yield ContractError(path, "is of no stage", _REMOVE)
+        elif folder.name.startswith("clip_id=") or any(_shown(run, folder)):
+            yield ContractError(folder, "is of no clip of the video", _REMOVE)
 
 
 def _missing(run: Run, state: VideoState) -> Iterator[EgoworldError]:
@@ -92,7 +112,7 @@ def _missing(run: Run, state: VideoState) -> Iterator[EgoworldError]:
 def _clips(run: Run, state: VideoState) -> Iterator[EgoworldError]:
     for clip in state.clips:
         tables: dict[str, pa.Table] = {}
-        for stage in (s for s, said in clip.states.items() if said == "done"):
+        for stage in (s for s, said in clip.states.items() if said in ("done", "stale")):
             checked = check_file(run.clip_table(stage, state.video_id, clip.clip_id), stage)
             yield from checked.findings
             if checked.rows is not None and not checked.findings:

@@ -72,7 +72,7 @@ def _scratch(path: Path) -> Path:
 def sweep(folder: Path) -> None:
     """Remove what killed writers left in a folder of which nobody but the caller writes the temporary files now."""
     for path in folder.glob(f"{TEMPORARY}*"):
-        if not path.name.startswith(f"{TEMPORARY}release"):  # a release cleans up after itself
+        if not path.name.startswith((f"{TEMPORARY}release", f"{TEMPORARY}gc-")):  # a release and a removal clean up after themselves
             with suppress(OSError):
                 remove(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from egoworld_ops import operators
+from egoworld_ops import digest, operators
 from egoworld_ops.errors import ContractError, PoolLost, SetupError, recorded
+from egoworld_ops.operators.base import BackendSettings
 from egoworld_ops.settings import PoolSettings
 from egoworld_ops.task import ClipTask
 from gpu_workers import client, messages
@@ -52,7 +53,7 @@ class BrokerPool:
         runner = operator.runner or _RUNNER
         return messages.Submit(
             key=task.key,
-            operator=f"{task.stage}.{task.backend}",
+            operator=_named(task, options),
             kind=operator.device(options),
             python=task.python or sys.executable,
             runner=runner,
@@ -63,6 +64,12 @@ class BrokerPool:
             video=task.clip.video_id,
             memory_mb=operator.memory_mb(options),
         )
+
+
+def _named(task: ClipTask, options: BackendSettings) -> str:
+    """What takes its own time and memory: stage, backend and, where they are not the backend's defaults, which options."""
+    chosen = options.model_dump(mode="json", exclude_defaults=True)
+    return f"{task.stage}.{task.backend}" + (f"#{digest.sha256_of(chosen)[:8]}" if chosen else "")
 
 
 def _code_of(runner: str) -> str:

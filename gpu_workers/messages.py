@@ -95,7 +95,7 @@ class Submit(Message):
 
     Args:
         key: names the result; results come back under it.
-        operator: stage and backend, for people and for estimates.
+        operator: stage, backend and a digest of options that are not the default ones; for people, for estimates, and for what a worker has loaded.
         kind: what it computes on.
         python, runner, code: the worker it needs: interpreter, what runs tasks there, fingerprint of the code.
         frames: how many frames the clip has.

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from egoworld_ops.errors import SetupError
 from gpu_workers import frames, messages, snapshot
@@ -334,11 +334,15 @@ def _lock(folder: Path) -> int:
     return handle
 
 
-def serve(config: Config, ready: Callable[[], None]) -> None:
-    """Be a broker until told to stop."""
+def serve(config: Config, ready: Callable[[], None]) -> NoReturn:
+    """Be a broker until told to stop; ends the process, also where a thread waits in a GPU's driver for ever."""
     server = Server(config)
+    code = 0
     try:
         asyncio.run(server.run(ready))
     except Exception:
         log.critical("the broker fails; clients start another one", exc_info=True)
-        sys.exit(70)
+        code = 70
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)

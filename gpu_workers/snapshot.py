@@ -17,7 +17,7 @@ def of(broker: Broker, now: float) -> dict[str, Any]:
         now: of the broker's clock, s.
     """
     state = broker.state
-    used = sum(c.used_s for c in state.clients.values()) or 1.0
+    served_s = sum(c.served_s for c in state.clients.values()) or 1.0
     return {
         "stopping": state.stopping,
         "window": state.window(),
@@ -47,10 +47,11 @@ def of(broker: Broker, now: float) -> dict[str, Any]:
                 "waiting": sum(state.tasks[i].worker is None for i in client.tasks.values()),
                 "running": sum(state.tasks[i].worker is not None for i in client.tasks.values()),
                 "not_taken": len(client.unacked),
-                "used_s": round(client.used_s, 3),
-                "share": round(client.used_s / used, 4),
+                "used_s": round(client.served_s, 3),
+                "share": round(client.served_s / served_s, 4),
             }
             for key, client in state.clients.items()
+            if client.submitted
         ],
     }
 

@@ -72,12 +72,26 @@ def with_foreign_schema(path: Path) -> None:
     pq.write_table(pa.table({"video_id": ["a"], "x": [1]}), path)
 
 
+def of_other_types(path: Path) -> None:
+    """The columns of the contract, all of words."""
+    rows = lake.read_table(path, path.stem)
+    write_unsealed(path, pa.table({name: pa.array([], pa.string()) for name in rows.schema.names}), {})
+
+
+def with_nulls(path: Path, column: str) -> None:
+    """No value in a column, in a file that allows for that."""
+    rows, known = lake.read_result(path, path.stem)
+    index = rows.schema.names.index(column)
+    field = rows.schema.field(index).with_nullable(True)
+    write_unsealed(path, rows.set_column(index, field, pa.nulls(rows.num_rows, field.type)), known)
+
+
 def of_an_older_schema(path: Path) -> None:
     write_unsealed(path, *lake.read_result(path, path.stem), version="0")
 
 
-def of_other_detections(path: Path) -> None:
-    """Detections that were made again, and what is below was not."""
+def made_again(path: Path) -> None:
+    """A result of another version of its operator, and what is below it as it was."""
     _, known = lake.read_result(path, path.stem)
     identity = known["identity"] | {"operator": known["identity"]["operator"] | {"version": "2"}}
     reword(path, identity=identity, digest=sha256_of(identity))

@@ -1,23 +1,28 @@
 """The chain without Dagster, on real files: what is done is kept, what changed is made anew, what is bad is named, neighbours finish."""
 
 import json
+import os
 import shutil
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from egoworld_assets import pipeline, planning, raw_folder
-from egoworld_ops import lake, operators, registry, validation
-from egoworld_ops.errors import OutOfMemory
+from egoworld_ops import dead_letters, intake, lake, operators, registry, runs, validation
+from egoworld_ops.errors import CorruptVideo, EgoworldError, OperatorCrash, OutOfMemory, StorageUnavailable, UnstableFile
 from egoworld_ops.lake import Lake
 from egoworld_ops.settings import Settings, load_settings
 from egoworld_ops.sidecar import sidecar_path
 from egoworld_ops.task import ClipTask
 from gpu_workers.inline import InlinePool
-from gpu_workers.pool import Failed
+from gpu_workers.pool import Done, Failed
+from tests import damage
 from tests.egoworld_ops import media
 
+CAMERA = {"fx": 150, "fy": 150, "cx": 79.5, "cy": 59.5, "width": 160, "height": 120}
 CUT = 24
 FRAMES = 48
 
@@ -114,8 +119,7 @@ def test_a_changed_setting_makes_anew_what_reads_it_and_all_below_and_links_the_
 def test_a_changed_sidecar_makes_anew_only_the_stages_that_read_it_and_all_below(settings: Settings, video: Path, pool: InlinePool) -> None:
     video_ids = register(settings, video)
     run_all(settings, video_ids, pool)
-    camera = {"fx": 150, "fy": 150, "cx": 79.5, "cy": 59.5, "width": 160, "height": 120}
-    sidecar_path(video).write_text(json.dumps({"camera": camera}))
+    sidecar_path(video).write_text(json.dumps({"camera": CAMERA}))
     states = run_all(settings, video_ids, pool)
     made = {stage for stage, found in states.items() if found == {"computed": 2}}
     assert made == {"hand_pose", "object_pose", "movement", "mapping"}
@@ -155,6 +159,131 @@ def test_results_outlive_a_raw_file_that_is_gone_for_a_while(settings: Settings,
     assert sorted(run.video_folder(video_ids[0]).rglob("*.parquet")) == tables
     assert run_all(settings, video_ids, pool) == everywhere("done", clips=2)
     assert run_all(changed, video_ids, pool)["detections"] == {"computed": 2}
+
+
+class VanishingPool(InlinePool):
+    """The inline pool, with a raw file that is away while it works."""
+
+    def __init__(self, video: Path) -> None:
+        super().__init__(threads=2)
+        self._video = video
+
+    def run(self, tasks: Iterable[ClipTask]) -> Iterator[Done | Failed]:
+        for task in tasks:
+            hidden = self._video.rename(self._video.with_name("hidden"))
+            yield from super().run([task])
+            hidden.rename(self._video)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_raw_file_that_is_away_is_no_dead_letter_and_costs_no_result(
+    settings: Settings, video: Path, pool: InlinePool, when: str
+) -> None:
+    video_ids = register(settings, video)
+    run_all(settings, video_ids, pool)
+    run = pipeline.open_run(settings)
+    for path in run.path.glob("video_id=*/*/detections.parquet"):
+        path.unlink()
+    below = sorted(run.path.glob("video_id=*/*/*.parquet"))
+    if when == "before":
+        video.rename(video.with_name("hidden"))
+    states = run_all(settings, video_ids, pool if when == "before" else VanishingPool(video))
+    assert states["detections"] == {"failed": 2}
+    assert states["masks"] == states["hand_pose"] == {"blocked": 2}
+    assert [p for p in below if not p.exists()] == []
+    assert not list(dead_letters.find(run, dead_letters.Which()))
+    [row, _] = [r for p in failures_of(run) for r in lake.read_table(p, "failures").to_pylist()]
+    assert row["error_class"] == "RawFileAway"
+    if when == "before":
+        video.with_name("hidden").rename(video)
+    states = run_all(settings, video_ids, pool)
+    assert states["detections"] == {"computed": 2}
+    assert states["mapping"] == {"done": 2}
+    assert not failures_of(run)
+
+
+def test_a_raw_file_that_was_replaced_by_a_broken_one_meanwhile_is_no_dead_letter(
+    settings: Settings, video: Path, pool: InlinePool
+) -> None:
+    video_ids = register(settings, video)
+    run = pipeline.open_run(settings)
+    store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
+    planned = planning.Planner(run, "detections", settings)
+    task = next(t for t in planned.plan(video_ids[0]) if isinstance(t, ClipTask))
+    video.write_bytes(video.read_bytes()[:1000])
+    result = planned.result(Failed(task, CorruptVideo(video, "torn", "Copy it again"), "", 0.1))
+    assert (type(result.error), result.dead_letter, result.stale) == (UnstableFile, False, False)
+
+
+def test_a_raw_file_that_the_disk_does_not_give_is_no_dead_letter(
+    settings: Settings, video: Path, pool: InlinePool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video_ids = register(settings, video)
+    run = pipeline.open_run(settings)
+    store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
+    os.utime(video, ns=(1, 1))  # so that its content is looked at
+    with monkeypatch.context() as patch:
+        patch.setattr(intake, "hash_file", raising(StorageUnavailable(video, "Input/output error", "Check the disk")))
+        assert store_all(run, "detections", video_ids, settings, pool) == {"failed": 2}
+    assert not list(dead_letters.find(run, dead_letters.Which()))
+    assert store_all(run, "detections", video_ids, settings, pool) == {"computed": 2}
+
+
+class FailingPool(InlinePool):
+    """The inline pool, in which one stage fails."""
+
+    def __init__(self, stage: str, error: EgoworldError) -> None:
+        super().__init__(threads=2)
+        self._stage, self._error = stage, error
+
+    def run(self, tasks: Iterable[ClipTask]) -> Iterator[Done | Failed]:
+        for task in tasks:
+            if task.stage == self._stage:
+                yield Failed(task, self._error, "", 0.1)
+            else:
+                yield from super().run([task])
+
+
+def test_a_table_beside_a_later_failure_feeds_nothing_below_and_stays(settings: Settings, video: Path, pool: InlinePool) -> None:
+    settings = settings.model_copy(update={"retry_after_s": ()})
+    video_ids = register(settings, video)
+    run_all(settings, video_ids, pool)
+    run = pipeline.open_run(settings)
+    tables = sorted(run.path.glob("video_id=*/*/*.parquet"))
+    sidecar_path(video).write_text(json.dumps({"camera": CAMERA}))
+    states = run_all(settings, video_ids, FailingPool("hand_pose", OutOfMemory("clip", "no memory", "Try again")))
+    assert states["hand_pose"] == {"failed": 2}
+    assert states["object_pose"] == states["mapping"] == states["movement"] == {"blocked": 2}
+    assert [p for p in tables if not p.exists()] == []
+
+    dead_letters.redrive(run, dead_letters.Which())
+    states = run_all(settings, video_ids, pool)
+    assert states["hand_pose"] == states["object_pose"] == states["mapping"] == {"computed": 2}
+    assert not failures_of(run)
+
+
+def test_a_failure_that_cannot_be_read_counts_as_none(settings: Settings, video: Path, pool: InlinePool) -> None:
+    settings = settings.model_copy(update={"retry_after_s": ()})
+    video_ids = register(settings, video)
+    crash = OperatorCrash("clip", "bad", "Report it")
+    run_all(settings, video_ids, FailingPool("masks", crash))
+    run = pipeline.open_run(settings)
+    first, second = failures_of(run)
+    damage.flip(first, 200)
+    assert lake.digest_at(first), "what it says of its origin is whole"
+    assert [letter.path for letter in dead_letters.find(run, dead_letters.Which())] == [second]
+    assert runs.counts(run)["masks"] == {"dead letters": 1}
+    states = run_all(settings, video_ids, FailingPool("detections", crash))
+    assert states["masks"] == {"computed": 1, "failed": 1}
+    assert states["object_pose"] == {"computed": 1, "blocked": 1}
+    assert failures_of(run) == [second]
+
+
+def raising(error: Exception) -> Callable[..., NoReturn]:
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    return fail
 
 
 def test_a_video_that_cannot_be_read_at_the_moment_is_not_rejected_for_good(settings: Settings, video: Path, pool: InlinePool) -> None:

@@ -65,6 +65,18 @@ def test_the_ledger_says_what_became_of_each_clip_and_agrees_with_the_files(sett
     assert states(settings, video_id) == [State.DONE, State.DONE]
 
 
+def test_a_stand_in_is_done_also_in_a_ledger_that_is_made_again(settings: Settings, video_id: str) -> None:
+    stages = settings.model_dump()["stages"]
+    stages["masks"] = {"backend": "sam2", "fallback": "classical", "sam2": {"random_weights_seed": 1, "device": "cpu"}}
+    chosen = Settings(**(settings.model_dump() | {"stages": stages}))
+    run_part(chosen, video_id, FaultyPool(lambda task, tried: CRASH if task.backend == "sam2" else None), pipeline.Part(last="masks"))
+    book, run = recording.ledger_of(chosen), pipeline.open_run(chosen)
+    counts = book.counts(run.run_id)
+    assert counts["masks"] == {State.DONE: 2}
+    assert ledger.rebuild(book, Lake(settings.lake)).changed == 0
+    assert book.counts(run.run_id) == counts
+
+
 def test_a_file_deleted_by_hand_is_made_again_whatever_the_ledger_says(settings: Settings, video_id: str) -> None:
     run_part(settings, video_id, InlinePool(2), ONLY_DETECTIONS)
     run = pipeline.open_run(settings)

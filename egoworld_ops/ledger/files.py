@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_ops import errors, footer, lake, schema
+from egoworld_ops import dead_letters, errors, footer, lake, schema
 from egoworld_ops.errors import EgoworldError, SetupError, printable
 from egoworld_ops.lake import Lake, Run
 from egoworld_ops.ledger.states import WHOLE_VIDEO, Change, ClipKey, Moves, Row, State
@@ -112,10 +112,10 @@ def _folders(parent: Path, prefix: str, unreadable: list[Path]) -> Iterator[tupl
 
 
 def _outcome(key: ClipKey, table: Path | None, failure: Path | None, unreadable: list[Path]) -> Iterator[Change]:
-    """What the files of one clip and stage say. Of a result and a failure the failure is the later one, unless both are of the same work."""
+    """What the files of one clip and stage say. Of a result and a failure the failure is the later one, unless the result counts beside it."""
     result = list(_known(_result(key, table), table, unreadable)) if table else []
     failed = list(_known(_failure(key, failure), failure, unreadable)) if failure else []
-    if result and failed and result[0].digest == failed[0].digest:
+    if failure and result and failed and dead_letters.allows(lake.provenance(failure) or {}, str(result[0].digest)):
         failed = []
     yield from failed or result
 

@@ -77,9 +77,6 @@ class Operator(ABC):
 
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
 
-    reads_frames: ClassVar[bool] = True
-    """False where it works on tables alone: then nothing is decoded for it."""
-
     seconds_per_frame: ClassVar[float] = 0.1
     """A guess, good for planning until a pool has seen one clip."""
 
@@ -106,6 +103,10 @@ class Operator(ABC):
     def weights(cls, settings: BackendSettings) -> tuple[str, ...]:
         """Names in `egoworld_ops.models` of the weight files this backend loads with these settings."""
         return ()
+
+    def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
+        """Whether `run` will look at frames of a clip with these input tables; they are decoded ahead then, and only then."""
+        return True
 
     @abstractmethod
     def run(self, item: ClipInput) -> pa.Table:

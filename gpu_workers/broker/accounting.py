@@ -23,7 +23,7 @@ def cause(state: State, slot: Slot) -> Cause:
     """What a slot is doing or waiting for.
 
     `starved_decode`: it holds a clip that is not decoded far enough; `blocked`: clients have taken no results and may submit nothing until they
-    do; `starved_clips`: clients are there but have nothing waiting for this slot; `idle`: there are no clients.
+    do; `starved_clips`: clients are there but have nothing waiting for this slot; `idle`: nobody is there who ever submitted.
     """
     tasks = state.on_slot(slot.spec.name)
     if any(t.state == "computing" for t in tasks):
@@ -34,4 +34,4 @@ def cause(state: State, slot: Slot) -> Cause:
         return "starting"
     if any(c.unacked and c.outstanding >= state.window() for c in state.clients.values()):
         return "blocked"
-    return "starved_clips" if state.clients else "idle"
+    return "starved_clips" if any(c.submitted for c in state.clients.values()) else "idle"

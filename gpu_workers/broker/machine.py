@@ -99,6 +99,7 @@ class Broker:
             return
         if not client.tasks:
             client.used_s = max(client.used_s, state.fair_s)
+        client.submitted += 1
         state.submitted += 1
         state.counts["submitted"] += 1
         task = Task(state.submitted, event.client, event.spec, event.payload)
@@ -207,6 +208,10 @@ class Broker:
         if isinstance(message, messages.Entered):
             self._entered(task, message.phase, now)
         elif isinstance(message, messages.Progress):
+            if task.frames_done < message.frames <= task.spec.frames and task.deadline is not None:
+                task.deadline = now + self._allowed_s(
+                    task
+                )  # what goes on is slow, and hangs no more than the clips the speed was learned from
             task.frames_done = message.frames
         elif isinstance(message, messages.Revoked):
             self._release(task, worker, _computed_s(task, now))
@@ -225,8 +230,12 @@ class Broker:
 
     def _allowed_s(self, task: Task) -> float:
         limits = self.state.limits
-        learned = task.spec.operator in self.state.seconds_per_frame
-        return limits.hang_base_s + (limits.hang_factor if learned else limits.unlearned_factor) * self.state.estimate_s(task.spec)
+        if task.spec.operator not in self.state.seconds_per_frame:
+            return limits.hang_base_s + limits.unlearned_factor * task.spec.est_s
+        expected_s = max(
+            self.state.estimate_s(task.spec), task.spec.est_s
+        )  # clips with nothing to see may have taught a speed no other has
+        return limits.hang_base_s + limits.hang_factor * expected_s
 
     def _ended_in_worker(self, task: Task, worker: Worker, message: messages.Finished | messages.Broke, payload: bytes) -> None:
         slot, spec = self.state.slots[worker.slot], task.spec
@@ -326,6 +335,7 @@ class Broker:
         worker.tasks.remove(task.number)
         if client := self.state.clients.get(task.client):
             client.used_s += used_s - task.charged_s
+            client.served_s += used_s
         if task.begun:
             self._actions.append(events.Journal("end", task.spec.key))
         task.worker, task.deadline, task.charged_s, task.revoking, task.frames_done = None, None, 0.0, False, 0

@@ -27,7 +27,8 @@ class Limits:
         unexplained_deaths: the same for kills from outside that lack of memory does not explain.
         deaths_before_test: a slot with so many deaths in a row must pass a self-test.
         start_failures: a worker that dies so often at its start is not started again before `cooldown_s`.
-        hang_base_s, hang_factor: a task must end within base + factor x estimate, `unlearned_factor` where the estimate is only a guess.
+        hang_base_s, hang_factor: a task must end, or get on by a frame, within base + factor x estimate; the estimate is what was learned, but
+            no less than the client's guess. Where nothing was learned the factor is `unlearned_factor`.
         start_s: a worker must be ready, and a self-test over, within this time.
         grace_s: how long a worker may take to give up an abandoned task, or to leave.
     """
@@ -189,7 +190,10 @@ class Client:
     """Someone who submits.
 
     Args:
-        used_s: device time used. Who begins to submit is put level with the busy client that has used least, so that nobody saves up time.
+        used_s: device time that decides whose turn it is. Who begins to submit is put level with the busy client that has used least, so that
+            nobody saves up time.
+        served_s: device time it has had.
+        submitted: how many tasks it ever did; one that only asks for the status has none.
         window: the most it was ever told it may have outstanding: it may not have heard yet that this is less now.
         refused: it was told to go.
     """
@@ -199,6 +203,8 @@ class Client:
     used_s: float
     window: int
     refused: bool = False
+    served_s: float = 0.0
+    submitted: int = 0
     tasks: dict[str, int] = field(default_factory=dict)
     unacked: set[str] = field(default_factory=set)
 

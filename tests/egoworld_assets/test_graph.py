@@ -15,6 +15,8 @@ from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
 from egoworld_ops import digest, lake, operators, schema
 from egoworld_ops.settings import load_settings
+from egoworld_ops.sidecar import sidecar_path
+from tests import damage
 from tests.egoworld_assets.conftest import Place, checks, metadata
 from tests.egoworld_ops import media
 from tests.rows import detection_row, hand_pose_row
@@ -50,6 +52,46 @@ def test_metadata_and_checks_of_a_run_over_many_videos(place: Place, tmp_path: P
 
     again = metadata(place.run([one, two, three, bad], "manifest", "detections"), "detections")
     assert {v: (m["clips computed"], m["clips done"]) for v, m in again.items()} == {one: (0, 1), two: (0, 2), three: (0, 3), bad: (0, 0)}
+
+
+def test_a_raw_file_that_is_away_at_its_first_manifest_stops_no_other_video(place: Place, tmp_path: Path) -> None:
+    paths = [media.make(tmp_path / "raw" / f"{name}.mp4", 20, size=(n, 96)) for name, n in (("away", 128), ("here", 144))]
+    away, here = (v for path in paths for v in place.register(path))
+    paths[0].unlink()
+
+    result = place.run([away, here], "manifest", "detections", "masks")
+
+    assert result.success
+    assert metadata(result, "masks")[here]["clips computed"] == 1
+    judged = checks(result)
+    assert judged["manifest_contract", away].passed, "nothing is there that could break it"
+    for name in ("manifest_complete", "masks_complete"):
+        assert not judged[name, away].passed
+        assert "has no manifest" in str(judged[name, away].description)
+        assert judged[name, here].passed
+
+
+def test_a_table_from_before_a_failure_is_not_complete_nor_is_what_was_made_of_it(place: Place, tmp_path: Path) -> None:
+    paths = [media.make(tmp_path / "raw" / f"{name}.mp4", 20, size=(n, 96)) for name, n in (("one", 128), ("two", 144))]
+    one, two = (v for path in paths for v in place.register(path))
+    assert place.run([one, two], "manifest", "detections", "hand_pose", "mapping").success
+    sidecar_path(paths[0]).write_text("{ not JSON")
+
+    result = place.run([one, two], "hand_pose", "mapping")
+
+    assert result.success
+    judged = checks(result)
+    assert "one.egoworld.json" in str(judged["hand_pose_complete", one].description)
+    assert "further up is missing" in str(judged["mapping_complete", one].description)
+    assert metadata(result, "mapping")[one]["clips blocked"] == 1
+    assert judged["hand_pose_complete", two].passed
+    assert judged["mapping_complete", two].passed
+    run = pipeline.open_run(place.settings)
+    [failure] = run.video_folder(one).glob("clip_id=*/hand_pose.failure.parquet")
+    damage.flip(failure, 200)
+    sidecar_path(paths[0]).unlink()
+    result = place.run([one, two], "mapping")
+    assert checks(result)["mapping_complete", one].passed, "a failure that cannot be read is none"
 
 
 def test_a_video_that_cannot_be_read_fails_its_own_run(place: Place, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from egoworld_assets.jobs import process_videos
 from egoworld_ops import in_use, operators, released
 from egoworld_ops.catalog import FILE_NAME
 from egoworld_ops.lake import Lake, Run
+from egoworld_ops.ledger import ClipKey, open_ledger
 from egoworld_ops.settings import load_settings
 from gpu_workers.inline import InlinePool
 from tests.egoworld_assets.conftest import Place
@@ -103,6 +104,8 @@ def test_gc_lists_and_removes_and_keeps_what_is_named(place: Place) -> None:
         made = store.open_run({"a": name}, name, dict)
         write_video(made, "v", n_frames=10)
         in_use.let_go(made.path)
+    with open_ledger(store) as book:
+        book.add({ClipKey(name, "masks", "v", "c"): None for name in ("one", "two")})
     listed = command("gc", "--dry-run", "--keep", "two").output
     assert "stays    run two: named to be kept" in listed
     assert "stays    run three: the run opened last" in listed
@@ -111,6 +114,8 @@ def test_gc_lists_and_removes_and_keeps_what_is_named(place: Place) -> None:
     assert len(store.runs()) == 3
     assert f"removed  {store.root / 'run_id=one'}" in command("gc", "--keep", "two").output
     assert {made.run_id for made in store.runs()} == {"two", "three"}
+    with open_ledger(store) as book:
+        assert [bool(book.counts(name)) for name in ("one", "two")] == [False, True]
     missing = CliRunner().invoke(egoworld, ["gc", "--keep", "nobody"])
     assert "nobody" in str(missing.exception)
 

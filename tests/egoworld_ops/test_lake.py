@@ -11,7 +11,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from egoworld_ops import catalog, lake, operators, registry, schema, survey, validation
+from egoworld_ops import catalog, dead_letters, lake, operators, registry, runs, schema, survey, validation
 from egoworld_ops.errors import BadSettings, ContractError, SetupError
 from egoworld_ops.lake import Lake, Run
 from tests import lakes
@@ -205,11 +205,23 @@ def test_the_catalog_tells_of_runs_and_of_the_states_of_their_clips_also_where_o
     [video_id] = survey.video_ids(first)
     clip_ids = [path.name.removeprefix("clip_id=") for path in first.video_folder(video_id).glob("clip_id=*")]
     lakes.fail(first, video_id, clip_ids[0], "mapping")
+    for stage, clip_id in (("masks", clip_ids[0]), ("masks", clip_ids[1])):
+        table = first.clip_table(stage, video_id, clip_id)
+        rows, known = lake.read_result(table, stage)
+        lakes.fail(first, video_id, clip_id, stage)
+        lake.write_table(table, stage, rows, known)
+    dead_letters.record_stand_in(first.failure("masks", video_id, clip_ids[1]), known["digest"])
     (broken.path / "run.json").write_bytes(b'{"run\xff')
     with duckdb.connect(str(catalog.write_catalog(store)), read_only=True) as connection:
         stride = connection.execute("SELECT run_id, (settings->>'sample_stride')::INT, git->>'commit' FROM runs ORDER BY 1").fetchall()
         assert stride == [("20260101_0000", 5, "abc"), ("20260102_0000", None, None)]
         states = connection.execute("SELECT stage, state, clips FROM run_states WHERE run_id = '20260101_0000'").fetchall()
         done = {stage: n for stage, state, n in states if state == "done"}
-        assert done == dict.fromkeys(operators.stages(), len(clip_ids)) | {"mapping": len(clip_ids) - 1}
-        assert [row for row in states if row[1] != "done"] == [("mapping", "dead_letter", 1)]
+        assert done == dict.fromkeys(operators.stages(), len(clip_ids)) | {"mapping": len(clip_ids) - 1, "masks": len(clip_ids) - 1}
+        assert [row for row in states if row[1] != "done"] == [("mapping", "dead_letter", 1), ("masks", "dead_letter", 1)]
+    counted = runs.counts(first)
+    assert {stage: counted[stage]["done"] for stage in done} == done
+    assert {stage: n["dead letters"] for stage, n in counted.items() if n["dead letters"]} == {"mapping": 1, "masks": 1}
+    state = survey.survey(first, video_id)
+    assert state is not None
+    assert state.lacking()["masks"] == {"failed": 1}

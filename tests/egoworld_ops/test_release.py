@@ -16,6 +16,7 @@ from egoworld_ops.errors import BadSettings, SetupError
 from egoworld_ops.lake import RUN_TABLES, Lake, Run
 from egoworld_ops.release import release
 from egoworld_ops.settings import ReleaseSettings, load_settings
+from tests.damage import made_again
 from tests.lakes import fail, files_of_release, write_video
 
 SMALL = ReleaseSettings(part_mb=0.5, writers=2)
@@ -63,7 +64,7 @@ def test_each_owned_frame_is_there_once_and_in_order(run: Run) -> None:
 def test_files_are_laid_out_as_the_settings_say_and_say_so(run: Run) -> None:
     settings = ReleaseSettings(row_group_mb=0.02, page_mb=0.01, level=5, bloom_columns=("video_id", "clip_id"), writers=1)
     release(run, settings)
-    path = released.part_path(released.folder(run), "masks", "part-00000")
+    path = released.part_path(released.folder(run), "masks", released.part_name(run, 0))
     footer = pq.read_metadata(path)
     assert footer.num_row_groups > 3
     assert {footer.row_group(0).column(i).compression for i in range(footer.num_columns)} == {"ZSTD"}
@@ -88,10 +89,23 @@ def _clips(run: Run, video_id: str) -> list[str]:
 def test_a_bloom_filter_keeps_readers_from_row_groups_that_do_not_hold_a_video(run: Run) -> None:
     _, b, _ = survey.video_ids(run)
     release(run, ReleaseSettings(row_group_mb=0.001))
-    path = released.part_path(released.folder(run), "movement", "part-00000")
+    path = released.part_path(released.folder(run), "movement", released.part_name(run, 0))
     groups = duckdb.sql(f"SELECT bloom_filter_excludes FROM parquet_bloom_probe('{path}', 'video_id', '{b}')").fetchall()
     assert len(groups) == 6
     assert sum(excluded for (excluded,) in groups) == 4
+
+
+def test_the_bloom_filter_of_clips_is_sized_for_the_clips(run: Run) -> None:
+    video_id = write_video(run, "many", n_frames=300, clip_s=0.1, overlap_s=0.0)
+    release(run, ReleaseSettings(bloom_columns=("clip_id",)))
+    path = released.part_path(released.folder(run), "clips", released.part_name(run, 0))
+    absent = [f"f{n:07d}_{n:07d}" for n in range(50)]
+    excluded = [
+        duckdb.sql(f"SELECT bloom_filter_excludes FROM parquet_bloom_probe('{path}', 'clip_id', '{name}')").fetchall()
+        for name in [*absent, *_clips(run, video_id)[:5]]
+    ]
+    assert excluded.count([(True,)]) > 45
+    assert excluded[-5:] == [[(False,)]] * 5
 
 
 def test_a_second_release_writes_nothing(run: Run) -> None:
@@ -114,22 +128,22 @@ def test_new_changed_and_removed_videos_touch_no_part_but_their_own(run: Run) ->
     before = files_of_release(run)
     write_video(run, "aa", n_frames=50)
     added = release(run, SMALL)
-    assert changed(before, files_of_release(run)) == {"part-00002.parquet", "release.json"}
+    assert changed(before, files_of_release(run)) == {f"{released.part_name(run, 2)}.parquet", "release.json"}
     assert added.written == 9 - 1  # without failures, parts have one and the same file of them
-    validation.validate("masks", pq.read_table(released.part_path(added.path, "masks", "part-00002"), partitioning=None))
+    validation.validate("masks", pq.read_table(released.part_path(added.path, "masks", released.part_name(run, 2)), partitioning=None))
 
     before = files_of_release(run)
     write_video(run, "c", n_frames=50, seed=1)
     release(run, SMALL)
-    assert changed(before, files_of_release(run)) == {"part-00001.parquet", "release.json"}
+    assert changed(before, files_of_release(run)) == {f"{released.part_name(run, 1)}.parquet", "release.json"}
 
     before = files_of_release(run)
     shutil.rmtree(run.video_folder(next(v for v in survey.video_ids(run) if v.startswith("c-"))))
     removed = release(run, SMALL)
-    assert changed(before, files_of_release(run)) == {"part-00001.parquet", "release.json"}
+    assert changed(before, files_of_release(run)) == {f"{released.part_name(run, 1)}.parquet", "release.json"}
     assert [len(part.videos) for part in removed.manifest.parts] == [2, 0, 1]
     assert schema.empty("masks").schema.equals(
-        pq.read_table(released.part_path(removed.path, "masks", "part-00001"), partitioning=None).schema
+        pq.read_table(released.part_path(removed.path, "masks", released.part_name(run, 1)), partitioning=None).schema
     )
     assert {v[:2] for v in rows(run, "videos")["video_id"].to_pylist()} == {"a-", "aa", "b-"}
 
@@ -142,7 +156,7 @@ def test_a_change_of_one_stage_rewrites_that_table_alone(run: Run) -> None:
     lake.write_table(path, "mapping", schema.empty("mapping"), known | {"digest": "other", "rows": 0})
     release(run, SMALL)
     after = files_of_release(run)
-    assert {name for name in after if before[name] != after[name]} == {"mapping/part-00000.parquet", "release.json"}
+    assert {name for name in after if before[name] != after[name]} == {f"mapping/{released.part_name(run, 0)}.parquet", "release.json"}
 
 
 def test_anew_makes_few_parts_of_many_under_new_names(run: Run) -> None:
@@ -151,9 +165,45 @@ def test_anew_makes_few_parts_of_many_under_new_names(run: Run) -> None:
         write_video(run, name, n_frames=50)
     assert len(release(run, SMALL).manifest.parts) == 4
     outcome = release(run, ReleaseSettings(), anew=True)
-    assert [(part.name, len(part.videos)) for part in outcome.manifest.parts] == [("part-00004", 5)]
+    assert [(part.name, len(part.videos)) for part in outcome.manifest.parts] == [(released.part_name(run, 4), 5)]
     assert len(list((outcome.path / "masks").iterdir())) == 1
     validation.validate("masks", rows(run, "masks"))
+
+
+def test_no_two_runs_have_files_of_one_name_in_their_releases(run: Run) -> None:
+    """Who listed the files behind `released`, and opens them after it points elsewhere, finds none of the names."""
+    other = run.lake.open_run({"a": 2}, "20260102_0000", dict)
+    write_video(other, "z", n_frames=10)
+    release(other, SMALL)
+    listed = sorted(run.lake.root.glob("released/*/part-*.parquet"))
+    assert len(listed) == len(RUN_TABLES)
+    release(run, SMALL)
+    assert not [path for path in listed if path.exists()]
+    with pytest.raises(duckdb.IOException, match="No files found"):
+        duckdb.sql(f"SELECT count(*) FROM read_parquet({[str(listed[0])]})")
+
+
+def test_a_release_without_its_manifest_gives_no_name_anew(run: Run) -> None:
+    first = release(run, SMALL)
+    (first.path / "release.json").unlink()
+    second = release(run, ReleaseSettings())
+    assert [(part.name, len(part.videos)) for part in second.manifest.parts] == [(released.part_name(run, 2), 3)]
+    assert released.part_names(run) == {released.part_name(run, 2)}
+
+
+def test_parts_under_names_of_an_earlier_version_become_parts_under_new_ones(run: Run) -> None:
+    made = release(run, SMALL)
+    manifest = (made.path / "release.json").read_text()
+    for name in released.part_names(run):
+        old = f"part-{name[-5:]}"
+        manifest = manifest.replace(name, old)
+        for path in made.path.glob(f"*/{name}.parquet"):
+            path.rename(path.with_name(f"{old}.parquet"))
+    (made.path / "release.json").write_text(manifest)
+    again = release(run, SMALL)
+    assert again.manifest == made.manifest
+    assert (again.written, again.kept) == (0, 18)
+    assert released.part_names(run) == {part.name for part in made.manifest.parts}
 
 
 def test_incomplete_videos_are_released_and_named_or_left_out_or_refused(run: Run) -> None:
@@ -175,6 +225,21 @@ def test_incomplete_videos_are_released_and_named_or_left_out_or_refused(run: Ru
     with pytest.raises(SetupError, match=r"2 video\(s\) are incomplete"):
         release(run, ReleaseSettings(incomplete="refuse"))
     assert files_of_release(run) == before
+
+
+def test_tables_that_do_not_belong_together_are_not_released_as_whole(run: Run) -> None:
+    """The hand poses of one clip are made again, and what is below is still of the old ones."""
+    a, *_ = survey.video_ids(run)
+    first, second = _clips(run, a)
+    made_again(run.clip_table("hand_pose", a, first))
+    stale = {stage: {"stale": 1} for stage in ("mapping", "object_pose", "movement")}
+    outcome = release(run, SMALL)
+    assert outcome.manifest.incomplete == {a: stale}
+    of_a = {table: {r["clip_id"] for r in rows(run, table).to_pylist() if r["video_id"] == a} for table in ("hand_pose", *stale)}
+    assert of_a == {"hand_pose": {first, second}, **{stage: {second} for stage in stale}}
+    run.clip_table("masks", a, second).unlink()
+    movement = {"movement": {"stale": 2}, "object_pose": {"stale": 2}}
+    assert release(run, SMALL).manifest.incomplete == {a: stale | movement | {"masks": {"missing": 1}}}
 
 
 def test_a_release_of_nothing_is_typed_and_empty_and_later_videos_join_it(tmp_path: Path) -> None:

@@ -1,22 +1,27 @@
 """A release that is killed, disturbed or cut short leaves the old one or the new one; readers never see half of one."""
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
-from egoworld_ops import catalog, exchange, release_parts, release_plan, released, survey
-from egoworld_ops.errors import ContractError, InputChanged, StorageUnavailable
+from egoworld_ops import catalog, exchange, in_use, release_parts, release_plan, released, survey
+from egoworld_ops.errors import ContractError, InputChanged, SetupError, StorageUnavailable
 from egoworld_ops.lake import Lake, Run
 from egoworld_ops.release import Outcome, release
 from egoworld_ops.settings import ReleaseSettings
 from tests.conftest import ROOT
+from tests.damage import of_an_older_schema, rewrite, swap
 from tests.lakes import files_of_release, write_video
 
 SMALL = ReleaseSettings(part_mb=0.5, writers=2)
@@ -71,6 +76,21 @@ def test_a_release_that_was_cut_short_is_gone_on_with(run: Run, monkeypatch: pyt
     for record in (record for part in outcome.manifest.parts for record in part.tables.values()):
         assert record.rows >= 0
     assert _matches_its_manifest(outcome)
+
+
+def test_a_file_that_a_release_left_broken_is_written_again(run: Run) -> None:
+    made = release(run, SMALL)
+    path = released.part_path(made.path, "masks", released.part_name(run, 0))
+    content = path.read_bytes()
+    length = int.from_bytes(content[-8:-4], "little")
+    shutil.rmtree(made.path)
+    left = released.part_path(released.staging(run), "masks", path.stem)
+    left.parent.mkdir(parents=True)
+    footer = content[-8 - length : -8]
+    left.write_bytes(content[: -8 - length] + b"\xff" * 20 + footer[20:] + content[-8:])
+    again = release(run, SMALL)
+    assert (again.written, again.manifest) == (18, made.manifest)
+    assert _matches_its_manifest(again)
 
 
 def _matches_its_manifest(outcome: Outcome) -> bool:
@@ -194,6 +214,48 @@ def test_two_releases_at_once_wait_for_each_other(run: Run) -> None:
     for thread in threads:
         thread.join()
     assert sorted(outcome.written for outcome in outcomes) == [0, 0, 18]
+
+
+def test_a_run_that_is_removed_while_its_release_waits_is_not_released(run: Run) -> None:
+    released.home(run.lake).mkdir()
+    with ThreadPoolExecutor(1) as thread:
+        with in_use.alone(released.home(run.lake)):
+            waiting = thread.submit(release, run, SMALL)
+            time.sleep(0.2)
+            shutil.rmtree(run.path)
+        with pytest.raises(SetupError, match=r"run 20260101_0000: .*is gone"):
+            waiting.result()
+    assert not released.folder(run).exists()
+    assert not (run.lake.root / released.LATEST).exists()
+
+
+def test_a_run_of_another_contract_is_not_released(tmp_path: Path) -> None:
+    old = Lake(tmp_path).open_run({"schema": "1"}, None, dict)
+    write_video(old, "a", n_frames=10)
+    with pytest.raises(SetupError, match=r"version 1 of the data contract.*with the code that made it, or process"):
+        release(old, SMALL)
+    assert not released.folder(old).exists()
+
+
+@pytest.mark.parametrize("name", ["*/masks.parquet", "clips.parquet"])
+def test_a_file_of_another_contract_is_not_taken_for_one_of_this(run: Run, name: str) -> None:
+    path = next(run.video_folder(survey.video_ids(run)[0]).glob(name.replace("*", "clip_id=*")))
+    of_an_older_schema(path)
+    with pytest.raises(ContractError, match=rf"{path.name}: was written under schema version 0.*materialize the stage again"):
+        release(run, SMALL)
+    assert not released.folder(run).exists()
+
+
+def test_a_name_that_no_video_or_clip_has_is_named_with_the_file_it_is_in(run: Run) -> None:
+    clips = run.video_table("clips", survey.video_ids(run)[0])
+    content = clips.read_bytes()
+    swap(clips, "clip_id", pa.array(["Clip 1", "Clip 2"]))
+    with pytest.raises(ContractError, match=r"clips\.parquet: .*got 'Clip 1'.*materialize the manifest"):
+        release(run, SMALL)
+    rewrite(clips, content)
+    (run.path / "video_id=A B").mkdir()
+    with pytest.raises(ContractError, match=r"video_id=A B: .*Remove it"):
+        release(run, SMALL)
 
 
 def test_a_broken_manifest_of_a_release_is_named(run: Run) -> None:

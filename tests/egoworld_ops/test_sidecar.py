@@ -10,10 +10,11 @@ import pytest
 from egoworld_ops import camera
 from egoworld_ops.errors import BadSidecar, UnknownIntrinsics
 from egoworld_ops.settings import CameraSettings
-from egoworld_ops.sidecar import Sidecar, read_sidecar, sidecar_path
+from egoworld_ops.sidecar import MAX_PX, MAX_SIDE_PX, MIN_FOCAL_PX, Sidecar, read_sidecar, sidecar_path
 
+CAMERA = {"fx": 500, "fy": 500, "cx": 319.5, "cy": 239.5, "width": 640, "height": 480}
 GOOD = {
-    "camera": {"fx": 500, "fy": 500, "cx": 319.5, "cy": 239.5, "width": 640, "height": 480},
+    "camera": CAMERA,
     "objects": [{"label": "box", "dimensions_m": [0.1, 0.2, 0.3], "prompts": [{"frame_index": 0, "box_px": [1, 2, 30, 40]}]}],
 }
 
@@ -40,7 +41,7 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
         ("{", "Expecting"),
         ("[" * 100_000, ""),
         ({"objekts": []}, "objekts"),
-        ({"camera": GOOD["camera"] | {"fx": 0}}, "camera.fx"),  # type: ignore[operator]
+        ({"camera": CAMERA | {"fx": 0}}, "camera.fx"),
         ('{"camera": {"fx": NaN, "fy": 1, "cx": 1, "cy": 1, "width": 1, "height": 1}}', "camera.fx"),
         ({"objects": [{"label": "x", "mesh": "../../etc/passwd"}]}, "objects.0.mesh"),
         ({"objects": [{"label": "x", "mesh": "/etc/passwd"}]}, "objects.0.mesh"),
@@ -54,6 +55,54 @@ def test_a_bad_file_is_refused_with_the_place_of_the_fault(tmp_path: Path, conte
         read_sidecar(write(tmp_path, content))
     assert said in str(caught.value)
     assert caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fx": 1e308}, "camera.fx"),
+        ({"fx": 10**400}, "camera.fx"),
+        ({"fy": 5e-324}, "camera.fy"),
+        ({"cx": -1e300}, "camera.cx"),
+        ({"width": 10**400, "height": 10**400}, "camera.width"),
+    ],
+)
+def test_a_camera_that_no_arithmetic_survives_is_refused(tmp_path: Path, change: dict[str, float], said: str) -> None:
+    with pytest.raises(BadSidecar, match=said):
+        read_sidecar(write(tmp_path, {"camera": CAMERA | change}))
+
+
+@pytest.mark.parametrize("extreme", ["least", "greatest"])
+@pytest.mark.parametrize("size", [1, MAX_SIDE_PX])
+def test_a_camera_at_the_bounds_gives_finite_intrinsics(tmp_path: Path, extreme: str, size: int) -> None:
+    focal, centre = (MIN_FOCAL_PX, -MAX_PX) if extreme == "least" else (MAX_PX, MAX_PX)
+    given = {"fx": focal, "fy": focal, "cx": centre, "cy": centre, "width": size, "height": size}
+    read = read_sidecar(write(tmp_path, {"camera": given}))
+    for side in (1, 8192):
+        found = camera.resolve(side, side, read, CameraSettings(), "v")
+        assert np.isfinite(found.K).all()
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ({"dimensions_m": [0.1, 1e308, 0.1]}, "objects.0.dimensions_m.1"),
+        ({"dimensions_m": [0.1, 0.1, 5e-324]}, "objects.0.dimensions_m.2"),
+        ({"prompts": [{"frame_index": 10**400}]}, "objects.0.prompts.0.frame_index"),
+        ({"prompts": [{"frame_index": 0, "box_px": [0, 0, 1e308, 1]}]}, "objects.0.prompts.0.box_px.2"),
+        ({"prompts": [{"frame_index": 0, "points_px": [[0, -1e308]]}]}, "objects.0.prompts.0.points_px.0.1"),
+        ({"mesh": "m" * 300}, "objects.0.mesh"),
+        ({"mesh": "\u6599" * 200}, "objects.0.mesh"),
+    ],
+)
+def test_an_object_beyond_all_bounds_is_refused(tmp_path: Path, item: dict[str, object], said: str) -> None:
+    with pytest.raises(BadSidecar, match=said):
+        read_sidecar(write(tmp_path, {"objects": [{"label": "x"} | item]}))
+
+
+def test_too_many_objects_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(BadSidecar, match="objects"):
+        read_sidecar(write(tmp_path, {"objects": [{"label": str(n)} for n in range(200_000)]}))
 
 
 def test_a_mesh_that_is_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:

@@ -18,17 +18,20 @@ from egoworld_ops.lake import Lake, Run
 from egoworld_ops.release import release
 from egoworld_ops.settings import ReleaseSettings
 from egoworld_ops.verify import verify
-from egoworld_ops.verify_files import check_file
+from egoworld_ops.verify_files import Checked, check_file
 from tests.damage import (
     false_statistics,
     flip,
     in_a_page,
+    made_again,
     of_an_older_schema,
-    of_other_detections,
+    of_other_types,
     plus,
     reword,
     rewrite,
+    swap,
     with_foreign_schema,
+    with_nulls,
     without_a_row_that_is_referred_to,
     write_unsealed,
 )
@@ -68,6 +71,12 @@ def clip_file(run: Run, stage: str, clip_id: str = CLIP) -> Path:
     return run.clip_table(stage, survey.video_ids(run)[0], clip_id)
 
 
+def copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
+    target.unlink(missing_ok=True)
+    shutil.copy(source, target)
+
+
 def with_a_gap(run: Run, path: Path) -> None:
     plus(run.video_table("clips", survey.video_ids(run)[0]), "own_start", 1)
 
@@ -81,7 +90,7 @@ IN_CLIPS: dict[str, tuple[str, Damage, str]] = {
     "an older schema": ("masks", lambda _, p: of_an_older_schema(p), "schema version 0"),
     "no origin": ("masks", lambda _, p: lake.write_table(p, "masks", lake.read_table(p, "masks"), {}), "says nothing of its origin"),
     "a wrong digest": ("masks", lambda _, p: reword(p, digest="0" * 64), "which is not that of what it says it depends on"),
-    "other inputs": ("detections", lambda _, p: of_other_detections(p), "was made from another detections"),
+    "other inputs": ("detections", lambda _, p: made_again(p), "was made from another detections"),
     "a wrong count": ("mapping", lambda _, p: reword(p, rows=7), "and says it holds 7"),
     "a broken contract": ("masks", lambda _, p: plus(p, "area_px", -60_000), "area_px has values below 1"),
     "frames outside of the clip": ("movement", lambda _, p: plus(p, "frame_index", 10), "holds frames 10 to 37, and the clip has 0 to 28"),
@@ -97,12 +106,44 @@ IN_CLIPS: dict[str, tuple[str, Damage, str]] = {
     "gone": ("object_pose", lambda _, p: p.unlink(), "is not there, and no failure says why"),
     "no owner": ("../clips", with_a_gap, "where frame 0 is the next to be owned"),
     "no manifest": ("../videos", lambda _, p: p.unlink(), "has no videos.parquet"),
+    "a folder of a name that no video has": (
+        "../../video_id=A B/videos",
+        lambda r, p: copy(r.video_table("videos", survey.video_ids(r)[0]), p),
+        "got 'A B'",
+    ),
+    "a clip of a name that no clip has": ("../clips", lambda _, p: swap(p, "clip_id", pa.array(["Clip 1", "Clip 2"])), "got 'Clip 1'"),
+    "a clip that owns from nowhere": ("../clips", lambda _, p: with_nulls(p, "own_start"), "own_start has 2 nulls"),
+    "a video of no status": ("../videos", lambda _, p: swap(p, "status", pa.array(["what"])), "status has values"),
     "a manifest cut off": ("../clips", lambda _, p: rewrite(p, p.read_bytes()[:50]), "cannot be read as Parquet"),
     "a stray clip": (
         "../clip_id=x/masks",
         lambda r, p: shutil.copytree(clip_file(r, "masks").parent, p.parent),
         "is of no clip of the video",
     ),
+    "a folder of no clip": (
+        "../old/masks",
+        lambda r, p: shutil.copytree(clip_file(r, "masks").parent, p.parent),
+        "is of no clip of the video",
+    ),
+    "a hidden folder in a video": (
+        "../.old/masks",
+        lambda r, p: shutil.copytree(clip_file(r, "masks").parent, p.parent),
+        "is of no clip of the video",
+    ),
+    "a hidden folder": (
+        "../../.hidden/x/masks",
+        lambda r, p: shutil.copytree(clip_file(r, "masks").parent, p.parent),
+        "is no folder of a run",
+    ),
+    "a table beside a placeholder": ("../../_contract/x/masks", lambda r, p: copy(clip_file(r, "masks"), p), "is no file of a run"),
+    "a placeholder cut off": ("../../_contract/_/masks", lambda _, p: rewrite(p, p.read_bytes()[:-10]), "is damaged"),
+    "a placeholder gone": ("../../_contract/videos", lambda _, p: p.unlink(), "cannot be read as Parquet"),
+    "a placeholder with rows": (
+        "../../_contract/_/masks",
+        lambda r, p: copy(clip_file(r, "masks"), p),
+        "is not the typed, empty table",
+    ),
+    "a placeholder of other types": ("../../_contract/_/masks", lambda _, p: of_other_types(p), "is not the typed, empty table"),
     "a stray file": ("old", lambda r, p: shutil.copy(clip_file(r, "masks"), p), "is of no stage"),
     "a stray folder": (
         "../../copy/x/masks",
@@ -126,11 +167,11 @@ def test_damage_to_a_file_of_a_run_is_found_and_named(run: Run, kind: str) -> No
     assert found, said(run)
     at_fault = path.with_name({"other inputs": "hand_pose.parquet", "hands that were not posed": "mapping.parquet"}.get(kind, path.name))
     assert Path(found[0].partition(": ")[0]) in (at_fault, *list(at_fault.parents)[:3]), found
-    assert any(cure in found[0].rpartition(". ")[2] for cure in ("Delete", "Materialize", "Remove")), found
+    assert any(cure in found[0].rpartition(". ")[2] for cure in ("Delete", "Materialize", "Remove", "Copy")), found
 
 
 def part(run: Run, table: str = "masks") -> Path:
-    return released.part_path(released.folder(run), table, "part-00000")
+    return released.part_path(released.folder(run), table, released.part_name(run, 0))
 
 
 def forge(run: Run, table: str, change: Callable[[pa.Table], pa.Table]) -> None:
@@ -157,11 +198,29 @@ def other_score(rows: pa.Table) -> pa.Table:
     return rows.set_column(rows.schema.names.index("score"), rows.schema.field("score"), pa.array([0.5] * rows.num_rows, pa.float32()))
 
 
+def with_tables(run: Run, change: Callable[[dict[str, released.FileRecord]], dict[str, released.FileRecord]]) -> None:
+    """A release.json that names other tables, and is well formed."""
+    manifest = released.read(run)
+    assert manifest is not None
+    parts = [replace(p, tables=change({**p.tables})) for p in manifest.parts]
+    rewrite(released.folder(run) / "release.json", replace(manifest, parts=parts).to_json())
+
+
+def without_mapping(run: Run) -> None:
+    shutil.rmtree(part(run, "mapping").parent)
+    with_tables(run, lambda tables: {name: record for name, record in tables.items() if name != "mapping"})
+
+
+def with_poses(run: Run) -> None:
+    shutil.copytree(part(run, "mapping").parent, part(run, "poses").parent)
+    with_tables(run, lambda tables: tables | {"poses": tables["mapping"]})
+
+
 IN_RELEASES: dict[str, tuple[Damage, str]] = {
     "a flipped bit": (lambda _, p: flip(p, p.stat().st_size // 2), "it is damaged, or was changed"),
     "cut off": (lambda _, p: rewrite(p, p.read_bytes()[:-1]), "it is damaged, or was changed"),
     "a missing part": (lambda _, p: p.unlink(), "is not there"),
-    "an extra part": (lambda _, p: shutil.copy(p, p.with_name("part-00001.parquet")), "is not in release.json"),
+    "an extra part": (lambda r, p: shutil.copy(p, p.with_name(f"{released.part_name(r, 1)}.parquet")), "is not in release.json"),
     "rows twice": (lambda r, _: forge(r, "masks", double), "is not unique"),
     "too few rows": (lambda r, _: forge(r, "masks", lambda rows: rows.slice(0, 10)), "has other rows than those that"),
     "other values": (lambda r, _: forge(r, "masks", other_score), "has other rows than those that"),
@@ -175,6 +234,8 @@ IN_RELEASES: dict[str, tuple[Damage, str]] = {
         "is not as a release wrote it",
     ),
     "no release.json": (lambda r, p: (p.parents[1] / "release.json").unlink(), "has no release.json"),
+    "a table taken out": (lambda r, _: without_mapping(r), "has other tables than the contract: "),
+    "a table that no release has": (lambda r, _: with_poses(r), "has other tables than the contract: "),
     "a new video": (lambda r, _: write_video(r, "c", n_frames=10) and None, "is not in the release of its run"),
     "a changed video": (lambda r, _: write_video(r, "a", n_frames=46, seed=3) and None, "is behind its run"),
     "a removed video": (lambda r, _: shutil.rmtree(r.video_folder(survey.video_ids(r)[0])), "which is no longer in the run"),
@@ -232,6 +293,23 @@ def test_a_whole_run_has_no_findings_nor_has_one_with_failures_on_record(run: Ru
     assert any("has other rows" in finding or "no clip of the run owns" in finding for finding in said(run))
 
 
+def test_a_video_that_was_incomplete_and_is_so_no_longer_in_the_same_way_is_found(run: Run) -> None:
+    a, b = survey.video_ids(run)
+    manifest = [run.video_table(name, a) for name in lake.VIDEO_TABLES]
+    content = {path: path.read_bytes() for path in manifest}
+    for path in manifest:
+        path.unlink()
+    fail(run, b, CLIP, "mapping")
+    release(run, ReleaseSettings(incomplete="leave_out"))
+    assert [finding for finding in said(run) if "release" in finding] == []
+    for path, whole in content.items():
+        path.write_bytes(whole)
+    clip_file(run, "mapping").unlink()
+    run.failure("mapping", b, CLIP).unlink()
+    found = [finding.partition(": ")[0] for finding in said(run) if "is not in the release of its run as it is now" in finding]
+    assert found == [str(run.video_folder(a)), str(run.video_folder(b))]
+
+
 def test_a_run_under_another_version_of_the_contract_is_one_finding(tmp_path: Path) -> None:
     old = Lake(tmp_path).open_run({"schema": "0"}, None, dict)
     [finding] = said(old)
@@ -247,6 +325,22 @@ def test_a_file_that_cannot_be_looked_at_is_a_finding(run: Run, monkeypatch: pyt
     assert any(
         "masks.parquet" in f or "detections.parquet" in f for f in said(run) if "Input/output error" in f and "Mend the storage" in f
     )
+
+
+def test_what_nobody_thought_of_is_a_finding_and_the_rest_is_looked_at(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = verify_run.check_file
+
+    def fail_at_masks(path: Path, table: str) -> Checked:
+        if path == clip_file(run, "masks"):
+            raise ZeroDivisionError("division by zero")
+        return real(path, table)
+
+    monkeypatch.setattr(verify_run, "check_file", fail_at_masks)
+    reword(run.clip_table("masks", survey.video_ids(run)[1], CLIP), rows=7)
+    first, second, *_ = said(run)
+    assert first.startswith(f"{run.video_folder(survey.video_ids(run)[0])}: ")
+    assert "ZeroDivisionError('division by zero')" in first
+    assert "says it holds 7" in second
 
 
 def test_references_name_stages_and_columns_of_the_contract() -> None:

@@ -278,6 +278,28 @@ def test_what_was_learned_of_an_operator_sets_its_deadline() -> None:
     assert host.broker.next_deadline(host.now) == pytest.approx(LIMITS.hang_base_s + LIMITS.hang_factor * 3.0)
 
 
+def test_a_speed_learned_from_clips_without_work_makes_no_hang_of_one_with_work() -> None:
+    host = Host()
+    host.submit("empty", "full", est_s=30.0, frames=30)
+    host.ready()
+    host.finish("empty", seconds=0.001)
+    host.compute("full")
+    assert host.broker.next_deadline(host.now) == pytest.approx(LIMITS.hang_base_s + LIMITS.hang_factor * 30.0)
+
+
+def test_a_task_that_gets_on_is_slow_and_does_not_hang_until_it_has_had_all_its_frames() -> None:
+    host = Host()
+    host.submit("1", est_s=1.0, frames=3)
+    worker = host.ready()
+    host.compute("1")
+    for frame in (1, 2, 3, 4):
+        host.tick(host.now + UNLEARNED_S - 1.0)
+        host.say(worker, messages.Progress(1, frame))
+    assert host.kills == []
+    host.tick(host.now + 1.0)
+    assert host.kills == [(worker, "hang")]
+
+
 def test_a_task_that_only_waits_decoded_may_wait_for_ever() -> None:
     host = Host()
     host.submit("slow", est_s=100.0, operator="masks")
@@ -867,7 +889,7 @@ def test_the_time_of_a_slot_is_split_by_cause() -> None:
     at = host.tick
     at(1.0)  # idle
     host.join("a")
-    at(3.0)  # starved_clips
+    at(3.0)  # idle still: it may want no more than the status
     host.submit("1", "2")
     at(6.0)  # starting
     host.ready()
@@ -882,4 +904,4 @@ def test_the_time_of_a_slot_is_split_by_cause() -> None:
     host.ack("1")
     at(36.0)  # starved_clips
     spent = {cause: seconds for cause, seconds in host.state.slots["cpu0"].spent_s.items() if seconds}
-    assert spent == {"idle": 1.0, "starved_clips": 10.0, "starting": 3.0, "starved_decode": 4.0, "computing": 11.0, "blocked": 7.0}
+    assert spent == {"idle": 3.0, "starved_clips": 8.0, "starting": 3.0, "starved_decode": 4.0, "computing": 11.0, "blocked": 7.0}

@@ -6,6 +6,7 @@ carried over time. What scale error the network makes on a hand is a proportiona
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, cast
 
 import numpy as np
@@ -39,8 +40,11 @@ class Backend(Operator):
 
     version: ClassVar[str] = "1"
     Settings: ClassVar[type[BackendSettings]] = Settings
-    reads_frames: ClassVar[bool] = False
     seconds_per_frame: ClassVar[float] = 0.001
+
+    def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
+        """Never: it works on tables alone."""
+        return False
 
     def run(self, item: ClipInput) -> pa.Table:
         """One row per detected hand; a pose that cannot be solved is null with a reason."""

@@ -51,7 +51,6 @@ class Backend(Operator):
 
     version = "2"
     Settings: ClassVar[type[BackendSettings]] = DexSettings
-    reads_frames: ClassVar[bool] = False
     seconds_per_frame: ClassVar[float] = 0.01
     settings: DexSettings
 
@@ -64,6 +63,10 @@ class Backend(Operator):
         hands = {"left": robot.left, "right": robot.right}
         models = {side: HandModel(hand) for side, hand in hands.items() if hand is not None}
         self._solvers = {s: HandSolver(m, settings.middle_weight, settings.max_evaluations) for s, m in models.items()}
+
+    def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
+        """Never: it works on tables alone."""
+        return False
 
     def run(self, item: ClipInput) -> pa.Table:
         """One row for each row of hand_pose; `qpos_rad` is null where there is no hand to map or the solver failed."""

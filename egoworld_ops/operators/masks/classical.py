@@ -44,6 +44,10 @@ class Backend(Operator):
     Settings: ClassVar[type[BackendSettings]] = ClassicalSettings
     seconds_per_frame: ClassVar[float] = 0.06
 
+    def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
+        """Where something is detected."""
+        return tables["detections"].num_rows > 0
+
     def run(self, item: ClipInput) -> pa.Table:
         """Masks of one clip; empty where the detections are."""
         assert isinstance(self.settings, ClassicalSettings)

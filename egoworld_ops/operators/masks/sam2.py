@@ -115,6 +115,10 @@ class Backend(Operator):
         options = cast("Settings", settings)
         return (_weights_name(options),) if options.random_weights_seed is None else ()
 
+    def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
+        """Where something is detected."""
+        return tables["detections"].num_rows > 0
+
     def run(self, item: ClipInput) -> pa.Table:
         """Masks of all detected tracks, each from its first detection on; a frame where a track's mask is empty has no row of it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -119,6 +120,10 @@ class Backend(Operator):
     Settings: ClassVar[type[BackendSettings]] = MovementSettings
     seconds_per_frame: ClassVar[float] = 0.02
     settings: MovementSettings
+
+    def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
+        """Where an object is masked."""
+        return "object" in tables["masks"]["role"].unique().to_pylist()
 
     def run(self, item: ClipInput) -> pa.Table:
         """Table `movement`: one row for every frame in which an object is masked."""

@@ -7,7 +7,7 @@ hand that holds the object gives that factor; where none does, the pose is null.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import cv2
@@ -34,6 +34,10 @@ class Backend(Operator):
     version = "2"
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     seconds_per_frame: ClassVar[float] = 0.12
+
+    def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
+        """Where an object is masked."""
+        return "object" in tables["masks"]["role"].unique().to_pylist()
 
     def run(self, item: ClipInput) -> pa.Table:
         """Table `object_pose`: one row for every frame in which an object is masked.
