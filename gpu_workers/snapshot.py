@@ -51,7 +51,6 @@ def of(broker: Broker, now: float) -> dict[str, Any]:
                 "share": round(client.served_s / served_s, 4),
             }
             for key, client in state.clients.items()
-            if client.submitted
         ],
     }
 
