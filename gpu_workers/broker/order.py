@@ -105,9 +105,11 @@ def _free_at(state: State, slot: Slot) -> float:
 
 def to_revoke(state: State, now: float) -> Task | None:
     """A prefetched task to take back from a busy slot, because a worker elsewhere has nothing to do; None where there is none."""
-    if state.queue():
+    empty = [s for s in state.slots.values() if s.state == "ok" and not state.on_slot(s.spec.name) and _open(state, s, [])]
+    queue = state.queue() if empty else []
+    if any(task.host_alone for task in queue):
         return None
-    idle = [s for s in state.slots.values() if s.state == "ok" and not state.on_slot(s.spec.name) and _open(state, s, [])]
+    idle = [s for s in empty if not any(_could_run(task, s, now) for task in queue)]
     if len(idle) <= sum(t.revoking for t in state.tasks.values()):
         return None
     for task in state.tasks.values():

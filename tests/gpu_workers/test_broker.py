@@ -114,6 +114,19 @@ def test_a_prefetched_task_is_taken_back_for_an_idle_worker() -> None:
     assert host.holds(idle) == [behind]
 
 
+def test_what_waits_for_another_kind_of_device_keeps_no_gpu_idle() -> None:
+    host = Host({"cuda0": 0, "cuda1": 0, "cpu0": 0})
+    host.submit("1", "2", "3", kind="cuda", operator="masks")
+    host.submit("a", "b", "c")
+    host.ready_all()
+    assert host.queue == ["c"]
+    busy = next(w for w in host.state.workers if w.startswith("cuda") and len(host.holds(w)) == 2)
+    first, behind = host.holds(busy)
+    host.compute(first)
+    host.finish(*({"1", "2", "3"} - {first, behind}))
+    assert host.told(busy) == [messages.Revoke(host.task(behind).number)]
+
+
 def test_nothing_is_taken_back_for_a_worker_that_could_not_take_it() -> None:
     host = Host({"cpu0": 8000, "cpu1": 1000})
     host.submit("1", "2", memory_mb=4000, operator="masks")
