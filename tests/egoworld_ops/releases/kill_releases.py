@@ -1,4 +1,4 @@
-"""Releases killed by the clock or at a call that changes the disk, then made again: `python -m tests.egoworld_ops.kill_releases LAKE SEED N`.
+"""Releases killed by the clock or at a change of the disk, then made again: `python -m tests.egoworld_ops.releases.kill_releases LAKE SEED N`.
 
 LAKE holds one run. This process starts no thread, so that each release may run in a fork of it. A kill must leave the old release or the new
 one, whole; the next release must give the bytes of one that nobody disturbed, and leave nothing temporary.

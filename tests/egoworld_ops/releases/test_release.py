@@ -1,7 +1,6 @@
 """A release holds each owned frame once, in order; it changes in one step, only where the run changed, and survives being killed."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,21 +20,6 @@ from tests.lakes import fail, files_of_release, write_video
 
 SMALL = ReleaseSettings(part_mb=0.5, writers=2)
 """Two videos a part."""
-
-
-@pytest.fixture(autouse=True)
-def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test here loses power."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Three videos of two clips, of which neighbours overlap."""
-    made = Lake(tmp_path / "lake").open_run({}, "20260101_0000", dict)
-    for name in ("b", "a", "c"):
-        write_video(made, name, n_frames=50)
-    return made
 
 
 def rows(run: Run, table: str) -> pa.Table:

@@ -28,28 +28,13 @@ SMALL = ReleaseSettings(part_mb=0.5, writers=2)
 """Two videos a part."""
 
 
-@pytest.fixture(autouse=True)
-def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test here loses power."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Three videos of two clips, of which neighbours overlap."""
-    made = Lake(tmp_path / "lake").open_run({}, "20260101_0000", dict)
-    for name in ("b", "a", "c"):
-        write_video(made, name, n_frames=50)
-    return made
-
-
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_killed_release_leaves_the_old_one_or_the_new_one_and_the_next_ends_it(tmp_path: Path, run: Run, parts: int) -> None:
     if parts == 2:
         release(run, SMALL)
         write_video(run, "d", n_frames=20)
         write_video(run, "a", n_frames=50, seed=2)
-    command = [sys.executable, "-m", "tests.egoworld_ops.kill_releases", str(run.lake.root), "7", "8"]
+    command = [sys.executable, "-m", "tests.egoworld_ops.releases.kill_releases", str(run.lake.root), "7", "8"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     print(done.stdout)
