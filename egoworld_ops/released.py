@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from egoworld_ops import lake, schema
+from egoworld_ops import in_use, lake, schema
 from egoworld_ops.errors import ContractError
 from egoworld_ops.lake import RUN_TABLES, Lake, Run
-from egoworld_ops.whole_files import named_errors
+from egoworld_ops.whole_files import make_folder, named_errors, sweep
 
 MANIFEST_NAME = "release.json"
 LATEST = "released"
@@ -172,10 +172,15 @@ def ensure(store: Lake, again: bool = False) -> None:
     Args:
         again: write them anew: the contract may be another than it was.
     """
-    for name in RUN_TABLES:
-        path = home(store) / _STAND_IN / name / "part-_.parquet"
-        if again or not path.exists():
-            lake.write_table(path, name, schema.empty(name), {})
+    stand_in = home(store) / _STAND_IN
+    wanted = {name: path for name in RUN_TABLES if not (path := stand_in / name / "part-_.parquet").exists() or again}
+    if wanted:
+        with named_errors(stand_in):
+            make_folder(stand_in)
+            with in_use.alone(stand_in):
+                for name, path in wanted.items():
+                    sweep(path.parent)
+                    lake.write_table(path, name, schema.empty(name), {})
     if not (store.root / LATEST).is_dir():
         with named_errors(store.root / LATEST):
             _point(store, home(store) / _STAND_IN)

@@ -248,3 +248,12 @@ def test_a_broken_manifest_of_a_release_is_named(run: Run) -> None:
     (released.folder(run) / "release.json").write_text("{")
     with pytest.raises(ContractError, match=r"release\.json.*release the run again"):
         release(run, SMALL)
+
+
+def test_what_a_killed_writer_left_among_the_stand_ins_goes(tmp_path: Path) -> None:
+    store = Lake(tmp_path)
+    released.ensure(store)
+    stand_in = released.home(store) / "_contract" / "masks"
+    (stand_in / "part-_.parquet").rename(stand_in / ".tmp-abc")
+    released.ensure(store)
+    assert [path.name for path in stand_in.iterdir()] == ["part-_.parquet"]
