@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import click
 
@@ -86,10 +86,10 @@ def gc(profile: str | None, dry_run: bool, keep: Sequence[str], older_h: float) 
 
     settings = load_settings(profile)
     store, book = Lake(settings.lake), ledger_of(settings)
-    named = {runs.find(store, name).run_id: "named to be kept" for name in keep}
+    named = {runs.find(store, name).run_id for name in keep}
 
-    def stay() -> Mapping[str, str]:
-        return collector.leased(book, store) | named
+    def stay(run_id: str) -> str:
+        return "named to be kept" if run_id in named else collector.leased(book, run_id)
 
     older_s = older_h * 3600
     done = collector.plan(store, stay, older_s) if dry_run else collector.collect(store, stay, older_s, book.forget)

@@ -94,10 +94,9 @@ class _Look:
 
     def _computed(self, stage: str, wanted: _Wanted) -> Explanation:
         nearest = next((path for path in self._places(stage) if lake.digest_at(path) is not None), None)
-        if nearest is None and all(self._wanted(name, self._settings).path for name in operators.stages()[stage].inputs):
-            return Explanation("computed: no run has a result for this clip")
         if nearest is None:
-            return Explanation("cannot be computed: an input from further up is missing: explain the stages above")
+            first = [name for name in operators.stages()[stage].inputs if self._wanted(name, self._settings).path is None]
+            return Explanation(f"computed{f', after {first[0]}' if first else ''}: no run has a result for this clip")
         made_from = (lake.provenance(nearest) or {}).get("identity", {})
         return Explanation("computed: what it depends on has changed", nearest, runs.differences(made_from, wanted.identity))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -153,11 +153,11 @@ class Planner:
         if missing:
             return StageResult(clip.video_id, clip.clip_id, "blocked", stale=any(self._failed_for_good(clip, name) for name in missing))
         if isinstance(sidecar, EgoworldError):
-            return self._failure(clip, sidecar, digest.sha256_of({"sidecar": str(sidecar)}))
+            return self._refused(clip, sidecar, digest.sha256_of({"sidecar": str(sidecar)}))
         try:
             task, identity = self.task(clip, sidecar, inputs, {name: value for name, value in digests.items() if value is not None})
         except InputError as error:
-            return self._failure(clip, error, digest.sha256_of({"input": str(error)}))
+            return self._refused(clip, error, digest.sha256_of({"input": str(error)}))
         settled = None if self._anew else self._settled(clip, task.key)
         return settled or self._submit(task, identity)
 
@@ -200,9 +200,19 @@ class Planner:
         try:
             check_content(task.clip, self._registered.get(task.clip.video_id))
         except EgoworldError as error:
-            return self._failure(task.clip, error, task.key)
+            return self._refused(task.clip, error, task.key)
         self._submitted[task.key] = _Submitted(identity, raw_state(task.clip))
         return task
+
+    def _refused(self, clip: Clip, error: EgoworldError, key: str) -> StageResult:
+        """The failure of a clip that cannot be begun.
+
+        Where the raw file is away, and with it maybe a sidecar, nobody can tell what the wanted result is: one that is there stays, and counts.
+        """
+        failure = self._failure(clip, error := _of_raw_file(error, clip), key)
+        unknown = isinstance(error, RawFileAway) and self._stage.sidecar and scan.file_state(sidecar_path(clip.video_path)) is None
+        there = self._run.clip_table(self._stage.name, clip.video_id, clip.clip_id).exists()
+        return replace(failure, tables={}) if unknown and there else failure
 
     def _input_digest(self, clip: Clip, name: str) -> str | None:
         return dead_letters.result_beside(
@@ -324,7 +334,12 @@ def raw_state(clip: Clip) -> list[int] | None:
 
 
 def _of_raw_file(error: EgoworldError, clip: Clip) -> EgoworldError:
-    """RawFileAway in the place of an error that says so: the manifest found a video in this content, so only the file's state is at fault."""
+    """RawFileAway in the place of an error that says so: the manifest found a video in this content, so only the file's state is at fault.
+
+    Where the file is away, what lies beside it, such as a sidecar, is too.
+    """
+    if isinstance(error, InputError) and raw_state(clip) is None:
+        return RawFileAway(clip.video_path, "is not there", "Put the file back")
     unread = isinstance(error, StorageUnavailable) and error.culprit == errors.printable(clip.video_path)
     return RawFileAway(error.culprit, error.reason, error.cure) if unread or isinstance(error, NotAVideo) else error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,16 @@ def instance() -> dg.DagsterInstance:
     """The Dagster instance of DAGSTER_HOME. Processes that open it at once take turns: where it is new, Dagster makes its databases without a lock.
 
     Raises:
-        BadSettings: DAGSTER_HOME is not set, or is no folder in which files can be made.
+        BadSettings: DAGSTER_HOME is not set, or is no folder.
     """
-    home, cure = os.environ.get("DAGSTER_HOME"), "Set it to the folder that holds dagster.yaml; `make` does so"
-    if not home:
-        raise BadSettings("DAGSTER_HOME", "is not set", cure)
-    try:
-        with in_use.alone(Path(home)):
-            return dg.DagsterInstance.get()
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise BadSettings("DAGSTER_HOME", f"cannot be used: {error}", cure) from error
+    home = os.environ.get("DAGSTER_HOME", "")
+    if not home or not Path(home).is_dir():
+        reason = f"{home} is no folder" if home else "is not set"
+        raise BadSettings("DAGSTER_HOME", reason, "Set it to the folder that holds dagster.yaml; `make` does so")
+    with ExitStack() as turn:
+        with suppress(OSError):  # where no file can be made Dagster makes no databases either
+            turn.enter_context(in_use.alone(Path(home)))
+        return dg.DagsterInstance.get()
 
 
 def add_partitions(video_ids: Sequence[str]) -> None:

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from egoworld_ops.ledger.store import Ledger
 
 OLDER_THAN_S = 24 * 3600.0
-Keep = Callable[[], Mapping[str, str]]
-"""Gives the runs that stay whatever they are, with the reason: as it is now, asked again before each run goes."""
+Keep = Callable[[str], str]
+"""Why a run has to stay, by its id; empty where it has not. It is asked again before the run goes."""
 _TRASH = f"{TEMPORARY}gc-"
 
 
@@ -62,7 +62,7 @@ class Plan:
     named_bytes: int = 0
 
 
-def plan(store: Lake, keep: Keep = dict, older_than_s: float = OLDER_THAN_S) -> Plan:
+def plan(store: Lake, keep: Keep = lambda run_id: "", older_than_s: float = OLDER_THAN_S) -> Plan:
     """What `collect` would remove now; removes nothing.
 
     Args:
@@ -77,7 +77,7 @@ def plan(store: Lake, keep: Keep = dict, older_than_s: float = OLDER_THAN_S) -> 
 
 
 def collect(
-    store: Lake, keep: Keep = dict, older_than_s: float = OLDER_THAN_S, forget: Callable[[str], object] = lambda run_id: None
+    store: Lake, keep: Keep = lambda run_id: "", older_than_s: float = OLDER_THAN_S, forget: Callable[[str], object] = lambda run_id: None
 ) -> Plan:
     """Remove; returns what went, and what stayed. Waits while a release is made. A run that comes into use meanwhile stays.
 
@@ -100,14 +100,11 @@ def collect(
     return Plan(list(away), kept, freed, named)
 
 
-def leased(book: Ledger, store: Lake) -> dict[str, str]:
-    """The runs that owners in the ledger, also on other hosts, have clips of, with that as the reason to stay."""
+def leased(book: Ledger, run_id: str) -> str:
+    """That owners in the ledger, also on other hosts, have clips of a run; empty where they have not."""
     book.recover()
-    reasons = {}
-    for run in store.runs():
-        if n := sum(counted.get(State.RUNNING, 0) for counted in book.counts(run.run_id).values()):
-            reasons[run.run_id] = f"{n} clip(s) are being worked on"
-    return reasons
+    n = sum(counted.get(State.RUNNING, 0) for counted in book.counts(run_id).values())
+    return f"{n} clip(s) are being worked on" if n else ""
 
 
 @contextmanager
@@ -120,17 +117,17 @@ def _named_errors(store: Lake) -> Iterator[None]:
 
 def _look(store: Lake, keep: Keep, older_than_s: float) -> tuple[list[Doomed], list[tuple[str, str]]]:
     """What has to go, what was left behind first; and the runs that stay, with the reason."""
-    runs, kept = {run.run_id for run in store.runs()}, keep()
+    runs = {run.run_id for run in store.runs()}
     reasons = {path.name.removeprefix(RUN): "has no run.json that says what it is" for path in sorted(store.root.glob(f"{RUN}*"))}
-    reasons |= {run_id: _reason_to_stay(Run(store, run_id), kept) or _held(Run(store, run_id)) for run_id in runs}
+    reasons |= {run_id: _reason_to_stay(Run(store, run_id), keep) or _held(Run(store, run_id)) for run_id in runs}
     doomed = [Doomed(Run(store, run_id).path, "not released") for run_id, reason in reasons.items() if not reason]
     left = sorted(_left_behind(store, {one.path for one in doomed}, older_than_s), key=lambda one: one.path)
     return [*left, *doomed], [(run_id, reason) for run_id, reason in reasons.items() if reason]
 
 
-def _reason_to_stay(run: Run, kept: Mapping[str, str]) -> str:
-    if run.run_id in kept:
-        return kept[run.run_id]
+def _reason_to_stay(run: Run, keep: Keep) -> str:
+    if reason := keep(run.run_id):
+        return reason
     if released.exists(run):
         return "released"
     latest = run.lake.root / "latest"
@@ -204,7 +201,7 @@ def _taken_away(store: Lake, path: Path, keep: Keep, forget: Callable[[str], obj
         return path
     run, trash = Run(store, path.name.removeprefix(RUN)), store.root / f"{_TRASH}{os.getpid()}-{path.name}"
     with in_use.alone(path, wait=False) as alone:
-        if not alone or _reason_to_stay(run, keep()):
+        if not alone or _reason_to_stay(run, keep):
             return None
         forget(run.run_id)
         os.rename(path, trash)

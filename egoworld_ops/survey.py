@@ -25,8 +25,8 @@ class ClipState:
 
     Args:
         states: `done` where the table is there; `stale` where it is and was made from other inputs than those beside it; `failed` where a failure
-            is there in its place, or beside a table from before it; `blocked` where an input is not there; `missing` where nothing is, though
-            all inputs are.
+            is there in its place, or beside a table from before it; `blocked` where an input is not `done`; `missing` where nothing is there,
+            though all inputs are.
         failures: stages with a failure on record, also where a fallback backend made the table.
     """
 

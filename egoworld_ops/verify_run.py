@@ -112,18 +112,21 @@ def _missing(run: Run, state: VideoState) -> Iterator[EgoworldError]:
 def _clips(run: Run, state: VideoState) -> Iterator[EgoworldError]:
     for clip in state.clips:
         tables: dict[str, pa.Table] = {}
-        for stage in (s for s, said in clip.states.items() if said in ("done", "stale")):
-            checked = check_file(run.clip_table(stage, state.video_id, clip.clip_id), stage)
+        for stage, said in clip.states.items():
+            path = run.clip_table(stage, state.video_id, clip.clip_id)
+            if said not in ("done", "stale") and not path.exists():
+                continue
+            checked = check_file(path, stage)
             yield from checked.findings
-            if checked.rows is not None and not checked.findings:
+            if said != "failed" and checked.rows is not None and not checked.findings:
                 tables[stage] = checked.rows
                 yield from (checked.finding(reason) for reason in _against_clip(checked, stage, state, clip))
         for stage in clip.failures:
             checked = check_file(run.failure(stage, state.video_id, clip.clip_id), "failures")
             yield from checked.findings
-            said = [(row["video_id"], row["clip_id"], row["stage"]) for row in checked.rows.to_pylist()] if checked.rows is not None else []
-            if checked.rows is not None and said != [(state.video_id, clip.clip_id, stage)]:
-                yield checked.finding(f"tells of {said}, want one failure of this clip and stage")
+            of = [(row["video_id"], row["clip_id"], row["stage"]) for row in checked.rows.to_pylist()] if checked.rows is not None else []
+            if checked.rows is not None and of != [(state.video_id, clip.clip_id, stage)]:
+                yield checked.finding(f"tells of {of}, want one failure of this clip and stage")
         for reference, reason in references.dangling(tables):
             yield ContractError(run.clip_table(reference.child, state.video_id, clip.clip_id), reason, MAKE_AGAIN)
 

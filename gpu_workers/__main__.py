@@ -40,7 +40,7 @@ def pool() -> None:
     type=click.FloatRange(0, min_open=True),
     default=60.0,
     show_default=True,
-    help="A clip may take so long beyond its estimate.",
+    help="A clip may go so long beyond its estimate without a further frame.",
 )
 @click.option(
     "--stop-within-s", type=click.FloatRange(0), default=60.0, show_default=True, help="What runs may take so long to end when stopped."

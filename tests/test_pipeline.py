@@ -11,7 +11,7 @@ from typing import NoReturn
 import pytest
 
 from egoworld_assets import pipeline, planning, raw_folder
-from egoworld_ops import dead_letters, intake, lake, operators, registry, runs, validation
+from egoworld_ops import dead_letters, intake, lake, operators, registry, runs, survey, validation
 from egoworld_ops.errors import CorruptVideo, EgoworldError, OperatorCrash, OutOfMemory, StorageUnavailable, UnstableFile
 from egoworld_ops.lake import Lake
 from egoworld_ops.settings import Settings, load_settings
@@ -200,6 +200,24 @@ def test_a_raw_file_that_is_away_is_no_dead_letter_and_costs_no_result(
     assert states["detections"] == {"computed": 2}
     assert states["mapping"] == {"done": 2}
     assert not failures_of(run)
+
+
+def test_a_raw_folder_that_is_away_with_its_sidecars_costs_no_result(settings: Settings, video: Path, pool: InlinePool) -> None:
+    sidecar_path(video).write_text(json.dumps({"camera": CAMERA}))
+    video_ids = register(settings, video)
+    run_all(settings, video_ids, pool)
+    run = pipeline.open_run(settings)
+    hidden = video.parent.rename(video.parent.with_name("unmounted"))
+    states = run_all(settings, video_ids, pool)
+    assert states["hand_pose"] == states["object_pose"] == {"failed": 2}
+    assert states["mapping"] == {"done": 2}
+    assert not failures_of(run)
+    for video_id in video_ids:
+        state = survey.survey(run, video_id)
+        assert state is not None
+        assert state.lacking() == {}
+    hidden.rename(video.parent)
+    assert run_all(settings, video_ids, pool) == everywhere("done", clips=2)
 
 
 def test_a_raw_file_that_was_replaced_by_a_broken_one_meanwhile_is_no_dead_letter(

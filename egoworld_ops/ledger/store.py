@@ -113,30 +113,6 @@ class Ledger:
         """Done -> Pending: the result is not valid any more, or its file is gone."""
         return self.move("invalidate", _to(State.PENDING, keys))
 
-    def redrive(
-        self,
-        run_id: str,
-        *,
-        video_id: str | None = None,
-        clip_id: str | None = None,
-        error_class: str | None = None,
-        stage: str | None = None,
-    ) -> list[ClipKey]:
-        """DeadLetter -> Pending for those that fit, with no attempt made: by a person, who has mended something.
-
-        The file of the failure stays: remove it, or `rebuild` and the planner find the dead letter again.
-
-        Returns:
-            those that were moved.
-        """
-        fits = _dead(run_id=run_id, video_id=video_id, clip_id=clip_id, error_class=error_class, stage=stage)
-
-        def work(connection: sa.Connection) -> list[ClipKey]:
-            keys = [ClipKey(*row) for row in connection.execute(sa.select(*KEY_COLUMNS).where(*fits))]
-            return sorted(moves.move(connection, "redrive", _to(State.PENDING, keys)).moved)
-
-        return self._database.write(work)
-
     # Questions
 
     def rows(self, keys: Iterable[ClipKey]) -> dict[ClipKey, Row]:

@@ -208,7 +208,7 @@ class Broker:
         if isinstance(message, messages.Entered):
             self._entered(task, message.phase, now)
         elif isinstance(message, messages.Progress):
-            if task.frames_done < message.frames <= task.spec.frames and task.deadline is not None:
+            if task.frames_done < message.frames <= task.spec.frames and task.deadline is not None and not task.abandoned:
                 task.deadline = now + self._allowed_s(
                     task
                 )  # what goes on is slow, and hangs no more than the clips the speed was learned from

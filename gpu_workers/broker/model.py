@@ -86,7 +86,7 @@ class Task:
         suspicions: all its unexplained deaths, also while it was not the only one.
         last_death: the slot where a worker that had begun it died last.
         last_end, last_words: how that worker ended, and the end of what it printed.
-        deadline: when its present phase must be over.
+        deadline: when its present phase must be over, or have got on by a frame.
     """
 
     number: int

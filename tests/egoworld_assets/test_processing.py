@@ -36,7 +36,7 @@ def test_commands_that_are_the_first_ones_at_once_all_find_dagster_usable(tmp_pa
     assert [out for out, _ in said] == ["0\n"] * 5, said
 
 
-@pytest.mark.parametrize(("home", "reason"), [("", "is not set"), ("nowhere", "No such file"), ("file", "Not a directory")])
+@pytest.mark.parametrize(("home", "reason"), [("", "is not set"), ("nowhere", "is no folder"), ("file", "is no folder")])
 def test_a_home_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, reason: str) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("DAGSTER_HOME", home and str(tmp_path / home))

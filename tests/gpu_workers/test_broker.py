@@ -291,6 +291,18 @@ def test_what_was_learned_of_an_operator_sets_its_deadline() -> None:
     assert host.broker.next_deadline(host.now) == pytest.approx(LIMITS.hang_base_s + LIMITS.hang_factor * 3.0)
 
 
+def test_a_task_that_nobody_wants_and_that_gets_on_has_its_grace_and_no_more() -> None:
+    host = Host()
+    host.submit("1", est_s=10.0, frames=100)
+    worker = host.ready()
+    host.compute("1")
+    host.cancel("1")
+    host.tick(0.5)
+    host.say(worker, messages.Progress(1, 7))
+    host.tick(LIMITS.grace_s)
+    assert host.kills == [(worker, "ignored cancellation")]
+
+
 def test_a_speed_learned_from_clips_without_work_makes_no_hang_of_one_with_work() -> None:
     host = Host()
     host.submit("empty", "full", est_s=30.0, frames=30)
