@@ -43,8 +43,8 @@ def run(
     clips: set[str] = set()
     chosen = pipeline.peek_run(settings, video_id) if dry else pipeline.open_run(settings)
     for stage, result in pipeline.process(chosen, [video_id], settings, pool, part):
-        digest = str(result.provenance.get("digest", ""))[:12]
-        click.echo(f"{stage:<12} {result.clip_id or '-':<18} {result.state:<9} {result.rows:>7} rows {result.seconds:>8.2f} s  {digest}")
+        counted = f"{result.rows:>7} rows {result.seconds:>8.2f} s"
+        click.echo(f"{stage:<12} {result.clip_id or '-':<18} {result.state:<9} {counted}  {result.digest[:12]}".rstrip())
         states[result.state] += 1
         clips |= {result.clip_id} if result.clip_id else set()
         if result.error is not None:
