@@ -235,10 +235,6 @@ class Planner:
         failed = dead_letters.on_record(self._run.failure(stage, clip.video_id, clip.clip_id))
         return failed is not None and _is_for_good(errors.recorded(failed[0]["error_class"], "", failed[0]["reason"], failed[0]["cure"]))
 
-    def identity(self, task: ClipTask) -> Mapping[str, Any]:
-        """Everything that decides the result of a task that was planned here, as JSON; its digest is the task's key."""
-        return self._submitted[task.key].identity
-
     def result(self, outcome: Done | Failed, attempts: int = 1) -> StageResult:
         """What the outcome of a task means; a failure where the table breaks the contract, or the video or an input changed meanwhile."""
         from egoworld_ops import validation

@@ -103,7 +103,8 @@ def table_glob(name: str) -> str:
     return f"*/{name}.parquet" if name in VIDEO_TABLES else f"*/*/{name}.parquet"
 
 
-def _placeholder(name: str) -> Path:
+def placeholder(name: str) -> Path:
+    """Where, below a run's folder, the typed, empty file of a table lies that its pattern always matches."""
     parts = table_glob(name).replace("*.", "_.").split("/")
     return Path("_contract", *("_" for _ in parts[1:-1]), parts[-1])
 
@@ -236,7 +237,7 @@ class Lake:
             folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}run-", dir=self.root))
             try:
                 for name in RUN_TABLES:
-                    write_table(folder / _placeholder(name), name, schema.empty(name), {})
+                    write_table(folder / placeholder(name), name, schema.empty(name), {})
                 write_bytes(folder / "run.json", content)
                 os.chmod(folder, 0o755)  # noqa: S103 - mkdtemp made it private; a run is for all who may read the lake
                 os.rename(folder, run.path)

@@ -36,7 +36,7 @@ def check_video(run: Run, video_id: str) -> list[EgoworldError]:
 
 def check_strays(run: Run) -> list[EgoworldError]:
     """What is of no video and the views show, hidden or not; and placeholders that the views do not bear."""
-    placeholders = {run.path / lake._placeholder(name): name for name in RUN_TABLES}
+    placeholders = {run.path / lake.placeholder(name): name for name in RUN_TABLES}
     contract, videos = run.path / "_contract", {f"video_id={video_id}" for video_id in video_ids(run)}
     others = sorted(path for path in run.path.iterdir() if path.name not in {contract.name, *videos})
     found: list[EgoworldError] = [ContractError(folder, "is no folder of a run", _REMOVE) for folder in others if any(_shown(run, folder))]
