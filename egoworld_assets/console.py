@@ -8,6 +8,8 @@ import time
 
 import dagster as dg
 
+from egoworld_ops import errors
+
 _META = "dagster_meta"
 
 
@@ -31,11 +33,16 @@ class _Brief(logging.Formatter):
 
 
 def _reason(event: dg.DagsterEvent) -> str:
-    """The innermost cause of a failed step, one line: `Failure` and our errors name culprit, reason and cure."""
+    """The cause of a failed step, one line: the first error of ours, which names culprit, reason and cure; the innermost one where there is none."""
     error = event.step_failure_data.error
-    while error is not None and error.cause is not None:
+    while error is not None and error.cause is not None and not _is_ours(error.cls_name):
         error = error.cause
     return error.message.strip() if error else "see the run in the UI"
+
+
+def _is_ours(class_name: str | None) -> bool:
+    kind = getattr(errors, class_name or "", None)
+    return isinstance(kind, type) and issubclass(kind, errors.EgoworldError)
 
 
 def _is_for_people(record: logging.LogRecord) -> bool:

@@ -5,10 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
-from egoworld_assets import processing
-from egoworld_ops.errors import BadSettings
+from egoworld_assets import console, processing
+from egoworld_ops.errors import BadSettings, StorageUnavailable
 from tests.conftest import ROOT
 
 OPENER = """
@@ -34,6 +35,23 @@ def test_commands_that_are_the_first_ones_at_once_all_find_dagster_usable(tmp_pa
         opener.stdin.flush()
     said = [opener.communicate(timeout=60) for opener in openers]
     assert [out for out, _ in said] == ["0\n"] * 5, said
+
+
+def test_a_step_that_fails_says_what_our_error_says_and_not_what_caused_that() -> None:
+    @dg.op
+    def store() -> None:
+        try:
+            raise OSError("unable to open database file")
+        except OSError as error:
+            raise StorageUnavailable("ledger x", "is read-only", "Restore the storage, then run again") from error
+
+    @dg.job
+    def chain() -> None:
+        store()
+
+    failed = chain.execute_in_process(raise_on_error=False)
+    [event] = [event for event in failed.all_events if event.is_step_failure]
+    assert console._reason(event).endswith("ledger x: is read-only. Restore the storage, then run again")
 
 
 @pytest.mark.parametrize(("home", "reason"), [("", "is not set"), ("nowhere", "is no folder"), ("file", "is no folder")])
