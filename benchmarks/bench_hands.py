@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from egoworld_ops import camera, operators, video
+from egoworld_ops import operators
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.settings import CameraSettings, PoolSettings
-from egoworld_ops.sidecar import Sidecar
 from egoworld_ops.types import Clip
+from egoworld_ops.video import decoding, intrinsics
+from egoworld_ops.video.sidecar import Sidecar
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEO = ROOT.parent / "shared" / "data" / "dexretarget_human_hand_video.mp4"
@@ -79,7 +80,7 @@ class Ours:
     options: dict[str, Any]
 
     def __post_init__(self) -> None:
-        probed = video.probe(self.path)
+        probed = decoding.probe(self.path)
         self.n_frames = probed.n_frames
         self._threads = PoolSettings().threads
         self._clip = Clip(
@@ -97,7 +98,7 @@ class Ours:
             probed.width,
             probed.height,
         )
-        self._camera = camera.resolve(probed.width, probed.height, Sidecar(), CameraSettings(), self.path)
+        self._camera = intrinsics.resolve(probed.width, probed.height, Sidecar(), CameraSettings(), self.path)
         self._detect = self._operator("detections", self.options)
         self._pose = self._operator("hand_pose", {})
 
@@ -115,7 +116,7 @@ class Ours:
 
     def _input(self, tables: dict[str, pa.Table]) -> ClipInput:
         return ClipInput(
-            self._clip, tables, Sidecar(), self._camera, 1, lambda: video.decode(self.path, 0, self.n_frames, threads=self._threads)
+            self._clip, tables, Sidecar(), self._camera, 1, lambda: decoding.decode(self.path, 0, self.n_frames, threads=self._threads)
         )
 
 

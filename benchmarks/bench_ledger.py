@@ -20,8 +20,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from egoworld_ops import lake, schema
-from egoworld_ops.lake import Lake
+from egoworld_ops.contract import schema
+from egoworld_ops.files.tables import make_provenance, write_table
+from egoworld_ops.lake.lake import Lake
 from egoworld_ops.ledger import Change, ClipKey, State, open_ledger, rebuild
 from egoworld_ops.ledger.leases import Owner
 from egoworld_ops.ledger.store import Ledger
@@ -140,7 +141,7 @@ def make_files(store: Lake) -> list[Path]:
                     "operator": {"stage": stage, "settings": {f"threshold_{n}": n / 7 for n in range(20)}},
                     "inputs": {"clips": "0" * 64},
                 }
-                lake.write_table(path, stage, schema.empty(stage), lake.stamp(f"{i:064x}", identity, 0, 1.0, RUN))
+                write_table(path, stage, schema.empty(stage), make_provenance(f"{i:064x}", identity, 0, 1.0, RUN))
             else:
                 os.link(paths[len(paths) % 40], path)
             paths.append(path)

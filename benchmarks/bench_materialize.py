@@ -24,14 +24,18 @@ from typing import ClassVar
 import dagster as dg
 import pyarrow as pa
 
-from egoworld_assets import raw_folder
 from egoworld_assets.definitions import defs
 from egoworld_assets.partitions import add_videos
-from egoworld_ops import digest, lake, manifest, operators, registry, video
+from egoworld_ops import operators
+from egoworld_ops.execution.identity import operator_of
+from egoworld_ops.execution.task import ClipTask
+from egoworld_ops.lake import lake
 from egoworld_ops.operators.base import ClipInput, Operator
+from egoworld_ops.raw import register
+from egoworld_ops.raw.record import Registered, registered
 from egoworld_ops.settings import Settings, load_settings
-from egoworld_ops.task import ClipTask
 from egoworld_ops.types import Frame
+from egoworld_ops.video import decoding, manifest
 from gpu_workers import broker_pool
 from gpu_workers.pool import Done, Failed
 from tests import brokers
@@ -72,7 +76,7 @@ def materialize(settings: Settings, folder: Path) -> float:
     for old in (settings.lake, folder / "home"):
         shutil.rmtree(old, ignore_errors=True)
     (folder / "home").mkdir()
-    [video_id] = raw_folder.register(settings, [folder / "clips.mp4"]).video_ids
+    [video_id] = register.register(settings, [folder / "clips.mp4"]).video_ids
     with dg.DagsterInstance.local_temp(str(folder / "home")) as instance:
         add_videos(instance, [video_id])
         job = defs.resolve_job_def("process_videos")
@@ -98,11 +102,11 @@ class RecordingPool(broker_pool.BrokerPool):
 class BareLoop:
     """The reference: the manifest, then every operator on every clip, with the tables kept in memory."""
 
-    def __init__(self, settings: Settings, entry: registry.Registered, tasks: Sequence[ClipTask]) -> None:
+    def __init__(self, settings: Settings, entry: Registered, tasks: Sequence[ClipTask]) -> None:
         self._settings, self._entry, self._tasks = settings, entry, tasks
         self._operators: dict[str, Operator] = {}
         for stage in operators.stages():
-            kind, options = digest.operator_of(stage, settings)
+            kind, options = operator_of(stage, settings)
             self._operators[stage] = kind(options, settings.pool.threads)
 
     def seconds(self, tasks: Sequence[ClipTask] | None = None) -> float:
@@ -118,7 +122,7 @@ class BareLoop:
 
     def _frames(self, task: ClipTask) -> Iterator[Frame]:
         clip, threads = task.clip, self._settings.pool.threads
-        return video.decode(
+        return decoding.decode(
             clip.video_path, clip.frame_start, clip.frame_end, task.sample_stride, threads, start_s=clip.start_s, damaged=clip.damaged
         )
 
@@ -140,7 +144,7 @@ def main() -> int:
         found = len({task.clip.clip_id for task in tasks})
         if found != N_CLIPS:
             raise RuntimeError(f"the video has {found} clips, want {N_CLIPS}")
-        [entry] = registry.registered(lake.Lake(settings.lake)).values()
+        [entry] = registered(lake.Lake(settings.lake)).values()
         loop = BareLoop(settings, entry, tasks)
         loop.seconds([task for task in tasks if task.clip.clip_id == tasks[0].clip.clip_id])
         taken = [(loop.seconds(), materialize(settings, folder)) for _ in range(ROUNDS)]

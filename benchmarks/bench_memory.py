@@ -38,12 +38,13 @@ def make_video(target: Path, seconds: int) -> None:
 def process(video: Path, lake: Path) -> None:
     """Run every stage over the video in this process and print its peak memory in MB."""
     os.environ.update(EGOWORLD_LAKE=str(lake), EGOWORLD_SAMPLE_STRIDE=str(STRIDE), EGOWORLD_SCENES__MAX_CLIP_S="15")
-    from egoworld_assets import pipeline, raw_folder
+    from egoworld_assets.chain import pipeline
+    from egoworld_ops.raw import register
     from egoworld_ops.settings import load_settings
     from gpu_workers.inline import InlinePool
 
     settings = load_settings("laptop")
-    [video_id] = raw_folder.register(settings, [video]).video_ids
+    [video_id] = register.register(settings, [video]).video_ids
     run, pool = pipeline.open_run(settings), InlinePool(settings.pool.threads)
     for _, result in pipeline.process(run, [video_id], settings, pool):
         assert result.state == "computed", result

@@ -22,9 +22,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_ops import operators, release, release_parts, released, survey
-from egoworld_ops.lake import Lake, Run
-from egoworld_ops.release_plan import Contents
+from egoworld_ops import operators
+from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.lake.states import video_ids
+from egoworld_ops.release import make, part, place
+from egoworld_ops.release.plan import Contents
 from egoworld_ops.settings import ReleaseSettings
 from tests.lakes import FPS, write_video
 
@@ -48,8 +50,8 @@ def make_run(folder: Path, clip_s: float, overlap_s: float) -> Run:
 
 def owned(run: Run) -> dict[str, pa.Table]:
     """The rows of the run's stages as a release has them, by table, in memory."""
-    files = Contents(run).sources(survey.video_ids(run))
-    return {stage: pa.concat_tables([release_parts.owned_rows(f) for f in files[stage]]) for stage in operators.stages()}
+    files = Contents(run).sources(video_ids(run))
+    return {stage: pa.concat_tables([part.owned_rows(f) for f in files[stage]]) for stage in operators.stages()}
 
 
 def plain_s(tables: dict[str, pa.Table], folder: Path) -> float:
@@ -67,12 +69,12 @@ def plain_s(tables: dict[str, pa.Table], folder: Path) -> float:
 def release_s(run: Run) -> float:
     """Seconds of a release where there was none."""
     started = time.perf_counter()
-    release.release(run, SETTINGS)
+    make.release(run, SETTINGS)
     return time.perf_counter() - started
 
 
 def remove(run: Run) -> None:
-    shutil.rmtree(released.folder(run), ignore_errors=True)
+    shutil.rmtree(place.folder(run), ignore_errors=True)
     os.sync()
 
 
@@ -87,7 +89,7 @@ def compare(folder: Path, clip_s: float, overlap_s: float) -> tuple[float, float
         remove(run)
         taken.append((plain, release_s(run)))
         print(f"plain write {taken[-1][0]:.2f} s, release {taken[-1][1]:.2f} s")
-    manifest = released.read(run)
+    manifest = place.read(run)
     assert manifest is not None
     assert sum(manifest.rows[stage] for stage in operators.stages()) == n_rows
     best_plain, best_release = (min(column) for column in zip(*taken, strict=True))
@@ -97,12 +99,12 @@ def compare(folder: Path, clip_s: float, overlap_s: float) -> tuple[float, float
 def profile(folder: Path) -> None:
     """Where the time of a release goes, everything in one thread."""
     run = make_run(folder / "lake", CLIP_S, OVERLAP_S)
-    release_parts.ReadAhead = lambda items, most, size: items  # type: ignore[attr-defined, assignment]
+    part.ReadAhead = lambda items, most, size: items  # type: ignore[attr-defined, assignment]
     profiler = cProfile.Profile()
-    files = Contents(run).sources(survey.video_ids(run))
+    files = Contents(run).sources(video_ids(run))
     profiler.enable()
     for table, some in files.items():
-        release_parts.write_part(folder / f"{table}.parquet", table, some, SETTINGS, run.run_id)
+        part.write_part(folder / f"{table}.parquet", table, some, SETTINGS, run.run_id)
     profiler.disable()
     pstats.Stats(profiler).sort_stats("tottime").print_stats(12)
 

@@ -16,9 +16,13 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from egoworld_assets import pipeline, planning, raw_folder
-from egoworld_ops import lake, registry, scan, schema
-from egoworld_ops.lake import Run
+from egoworld_assets.chain import pipeline, planning
+from egoworld_ops.contract import schema
+from egoworld_ops.files.tables import make_provenance, provenance_at, write_table
+from egoworld_ops.lake import lake, memo
+from egoworld_ops.lake.lake import Run
+from egoworld_ops.raw import register
+from egoworld_ops.raw.record import update
 from egoworld_ops.settings import Settings, load_settings
 from gpu_workers.inline import InlinePool
 
@@ -45,7 +49,7 @@ class _Template:
     def link(self, target: Path) -> None:
         source = self._folder / f"{self._name}-{self._links // MOST_LINKS}.parquet"
         if self._links % MOST_LINKS == 0:
-            lake.write_table(source, self._name, schema.empty(self._name), lake.stamp("digest", {}, 0, 0.0, self._run.run_id))
+            write_table(source, self._name, schema.empty(self._name), make_provenance("digest", {}, 0, 0.0, self._run.run_id))
         os.link(source, target)
         self._links += 1
 
@@ -67,7 +71,7 @@ def fill(settings: Settings, run: Run) -> list[str]:
         }
         for v in ids
     ]
-    registry.update(run.lake, rows)
+    update(run.lake, rows)
     for video_id in ids:
         (settings.raw / f"{video_id}.mp4").write_bytes(b"x")
         for n in range(CLIPS_A_VIDEO):
@@ -79,7 +83,7 @@ def fill(settings: Settings, run: Run) -> list[str]:
             templates[name].link(run.video_table(name, video_id))
     planner = planning.Planner(run, STAGE, settings)
     for video_id in ids:
-        planner.remember(video_id, [scan.Found(f"f{n}", 0) for n in range(CLIPS_A_VIDEO)])
+        planner.remember(video_id, [memo.Found(f"f{n}", 0) for n in range(CLIPS_A_VIDEO)])
     return ids
 
 
@@ -99,14 +103,14 @@ def footer_seconds(run: Run, ids: list[str]) -> float:
     paths = [run.clip_table(STAGE, v, f"f{n}") for v in ids[: FOOTERS // CLIPS_A_VIDEO] for n in range(CLIPS_A_VIDEO)]
     started = time.perf_counter()
     for path in paths:
-        lake.provenance(path)
+        provenance_at(path)
     return (time.perf_counter() - started) / len(paths) * N_VIDEOS * CLIPS_A_VIDEO
 
 
 def linking(folder: Path) -> float:
     """How many times faster linking a clip is than computing it, over all stages but the one that differs."""
     first = settings_for(folder)
-    [video_id] = raw_folder.register(first, [ROOT / "examples" / "synthetic" / "kitchen.mp4"]).video_ids
+    [video_id] = register.register(first, [ROOT / "examples" / "synthetic" / "kitchen.mp4"]).video_ids
     other = first.model_copy(
         update={"stages": {**first.stages, "mapping": first.stages["mapping"].model_copy(update={"dex": {"scaling": 1.5}})}}
     )

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from egoworld_assets import pipeline
+from egoworld_assets.chain import pipeline
 from egoworld_assets.io import ResultStream
 from egoworld_assets.partitions import BACKFILL, GROUP, VIDEO_IDS
 from egoworld_assets.preview import preview
 from egoworld_assets.resources import Egoworld
-from egoworld_ops import digest, operators, schema
+from egoworld_ops import operators
+from egoworld_ops.contract import schema
 from egoworld_ops.errors import BadSettings, SetupError
+from egoworld_ops.execution.identity import code_version
 from egoworld_ops.operators.base import Stage
 from egoworld_ops.settings import load_settings
 
@@ -63,7 +65,7 @@ def priority_of(tags: Mapping[str, str]) -> int:
 def _code_version(stage: str) -> str | None:
     """Of the settings that this process sees; None where they cannot be read: steps say what is wrong with them."""
     try:
-        return digest.code_version(stage, load_settings())
+        return code_version(stage, load_settings())
     except SetupError:
         return None
 

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
-from egoworld_assets import pipeline, planning
+from egoworld_assets.chain import pipeline, planning
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
-from egoworld_ops import dead_letters, lake, operators, quality
+from egoworld_ops import operators
+from egoworld_ops.contract import quality
 from egoworld_ops.errors import EgoworldError
-from egoworld_ops.lake import Run
+from egoworld_ops.files.tables import read_table
+from egoworld_ops.lake import lake
+from egoworld_ops.lake.failures import on_record, result_beside
+from egoworld_ops.lake.lake import Run
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -53,11 +57,11 @@ def _files(run: Run, stage: str, video_id: str) -> dict[Path, str]:
 
 
 def _broken(files: Mapping[Path, str]) -> Iterator[str]:
-    from egoworld_ops import validation
+    from egoworld_ops.contract import validation
 
     for path, table in files.items():
         try:
-            validation.validate(table, lake.read_table(path, table))
+            validation.validate(table, read_table(path, table))
         except EgoworldError as error:
             yield f"{path}: {error}"
 
@@ -76,9 +80,9 @@ def _complete(run: Run, stage: str, video_id: str) -> _Verdict:
 
 
 def _clips(run: Run, stage: str, video_id: str) -> _Verdict:
-    clips = lake.read_table(run.video_table("clips", video_id), "clips")["clip_id"].to_pylist()
+    clips = read_table(run.video_table("clips", video_id), "clips")["clip_id"].to_pylist()
     undone = [c for c in clips if not _is_done(run, stage, video_id, c)]
-    failures = {c: failed[0] for c in undone if (failed := dead_letters.on_record(run.failure(stage, video_id, c)))}
+    failures = {c: failed[0] for c in undone if (failed := on_record(run.failure(stage, video_id, c)))}
     said = {c: f"clip {c}: {row['reason']}. {row['cure']}" for c, row in failures.items()}
     findings = [said.get(c, f"clip {c}: an input from further up is missing. Look at the checks of the assets above") for c in undone]
     return _Verdict(findings, ERROR if len(undone) == len(clips) else WARN, {"clips": len(clips), "failed": len(said)})
@@ -88,12 +92,12 @@ def _is_done(run: Run, stage: str, video_id: str, clip_id: str) -> bool:
     """Whether a clip has a result that counts, made of inputs that count."""
     places = run.clip_table(stage, video_id, clip_id), run.failure(stage, video_id, clip_id)
     inputs = operators.stages()[stage].inputs
-    return dead_letters.result_beside(*places) is not None and all(_is_done(run, name, video_id, clip_id) for name in inputs)
+    return result_beside(*places) is not None and all(_is_done(run, name, video_id, clip_id) for name in inputs)
 
 
 def _readable(run: Run, video_id: str) -> _Verdict:
     planning.check_manifest(run, video_id)
-    [video] = lake.read_table(run.video_table("videos", video_id), "videos").to_pylist()
+    [video] = read_table(run.video_table("videos", video_id), "videos").to_pylist()
     numbers = {"status": video["status"], "warning": video["warning"] or "none"}
     findings = [f"{video['path']}: {video['reason']}. {video['cure']}"] if video["status"] == "rejected" else []
     return _Verdict(findings, ERROR, numbers)

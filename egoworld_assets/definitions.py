@@ -5,10 +5,10 @@ import dagster as dg
 from egoworld_assets.assets import ASSETS
 from egoworld_assets.checks import CHECKS
 from egoworld_assets.console import brief_console
-from egoworld_assets.dead_letters import dead_letters
+from egoworld_assets.dead_letters_asset import dead_letters
 from egoworld_assets.io import LakeIOManager
 from egoworld_assets.jobs import JOBS
-from egoworld_assets.release import release
+from egoworld_assets.release_asset import release
 from egoworld_assets.resources import Egoworld
 from egoworld_assets.sensors import SENSORS
 

@@ -9,11 +9,13 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from egoworld_assets import pipeline
-from egoworld_assets.planning import StageResult
+from egoworld_assets.chain import pipeline
+from egoworld_assets.chain.planning import StageResult
 from egoworld_assets.resources import Egoworld
-from egoworld_ops import digest, lake, schema
-from egoworld_ops.lake import Run
+from egoworld_ops.contract import schema
+from egoworld_ops.execution.identity import sha256_of
+from egoworld_ops.files.tables import read_table
+from egoworld_ops.lake.lake import Run
 
 PROGRESS_EVERY_S = 10.0
 MAX_REASONS = 50
@@ -66,7 +68,7 @@ class LakeIOManager(dg.ConfigurableIOManager):  # type: ignore[misc]
         Raises:
             Failure: nothing of any video in this run could be processed.
         """
-        from egoworld_ops import catalog
+        from egoworld_ops.query import catalog
 
         tallies: dict[str, _Tally] = defaultdict(lambda: _Tally(Counter()))
         reported = started = time.monotonic()
@@ -90,9 +92,9 @@ class LakeIOManager(dg.ConfigurableIOManager):  # type: ignore[misc]
         run, stage = self.egoworld.run(), context.asset_key.path[-1]
         if stage == pipeline.MANIFEST:
             paths = [run.video_table("clips", v) for v in context.asset_partition_keys]
-            return pa.concat_tables([lake.read_table(p, "clips") for p in paths])
+            return pa.concat_tables([read_table(p, "clips") for p in paths])
         paths = [p for v in context.asset_partition_keys for p in sorted(run.video_folder(v).glob(f"clip_id=*/{stage}.parquet"))]
-        return pa.concat_tables([schema.empty(stage), *(lake.read_table(p, stage) for p in paths)])
+        return pa.concat_tables([schema.empty(stage), *(read_table(p, stage) for p in paths)])
 
 
 def _failure(stage: str, tallies: Mapping[str, _Tally]) -> dg.Failure:
@@ -105,7 +107,7 @@ def _failure(stage: str, tallies: Mapping[str, _Tally]) -> dg.Failure:
 
 def _data_version(tallies: Mapping[str, _Tally]) -> dg.DataVersion:
     """What the results are, as their digests say: the same results, the same version. Dagster has one for all partitions of a run."""
-    return dg.DataVersion(digest.sha256_of({video_id: sorted(tally.digests) for video_id, tally in tallies.items()}))
+    return dg.DataVersion(sha256_of({video_id: sorted(tally.digests) for video_id, tally in tallies.items()}))
 
 
 def _metadata(stream: ResultStream, video_id: str, tally: _Tally) -> dict[str, Any]:

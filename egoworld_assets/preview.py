@@ -9,9 +9,13 @@ import pyarrow as pa
 
 from egoworld_assets.partitions import BACKFILL, GROUP, VIDEO_IDS
 from egoworld_assets.resources import Egoworld
-from egoworld_ops import lake, operators, schema
+from egoworld_ops import operators
+from egoworld_ops.contract import schema
 from egoworld_ops.errors import classify
-from egoworld_ops.lake import Run
+from egoworld_ops.files.tables import provenance_at, read_table
+from egoworld_ops.files.whole import write_bytes
+from egoworld_ops.lake import lake
+from egoworld_ops.lake.lake import Run
 from egoworld_ops.types import Clip
 
 if TYPE_CHECKING:
@@ -55,29 +59,29 @@ def _metadata(run: Run, video_id: str, settings: "Settings") -> dict[str, Any]:
         return {"no preview": "the video has no clips: see the check manifest_complete"}
     png = _sheet(run, clip, settings)
     path = run.video_folder(video_id) / FILE_NAME
-    lake.write_bytes(path, png)
+    write_bytes(path, png)
     return {"preview": dg.MetadataValue.md(_picture(png)), "clip": clip.clip_id, "file": dg.MetadataValue.path(str(path.absolute()))}
 
 
 def _clip_to_show(run: Run, video_id: str) -> Clip | None:
-    from egoworld_ops import manifest
+    from egoworld_ops.video import manifest
 
-    clips = manifest.clips_from_tables(*(lake.read_table(run.video_table(t, video_id), t) for t in lake.VIDEO_TABLES))[:MAX_CLIPS]
+    clips = manifest.clips_from_tables(*(read_table(run.video_table(t, video_id), t) for t in lake.VIDEO_TABLES))[:MAX_CLIPS]
     return max(clips, key=lambda clip: _rows(run, clip), default=None)
 
 
 def _rows(run: Run, clip: Clip) -> int:
     paths = [run.clip_table(stage, clip.video_id, clip.clip_id) for stage in operators.stages()]
-    return sum((lake.provenance(p) or {}).get("rows", 0) for p in paths)
+    return sum((provenance_at(p) or {}).get("rows", 0) for p in paths)
 
 
 def _sheet(run: Run, clip: Clip, settings: "Settings") -> bytes:
-    from egoworld_ops import video
     from egoworld_ops.report.contact_sheet import contact_sheet
+    from egoworld_ops.video import decoding
 
     end = min(clip.frame_end, clip.frame_start + MAX_FRAMES)
     stride = settings.sample_stride * max(1, (end - clip.frame_start) // (PICTURES * settings.sample_stride))
-    frames = video.decode(
+    frames = decoding.decode(
         clip.video_path, clip.frame_start, end, stride=stride, threads=settings.pool.threads, start_s=clip.start_s, damaged=clip.damaged
     )
     return contact_sheet(frames, _tables(run, clip), n=PICTURES, tile_px=TILE_PX)
@@ -85,7 +89,7 @@ def _sheet(run: Run, clip: Clip, settings: "Settings") -> bytes:
 
 def _tables(run: Run, clip: Clip) -> Mapping[str, pa.Table]:
     paths = {stage: run.clip_table(stage, clip.video_id, clip.clip_id) for stage in operators.stages()}
-    return {stage: lake.read_table(path, stage) if path.exists() else schema.empty(stage) for stage, path in paths.items()}
+    return {stage: read_table(path, stage) if path.exists() else schema.empty(stage) for stage, path in paths.items()}
 
 
 def _picture(png: bytes) -> str:

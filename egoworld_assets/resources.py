@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from egoworld_assets import pipeline
-from egoworld_ops.lake import Run
+from egoworld_assets.chain import pipeline
+from egoworld_ops.lake.lake import Run
 from gpu_workers.inline import InlinePool
 from gpu_workers.pool import Pool
 

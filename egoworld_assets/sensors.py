@@ -18,12 +18,12 @@ MAX_VIDEOS_A_TICK = 50
 )
 def new_raw_videos(context: dg.SensorEvaluationContext, egoworld: Egoworld) -> dg.SensorResult:
     """One bounded look at the raw folder."""
-    from egoworld_assets import raw_folder
+    from egoworld_ops.raw import register
 
-    found = raw_folder.look(egoworld.settings, context.cursor, MAX_VIDEOS_A_TICK)
+    found = register.look(egoworld.settings, context.cursor, MAX_VIDEOS_A_TICK)
     for row in found.refused:
         context.log.warning(f"{printable(row['path'])}: {row['status']}: {row['reason']}. {row['cure']}")
-    fresh = raw_folder.waiting_videos(egoworld.settings, context.instance.get_dynamic_partitions("video_id"), MAX_VIDEOS_A_TICK)
+    fresh = register.waiting_videos(egoworld.settings, context.instance.get_dynamic_partitions("video_id"), MAX_VIDEOS_A_TICK)
     context.log.info(f"{len(fresh)} new video(s), {len(found.refused)} file(s) not taken")
     return dg.SensorResult(
         run_requests=[dg.RunRequest(run_key=video_id, partition_key=video_id) for video_id in fresh],

@@ -14,8 +14,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from egoworld_ops import operators
+from egoworld_ops.contract.quality import METRICS
 from egoworld_ops.errors import BadSettings
-from egoworld_ops.quality import METRICS
 
 PROFILES = Path(__file__).parent / "profiles"
 

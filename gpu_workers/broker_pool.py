@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from egoworld_ops import digest, operators
+from egoworld_ops import operators
 from egoworld_ops.errors import ContractError, PoolLost, SetupError, recorded
+from egoworld_ops.execution.identity import sha256_of
+from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.operators.base import BackendSettings
 from egoworld_ops.settings import PoolSettings
-from egoworld_ops.task import ClipTask
 from gpu_workers import client, messages
 from gpu_workers.code import file_fingerprint, fingerprint
 from gpu_workers.pool import Done, Failed
@@ -69,7 +70,7 @@ class BrokerPool:
 def _named(task: ClipTask, options: BackendSettings) -> str:
     """What takes its own time and memory: stage, backend and, where they are not the backend's defaults, which options."""
     chosen = options.model_dump(mode="json", exclude_defaults=True)
-    return f"{task.stage}.{task.backend}" + (f"#{digest.sha256_of(chosen)[:8]}" if chosen else "")
+    return f"{task.stage}.{task.backend}" + (f"#{sha256_of(chosen)[:8]}" if chosen else "")
 
 
 def _code_of(runner: str) -> str:

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from egoworld_ops.errors import SetupError, classify
-from egoworld_ops.task import ClipTask
+from egoworld_ops.execution.task import ClipTask
 from gpu_workers.pool import Done, Failed
 from gpu_workers.worker import innermost
 
 if TYPE_CHECKING:
-    from egoworld_ops.executor import Executor
+    from egoworld_ops.execution.executor import Executor
 
 
 class InlinePool:
@@ -44,7 +44,7 @@ class InlinePool:
             return Failed(task, classify(error, culprit), innermost(error), seconds, taken[-1] if taken else None)
 
     def _warm_executor(self) -> Executor:
-        from egoworld_ops.executor import Executor
+        from egoworld_ops.execution.executor import Executor
 
         if self._executor is None:
             self._executor = Executor(self._threads)

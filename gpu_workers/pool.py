@@ -9,7 +9,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from egoworld_ops.errors import EgoworldError
-from egoworld_ops.task import ClipTask
+from egoworld_ops.execution.task import ClipTask
 
 
 @dataclass(frozen=True, slots=True)

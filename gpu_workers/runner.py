@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from egoworld_ops.errors import OperatorCrash, classify
-from egoworld_ops.executor import Executor, Prepared
-from egoworld_ops.task import ClipTask
+from egoworld_ops.execution.executor import Executor, Prepared
+from egoworld_ops.execution.task import ClipTask
 from gpu_workers.code import fingerprint
 from gpu_workers.worker import Job
 

@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from egoworld_ops import rle, schema
-from egoworld_ops.geometry import make_transform, matrix_from_quaternion, project, transform
+from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import ClipInput
-from egoworld_ops.sidecar import Sidecar, SidecarObject
 from egoworld_ops.types import Camera, Clip, Frame
+from egoworld_ops.video.sidecar import Sidecar, SidecarObject
+from egoworld_ops.vision import rle
+from egoworld_ops.vision.geometry import make_transform, matrix_from_quaternion, project, transform
 from tests.rows import PER_FRAME
 
 SIZE_M = (0.16, 0.11, 0.06)

@@ -10,8 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from egoworld_ops import lake, schema, seal
-from egoworld_ops.digest import sha256_of
+from egoworld_ops.contract import schema
+from egoworld_ops.execution.identity import sha256_of
+from egoworld_ops.files import seal
+from egoworld_ops.files.tables import PROVENANCE_KEY, read_result, read_table, write_table
 
 
 def rewrite(path: Path, content: bytes) -> None:
@@ -27,19 +29,19 @@ def flip(path: Path, at: int) -> None:
 
 def swap(path: Path, column: str, values: pa.Array) -> None:
     """Other values in one column, in a file that says all the same of its origin."""
-    rows, known = lake.read_result(path, path.stem)
+    rows, known = read_result(path, path.stem)
     index = rows.schema.names.index(column)
-    lake.write_table(path, path.stem, rows.set_column(index, rows.schema.field(index), values), known, validated=True)
+    write_table(path, path.stem, rows.set_column(index, rows.schema.field(index), values), known, validated=True)
 
 
 def reword(path: Path, **change: object) -> None:
     """The same rows with another provenance."""
-    rows, known = lake.read_result(path, path.stem)
-    lake.write_table(path, path.stem, rows, known | change, validated=True)
+    rows, known = read_result(path, path.stem)
+    write_table(path, path.stem, rows, known | change, validated=True)
 
 
 def plus(path: Path, column: str, by: int) -> None:
-    rows = lake.read_table(path, path.stem)
+    rows = read_table(path, path.stem)
     swap(path, column, pc.add(rows[column], by).cast(rows.schema.field(column).type).combine_chunks())
 
 
@@ -52,7 +54,7 @@ def in_a_page(path: Path) -> int:
 def write_unsealed(path: Path, rows: pa.Table, known: object, version: str = schema.SCHEMA_VERSION) -> None:
     """A file as an older version of the lake wrote it."""
     metadata = {k: v for k, v in (rows.schema.metadata or {}).items() if k != seal.KEY.encode()}
-    metadata |= {b"egoworld.schema_version": version.encode(), lake.PROVENANCE_KEY: json.dumps(known).encode()}
+    metadata |= {b"egoworld.schema_version": version.encode(), PROVENANCE_KEY: json.dumps(known).encode()}
     path.unlink()
     pq.write_table(rows.replace_schema_metadata(metadata), path, write_page_checksum=True)
 
@@ -74,29 +76,29 @@ def with_foreign_schema(path: Path) -> None:
 
 def of_other_types(path: Path) -> None:
     """The columns of the contract, all of words."""
-    rows = lake.read_table(path, path.stem)
+    rows = read_table(path, path.stem)
     write_unsealed(path, pa.table({name: pa.array([], pa.string()) for name in rows.schema.names}), {})
 
 
 def with_nulls(path: Path, column: str) -> None:
     """No value in a column, in a file that allows for that."""
-    rows, known = lake.read_result(path, path.stem)
+    rows, known = read_result(path, path.stem)
     index = rows.schema.names.index(column)
     field = rows.schema.field(index).with_nullable(True)
     write_unsealed(path, rows.set_column(index, field, pa.nulls(rows.num_rows, field.type)), known)
 
 
 def of_an_older_schema(path: Path) -> None:
-    write_unsealed(path, *lake.read_result(path, path.stem), version="0")
+    write_unsealed(path, *read_result(path, path.stem), version="0")
 
 
 def made_again(path: Path) -> None:
     """A result of another version of its operator, and what is below it as it was."""
-    _, known = lake.read_result(path, path.stem)
+    _, known = read_result(path, path.stem)
     identity = known["identity"] | {"operator": known["identity"]["operator"] | {"version": "2"}}
     reword(path, identity=identity, digest=sha256_of(identity))
 
 
 def without_a_row_that_is_referred_to(path: Path) -> None:
-    rows, known = lake.read_result(path, path.stem)
-    lake.write_table(path, path.stem, rows.slice(1), known | {"rows": rows.num_rows - 1}, validated=True)
+    rows, known = read_result(path, path.stem)
+    write_table(path, path.stem, rows.slice(1), known | {"rows": rows.num_rows - 1}, validated=True)

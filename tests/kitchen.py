@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_ops import rle, schema, validation
+from egoworld_ops.contract import schema, validation
 from egoworld_ops.operators.base import ClipInput
-from egoworld_ops.sidecar import Sidecar
 from egoworld_ops.types import Camera, Clip, Frame
-from egoworld_ops.video import decode
+from egoworld_ops.video.decoding import decode
+from egoworld_ops.video.sidecar import Sidecar
+from egoworld_ops.vision import rle
 from tests.rows import PER_FRAME, detection_row
 
 SHOTS = ((0, 56), (56, 112), (112, 168))

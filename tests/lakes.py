@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from egoworld_ops import lake, operators, released, schema
-from egoworld_ops.digest import sha256_of
-from egoworld_ops.lake import Run
-from egoworld_ops.scenes import Scene, Window, windows
+from egoworld_ops import operators
+from egoworld_ops.contract import schema
+from egoworld_ops.execution.identity import sha256_of
+from egoworld_ops.files.tables import make_provenance, write_table
+from egoworld_ops.lake.lake import Run
+from egoworld_ops.release import place
+from egoworld_ops.video.scenes import Scene, Window, windows
 
 FPS = 30
 TRACKS, ROLES, HANDS = (1, 2, 10), ("hand_left", "hand_right", "object"), ("left", "right")
@@ -27,12 +30,10 @@ def write_video(run: Run, name: str, n_frames: int = 60, clip_s: float = 1.0, ov
     for window in cut:
         write_clip(run, video_id, sha256, window, seed)
     said = {"schema": schema.SCHEMA_VERSION, "video": sha256, "seed": seed}
-    stamp = lake.stamp(sha256_of(said), said, len(cut), 0.1, run.run_id)
+    stamp = make_provenance(sha256_of(said), said, len(cut), 0.1, run.run_id)
     clips = schema.from_rows("clips", [_clip_row(video_id, window) for window in cut])
-    lake.write_table(run.video_table("clips", video_id), "clips", clips, stamp)
-    lake.write_table(
-        run.video_table("videos", video_id), "videos", schema.from_rows("videos", [video_row(video_id, sha256, n_frames)]), stamp
-    )
+    write_table(run.video_table("clips", video_id), "clips", clips, stamp)
+    write_table(run.video_table("videos", video_id), "videos", schema.from_rows("videos", [video_row(video_id, sha256, n_frames)]), stamp)
     return video_id
 
 
@@ -51,8 +52,8 @@ def write_clip(run: Run, video_id: str, sha256: str, window: Window, seed: int) 
             "inputs": {name: digests[name] for name in description.inputs},
         }
         digests[stage] = sha256_of(identity)
-        stamp = lake.stamp(digests[stage], identity, rows.num_rows, 0.5, run.run_id)
-        lake.write_table(run.clip_table(stage, video_id, window.clip_id), stage, rows, stamp, validated=True)
+        stamp = make_provenance(digests[stage], identity, rows.num_rows, 0.5, run.run_id)
+        write_table(run.clip_table(stage, video_id, window.clip_id), stage, rows, stamp, validated=True)
 
 
 def video_row(video_id: str, sha256: str, n_frames: int) -> dict[str, Any]:
@@ -184,12 +185,12 @@ def fail(run: Run, video_id: str, clip_id: str, stage: str) -> None:
     """Put a failure in the place of a result."""
     row = {"video_id": video_id, "clip_id": clip_id, "stage": stage, "backend": "test", "error_class": "CorruptVideo", "reason": "broken"}
     row |= {"cure": "mend it", "retryable": False, "attempts": 1, "dead_letter": True, "traceback": ""}
-    stamp = lake.stamp("f", {}, 1, 0, run.run_id)
-    lake.write_table(run.failure(stage, video_id, clip_id), "failures", schema.from_rows("failures", [row]), stamp)
+    stamp = make_provenance("f", {}, 1, 0, run.run_id)
+    write_table(run.failure(stage, video_id, clip_id), "failures", schema.from_rows("failures", [row]), stamp)
     run.clip_table(stage, video_id, clip_id).unlink()
 
 
 def files_of_release(run: Run) -> dict[str, tuple[int, int]]:
     """Inode and time of change of every file of a release, by its place in it."""
-    folder = released.folder(run)
+    folder = place.folder(run)
     return {str(p.relative_to(folder)): (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_ops import operators, validation
-from egoworld_ops.sidecar import read_sidecar
+from egoworld_ops import operators
+from egoworld_ops.contract import validation
+from egoworld_ops.video.sidecar import read_sidecar
 from tests.boxes import pose_of
 from tests.kitchen import SHOTS, shot_input
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from egoworld_assets import pipeline, raw_folder
-from egoworld_ops import catalog
+from egoworld_assets.chain import pipeline
+from egoworld_ops.query import catalog
+from egoworld_ops.raw import register
 from egoworld_ops.settings import Settings, load_settings
 from gpu_workers.inline import InlinePool
 from tests.egoworld_ops import media
@@ -52,7 +53,7 @@ def database(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[du
     """The catalog after the whole chain over the folder, as a user would ask it."""
     base = load_settings("laptop")
     settings = Settings(**(base.model_dump() | {"lake": tmp_path_factory.mktemp("lake"), "raw": raw}))
-    found = raw_folder.register(settings, [raw])
+    found = register.register(settings, [raw])
     run, pool = pipeline.open_run(settings), InlinePool(threads=2)
     for stage, result in pipeline.process(run, found.video_ids, settings, pool):
         assert stage == pipeline.MANIFEST or result.state == "computed", result.error

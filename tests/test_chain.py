@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from egoworld_assets import demo, pipeline, raw_folder
+from egoworld_assets.chain import pipeline
+from egoworld_assets.cli import demo
+from egoworld_ops.raw import register
 from egoworld_ops.report import ground_truth
 from egoworld_ops.report.ground_truth import Figure
 from egoworld_ops.settings import load_settings
@@ -15,7 +17,7 @@ from gpu_workers.inline import InlinePool
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory, synthetic_example: Path) -> dict[str, Figure]:
     settings = load_settings("laptop").model_copy(update={"lake": tmp_path_factory.mktemp("chain")})
-    [video_id] = raw_folder.register(settings, [synthetic_example]).video_ids
+    [video_id] = register.register(settings, [synthetic_example]).video_ids
     run, pool = pipeline.open_run(settings), InlinePool(threads=2)
     for _, result in pipeline.process(run, [video_id], settings, pool):
         assert result.state == "computed", result

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from egoworld_assets import pipeline
-from egoworld_assets.explaining import explain
+from egoworld_assets.chain import pipeline
+from egoworld_assets.chain.explaining import explain
 from egoworld_ops.errors import BadSettings, SetupError
 from egoworld_ops.settings import Settings
 from gpu_workers.inline import InlinePool

@@ -10,13 +10,20 @@ from typing import NoReturn
 
 import pytest
 
-from egoworld_assets import pipeline, planning, raw_folder
-from egoworld_ops import dead_letters, intake, lake, operators, registry, runs, survey, validation
+from egoworld_assets.chain import pipeline, planning
+from egoworld_ops import operators
+from egoworld_ops.contract import validation
 from egoworld_ops.errors import CorruptVideo, EgoworldError, OperatorCrash, OutOfMemory, StorageUnavailable, UnstableFile
-from egoworld_ops.lake import Lake
+from egoworld_ops.execution.task import ClipTask
+from egoworld_ops.files.tables import digest_at, provenance_at, read_table
+from egoworld_ops.lake import failures, lake, runs
+from egoworld_ops.lake import states as survey
+from egoworld_ops.lake.lake import Lake
+from egoworld_ops.raw import register as raw_folder
+from egoworld_ops.raw import walk
+from egoworld_ops.raw.record import registered
 from egoworld_ops.settings import Settings, load_settings
-from egoworld_ops.sidecar import sidecar_path
-from egoworld_ops.task import ClipTask
+from egoworld_ops.video.sidecar import sidecar_path
 from gpu_workers.inline import InlinePool
 from gpu_workers.pool import Done, Failed
 from tests import damage
@@ -90,13 +97,13 @@ def test_every_file_keeps_the_contract_and_says_what_it_depends_on(settings: Set
     run = pipeline.open_run(settings)
     for stage, description in operators.stages().items():
         for path in run.video_folder(video_id).glob(f"clip_id=*/{stage}.parquet"):
-            validation.validate(stage, lake.read_table(path, stage))
-            said = lake.provenance(path)
+            validation.validate(stage, read_table(path, stage))
+            said = provenance_at(path)
             assert said is not None
             assert said["identity"]["operator"]["stage"] == stage
             assert set(said["identity"]["inputs"]) == set(description.inputs)
             for name, digest in said["identity"]["inputs"].items():
-                assert lake.digest_at(path.with_name(f"{name}.parquet")) == digest
+                assert digest_at(path.with_name(f"{name}.parquet")) == digest
 
 
 def test_a_changed_setting_makes_anew_what_reads_it_and_all_below_and_links_the_rest(
@@ -134,7 +141,7 @@ def test_a_file_that_is_cut_off_after_registration_is_not_worked_on(settings: Se
     whole = video.read_bytes()
     video.write_bytes(whole[: len(whole) // 2])
     assert store_all(run, "detections", video_ids, settings, pool) == {"failed": 2}
-    [row, _] = [r for p in failures_of(run) for r in lake.read_table(p, "failures").to_pylist()]
+    [row, _] = [r for p in failures_of(run) for r in read_table(p, "failures").to_pylist()]
     assert row["error_class"] == "UnstableFile"
     assert "other content" in row["reason"]
     assert "register it again" in row["cure"]
@@ -191,8 +198,8 @@ def test_a_raw_file_that_is_away_is_no_dead_letter_and_costs_no_result(
     assert states["detections"] == {"failed": 2}
     assert states["masks"] == states["hand_pose"] == {"blocked": 2}
     assert [p for p in below if not p.exists()] == []
-    assert not list(dead_letters.find(run, dead_letters.Which()))
-    [row, _] = [r for p in failures_of(run) for r in lake.read_table(p, "failures").to_pylist()]
+    assert not list(failures.find(run, failures.Which()))
+    [row, _] = [r for p in failures_of(run) for r in read_table(p, "failures").to_pylist()]
     assert row["error_class"] == "RawFileAway"
     if when == "before":
         video.with_name("hidden").rename(video)
@@ -241,9 +248,9 @@ def test_a_raw_file_that_the_disk_does_not_give_is_no_dead_letter(
     store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
     os.utime(video, ns=(1, 1))  # so that its content is looked at
     with monkeypatch.context() as patch:
-        patch.setattr(intake, "hash_file", raising(StorageUnavailable(video, "Input/output error", "Check the disk")))
+        patch.setattr(walk, "hash_file", raising(StorageUnavailable(video, "Input/output error", "Check the disk")))
         assert store_all(run, "detections", video_ids, settings, pool) == {"failed": 2}
-    assert not list(dead_letters.find(run, dead_letters.Which()))
+    assert not list(failures.find(run, failures.Which()))
     assert store_all(run, "detections", video_ids, settings, pool) == {"computed": 2}
 
 
@@ -274,7 +281,7 @@ def test_a_table_beside_a_later_failure_feeds_nothing_below_and_stays(settings: 
     assert states["object_pose"] == states["mapping"] == states["movement"] == {"blocked": 2}
     assert [p for p in tables if not p.exists()] == []
 
-    dead_letters.redrive(run, dead_letters.Which())
+    failures.redrive(run, failures.Which())
     states = run_all(settings, video_ids, pool)
     assert states["hand_pose"] == states["object_pose"] == states["mapping"] == {"computed": 2}
     assert not failures_of(run)
@@ -288,8 +295,8 @@ def test_a_failure_that_cannot_be_read_counts_as_none(settings: Settings, video:
     run = pipeline.open_run(settings)
     first, second = failures_of(run)
     damage.flip(first, 200)
-    assert lake.digest_at(first), "what it says of its origin is whole"
-    assert [letter.path for letter in dead_letters.find(run, dead_letters.Which())] == [second]
+    assert digest_at(first), "what it says of its origin is whole"
+    assert [letter.path for letter in failures.find(run, failures.Which())] == [second]
     assert runs.counts(run)["masks"] == {"dead letters": 1}
     states = run_all(settings, video_ids, FailingPool("detections", crash))
     assert states["masks"] == {"computed": 1, "failed": 1}
@@ -371,7 +378,7 @@ def test_a_bad_sidecar_fails_the_clips_of_its_video_alone_with_the_file_at_fault
     assert states["mapping"] == {"blocked": 2, "computed": 1}
     run = pipeline.open_run(settings)
     [path, _] = sorted(run.video_folder(video_ids[0]).glob("clip_id=*/detections.failure.parquet"))
-    [row] = lake.read_table(path, "failures").to_pylist()
+    [row] = read_table(path, "failures").to_pylist()
     assert row["error_class"] == "BadSidecar"
     assert "egoworld.json" in row["reason"]
     assert run_all(settings, video_ids, pool)["detections"] == {"failed": 2, "done": 1}
@@ -384,7 +391,7 @@ def test_a_rejected_video_is_a_row_with_a_reason_and_its_neighbours_finish(setti
     states = run_all(settings, video_ids, pool)
     assert states["mapping"] == {"computed": 2}
     run = pipeline.open_run(settings)
-    [row] = lake.read_table(run.video_table("videos", video_ids[0]), "videos").to_pylist()
+    [row] = read_table(run.video_table("videos", video_ids[0]), "videos").to_pylist()
     assert (row["status"], row["error_class"]) == ("rejected", "NotAVideo")
     assert row["reason"]
     assert row["cure"]
@@ -441,7 +448,7 @@ def test_a_moved_video_keeps_its_results(settings: Settings, video: Path, pool: 
     moved = video.with_name("moved.mp4")
     shutil.move(video, moved)
     assert register(settings, moved) == video_ids
-    assert registry.registered(Lake(settings.lake))[video_ids[0]].path == moved
+    assert registered(Lake(settings.lake))[video_ids[0]].path == moved
     states = run_all(settings, video_ids, pool)
     assert states.pop(pipeline.MANIFEST) == {"computed": 1}
     assert all(found == {"done": 2} for found in states.values())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from egoworld_ops.report.queries import QUERIES
+from egoworld_ops.query.questions import QUERIES
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 

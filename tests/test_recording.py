@@ -10,11 +10,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from egoworld_assets import pipeline, raw_folder, recording
-from egoworld_ops import dead_letters, lake, ledger, models, operators
+from egoworld_assets.chain import pipeline, recording
+from egoworld_ops import ledger, models, operators
 from egoworld_ops.errors import OperatorCrash, StorageUnavailable
-from egoworld_ops.lake import Lake
+from egoworld_ops.files.tables import read_table
+from egoworld_ops.lake import failures
+from egoworld_ops.lake.lake import Lake
 from egoworld_ops.ledger import ClipKey, State
+from egoworld_ops.raw import register
 from egoworld_ops.settings import Settings, load_settings
 from gpu_workers.inline import InlinePool
 from tests.egoworld_ops import media
@@ -33,7 +36,7 @@ def settings(tmp_path: Path) -> Settings:
 def video_id(settings: Settings, tmp_path: Path) -> str:
     (tmp_path / "raw").mkdir()
     path = media.make(tmp_path / "raw" / "two.mp4", 48, size=(160, 120), picture=media.scenes([24]))
-    [found] = raw_folder.register(settings, [path]).video_ids
+    [found] = register.register(settings, [path]).video_ids
     run_part(settings, found, InlinePool(2), pipeline.Part(last=pipeline.MANIFEST))
     return found
 
@@ -60,7 +63,7 @@ def test_the_ledger_says_what_became_of_each_clip_and_agrees_with_the_files(sett
     ledger.rebuild(book, Lake(settings.lake))
     assert book.counts(run.run_id) == counts, "rebuilt from the files it says the same"
 
-    dead_letters.redrive(run, dead_letters.Which())
+    failures.redrive(run, failures.Which())
     assert run_part(settings, video_id, InlinePool(2), ONLY_DETECTIONS) == {"computed": 1, "done": 1}
     assert states(settings, video_id) == [State.DONE, State.DONE]
 
@@ -173,5 +176,5 @@ def test_an_output_that_is_damaged_or_foreign_is_made_again_and_nothing_good_is_
         else:
             path.write_bytes(damage)
         assert run_part(settings, video_id, InlinePool(2), ONLY_DETECTIONS) == {"computed": 1, "done": 1}
-        assert lake.read_table(path, "detections").num_rows == 0
+        assert read_table(path, "detections").num_rows == 0
         assert good.read_bytes() == before

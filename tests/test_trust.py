@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from egoworld_assets import pipeline, raw_folder, recording
-from egoworld_assets.cli import egoworld
-from egoworld_ops import dead_letters, lake, runs
+from egoworld_assets.chain import pipeline, recording
+from egoworld_assets.cli.main import egoworld
 from egoworld_ops.errors import BadSettings, CorruptVideo, EgoworldError, InputChanged, OperatorCrash, SetupError, StorageUnavailable
-from egoworld_ops.lake import Lake, Run
+from egoworld_ops.execution.task import ClipTask
+from egoworld_ops.files.tables import digest_at, provenance_at, read_table, write_table
+from egoworld_ops.lake import failures, runs
+from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.ledger import State
+from egoworld_ops.raw import register
 from egoworld_ops.settings import Settings, load_settings
-from egoworld_ops.task import ClipTask
 from gpu_workers.inline import InlinePool
 from gpu_workers.pool import Done, Failed
 from tests.egoworld_ops import media
@@ -59,7 +61,7 @@ def video_id(settings: Settings, tmp_path: Path) -> str:
     """Two scenes, so two clips, with a manifest."""
     (tmp_path / "raw").mkdir()
     path = media.make(tmp_path / "raw" / "two.mp4", 48, size=(160, 120), picture=media.scenes([24]))
-    [found] = raw_folder.register(settings, [path]).video_ids
+    [found] = register.register(settings, [path]).video_ids
     process(settings, [found], InlinePool(2), pipeline.Part(last=pipeline.MANIFEST))
     return found
 
@@ -81,7 +83,7 @@ def every_file(folder: Path) -> dict[str, tuple[int, int, str]]:
 
 def failure(run: Run) -> dict:
     [path] = run.path.glob("video_id=*/clip_id=*/*.failure.parquet")
-    [row] = lake.read_table(path, "failures").to_pylist()
+    [row] = read_table(path, "failures").to_pylist()
     return row
 
 
@@ -107,10 +109,10 @@ def test_a_clip_whose_attempts_are_used_up_waits_for_a_person(settings: Settings
     assert process(settings, [video_id], again, ONLY_DETECTIONS)["detections", "failed"] == 1
     assert not again.tried, "a dead letter is not tried again by itself"
 
-    [letter] = dead_letters.redrive(run, dead_letters.Which(error_class="StorageUnavailable"))
+    [letter] = failures.redrive(run, failures.Which(error_class="StorageUnavailable"))
     assert letter.clip_id == "f0000000_0000024"
     assert process(settings, [video_id], again, ONLY_DETECTIONS) == {("detections", "done"): 1, ("detections", "computed"): 1}
-    assert not list(dead_letters.find(run, dead_letters.Which()))
+    assert not list(failures.find(run, failures.Which()))
 
 
 def test_bad_input_and_bugs_are_dead_letters_at_once_but_not_what_may_be_mended(settings: Settings, video_id: str) -> None:
@@ -122,7 +124,7 @@ def test_bad_input_and_bugs_are_dead_letters_at_once_but_not_what_may_be_mended(
         pool = FaultyPool(lambda task, tried, error=error: error if task.clip.frame_start else None)
         process(settings, [video_id], pool, ONLY_DETECTIONS)
         assert failure(pipeline.open_run(settings))["dead_letter"] == dead
-        dead_letters.redrive(pipeline.open_run(settings), dead_letters.Which())
+        failures.redrive(pipeline.open_run(settings), failures.Which())
 
 
 def test_a_wrong_set_up_stops_the_stage_at_once(settings: Settings, video_id: str) -> None:
@@ -163,15 +165,15 @@ def test_a_fallback_takes_a_failed_clip_and_both_stay_on_record(settings: Settin
     below = pipeline.Part("object_pose", "object_pose")
     assert process(with_fallback, [video_id], FaultyPool(no_sam), pipeline.Part("hand_pose", "object_pose"))["object_pose", "computed"] == 2
     for path in run.path.glob("*/*/masks.failure.parquet"):  # as older versions kept it
-        known = lake.provenance(path) or {}
-        row = lake.read_table(path, "failures")
-        lake.write_table(path, "failures", row, known | {"identity": {"raw": known["identity"]["raw"]}})
+        known = provenance_at(path) or {}
+        row = read_table(path, "failures")
+        write_table(path, "failures", row, known | {"identity": {"raw": known["identity"]["raw"]}})
     assert process(with_fallback, [video_id], again, below) == {("object_pose", "blocked"): 2}
     process(with_fallback, [video_id], again, pipeline.Part("masks", "masks"))
     assert process(with_fallback, [video_id], again, below) == {("object_pose", "done"): 2}
     assert runs.counts(run)["masks"] == {"done": 2}
 
-    dead_letters.redrive(run, dead_letters.Which())
+    failures.redrive(run, failures.Which())
     torn = FaultyPool(lambda task, tried: CorruptVideo("clip", "torn", "Copy it again") if task.backend == "sam2" else None)
     assert process(with_fallback, [video_id], torn, pipeline.Part("masks", "masks")) == {("masks", "done"): 2}
     assert len(list(run.path.glob("video_id=*/*/masks.parquet"))) == 2, "content that is at fault takes no stand-in away"
@@ -205,7 +207,7 @@ def said(runner: CliRunner, *arguments: str, code: int = 0) -> str:
 def test_a_partial_run_prints_seconds_rows_and_digests(deployed: CliRunner, settings: Settings, video_id: str) -> None:
     printed = said(deployed, "run", "--video", video_id, "--from", "detections", "--to", "detections", "--inline")
     run = runs.find(Lake(settings.lake), "latest")
-    digests = [str(lake.digest_at(p))[:12] for p in run.path.glob("video_id=*/clip_id=*/detections.parquet")]
+    digests = [str(digest_at(p))[:12] for p in run.path.glob("video_id=*/clip_id=*/detections.parquet")]
     assert len(digests) == 2
     assert all(digest in printed for digest in digests)
     assert "2 computed" in printed
@@ -253,11 +255,11 @@ def test_dead_letters_are_listed_reproduced_and_redriven_from_the_command_line(
         part in listed
         for part in ("f0000000_0000024 detections (mediapipe), at frame 3", "OperatorCrash: clip: ValueError: bad", "| Traceback")
     )
-    [letter] = dead_letters.find(run, dead_letters.Which())
+    [letter] = failures.find(run, failures.Which())
     assert letter.command in listed
     reproduced = said(deployed, *letter.command.split()[1:])
     assert "1 computed" in reproduced, "alone, in the foreground; here it was the pool that failed"
-    assert list(dead_letters.find(run, dead_letters.Which())) == [letter], "looking at it changes nothing"
+    assert list(failures.find(run, failures.Which())) == [letter], "looking at it changes nothing"
     assert "0 to be tried again" in said(deployed, "redrive", "--class", "CorruptVideo")
     assert "1 to be tried again" in said(deployed, "redrive", "--stage", "detections")
     assert "0 dead letter(s)" in said(deployed, "dead-letters")
@@ -284,7 +286,7 @@ def test_a_manifest_is_made_anew_on_demand(deployed: CliRunner, settings: Settin
 
 def test_only_what_is_redriven_moves_in_the_ledger(deployed: CliRunner, settings: Settings, video_id: str, tmp_path: Path) -> None:
     (tmp_path / "raw" / "text.mp4").write_text("not a video")
-    [text] = raw_folder.register(settings, [tmp_path / "raw" / "text.mp4"]).video_ids
+    [text] = register.register(settings, [tmp_path / "raw" / "text.mp4"]).video_ids
     said(deployed, "run", "--video", text, "--to", "manifest", "--inline", code=1)
     said(deployed, "run", "--video", video_id, "--to", "manifest", "--inline")
     frozen = load_settings("laptop")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from egoworld_ops.lake import Lake
+from egoworld_ops.lake.lake import Lake
 from egoworld_ops.ledger.files import Rebuilt, rebuild
 from egoworld_ops.ledger.states import MOVES, WHOLE_VIDEO, Change, ClipKey, Moves, Row, State, Verb, allowed
 

@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_ops import dead_letters, errors, footer, lake, schema
+from egoworld_ops import errors
+from egoworld_ops.contract import schema
 from egoworld_ops.errors import EgoworldError, SetupError, printable
-from egoworld_ops.lake import Lake, Run
+from egoworld_ops.files import footer
+from egoworld_ops.files.tables import PROVENANCE_KEY, provenance_at, read_table
+from egoworld_ops.lake import failures, lake
+from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.ledger.states import WHOLE_VIDEO, Change, ClipKey, Moves, Row, State
 from egoworld_ops.types import check_id
 
@@ -115,7 +119,7 @@ def _outcome(key: ClipKey, table: Path | None, failure: Path | None, unreadable:
     """What the files of one clip and stage say. Of a result and a failure the failure is the later one, unless the result counts beside it."""
     result = list(_known(_result(key, table), table, unreadable)) if table else []
     failed = list(_known(_failure(key, failure), failure, unreadable)) if failure else []
-    if failure and result and failed and dead_letters.allows(lake.provenance(failure) or {}, str(result[0].digest)):
+    if failure and result and failed and failures.allows(provenance_at(failure) or {}, str(result[0].digest)):
         failed = []
     yield from failed or result
 
@@ -148,7 +152,7 @@ def _manifest(key: ClipKey, path: Path) -> Change | None:
     if done is None or done.rows:
         return done
     try:
-        [row] = lake.read_table(path, "videos").to_pylist()
+        [row] = read_table(path, "videos").to_pylist()
     except (EgoworldError, ValueError):
         return None
     error = errors.recorded(str(row["error_class"]), row["path"], str(row["reason"]), str(row["cure"]))
@@ -159,7 +163,7 @@ def _failure(key: ClipKey, path: Path) -> Change | None:
     """A failure is one row. Where it does not say whether it is a dead letter, one that no retry helps is."""
     try:
         with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
-            said = json.loads(file.metadata.metadata[lake.PROVENANCE_KEY])
+            said = json.loads(file.metadata.metadata[PROVENANCE_KEY])
             [row] = file.read(use_threads=False).to_pylist()
         dead_letter = said.get("dead_letter", row.get("dead_letter", not row["retryable"]))
         state = State.DEAD_LETTER if dead_letter else State.FAILED

@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-from egoworld_ops.sidecar import Sidecar
 from egoworld_ops.types import Camera, Clip, Frame
+from egoworld_ops.video.sidecar import Sidecar
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from egoworld_ops import rle
-from egoworld_ops.geometry import make_transform, matrix_from_quaternion, project, transform
 from egoworld_ops.types import Camera
+from egoworld_ops.vision import rle
+from egoworld_ops.vision.geometry import make_transform, matrix_from_quaternion, project, transform
 
 Color = tuple[int, int, int]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from egoworld_ops.errors import EgoworldError
-from egoworld_ops.geometry import matrix_from_quaternion
 from egoworld_ops.operators.mapping._kinematics import HandModel
 from egoworld_ops.operators.mapping._robots import find_robot
 from egoworld_ops.report._overlay import Color, lines, text
+from egoworld_ops.vision.geometry import matrix_from_quaternion
 
 R_VIEW_BASE = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]])
 """Palm towards the viewer, fingers up: used where the wrist's orientation is not known."""

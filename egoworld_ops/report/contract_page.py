@@ -6,8 +6,8 @@ import inspect
 
 import pyarrow as pa
 
-from egoworld_ops import sidecar
-from egoworld_ops.schema import CONVENTIONS, SCHEMA_VERSION, TABLES, Column
+from egoworld_ops.contract.schema import CONVENTIONS, SCHEMA_VERSION, TABLES, Column
+from egoworld_ops.video import sidecar
 
 
 def contract_page() -> str:
@@ -15,7 +15,7 @@ def contract_page() -> str:
     parts = [
         "# The data contract",
         "",
-        f"Generated from `egoworld_ops/schema.py` and `egoworld_ops/sidecar.py` by `make docs`. Schema version {SCHEMA_VERSION}.",
+        f"Generated from `egoworld_ops/contract/schema.py` and `egoworld_ops/video/sidecar.py` by `make docs`. Schema version {SCHEMA_VERSION}.",
         "",
         "## Conventions",
         "",

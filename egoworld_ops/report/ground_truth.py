@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from egoworld_ops import geometry, rle
 from egoworld_ops.synthetic import SceneTruth
+from egoworld_ops.vision import geometry, rle
 
 MIN_FOUND = 0.95
 """A figure with a limit must be about at least this share of the truth: results that are missing must not make it better."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from egoworld_ops.geometry import make_transform, transform
 from egoworld_ops.synthetic.rigid import Array
+from egoworld_ops.vision.geometry import make_transform, transform
 
 N_JOINTS = 21
 N_FINGERS = 5

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from egoworld_ops.geometry import invert, transform
 from egoworld_ops.synthetic import surfaces
 from egoworld_ops.synthetic.config import SceneConfig
 from egoworld_ops.synthetic.grasp import cuboid_distance
@@ -15,6 +14,7 @@ from egoworld_ops.synthetic.rigid import Array
 from egoworld_ops.synthetic.script import SceneState, shots
 from egoworld_ops.synthetic.sdf import Floats, Hits, normals, prepare, rays, trace
 from egoworld_ops.synthetic.shadow import Occluders, shadow
+from egoworld_ops.vision.geometry import invert, transform
 
 BACKGROUND, HAND_LEFT, HAND_RIGHT, OBJECT, SLEEVE = range(5)
 HAND_IDS = {"left": HAND_LEFT, "right": HAND_RIGHT}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from egoworld_ops.geometry import make_transform
+from egoworld_ops.vision.geometry import make_transform
 
 Array = np.ndarray
 

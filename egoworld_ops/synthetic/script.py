@@ -11,11 +11,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from egoworld_ops.geometry import make_transform, transform
 from egoworld_ops.synthetic.config import MOVING_RATE_RAD_S, MOVING_SPEED_M_S, SceneConfig
 from egoworld_ops.synthetic.grasp import OPEN_DEG, READY_DEG, Grasp, overhand_grasp
 from egoworld_ops.synthetic.hand import HandPose
 from egoworld_ops.synthetic.rigid import Array, between, rigid, rotation_vector
+from egoworld_ops.vision.geometry import make_transform, transform
 
 _STEP = 1e-3
 _FIST_DEG = np.array([[30, 22, 30], [48, 60, 34], [50, 62, 34], [50, 62, 34], [48, 58, 34]], float)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from egoworld_ops.geometry import invert, transform
 from egoworld_ops.synthetic.hand import Capsules
 from egoworld_ops.synthetic.rigid import Array
 from egoworld_ops.synthetic.sdf import Floats
+from egoworld_ops.vision.geometry import invert, transform
 
 _LAMP_RADIUS = 0.10
 _SHARPEST_M = 0.003

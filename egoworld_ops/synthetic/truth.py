@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from egoworld_ops.errors import InputError
-from egoworld_ops.geometry import invert, project, transform
 from egoworld_ops.synthetic.config import SceneConfig
 from egoworld_ops.synthetic.hand import N_JOINTS, joint_radii_m, skeleton
 from egoworld_ops.synthetic.render import HAND_IDS, OBJECT, Picture, render
 from egoworld_ops.synthetic.rigid import Array
 from egoworld_ops.synthetic.script import SceneState, state_at
 from egoworld_ops.types import Camera
+from egoworld_ops.vision.geometry import invert, project, transform
 
 _SEEN_WITHIN_M = 0.006
 

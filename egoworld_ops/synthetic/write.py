@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_ops.geometry import quaternion_from_matrix
-from egoworld_ops.rle import encode, mask_bbox
 from egoworld_ops.synthetic.config import GENERATOR_VERSION, MOVING_RATE_RAD_S, MOVING_SPEED_M_S, OBJECT_LABEL, SceneConfig
 from egoworld_ops.synthetic.truth import SCHEMAS, FrameTruth, render_frame
 from egoworld_ops.types import check_id
+from egoworld_ops.vision.geometry import quaternion_from_matrix
+from egoworld_ops.vision.rle import encode, mask_bbox
 
 _CRF = "19"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from egoworld_ops.lake import Lake, Run
+from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.settings import Settings, load_settings
 from tests.conftest import ROOT
 

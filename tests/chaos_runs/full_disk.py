@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from egoworld_assets import pipeline
-from egoworld_ops import lake
+from egoworld_assets.chain import pipeline
 from egoworld_ops.errors import EgoworldError, StorageUnavailable
-from egoworld_ops.lake import Lake
+from egoworld_ops.files.tables import read_table
+from egoworld_ops.lake.lake import Lake
 from egoworld_ops.settings import Settings
 from tests.chaos_runs import world
 from tests.conftest import ROOT
@@ -103,7 +103,7 @@ def _site(error: EgoworldError) -> str:
 def _all_whole(root: Path) -> None:
     """Whatever has the name of a table can be read."""
     for path in root.glob("run_id=*/video_id=*/**/*.parquet"):
-        lake.read_table(path, "failures" if path.name.endswith(".failure.parquet") else path.stem)
+        read_table(path, "failures" if path.name.endswith(".failure.parquet") else path.stem)
 
 
 def _is_as_undisturbed(disk: Path, chain: list[Settings], wanted: list[world.Snapshot]) -> None:

@@ -9,10 +9,12 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from egoworld_assets import pipeline, recording
-from egoworld_ops import in_use, lake, ledger
+from egoworld_assets.chain import pipeline, recording
+from egoworld_ops import ledger
 from egoworld_ops.errors import EgoworldError
-from egoworld_ops.lake import Lake
+from egoworld_ops.files import locks
+from egoworld_ops.files.tables import digest_at, read_table
+from egoworld_ops.lake.lake import Lake
 from egoworld_ops.settings import Settings
 from tests.chaos_runs import disk_model, world
 
@@ -104,10 +106,10 @@ def _nothing_wrong_is_valid(root: Path, wanted: list[world.Snapshot]) -> None:
     """A file that is there and says a digest holds the rows of that digest."""
     rows_of = {(Path(path).name, digest): rows for found in wanted for path, (rows, digest) in found.items() if digest}
     for path in root.glob("run_id=*/video_id=*/**/*.parquet"):
-        if (digest := lake.digest_at(path)) is not None:
+        if (digest := digest_at(path)) is not None:
             table = "failures" if path.name.endswith(".failure.parquet") else path.stem
             here = {rows.num_rows: rows for (name, d), rows in rows_of.items() if (name, d) == (path.name, digest)}
-            assert lake.read_table(path, table) in here.values(), f"{path} is taken for valid"
+            assert read_table(path, table) in here.values(), f"{path} is taken for valid"
 
 
 def _empty(folder: Path) -> None:
@@ -117,4 +119,4 @@ def _empty(folder: Path) -> None:
 
 def _close(root: Path) -> None:
     world.forget(root)
-    assert not [path for path in in_use._held if path.is_relative_to(root)]
+    assert not [path for path in locks._held if path.is_relative_to(root)]

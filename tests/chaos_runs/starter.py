@@ -40,7 +40,7 @@ def _import_all() -> None:
     import importlib
 
     names = "sqlalchemy duckdb av cv2 scipy.optimize scenedetect torch pinocchio nlopt dex_retargeting ai_edge_litert.interpreter PIL.Image"
-    for name in [*names.split(), "egoworld_assets.definitions", "egoworld_assets.processing", "egoworld_ops.ledger.store"]:
+    for name in [*names.split(), "egoworld_assets.definitions", "egoworld_assets.cli.processing", "egoworld_ops.ledger.store"]:
         importlib.import_module(name)
 
 
@@ -60,13 +60,14 @@ def _child(asked: dict[str, Any]) -> None:
     )
     code = 3
     try:
-        from egoworld_assets import processing, raw_folder
-        from egoworld_ops import registry
-        from egoworld_ops.lake import Lake
+        from egoworld_assets.cli import processing
+        from egoworld_ops.lake.lake import Lake
+        from egoworld_ops.raw import register
+        from egoworld_ops.raw.record import registered
 
         settings = processing.settings("laptop")
-        raw_folder.register(settings, [Path(asked["raw"])])
-        video_ids = sorted(registry.registered(Lake(settings.lake)), reverse=asked["backwards"])
+        register.register(settings, [Path(asked["raw"])])
+        video_ids = sorted(registered(Lake(settings.lake)), reverse=asked["backwards"])
         processing.add_partitions(video_ids)
         code = 1 if processing.process(video_ids, lambda line: print(line, flush=True)) else 0
     except BaseException:

@@ -13,12 +13,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from egoworld_assets import pipeline, raw_folder, recording
-from egoworld_ops import catalog, in_use, lake, ledger, operators, registry
+from egoworld_assets.chain import pipeline, recording
+from egoworld_ops import ledger, operators
 from egoworld_ops.errors import OperatorCrash
-from egoworld_ops.lake import Lake
+from egoworld_ops.execution.task import ClipTask
+from egoworld_ops.files import locks
+from egoworld_ops.files.tables import digest_at, read_table
+from egoworld_ops.lake import lake
+from egoworld_ops.lake.lake import Lake
+from egoworld_ops.query import catalog
+from egoworld_ops.raw import register
+from egoworld_ops.raw.record import registered
 from egoworld_ops.settings import Settings, StageSettings, load_settings
-from egoworld_ops.task import ClipTask
 from gpu_workers.pool import Done, Failed
 from tests import lakes
 from tests.egoworld_ops import media
@@ -69,8 +75,8 @@ def chain(root: Path) -> list[Settings]:
 def go(settings: list[Settings]) -> None:
     """Register, run the chain with each of the settings, write the catalog."""
     for chosen in settings:
-        video_ids = raw_folder.register(chosen, [chosen.raw]).video_ids
-        video_ids = video_ids or list(registry.registered(Lake(chosen.lake)))
+        video_ids = register.register(chosen, [chosen.raw]).video_ids
+        video_ids = video_ids or list(registered(Lake(chosen.lake)))
         run = pipeline.open_run(chosen)
         for _ in pipeline.process(run, video_ids, chosen, QuickPool()):
             pass
@@ -81,8 +87,8 @@ def forget(root: Path) -> None:
     """As if this process had ended: what it has open below a folder is closed, what it holds is let go."""
     for place in [place for place in recording._OPEN if Path(place[0]).is_relative_to(root)]:
         recording._OPEN.pop(place).close()
-    for path in [path for path in in_use._held if path.is_relative_to(root)]:
-        in_use.let_go(path.parent)
+    for path in [path for path in locks._held if path.is_relative_to(root)]:
+        locks.let_go(path.parent)
 
 
 def snapshot(run: lake.Run) -> Snapshot:
@@ -91,8 +97,8 @@ def snapshot(run: lake.Run) -> Snapshot:
     for path in sorted(run.path.rglob("*.parquet")):
         name = path.name.removesuffix(".parquet")
         table = "failures" if name.endswith(".failure") else name
-        rows = lake.read_table(path, table)
-        found[str(path.relative_to(run.path))] = (rows, lake.digest_at(path))
+        rows = read_table(path, table)
+        found[str(path.relative_to(run.path))] = (rows, digest_at(path))
     return found
 
 
@@ -108,7 +114,7 @@ def metas_say_what_files_say(run: lake.Run) -> None:
     """Each `meta.json` knows the files beside it."""
     for folder in run.path.glob("video_id=*/clip_id=*"):
         said = json.loads((folder / "meta.json").read_text())
-        digests = {path.stem: lake.digest_at(path) for path in folder.glob("*.parquet")}
+        digests = {path.stem: digest_at(path) for path in folder.glob("*.parquet")}
         assert {name: (entry or {}).get("digest") for name, entry in said.items()} == digests, f"{folder}/meta.json is behind"
 
 

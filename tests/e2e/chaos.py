@@ -17,11 +17,13 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_assets import pipeline, raw_folder
-from egoworld_ops import lake, operators
+from egoworld_assets.chain import pipeline
+from egoworld_ops import operators
 from egoworld_ops.errors import PoolLost
+from egoworld_ops.files.tables import provenance_at
+from egoworld_ops.raw import register
 from egoworld_ops.settings import PoolSettings, Settings
-from egoworld_ops.sidecar import sidecar_path
+from egoworld_ops.video.sidecar import sidecar_path
 from gpu_workers import client
 from gpu_workers.pool import Pool
 from tests.brokers import is_alive, wait_until
@@ -143,7 +145,7 @@ def make_videos(folder: Path, synthetic: Path, copies: int, scenes: int, objects
 
 def undisturbed(settings: Settings, raw: Path, pool: Pool) -> dict[str, Path]:
     """Process all videos of a folder into a lake of its own, without Dagster and in peace; the folder of each video."""
-    video_ids = raw_folder.register(settings, [raw]).video_ids
+    video_ids = register.register(settings, [raw]).video_ids
     run = pipeline.open_run(settings)
     for _ in pipeline.process(run, video_ids, settings, pool):
         pass
@@ -162,7 +164,7 @@ def contents(folder: Path) -> dict[str, File]:
     """All tables below a folder, by path."""
     found = {}
     for path in sorted(folder.rglob("*.parquet")):
-        said = lake.provenance(path)
+        said = provenance_at(path)
         assert said is not None, f"{path} is not a whole file of the lake"
         rows = pq.ParquetFile(path).read()
         found[str(path.relative_to(folder))] = File(rows, {k: v for k, v in said.items() if k not in _OF_THE_MAKING})

@@ -19,7 +19,7 @@ from collections import Counter
 from pathlib import Path
 
 from egoworld_ops import ledger
-from egoworld_ops.lake import Lake
+from egoworld_ops.lake.lake import Lake
 from egoworld_ops.ledger import State
 from egoworld_ops.settings import PoolSettings, load_settings
 from gpu_workers.broker_pool import BrokerPool

@@ -9,8 +9,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from egoworld_assets import raw_folder
 from egoworld_assets.partitions import add_videos
+from egoworld_ops.raw import register
 from egoworld_ops.settings import Settings, load_settings
 
 
@@ -23,7 +23,7 @@ class Place:
 
     def register(self, *paths: Path) -> list[str]:
         """Register files and add their partitions, as `egoworld register` does."""
-        found = raw_folder.register(self.settings, paths)
+        found = register.register(self.settings, paths)
         add_videos(self.dagster, found.video_ids)
         return found.video_ids
 

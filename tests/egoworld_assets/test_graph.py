@@ -7,15 +7,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from egoworld_assets import pipeline
 from egoworld_assets.assets import ASSETS
-from egoworld_assets.dead_letters import dead_letters
+from egoworld_assets.chain import pipeline
+from egoworld_assets.dead_letters_asset import dead_letters
 from egoworld_assets.io import LakeIOManager
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
-from egoworld_ops import digest, lake, operators, schema
+from egoworld_ops import operators
+from egoworld_ops.contract import schema
+from egoworld_ops.execution.identity import code_version
+from egoworld_ops.files.tables import provenance_at, write_table
 from egoworld_ops.settings import load_settings
-from egoworld_ops.sidecar import sidecar_path
+from egoworld_ops.video.sidecar import sidecar_path
 from tests import damage
 from tests.egoworld_assets.conftest import Place, checks, metadata
 from tests.egoworld_ops import media
@@ -141,7 +144,7 @@ def test_numbers_that_are_not_plausible_warn(place: Place, written: tuple[str, P
     far = path.with_name("hand_pose.parquet")
     of_clip = {"video_id": video_id, "clip_id": path.parent.name.removeprefix("clip_id=")}
     rows = schema.from_rows("hand_pose", [hand_pose_row(i, reprojection_px=80.0, **of_clip) for i in range(5)])
-    lake.write_table(far, "hand_pose", rows, lake.provenance(far) or {})
+    write_table(far, "hand_pose", rows, provenance_at(far) or {})
 
     result = place.run([video_id], "hand_pose")
 
@@ -158,7 +161,7 @@ def test_an_asset_of_a_users_own_gets_the_rows_of_its_videos(place: Place, writt
     rows = schema.from_rows(
         "detections", [detection_row(i, video_id=video_id, clip_id=path.parent.name.removeprefix("clip_id=")) for i in (3, 7)]
     )
-    lake.write_table(path, "detections", rows, lake.provenance(path) or {})
+    write_table(path, "detections", rows, provenance_at(path) or {})
     resource = Egoworld()
     got = {}
 
@@ -212,7 +215,7 @@ def test_dead_letters_are_an_asset_with_a_table_in_the_ui(place: Place, written:
     of_clip = {"video_id": path.parents[1].name.partition("=")[2], "clip_id": path.parent.name.partition("=")[2]}
     row = {"stage": "masks", "backend": "classical", "error_class": "PoisonClip", "reason": "clip: died twice", "cure": "Look at it"}
     row |= of_clip | {"retryable": False, "attempts": 1, "dead_letter": True, "frame_index": 7, "traceback": ""}
-    lake.write_table(run.failure("masks", *of_clip.values()), "failures", schema.from_rows("failures", [row]), {"digest": "d"})
+    write_table(run.failure("masks", *of_clip.values()), "failures", schema.from_rows("failures", [row]), {"digest": "d"})
     resource = Egoworld()
 
     result = dg.materialize(
@@ -238,7 +241,7 @@ def test_versions_of_code_and_data_agree_with_the_digests(place: Place, tmp_path
     changed = base.model_copy(
         update={"stages": {**base.stages, "mapping": base.stages["mapping"].model_copy(update={"dex": {"scaling": 1.5}})}}
     )
-    different = [s for s in operators.stages() if digest.code_version(s, base) != digest.code_version(s, changed)]
+    different = [s for s in operators.stages() if code_version(s, base) != code_version(s, changed)]
     assert different == ["mapping"]
 
     media.make(tmp_path / "raw" / "one.mp4", 20, picture=media.scenes([]))

@@ -7,13 +7,16 @@ import duckdb
 import pytest
 from click.testing import CliRunner, Result
 
-from egoworld_assets import pipeline, raw_folder
-from egoworld_assets.cli import egoworld
+from egoworld_assets.chain import pipeline
+from egoworld_assets.cli.main import egoworld
 from egoworld_assets.jobs import process_videos
-from egoworld_ops import in_use, operators, released
-from egoworld_ops.catalog import FILE_NAME
-from egoworld_ops.lake import Lake, Run
+from egoworld_ops import operators
+from egoworld_ops.files import locks
+from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.ledger import ClipKey, open_ledger
+from egoworld_ops.query.catalog import FILE_NAME
+from egoworld_ops.raw import register
+from egoworld_ops.release.place import home
 from egoworld_ops.settings import load_settings
 from gpu_workers.inline import InlinePool
 from tests.egoworld_assets.conftest import Place
@@ -30,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     media.make(raw / "two scenes.mp4", FRAMES, size=(160, 120), picture=media.scenes([CUT]))
     (raw / "bad.mp4").write_bytes(b"not a video" * 100)
     settings = load_settings().model_copy(update={"lake": lake, "raw": raw})
-    video_ids = raw_folder.register(settings, [raw]).video_ids
+    video_ids = register.register(settings, [raw]).video_ids
     for stage, result in pipeline.process(pipeline.open_run(settings), video_ids, settings, InlinePool(1)):
         assert stage == pipeline.MANIFEST or result.state == "computed", result.error
     return lake
@@ -93,7 +96,7 @@ def test_a_run_of_the_real_pipeline_is_released_verified_and_kept(run: Run) -> N
     [line] = [line for line in verified.stdout.splitlines() if str(damaged) in line]
     assert "Delete the file" in line
 
-    in_use.let_go(run.path)
+    locks.let_go(run.path)
     assert f"stays    run {run.run_id}: released" in command("gc").output
     assert run.path.is_dir()
 
@@ -103,7 +106,7 @@ def test_gc_lists_and_removes_and_keeps_what_is_named(place: Place) -> None:
     for name in ("one", "two", "three"):
         made = store.open_run({"a": name}, name, dict)
         write_video(made, "v", n_frames=10)
-        in_use.let_go(made.path)
+        locks.let_go(made.path)
     with open_ledger(store) as book:
         book.add({ClipKey(name, "masks", "v", "c"): None for name in ("one", "two")})
     listed = command("gc", "--dry-run", "--keep", "two").output
@@ -123,4 +126,4 @@ def test_gc_lists_and_removes_and_keeps_what_is_named(place: Place) -> None:
 def test_commands_name_a_run_that_is_not_there(place: Place) -> None:
     for name in ("release", "verify"):
         assert "nobody" in str(CliRunner().invoke(egoworld, [name, "nobody"]).exception)
-    assert not released.home(Lake(place.settings.lake)).exists()
+    assert not home(Lake(place.settings.lake)).exists()

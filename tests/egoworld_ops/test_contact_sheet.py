@@ -11,13 +11,14 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from egoworld_ops import rle, schema
-from egoworld_ops.geometry import project
+from egoworld_ops.contract import schema
 from egoworld_ops.operators.mapping._kinematics import HandModel
 from egoworld_ops.operators.mapping._robots import ROBOTS
 from egoworld_ops.report import _overlay
 from egoworld_ops.report.contact_sheet import GAP_PX, INSET_WIDTH_PX, STRIP_HEIGHT_PX, contact_sheet
 from egoworld_ops.types import Camera, Frame
+from egoworld_ops.vision import rle
+from egoworld_ops.vision.geometry import project
 from tests.rows import PER_FRAME, hand_pose_row
 
 WIDTH, HEIGHT = 640, 480

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from egoworld_ops.geometry import invert, make_transform, matrix_from_quaternion, project, transform
 from egoworld_ops.types import Camera
+from egoworld_ops.vision.geometry import invert, make_transform, matrix_from_quaternion, project, transform
 
 MIN_VISIBILITY = 0.5
 BOX = ("x_min[pixel]", "y_min[pixel]", "x_max[pixel]", "y_max[pixel]")

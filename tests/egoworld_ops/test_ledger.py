@@ -16,7 +16,7 @@ from threading import Barrier
 import pytest
 import sqlalchemy as sa
 
-from egoworld_ops import lake, schema
+from egoworld_ops.contract import schema
 from egoworld_ops.errors import (
     BadSettings,
     CorruptVideo,
@@ -27,7 +27,8 @@ from egoworld_ops.errors import (
     SetupError,
     StorageUnavailable,
 )
-from egoworld_ops.lake import Lake, Run
+from egoworld_ops.files.tables import make_provenance, write_table
+from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.ledger import FILE_NAME, MOVES, WHOLE_VIDEO, Change, ClipKey, State, moves, open_ledger, rebuild
 from egoworld_ops.ledger.database import Database
 from egoworld_ops.ledger.leases import Owner, Process
@@ -646,15 +647,15 @@ def test_sqlalchemy_is_not_loaded_before_a_ledger_is_opened() -> None:
 
 
 def write_result(run: Run, clip: ClipKey, digest: str, made_in: str = RUN, **more: object) -> None:
-    stamp = lake.stamp(digest, {}, 3, 0.25, made_in) | more
-    lake.write_table(run.clip_table(clip.stage, clip.video_id, clip.clip_id), clip.stage, schema.empty(clip.stage), stamp)
+    stamp = make_provenance(digest, {}, 3, 0.25, made_in) | more
+    write_table(run.clip_table(clip.stage, clip.video_id, clip.clip_id), clip.stage, schema.empty(clip.stage), stamp)
 
 
 def write_failure(run: Run, clip: ClipKey, digest: str, dead_letter: bool) -> None:
     row = {"video_id": clip.video_id, "clip_id": clip.clip_id, "stage": clip.stage, "backend": "b", "cure": "c", "retryable": False}
     row |= {"error_class": "CorruptVideo", "reason": "a.mp4: torn", "attempts": 3, "dead_letter": dead_letter, "traceback": ""}
     rows = schema.from_rows("failures", [row])
-    lake.write_table(run.failure(clip.stage, clip.video_id, clip.clip_id), "failures", rows, lake.stamp(digest, {}, 1, 0.5, RUN))
+    write_table(run.failure(clip.stage, clip.video_id, clip.clip_id), "failures", rows, make_provenance(digest, {}, 1, 0.5, RUN))
 
 
 def write_manifest(run: Run, video_id: str, rejected: bool) -> None:
@@ -667,8 +668,8 @@ def write_manifest(run: Run, video_id: str, rejected: bool) -> None:
         "split": "train",
     }
     row |= {"error_class": "CorruptVideo", "reason": "torn", "cure": "Copy it again"} if rejected else {}
-    stamp = lake.stamp("m1", {}, 0 if rejected else 2, 0.5, RUN)
-    lake.write_table(run.video_table("videos", video_id), "videos", schema.from_rows("videos", [row]), stamp)
+    stamp = make_provenance("m1", {}, 0 if rejected else 2, 0.5, RUN)
+    write_table(run.video_table("videos", video_id), "videos", schema.from_rows("videos", [row]), stamp)
 
 
 def work(ledger: Ledger, run: Run) -> list[ClipKey]:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from egoworld_ops import operators
-from egoworld_ops.digest import operator_of
 from egoworld_ops.errors import BadSettings, UnknownBackend
+from egoworld_ops.execution.identity import operator_of
 from egoworld_ops.settings import PROFILES, load_settings
 
 

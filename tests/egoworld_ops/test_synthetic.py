@@ -12,9 +12,15 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from egoworld_ops import rle
 from egoworld_ops.errors import InputError
-from egoworld_ops.geometry import (
+from egoworld_ops.synthetic import FrameTruth, SceneConfig, SceneTruth, load_truth, render_frame, render_scene
+from egoworld_ops.synthetic.__main__ import main
+from egoworld_ops.synthetic.hand import BONES, HandPose, skeleton
+from egoworld_ops.synthetic.script import state_at
+from egoworld_ops.types import HANDS, Camera
+from egoworld_ops.video.sidecar import read_sidecar
+from egoworld_ops.vision import rle
+from egoworld_ops.vision.geometry import (
     invert,
     make_transform,
     matrix_from_quaternion,
@@ -23,12 +29,6 @@ from egoworld_ops.geometry import (
     rotation_angle_deg,
     transform,
 )
-from egoworld_ops.sidecar import read_sidecar
-from egoworld_ops.synthetic import FrameTruth, SceneConfig, SceneTruth, load_truth, render_frame, render_scene
-from egoworld_ops.synthetic.__main__ import main
-from egoworld_ops.synthetic.hand import BONES, HandPose, skeleton
-from egoworld_ops.synthetic.script import state_at
-from egoworld_ops.types import HANDS, Camera
 
 SMALL = SceneConfig(seed=3, width=160, height=120, frames_per_shot=4)
 LENGTH = SceneConfig(width=320, height=240)

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from egoworld_assets import pipeline, raw_folder
-from egoworld_assets.planning import Planner, StageResult
-from egoworld_ops import lake, operators
+from egoworld_assets.chain import pipeline
+from egoworld_assets.chain.planning import Planner, StageResult
+from egoworld_ops import operators
 from egoworld_ops.errors import WorkersBroken
-from egoworld_ops.lake import Run
+from egoworld_ops.execution.task import ClipTask
+from egoworld_ops.files.tables import read_table
+from egoworld_ops.lake.lake import Run
+from egoworld_ops.raw import register
 from egoworld_ops.settings import PoolSettings, SceneSettings, Settings, StageSettings, load_settings
-from egoworld_ops.task import ClipTask
 from gpu_workers import client
 from gpu_workers.broker_pool import BrokerPool
 from gpu_workers.code import file_fingerprint
@@ -79,7 +81,7 @@ def place(tmp_path: Path, broker: PoolSettings) -> Place:
     media.make(tmp_path / "raw.mp4", 40, picture=media.scenes([]))
     short = SceneSettings(max_clip_s=10 / 30, overlap_s=0)
     settings = load_settings("laptop").model_copy(update={"lake": tmp_path / "lake", "raw": tmp_path, "scenes": short, "pool": broker})
-    made = Place(settings, pipeline.open_run(settings), raw_folder.register(settings, [tmp_path / "raw.mp4"]).video_ids, BrokerPool(broker))
+    made = Place(settings, pipeline.open_run(settings), register.register(settings, [tmp_path / "raw.mp4"]).video_ids, BrokerPool(broker))
     [manifest] = made.results(pipeline.MANIFEST)
     assert manifest.rows == CLIPS
     return made
@@ -113,7 +115,7 @@ def test_a_stage_runs_in_an_interpreter_of_its_own_and_the_next_in_ours(
     results = place.results("detections")
     assert [(r.state, r.rows) for r in results] == [("computed", 1)] * CLIPS
     for result in results:
-        [row] = lake.read_table(place.run.clip_table("detections", result.video_id, str(result.clip_id)), "detections").to_pylist()
+        [row] = read_table(place.run.clip_table("detections", result.video_id, str(result.clip_id)), "detections").to_pylist()
         assert row["backend"] == "foreign"
         _check_that_it_was_alone(json.loads(row["label"]), interpreter)
     masks = place.results("masks")
@@ -159,7 +161,7 @@ def test_a_table_that_breaks_the_contract_is_a_failure_of_its_clip_and_the_other
     rows = []
     for result in results[:2]:
         assert not place.run.clip_table("detections", result.video_id, str(result.clip_id)).exists()
-        rows += lake.read_table(place.run.failure("detections", result.video_id, str(result.clip_id)), "failures").to_pylist()
+        rows += read_table(place.run.failure("detections", result.video_id, str(result.clip_id)), "failures").to_pylist()
     assert [r["error_class"] for r in rows] == ["ContractError"] * 2
     assert "columns" in rows[0]["reason"]
     assert "score" in rows[0]["reason"]

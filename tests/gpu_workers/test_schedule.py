@@ -12,10 +12,11 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from egoworld_assets import pipeline, raw_folder
-from egoworld_assets.planning import Planner
+from egoworld_assets.chain import pipeline
+from egoworld_assets.chain.planning import Planner
+from egoworld_ops.execution.task import ClipTask
+from egoworld_ops.raw import register
 from egoworld_ops.settings import PoolSettings, SceneSettings, load_settings
-from egoworld_ops.task import ClipTask
 from gpu_workers import client
 from gpu_workers.broker_pool import BrokerPool
 from gpu_workers.code import file_fingerprint
@@ -45,7 +46,7 @@ def test_a_worker_builds_each_operator_once(tmp_path: Path) -> None:
     media.make(tmp_path / "scenes.mp4", 60, picture=media.scenes([]))
     short = SceneSettings(max_clip_s=0.4, overlap_s=0)
     settings = load_settings("laptop").model_copy(update={"lake": tmp_path / "lake", "raw": tmp_path, "scenes": short})
-    video_ids = raw_folder.register(settings, [tmp_path / "scenes.mp4"]).video_ids
+    video_ids = register.register(settings, [tmp_path / "scenes.mp4"]).video_ids
     run = pipeline.open_run(settings)
     for result in pipeline.results(run, pipeline.MANIFEST, video_ids, settings, BrokerPool(settings.pool)):
         pipeline.store(run, pipeline.MANIFEST, result)

@@ -16,8 +16,8 @@ from pydantic import Field
 
 from egoworld_ops.operators.base import BackendSettings
 from egoworld_ops.operators.detections._motion_color import MotionColorFinder
-from egoworld_ops.sidecar import Prompt, SidecarObject
 from egoworld_ops.types import Frame
+from egoworld_ops.video.sidecar import Prompt, SidecarObject
 
 FIRST_OBJECT_TRACK = 10
 _GROW_SIDE_PX = 320

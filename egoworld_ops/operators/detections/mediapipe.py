@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from egoworld_ops import models, schema
+from egoworld_ops import models
+from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.detections._landmarks import LandmarkNetworks
 from egoworld_ops.operators.detections._palm import PalmDetector

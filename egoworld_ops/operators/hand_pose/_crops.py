@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from egoworld_ops.geometry import project
 from egoworld_ops.types import Camera, Hand
+from egoworld_ops.vision.geometry import project
 
 _MIRROR_X = np.array([-1.0, 1.0, 1.0])
 

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from egoworld_ops import schema
-from egoworld_ops.geometry import quaternion_from_matrix
-from egoworld_ops.hand_frame import in_wrist_frame, wrist_rotations
+from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.hand_pose import _pnp
 from egoworld_ops.types import HANDS, Camera
+from egoworld_ops.vision.geometry import quaternion_from_matrix
+from egoworld_ops.vision.hand_frame import in_wrist_frame, wrist_rotations
 
 _PASSED_ON = ("video_id", "clip_id", "frame_index", "timestamp_s", "sample_stride")
 

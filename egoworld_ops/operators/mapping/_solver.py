@@ -11,8 +11,8 @@ import pinocchio as pin
 from dex_retargeting.kinematics_adaptor import MimicJointKinematicAdaptor
 from dex_retargeting.optimizer import VectorOptimizer
 
-from egoworld_ops.geometry import transform
 from egoworld_ops.operators.mapping._kinematics import HandModel
+from egoworld_ops.vision.geometry import transform
 
 HUBER_DELTA_M = 0.02
 """Distance from which a target pulls linearly: dex-retargeting's default."""

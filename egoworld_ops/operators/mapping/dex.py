@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from egoworld_ops import schema
-from egoworld_ops.geometry import invert, make_transform, matrix_from_quaternion, quaternion_from_matrix, transform
+from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.mapping._robots import FINGERS, Robot, find_robot
 from egoworld_ops.types import HANDS, Hand
+from egoworld_ops.vision.geometry import invert, make_transform, matrix_from_quaternion, quaternion_from_matrix, transform
 
 if TYPE_CHECKING:
     from egoworld_ops.operators.mapping._kinematics import HandModel

@@ -10,7 +10,7 @@ import numpy as np
 from egoworld_ops.operators.masks._color import ColorModel, cells, histogram, log_ratio
 from egoworld_ops.operators.masks._motion import Motion
 from egoworld_ops.operators.masks._regions import Crop, Evidence, edge_aware, keep_near, signed_distance
-from egoworld_ops.rle import mask_bbox
+from egoworld_ops.vision.rle import mask_bbox
 
 _SIDE_PX = 192
 _GRABCUT_SIDE_PX = 160

@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from egoworld_ops import rle, schema
+from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.masks._hands import HandPrompt, HandSegmenter
 from egoworld_ops.operators.masks._motion import Motion
 from egoworld_ops.operators.masks._objects import ObjectTrack, Sighting
 from egoworld_ops.operators.masks._regions import Evidence
 from egoworld_ops.types import Frame
+from egoworld_ops.vision import rle
 
 _HAND_TRACKS = {"hand_left": 1, "hand_right": 2}
 _REPROMPT_IOU = 0.25

@@ -17,12 +17,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from egoworld_ops import models, rle, schema
+from egoworld_ops import models
+from egoworld_ops.contract import schema
 from egoworld_ops.errors import OutOfMemory
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.masks import _sam2_needs as needs
 from egoworld_ops.operators.masks._sam2_prompts import Prompt, prompts_by_frame
 from egoworld_ops.types import Clip, Frame, sampled_frames
+from egoworld_ops.vision import rle
 
 if TYPE_CHECKING:
     import torch

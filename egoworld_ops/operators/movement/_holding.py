@@ -8,8 +8,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from egoworld_ops.geometry import invert, project, transform
 from egoworld_ops.types import Camera, Hand
+from egoworld_ops.vision.geometry import invert, project, transform
 
 MIN_POINTS = 4
 DEPTH_SHARES = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05)

@@ -13,12 +13,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from egoworld_ops import rle, schema
-from egoworld_ops.geometry import make_transform, matrix_from_quaternion, project, rotation_angle_deg, transform
+from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.movement._flow import Flow, apply, homography, shrink
 from egoworld_ops.operators.movement._holding import held, slip_m_s, touch
 from egoworld_ops.types import HANDS, Camera, Hand
+from egoworld_ops.vision import rle
+from egoworld_ops.vision.geometry import make_transform, matrix_from_quaternion, project, rotation_angle_deg, transform
 
 NAME = "classical"
 _PROBES = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / 2

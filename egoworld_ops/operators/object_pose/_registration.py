@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from egoworld_ops.geometry import make_transform, matrix_from_quaternion
 from egoworld_ops.operators.object_pose._keyframes import FAR_PX, Keyframe
 from egoworld_ops.operators.object_pose._shapes import Shape
 from egoworld_ops.operators.object_pose._view import EdgeSamples, edge_samples, project_with_jacobian, silhouette, step
 from egoworld_ops.types import Camera
+from egoworld_ops.vision.geometry import make_transform, matrix_from_quaternion
 
 Equations = tuple[np.ndarray, np.ndarray]
 """Residuals (N,), and their derivatives (N, 6) with respect to a step of the pose."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from egoworld_ops.geometry import make_transform
 from egoworld_ops.operators.object_pose._bundle import Points, link, refine
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
 from egoworld_ops.operators.object_pose._registration import Candidate, fit_edges, judge, register, solve_step, tilts
@@ -16,6 +15,7 @@ from egoworld_ops.operators.object_pose._shapes import Shape
 from egoworld_ops.operators.object_pose._tracking import Track
 from egoworld_ops.operators.object_pose._view import lift, project_with_jacobian, step
 from egoworld_ops.types import Camera
+from egoworld_ops.vision.geometry import make_transform
 
 INLIER_PX = 3.0
 MIN_POINTS = 8

@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from egoworld_ops.geometry import invert, make_transform, project, transform
 from egoworld_ops.operators.object_pose._bundle import Points
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
 from egoworld_ops.operators.object_pose._solve import Estimate, SurfaceMap, every_frame, points_in, solve_points
 from egoworld_ops.operators.object_pose._tracking import Track
 from egoworld_ops.operators.object_pose._view import rays
 from egoworld_ops.types import Camera
+from egoworld_ops.vision.geometry import invert, make_transform, project, transform
 
 MIN_COMMON = 20
 MIN_PARALLAX_DEG = 3.0

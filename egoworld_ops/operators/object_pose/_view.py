@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from egoworld_ops.geometry import make_transform, project, transform
 from egoworld_ops.operators.object_pose._shapes import SHARP_COS, Shape
 from egoworld_ops.types import Camera
+from egoworld_ops.vision.geometry import make_transform, project, transform
 
 
 def step(T_camera_object: np.ndarray, move: np.ndarray) -> np.ndarray:

@@ -14,14 +14,15 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from egoworld_ops import rle, schema
-from egoworld_ops.geometry import quaternion_from_matrix
+from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
 from egoworld_ops.operators.object_pose._solve import Estimate, solve
 from egoworld_ops.operators.object_pose._structure import Structured, solve_unknown
 from egoworld_ops.operators.object_pose._tracking import MIN_MASK_PX, Follower, Track, grey_of
-from egoworld_ops.sidecar import SidecarObject, mesh_path
+from egoworld_ops.video.sidecar import SidecarObject, mesh_path
+from egoworld_ops.vision import rle
+from egoworld_ops.vision.geometry import quaternion_from_matrix
 
 NAME = "classical"
 MIN_CONVERGED_INLIERS = 15

@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from egoworld_ops import operators, schema, validation, video
+from egoworld_ops import operators
+from egoworld_ops.contract import schema, validation
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.detections._palm import _anchors, views
 from egoworld_ops.operators.detections._roi import Roi, roi_from_landmarks, upright_angle_rad
 from egoworld_ops.operators.detections._sides import assign_sides
 from egoworld_ops.synthetic.truth import load_truth
+from egoworld_ops.video import decoding
 from tests.egoworld_ops.operators.clips import pictures_input, video_input
 
 Backend = operators.load("detections", "mediapipe")
@@ -40,7 +42,7 @@ def hands_by_frame(table: pa.Table) -> dict[int, dict[str, dict[str, Any]]]:
 @pytest.fixture(scope="module")
 def hand_pictures(shared_data: Path) -> list[np.ndarray]:
     """30 frames of a moving right hand, 1280x720."""
-    return [f.rgb for f in video.decode(shared_data / "dexretarget_human_hand_video.mp4", 0, 60, stride=2)]
+    return [f.rgb for f in decoding.decode(shared_data / "dexretarget_human_hand_video.mp4", 0, 60, stride=2)]
 
 
 def test_pictures_without_hands_give_an_empty_typed_table() -> None:

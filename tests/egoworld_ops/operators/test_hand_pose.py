@@ -12,13 +12,14 @@ import pyarrow as pa
 import pytest
 from scipy.spatial.transform import Rotation
 
-from egoworld_ops import operators, schema, validation
-from egoworld_ops.geometry import align_similarity, matrix_from_quaternion, project, rotation_angle_deg
-from egoworld_ops.hand_frame import in_wrist_frame, wrist_rotation
+from egoworld_ops import operators
+from egoworld_ops.contract import schema, validation
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.hand_pose import _crops, _pnp
 from egoworld_ops.synthetic.truth import load_truth
 from egoworld_ops.types import HANDS, Camera, Hand
+from egoworld_ops.vision.geometry import align_similarity, matrix_from_quaternion, project, rotation_angle_deg
+from egoworld_ops.vision.hand_frame import in_wrist_frame, wrist_rotation
 from tests.egoworld_ops.operators.clips import pictures_input, video_input
 from tests.rows import detection_row
 

@@ -17,16 +17,16 @@ import pytest
 import torch
 from dex_retargeting.optimizer import VectorOptimizer
 
-from egoworld_ops import schema, validation
+from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import BadSettings, UnknownRobot
-from egoworld_ops.geometry import invert, make_transform, matrix_from_quaternion, transform
 from egoworld_ops.operators import load
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.mapping._kinematics import HandModel
 from egoworld_ops.operators.mapping._robots import FINGERS, ROBOTS, Finger, Robot, RobotHand
 from egoworld_ops.operators.mapping._solver import TOLERANCE, HandSolver
-from egoworld_ops.sidecar import Sidecar
 from egoworld_ops.types import HANDS, Camera, Clip
+from egoworld_ops.video.sidecar import Sidecar
+from egoworld_ops.vision.geometry import invert, make_transform, matrix_from_quaternion, transform
 from tests.rows import hand_pose_row
 
 CAMERA = Camera(500, 500, 319.5, 239.5, 640, 480, "file")

@@ -11,15 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from egoworld_ops import rle, schema, validation
+from egoworld_ops.contract import schema, validation
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.detections import mediapipe
 from egoworld_ops.operators.masks import classical
 from egoworld_ops.operators.masks._hand_prior import hand_prior, pixels_per_metre
 from egoworld_ops.operators.masks._motion import Motion
 from egoworld_ops.operators.masks._regions import Crop
-from egoworld_ops.sidecar import Sidecar, read_sidecar
 from egoworld_ops.types import Camera, Clip, Frame
+from egoworld_ops.video.sidecar import Sidecar, read_sidecar
+from egoworld_ops.vision import rle
 from tests import kitchen
 from tests.rows import PER_FRAME, detection_row
 

@@ -19,9 +19,10 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from egoworld_ops import rle, schema, validation
+from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import BadSettings, NoDevice, OutOfMemory, WeightsMismatch, WeightsMissing
-from egoworld_ops.executor import Executor, Prepared
+from egoworld_ops.execution.executor import Executor, Prepared
+from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.masks import _sam2_model
 from egoworld_ops.operators.masks import _sam2_needs as needs
@@ -29,9 +30,9 @@ from egoworld_ops.operators.masks import sam2 as backend
 from egoworld_ops.operators.masks._sam2_model import CONFIGS, _config, build, pick_device
 from egoworld_ops.operators.masks._sam2_prompts import Prompt, prompts_by_frame
 from egoworld_ops.operators.masks._sam2_stream import StreamingPredictor, TrackedMask, preprocess
-from egoworld_ops.sidecar import Sidecar
-from egoworld_ops.task import ClipTask
 from egoworld_ops.types import Camera, Clip, Frame
+from egoworld_ops.video.sidecar import Sidecar
+from egoworld_ops.vision import rle
 from tests.egoworld_ops import media
 
 CPU = torch.device("cpu")

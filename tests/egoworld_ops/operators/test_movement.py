@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from egoworld_ops import schema, validation
-from egoworld_ops.geometry import quaternion_from_matrix
+from egoworld_ops.contract import schema, validation
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.movement._holding import held, touch
 from egoworld_ops.operators.movement.classical import Backend
-from egoworld_ops.sidecar import SidecarObject
+from egoworld_ops.video.sidecar import SidecarObject
+from egoworld_ops.vision.geometry import quaternion_from_matrix
 from tests.boxes import CAMERA, FPS, SIZE_M, clip_of, draw, mask_row, pose
 from tests.real_chain import all_shots, true_objects
 from tests.rows import PER_FRAME

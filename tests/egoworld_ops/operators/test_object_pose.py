@@ -10,15 +10,15 @@ import pyarrow as pa
 import pytest
 import trimesh
 
-from egoworld_ops import schema, validation
+from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import BadSidecar
-from egoworld_ops.geometry import project, rotation_angle_deg, transform
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.object_pose._shapes import cuboid, read_mesh
 from egoworld_ops.operators.object_pose._solve import fit_points, sample_points
 from egoworld_ops.operators.object_pose._view import lift
 from egoworld_ops.operators.object_pose.classical import Backend, described
-from egoworld_ops.sidecar import Prompt, Sidecar, SidecarObject
+from egoworld_ops.video.sidecar import Prompt, Sidecar, SidecarObject
+from egoworld_ops.vision.geometry import project, rotation_angle_deg, transform
 from tests.boxes import CAMERA, SIZE_M, clip_of, mask_row, pose, pose_of
 from tests.kitchen import SHOTS, shot_input
 from tests.real_chain import all_shots, pose_errors, shot_tables, true_objects

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from egoworld_ops import rle
 from egoworld_ops.operators.detections._proposals import HandBox, ObjectProposer, Proposal, ProposalSettings, clip_box, grow_box
 from egoworld_ops.operators.masks import classical
-from egoworld_ops.sidecar import Prompt, Sidecar, SidecarObject
 from egoworld_ops.types import Frame
-from egoworld_ops.video import decode
+from egoworld_ops.video.decoding import decode
+from egoworld_ops.video.sidecar import Prompt, Sidecar, SidecarObject
+from egoworld_ops.vision import rle
 from tests import kitchen
 
 

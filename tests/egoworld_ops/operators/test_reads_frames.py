@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from egoworld_ops import digest, operators, schema
+from egoworld_ops import operators
+from egoworld_ops.contract import schema
+from egoworld_ops.execution.identity import operator_of
 from egoworld_ops.settings import load_settings
 from egoworld_ops.types import Frame
 from tests import lakes
@@ -23,7 +25,7 @@ def not_asked() -> Iterator[Frame]:
 @pytest.mark.parametrize("stage", WITHOUT_DETECTIONS)
 def test_where_nothing_is_detected_only_detections_reads_frames(stage: str) -> None:
     settings = load_settings("laptop")
-    kind, options = digest.operator_of(stage, settings)
+    kind, options = operator_of(stage, settings)
     operator = kind(options, 1)
     tables = {name: schema.empty(name) for name in operators.stages()[stage].inputs}
     assert operator.reads_frames(tables) is WITHOUT_DETECTIONS[stage]
@@ -38,6 +40,6 @@ def test_where_something_is_there_those_that_look_at_pictures_read_frames() -> N
     found = {name: lakes.stage_rows(name, "v", "c", np.arange(10), rng) for name in ("detections", "masks")}
     reads = {}
     for stage, known in operators.stages().items():
-        kind, options = digest.operator_of(stage, settings)
+        kind, options = operator_of(stage, settings)
         reads[stage] = kind(options, 1).reads_frames({name: found.get(name, schema.empty(name)) for name in known.inputs})
     assert {stage for stage, wanted in reads.items() if wanted} == {"detections", "masks", "object_pose", "movement"}

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from egoworld_ops import camera, errors, models, validation
+from egoworld_ops import errors, models
+from egoworld_ops.contract import validation
+from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.settings import CameraSettings, PoolSettings
-from egoworld_ops.sidecar import Sidecar
-from egoworld_ops.task import ClipTask
 from egoworld_ops.types import Clip
+from egoworld_ops.video import intrinsics
+from egoworld_ops.video.sidecar import Sidecar
 from gpu_workers import client
 from gpu_workers.broker_pool import BrokerPool
 from gpu_workers.pool import Done
@@ -136,6 +138,6 @@ def _patient(settings: PoolSettings) -> PoolSettings:
 
 def _tasks(clips: list[Clip]) -> Iterator[ClipTask]:
     for clip in clips:
-        known = camera.resolve(clip.width, clip.height, Sidecar(), CameraSettings(), clip.video_path)
+        known = intrinsics.resolve(clip.width, clip.height, Sidecar(), CameraSettings(), clip.video_path)
         key, options = f"{clip.video_id}-{clip.clip_id}", {"model": "lite", "objects": False}
         yield ClipTask(key, "detections", "mediapipe", options, clip, {}, known, Sidecar(), _STRIDE)

@@ -1,0 +1,1 @@
+"""The chain without Dagster: planning, settling, recording, storing."""

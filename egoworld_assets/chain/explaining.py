@@ -1,0 +1,135 @@
+"""Why would a clip be computed? Because what its result depends on differs from what the nearest result was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from egoworld_assets.chain import pipeline, planning
+from egoworld_assets.chain.planning import Planner
+from egoworld_ops import operators
+from egoworld_ops.errors import BadSettings, EgoworldError, SetupError
+from egoworld_ops.execution.identity import backend_of
+from egoworld_ops.files.tables import digest_at, provenance_at
+from egoworld_ops.lake import runs
+from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.raw.record import registered
+from egoworld_ops.settings import Settings
+from egoworld_ops.types import Clip
+from egoworld_ops.video.sidecar import read_sidecar
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What the next materialization of the chain would do with a clip.
+
+    Args:
+        verdict: one sentence.
+        nearest: the result that comes closest: at the clip's place in the run that is written to, else in the newest other run; None where there
+            is none.
+        differences: `a` is what that result was made from, `b` what is wanted.
+    """
+
+    verdict: str
+    nearest: Path | None = None
+    differences: list[runs.Difference] = field(default_factory=list)
+
+
+def explain(settings: Settings, video_id: str, clip_id: str, stage: str) -> Explanation:
+    """Whether a clip's result is there, and if it is not, why. Makes and changes nothing, also no run.
+
+    Raises:
+        BadSettings: no stage of that name works on clips.
+        SetupError: there is no such clip.
+    """
+    if stage not in operators.stages():
+        raise BadSettings(f"stage {stage}", "no stage of that name works on clips", f"Name one of {', '.join(operators.stages())}")
+    run = pipeline.peek_run(settings, video_id)
+    clip = next((clip for clip in planning.clips_of(run, video_id) if clip.clip_id == clip_id), None)
+    if clip is None:
+        raise SetupError(f"clip {clip_id}", f"is not in video {video_id} of run {run.run_id}", "`SELECT clip_id FROM clips` lists them")
+    if recut := _recut(run, settings):
+        verdict = "computed: the manifest is made anew first, and may cut the video into other clips"
+        return Explanation(verdict, run.video_table("clips", video_id), recut)
+    return _Look(run, settings, clip).explanation(stage)
+
+
+def _recut(run: Run, settings: Settings) -> list[runs.Difference]:
+    """In what the manifest that these settings lead to differs from that of a run."""
+    made_with = (runs.described(run).get("frozen") or {}).get("manifest") or {}
+    return runs.differences(made_with, pipeline.frozen_configuration(settings)["manifest"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The result of a clip in a stage that the settings lead to: its digest, what that is made of, where it is, and why it will not be made."""
+
+    digest: str = ""
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    path: Path | None = None
+    refused: str = ""
+
+
+class _Look:
+    """A look at one clip, stage by stage: what a stage reads is taken as it would be made first."""
+
+    def __init__(self, run: Run, settings: Settings, clip: Clip) -> None:
+        self._run, self._settings, self._store = run, settings, Lake(settings.lake)
+        self._target = pipeline.find_run(settings)
+        self._known: dict[tuple[str, str], _Wanted] = {}
+        self._entry = registered(self._store).get(clip.video_id)
+        self._clip = replace(clip, video_path=self._entry.path) if self._entry else clip
+
+    def explanation(self, stage: str) -> Explanation:
+        """What would become of the clip in a stage."""
+        wanted = self._wanted(stage, self._settings)
+        if wanted.refused:
+            return Explanation(wanted.refused)
+        if wanted.path is not None:
+            here = self._target is not None and wanted.path == self._place(self._target, stage)
+            return Explanation(f"{'done' if here else 'linked from another run'}: nothing is computed", wanted.path)
+        try:
+            planning.check_content(self._clip, self._entry)
+        except EgoworldError as error:
+            return Explanation(f"cannot be computed: {error}")
+        return self._computed(stage, wanted)
+
+    def _computed(self, stage: str, wanted: _Wanted) -> Explanation:
+        nearest = next((path for path in self._places(stage) if digest_at(path) is not None), None)
+        if nearest is None:
+            first = [name for name in operators.stages()[stage].inputs if self._wanted(name, self._settings).path is None]
+            return Explanation(f"computed{f', after {first[0]}' if first else ''}: no run has a result for this clip")
+        made_from = (provenance_at(nearest) or {}).get("identity", {})
+        return Explanation("computed: what it depends on has changed", nearest, runs.differences(made_from, wanted.identity))
+
+    def _wanted(self, stage: str, settings: Settings) -> _Wanted:
+        key = stage, backend_of(stage, settings)
+        if key not in self._known:
+            self._known[key] = self._look(stage, settings)
+        return self._known[key]
+
+    def _look(self, stage: str, settings: Settings) -> _Wanted:
+        inputs = {name: self._wanted(name, self._settings) for name in operators.stages()[stage].inputs}
+        for name, above in inputs.items():
+            if above.refused:
+                return _Wanted(refused=f"blocked by {name}, which is {above.refused}")
+        planner = Planner(self._run, stage, settings)
+        try:
+            task, identity = planner.task(self._clip, read_sidecar(self._clip.video_path), {}, {n: i.digest for n, i in inputs.items()})
+        except EgoworldError as error:
+            return _Wanted(refused=f"not computed: {error}")
+        path = next((path for path in self._places(stage) if digest_at(path) == task.key), None)
+        failed = planner.known_failure(self._clip, task.key) if path is None and self._run == self._target else None
+        chosen = settings.stages.get(stage)
+        if failed and chosen and chosen.fallback not in ("", backend_of(stage, settings)):
+            return self._wanted(stage, pipeline.with_backend(settings, stage, chosen.fallback))
+        return _Wanted(task.key, identity, path, f"not computed, a dead letter until it is redriven: {failed.error}" if failed else "")
+
+    def _places(self, stage: str) -> Iterator[Path]:
+        first = [self._target] if self._target else []
+        return (self._place(run, stage) for run in (*first, *(run for run in self._store.runs() if run != self._target)))
+
+    def _place(self, run: Run, stage: str) -> Path:
+        return run.clip_table(stage, self._clip.video_id, self._clip.clip_id)

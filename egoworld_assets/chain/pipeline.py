@@ -1,0 +1,356 @@
+"""From a stage and its videos to results, and from results to files. No Dagster here: the command line and the benchmarks drive the same code."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from egoworld_assets.chain import recording
+from egoworld_assets.chain.planning import Planner, StageResult, State, has_manifest, is_dead_letter
+from egoworld_assets.chain.settling import settle
+from egoworld_ops import models, operators
+from egoworld_ops.contract import schema
+from egoworld_ops.errors import BadSettings, EgoworldError, SetupError, recorded
+from egoworld_ops.execution.identity import operator_identity, sha256_of
+from egoworld_ops.files.tables import PARQUET, digest_at, make_provenance, read_table, write_table
+from egoworld_ops.lake import memo
+from egoworld_ops.lake.failures import record_stand_in
+from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.raw.record import Registered, registered
+from egoworld_ops.settings import Settings
+from gpu_workers.pool import Pool
+
+MANIFEST = "manifest"
+
+
+def frozen_configuration(settings: Settings) -> dict[str, Any]:
+    """What makes a run this run: schema, scene, camera and sampling settings, and every stage's code, settings and weights."""
+    from egoworld_ops.video import manifest
+
+    return {
+        "schema": schema.SCHEMA_VERSION,
+        "manifest": {"version": manifest.VERSION, "scenes": settings.scenes.model_dump(mode="json")},
+        "camera": settings.camera.model_dump(mode="json"),
+        "sample_stride": settings.sample_stride,
+        "stages": {stage: operator_identity(stage, settings) for stage in operators.stages()},
+        "fallbacks": {
+            stage: operator_identity(stage, with_backend(settings, stage, chosen.fallback))
+            for stage, chosen in settings.stages.items()
+            if chosen.fallback
+        },
+    }
+
+
+def open_run(settings: Settings) -> Run:
+    """The run that these settings write to."""
+    store = Lake(settings.lake)
+    return store.open_run(frozen_configuration(settings), settings.run_id, lambda: _about(settings, store))
+
+
+def find_run(settings: Settings) -> Run | None:
+    """The run that these settings write to, where it is there. Makes and changes nothing."""
+    return Lake(settings.lake).find_run(frozen_configuration(settings), settings.run_id)
+
+
+def peek_run(settings: Settings, video_id: str) -> Run:
+    """A run to look at a video in: of the one that these settings write to and the others, newest first, the first that has a manifest of it.
+
+    Makes and changes nothing. Where there is none, the run is one that is not made yet.
+    """
+    store, found = Lake(settings.lake), find_run(settings)
+    runs = [*([found] if found else []), *store.runs()]
+    return next((run for run in runs if has_manifest(run, video_id)), found or Run(store, settings.run_id or "not_made_yet"))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of the chain.
+
+    Args:
+        first, last: stages from and up to which to go; None is the chain's own.
+        clip_id: only this clip.
+        anew: compute also what is there already, and what is a dead letter.
+        dry: store nothing.
+    """
+
+    first: str | None = None
+    last: str | None = None
+    clip_id: str | None = None
+    anew: bool = False
+    dry: bool = False
+
+    def stages(self) -> list[str]:
+        """The stages, each after those it reads.
+
+        Raises:
+            BadSettings: a name is not one of a stage, or the last comes before the first.
+        """
+        every = [MANIFEST, *operators.stages()]
+        for name in (self.first, self.last):
+            if name is not None and name not in every:
+                raise BadSettings(f"stage {name}", "there is no such stage", f"Name one of {', '.join(every)}")
+        wanted = _below(self.first) if self.first else every
+        if self.last is not None:
+            wanted = [name for name in wanted if name == self.last or self.last in _below(name)]
+        if not wanted:
+            raise BadSettings(f"stages from {self.first} to {self.last}", "do not follow on each other", "Name the earlier one first")
+        return wanted
+
+
+def _below(stage: str) -> list[str]:
+    """A stage and all that read it, directly or not, in order."""
+    if stage == MANIFEST:
+        return [MANIFEST, *operators.stages()]
+    reached = {stage}
+    for name, known in operators.stages().items():
+        if reached.intersection(known.inputs):
+            reached.add(name)
+    return [name for name in operators.stages() if name in reached]
+
+
+ALL = Part()
+
+
+def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings, part: Part = ALL) -> Iterator[StageResult]:
+    """The `videos` and `clips` tables of each video. A file that cannot be looked at now fails by itself and leaves what is there."""
+    known = registered(run.lake)
+    with nullcontext() if part.dry else recording.record(settings, run, MANIFEST) as record:
+        for video_id in video_ids:
+            try:
+                result = _manifest_result(run, _entry(known, video_id), settings, part.anew or part.dry)
+            except EgoworldError as error:
+                result = StageResult(video_id, None, "failed", error=error)
+            yield result
+            if record and video_id in known:
+                record.found([result])
+
+
+def _entry(known: Mapping[str, Registered], video_id: str) -> Registered:
+    if video_id not in known:
+        raise SetupError(
+            f"video {video_id}", "is not registered", "Register the raw file: `egoworld register PATH`, or wait for the sensor"
+        )
+    return known[video_id]
+
+
+def _manifest_result(run: Run, entry: Registered, settings: Settings, anew: bool) -> StageResult:
+    from egoworld_ops.video import manifest
+    from egoworld_ops.video.decoding import DECODE_VERSION
+
+    identity = {
+        "schema": schema.SCHEMA_VERSION,
+        "decode": DECODE_VERSION,
+        "version": manifest.VERSION,
+        "scenes": settings.scenes.model_dump(mode="json"),
+        "video": entry.sha256,
+        "path": str(entry.path),
+    }
+    key = sha256_of(identity)
+    if not anew and (found := _known_manifest(run, entry, key)) is not None:
+        return found
+    started = time.monotonic()
+    videos, clips = manifest.make_manifest(entry.path, entry.video_id, entry.sha256, settings.scenes)
+    seconds = time.monotonic() - started
+    stamp = make_provenance(key, identity, clips.num_rows, seconds, run.run_id)
+    error = _rejection(videos)
+    tables = {"clips": clips, "videos": videos}
+    dead = error is not None and is_dead_letter(error)
+    state: State = "failed" if error else "computed"
+    return StageResult(entry.video_id, None, state, clips.num_rows, seconds, tables, stamp, error, digest=key, dead_letter=dead)
+
+
+def _known_manifest(run: Run, entry: Registered, key: str) -> StageResult | None:
+    """The manifest with this digest where there is one already, of this run or of an earlier one."""
+    seen = {"key": key, "tables": [memo.file_state(run.video_table(t, entry.video_id)) for t in ("clips", "videos")]}
+    if (found := memo.recall(run.video_folder(entry.video_id), MANIFEST, seen, ())) is not None:
+        return StageResult(entry.video_id, None, "done", len(found), digest=key, recalled=True)
+    states = [run.adopt(run.video_table(t, entry.video_id), key) for t in ("clips", "videos")]
+    if not all(states):
+        return None
+    videos, clips = (read_table(run.video_table(t, entry.video_id), t) for t in ("videos", "clips"))
+    state: State = "linked" if "linked" in states else "done"
+    error = _rejection(videos)
+    if error is None and state == "done":
+        clip_ids = clips["clip_id"].to_pylist()
+        memo.remember(run.video_folder(entry.video_id), MANIFEST, seen, (), [memo.Found(clip_id, 0) for clip_id in clip_ids])
+    dead = error is not None and is_dead_letter(error)
+    return StageResult(entry.video_id, None, "failed" if error else state, clips.num_rows, error=error, digest=key, dead_letter=dead)
+
+
+def _rejection(videos: pa.Table) -> EgoworldError | None:
+    """The error that a row of `videos` stands for; None for a video that can be processed."""
+    [row] = videos.to_pylist()
+    return recorded(row["error_class"], row["path"], row["reason"], row["cure"]) if row["status"] == "rejected" else None
+
+
+def stage_results(
+    run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part = ALL
+) -> Iterator[StageResult]:
+    """What becomes of every clip of these videos in a stage, or of one. Lazy: clips are planned as fast as results are taken."""
+    with nullcontext() if part.dry else recording.record(settings, run, stage) as record:
+        yield from _stage_results(run, stage, video_ids, settings, pool, part, record)
+
+
+def _stage_results(
+    run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part, record: recording.Record | None
+) -> Iterator[StageResult]:
+    anew = part.anew or part.dry
+    planner = Planner(run, stage, settings, anew)
+    chosen = settings.stages.get(stage)
+    failures: list[StageResult] = []
+    whole = _Whole()
+    plans = (planner.plan(video_id, part.clip_id) for video_id in video_ids)
+    for result in settle(planner, plans, pool, settings.retry_after_s, record):
+        if chosen and chosen.fallback and result.state == "failed" and result.clip_id is not None:
+            failures.append(result)
+        else:
+            yield result
+        whole.add(result)
+    if not (part.clip_id or part.dry):
+        for video_id, found in whole.videos():
+            planner.remember(video_id, found)
+    if chosen and failures:
+        backup = Planner(run, stage, with_backend(settings, stage, chosen.fallback), anew)
+        plans = (backup.plan(f.video_id, f.clip_id) for f in failures)
+        failed = {(f.video_id, f.clip_id): f for f in failures}
+        for result in settle(backup, plans, pool, settings.retry_after_s, record):
+            first = failed[result.video_id, result.clip_id]  # it stays on record beside the stand-in, or alone where that fails too
+            yield first if result.state in ("failed", "blocked") else replace(result, beside=replace(first, stale=False))
+
+
+class _Whole:
+    """Collects the videos of which every clip has a result of the chosen backend."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[memo.Found]] = defaultdict(list)
+        self._partial: set[str] = set()
+
+    def add(self, result: StageResult) -> None:
+        """One more result, stored by now."""
+        if result.clip_id is None or result.state in ("failed", "blocked"):
+            self._partial.add(result.video_id)
+        else:
+            self._found[result.video_id].append(memo.Found(result.clip_id, result.rows, result.digest))
+
+    def videos(self) -> Iterator[tuple[str, list[memo.Found]]]:
+        """Those videos and their clips."""
+        return ((video_id, found) for video_id, found in self._found.items() if video_id not in self._partial)
+
+
+def with_backend(settings: Settings, stage: str, backend: str) -> Settings:
+    """These settings with another backend for a stage."""
+    chosen = settings.stages[stage].model_copy(update={"backend": backend})
+    return settings.model_copy(update={"stages": {**settings.stages, stage: chosen}})
+
+
+def process(run: Run, video_ids: Sequence[str], settings: Settings, pool: Pool, part: Part = ALL) -> Iterator[tuple[str, StageResult]]:
+    """Every stage over these videos, or some part of that, each result stored before it is handed on with the name of its stage."""
+    for stage in part.stages():
+        for result in results(run, stage, video_ids, settings, pool, part):
+            if not part.dry:
+                store(run, stage, result)
+            yield stage, result
+
+
+def results(run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part = ALL) -> Iterator[StageResult]:
+    """What becomes of these videos in a stage, `manifest` included. Lazy."""
+    if stage == MANIFEST:
+        return manifest_results(run, video_ids, settings, part)
+    return stage_results(run, stage, video_ids, settings, pool, part)
+
+
+def store(run: Run, stage: str, result: StageResult) -> None:
+    """Write what a result holds, whole files only. `videos` goes last: it completes a manifest. The planner has checked the tables of clips.
+
+    A failure never takes the place of a result that somebody else has finished meanwhile, and goes when the clip succeeds.
+    """
+    if result.clip_id is None:
+        for name, rows in result.tables.items():
+            write_table(run.video_table(name, result.video_id), name, rows, result.provenance)
+        return
+    table = run.clip_table(stage, result.video_id, result.clip_id)
+    failure = run.failure(stage, result.video_id, result.clip_id)
+    if "failures" in result.tables and digest_at(table) == result.provenance["digest"]:
+        return
+    if result.beside is not None:
+        store(run, stage, result.beside)
+        record_stand_in(failure, result.digest)
+    if result.stale:
+        table.unlink(missing_ok=True)
+    if result.beside is None and result.state in ("computed", "linked", "done"):
+        failure.unlink(missing_ok=True)
+    for name, rows in result.tables.items():
+        write_table(failure if name == "failures" else table, name, rows, result.provenance, validated=True)
+    unlooked = result.state == "done" and not result.recalled
+    if (
+        result.tables
+        or result.state == "linked"
+        or (unlooked and run.meta_is_behind(result.video_id, result.clip_id, stage, result.digest))
+    ):
+        run.write_meta(result.video_id, result.clip_id)
+
+
+def _about(settings: Settings, run_lake: Lake) -> dict[str, Any]:
+    """What `run.json` says beside the configuration: enough to know later how the run was made, and on what."""
+    from gpu_workers.gpus import Nvml
+
+    packages = (
+        "egoworld",
+        "dagster",
+        "pyarrow",
+        "duckdb",
+        "av",
+        "scenedetect-headless",
+        "opencv-python-headless",
+        "numpy",
+        "torch",
+        "sam2",
+    )
+    known = sorted({name for stage in operators.stages() for name in operator_identity(stage, settings)["weights"]})
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "packages": {name: version(name) for name in packages},
+        "python": sys.version.split()[0],
+        "host": {
+            "name": platform.node(),
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "gpus": [g.name for g in Nvml().discover()[0]],
+        },
+        "git": _git_state(),
+        "weights": {name: {"sha256": models.sha256(name), "licence": models.weight(name).licence} for name in known},
+        "inputs": _input_digest(run_lake),
+        "parquet": PARQUET,
+        "conventions": {"schema": schema.SCHEMA_VERSION, **schema.CONVENTIONS},
+    }
+
+
+def _input_digest(store: Lake) -> dict[str, Any]:
+    """The videos that were registered when the run was opened: how many, and a digest of what they hold."""
+    contents = sorted(entry.sha256 for entry in registered(store).values())
+    return {"videos": len(contents), "sha256": sha256_of({"videos": contents})}
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of this checkout and whether it has changes; None where the code is not in a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit, status = (
+            subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit, "dirty": bool(status)}

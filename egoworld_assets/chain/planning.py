@@ -1,0 +1,380 @@
+"""Which clips of a stage are done, linked, blocked or known to fail, and what is to be done for the others. No Dagster, no pool, no writing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from egoworld_ops import errors, operators
+from egoworld_ops.contract import schema
+from egoworld_ops.errors import (
+    ContractError,
+    EgoworldError,
+    InputChanged,
+    InputError,
+    NotAVideo,
+    RawFileAway,
+    SetupError,
+    StorageUnavailable,
+    UnstableFile,
+)
+from egoworld_ops.execution.identity import clip_identity, operator_identity, sha256_of
+from egoworld_ops.execution.task import ClipTask
+from egoworld_ops.files.tables import digest_at, make_provenance, provenance_at, read_table
+from egoworld_ops.lake import lake, memo
+from egoworld_ops.lake.failures import on_record, result_beside
+from egoworld_ops.lake.lake import Run
+from egoworld_ops.raw.record import Registered, registered
+from egoworld_ops.settings import Settings
+from egoworld_ops.types import Clip
+from egoworld_ops.video.intrinsics import resolve
+from egoworld_ops.video.sidecar import Sidecar, read_sidecar, sidecar_path
+from gpu_workers.pool import Done, Failed
+
+State = Literal["computed", "linked", "done", "failed", "blocked"]
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """What became of one clip in one stage; of one video where `clip_id` is None.
+
+    Args:
+        state: `computed` now, `linked` from an earlier run, `done` before, `failed`, or `blocked` by a failure further up.
+        tables: what has to be written, by table name.
+        provenance: goes into each written file.
+        error: of a failure.
+        stale: the table that an earlier input or operator left at this place must go: nothing will take its place.
+        digest: of the result, or of the work that failed.
+        dead_letter: it is not tried again until a person redrives it.
+        recalled: it was found as it was when it was last gone through.
+        beside: the failure that this result of a fallback backend stands in for; it is kept on record.
+    """
+
+    video_id: str
+    clip_id: str | None
+    state: State
+    rows: int = 0
+    seconds: float = 0.0
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    error: EgoworldError | None = None
+    stale: bool = False
+    digest: str = ""
+    dead_letter: bool = False
+    recalled: bool = False
+    beside: StageResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Submitted:
+    """What a task was planned from: it must be the same when its result comes."""
+
+    identity: Mapping[str, Any]
+    raw_state: list[int] | None
+
+
+class Planner:
+    """Decides for each clip of a stage whether it is done, describes the work where it is not, and takes the outcome of that work.
+
+    Args:
+        anew: take nothing for done.
+    """
+
+    def __init__(self, run: Run, stage: str, settings: Settings, anew: bool = False) -> None:
+        self._run, self._settings, self._anew = run, settings, anew
+        self._stage = operators.stages()[stage]
+        self._operator = operator_identity(stage, settings)
+        self._registered = registered(run.lake)
+        self._submitted: dict[str, _Submitted] = {}
+
+    def plan(self, video_id: str, clip_id: str | None = None) -> Iterator[StageResult | ClipTask]:
+        """A result for each clip that needs no work, a task for each that does; for all clips or for one.
+
+        A video that cannot be planned at all (no manifest, a bad sidecar) is one failed result, or one a clip.
+        """
+        if clip_id is None and (found := self._recalled(video_id)) is not None:
+            yield from (StageResult(video_id, f.clip_id, "done", f.rows, digest=f.digest, recalled=True) for f in found)
+            return
+        try:
+            clips = clips_of(self._run, video_id)
+        except EgoworldError as error:
+            yield StageResult(video_id, None, "failed", error=error)
+            return
+        sidecar: Sidecar | EgoworldError | None = None
+        for clip in clips:
+            if clip_id not in (None, clip.clip_id):
+                continue
+            sidecar = sidecar or _sidecar_or_error(clip)
+            yield self._plan_clip(clip, sidecar)
+
+    def _recalled(self, video_id: str) -> list[memo.Found] | None:
+        """The results of a video, where nothing has changed since they were last found whole."""
+        wanted = None if self._anew else self._wanted(video_id)
+        if wanted is None:
+            return None
+        folder = self._run.video_folder(video_id)
+        found = memo.recall(folder, self._stage.name, wanted, (self._stage.name, *self._stage.inputs))
+        failures = (f"{folder}/clip_id={f.clip_id}/{name}.failure.parquet" for f in found or () for name in self._stage.inputs)
+        return None if any(map(os.path.exists, failures)) else found
+
+    def remember(self, video_id: str, found: Sequence[memo.Found]) -> None:
+        """All results of a video are stored: the next plan need not look into them."""
+        if (wanted := self._wanted(video_id)) is not None:
+            tables = (self._stage.name, *self._stage.inputs)
+            memo.remember(self._run.video_folder(video_id), self._stage.name, wanted, tables, found)
+
+    def _wanted(self, video_id: str) -> dict[str, Any] | None:
+        """All that a video's results depend on but the clips' own files; None where that cannot be told by states of files."""
+        entry = self._registered.get(video_id)
+        if entry is None or (self._stage.sidecar and memo.file_state(sidecar_path(entry.path)) is not None):
+            return None  # a sidecar may name further files
+        folder = self._run.video_folder(video_id)
+        manifest = [memo.file_state(f"{folder}/{name}.parquet") for name in lake.VIDEO_TABLES]
+        return {"settings": self._configuration, "raw": memo.file_state(entry.path), "manifest": manifest}
+
+    @cached_property
+    def _configuration(self) -> str:
+        """Digest of what is the same for all videos."""
+        from egoworld_ops.video.decoding import DECODE_VERSION
+
+        return sha256_of(
+            {
+                "schema": schema.SCHEMA_VERSION,
+                "decode": DECODE_VERSION,
+                "operator": self._operator,
+                "camera": self._settings.camera.model_dump(mode="json"),
+                "sample_stride": self._settings.sample_stride,
+            }
+        )
+
+    def _plan_clip(self, clip: Clip, sidecar: Sidecar | EgoworldError) -> StageResult | ClipTask:
+        inputs = {name: self._run.clip_table(name, clip.video_id, clip.clip_id) for name in self._stage.inputs}
+        digests = {name: self._input_digest(clip, name) for name in inputs}
+        missing = [name for name, value in digests.items() if value is None]
+        if missing:
+            return StageResult(clip.video_id, clip.clip_id, "blocked", stale=any(self._failed_for_good(clip, name) for name in missing))
+        if isinstance(sidecar, EgoworldError):
+            return self._refused(clip, sidecar, sha256_of({"sidecar": str(sidecar)}))
+        try:
+            task, identity = self.task(clip, sidecar, inputs, {name: value for name, value in digests.items() if value is not None})
+        except InputError as error:
+            return self._refused(clip, error, sha256_of({"input": str(error)}))
+        settled = None if self._anew else self._settled(clip, task.key)
+        return settled or self._submit(task, identity)
+
+    def task(
+        self, clip: Clip, sidecar: Sidecar, inputs: Mapping[str, Path], input_digests: Mapping[str, str]
+    ) -> tuple[ClipTask, dict[str, Any]]:
+        """The work on one clip with inputs of these digests, and everything that decides its result, as JSON; its digest is the task's key.
+
+        Raises:
+            InputError: the sidecar does not allow it.
+        """
+        chosen = self._settings.camera
+        if "camera" not in self._stage.sidecar:
+            chosen = chosen.model_copy(update={"require_known": False})
+        intrinsics = resolve(clip.width, clip.height, sidecar, chosen, clip.video_path)
+        identity = clip_identity(self._stage, self._operator, clip, intrinsics, sidecar, self._settings.sample_stride, input_digests)
+        task = ClipTask(
+            key=sha256_of(identity),
+            stage=self._stage.name,
+            backend=self._operator["backend"],
+            options=self._operator["settings"],
+            clip=clip,
+            inputs=inputs,
+            camera=intrinsics,
+            sidecar=sidecar,
+            sample_stride=self._settings.sample_stride,
+            python=chosen_stage.python if (chosen_stage := self._settings.stages.get(self._stage.name)) else "",
+        )
+        return task, identity
+
+    def _settled(self, clip: Clip, key: str) -> StageResult | None:
+        """The result where there is one already, of this run or of an earlier one; or the failure on record."""
+        path = self._run.clip_table(self._stage.name, clip.video_id, clip.clip_id)
+        if state := self._run.adopt(path, key):
+            rows = (provenance_at(path) or {})["rows"]
+            return StageResult(clip.video_id, clip.clip_id, state, rows, digest=key)
+        return self.known_failure(clip, key)
+
+    def _submit(self, task: ClipTask, identity: Mapping[str, Any]) -> StageResult | ClipTask:
+        try:
+            check_content(task.clip, self._registered.get(task.clip.video_id))
+        except EgoworldError as error:
+            return self._refused(task.clip, error, task.key)
+        self._submitted[task.key] = _Submitted(identity, raw_state(task.clip))
+        return task
+
+    def _refused(self, clip: Clip, error: EgoworldError, key: str) -> StageResult:
+        """The failure of a clip that cannot be begun.
+
+        Where the raw file is away, and with it maybe a sidecar, nobody can tell what the wanted result is: one that is there stays, and counts.
+        """
+        failure = self._failure(clip, error := _of_raw_file(error, clip), key)
+        unknown = isinstance(error, RawFileAway) and self._stage.sidecar and memo.file_state(sidecar_path(clip.video_path)) is None
+        there = self._run.clip_table(self._stage.name, clip.video_id, clip.clip_id).exists()
+        return replace(failure, tables={}) if unknown and there else failure
+
+    def _input_digest(self, clip: Clip, name: str) -> str | None:
+        return result_beside(self._run.clip_table(name, clip.video_id, clip.clip_id), self._run.failure(name, clip.video_id, clip.clip_id))
+
+    def known_failure(self, clip: Clip, key: str) -> StageResult | None:
+        """The dead letter on record for the same work on the same file: it waits for a person."""
+        path = self._run.failure(self._stage.name, clip.video_id, clip.clip_id)
+        if digest_at(path) != key or (failed := on_record(path)) is None:
+            return None
+        row, known = failed
+        if not row["dead_letter"] or (known.get("identity") or {}).get("raw") != raw_state(clip):
+            return None
+        culprit, _, reason = row["reason"].partition(": ")
+        error = errors.recorded(row["error_class"], culprit, reason, row["cure"])
+        return StageResult(clip.video_id, clip.clip_id, "failed", error=error, digest=key, dead_letter=True)
+
+    def _failed_for_good(self, clip: Clip, stage: str) -> bool:
+        failed = on_record(self._run.failure(stage, clip.video_id, clip.clip_id))
+        return failed is not None and _is_for_good(errors.recorded(failed[0]["error_class"], "", failed[0]["reason"], failed[0]["cure"]))
+
+    def result(self, outcome: Done | Failed, attempts: int = 1) -> StageResult:
+        """What the outcome of a task means; a failure where the table breaks the contract, or the video or an input changed meanwhile."""
+        from egoworld_ops.contract import validation
+
+        task = outcome.task
+        submitted = self._submitted.pop(task.key)
+        if (now := raw_state(task.clip)) is None:
+            error: EgoworldError = RawFileAway(task.clip.video_path, "went away while it was worked on", "Put the file back")
+            return self._failure(task.clip, error, task.key)
+        if now != submitted.raw_state:
+            error = UnstableFile(task.clip.video_path, "changed while it was worked on", "Register it again once it rests")
+            return self._failure(task.clip, error, task.key)
+        if isinstance(outcome, Failed):
+            return self._failure(task.clip, _of_raw_file(outcome.error, task.clip), task.key, outcome, attempts)
+        if _digests(task.inputs) != submitted.identity["inputs"]:
+            error = InputChanged(
+                f"clip {task.clip.clip_id}", "an input table changed while it was worked on", "Materialize the stage again"
+            )
+            return self._failure(task.clip, error, task.key)
+        try:
+            validation.check_result(task, outcome.table)
+        except ContractError as error:
+            return self._failure(task.clip, error, task.key)
+        rows = outcome.table.num_rows
+        stamp = make_provenance(task.key, submitted.identity, rows, outcome.seconds, self._run.run_id)
+        tables = {self._stage.name: outcome.table}
+        return StageResult(task.clip.video_id, task.clip.clip_id, "computed", rows, outcome.seconds, tables, stamp, digest=task.key)
+
+    def _failure(self, clip: Clip, error: EgoworldError, key: str, outcome: Failed | None = None, attempts: int = 1) -> StageResult:
+        row = {
+            "video_id": clip.video_id,
+            "clip_id": clip.clip_id,
+            "stage": self._stage.name,
+            "backend": self._operator["backend"],
+            "error_class": type(error).__name__,
+            "reason": f"{error.culprit}: {error.reason}",
+            "cure": error.cure,
+            "retryable": error.retryable,
+            "attempts": attempts,
+            "dead_letter": is_dead_letter(error),
+            "frame_index": outcome.frame_index if outcome else None,
+            "traceback": outcome.traceback if outcome else "",
+        }
+        seconds = outcome.seconds if outcome else 0.0
+        stamp = make_provenance(key, {"raw": raw_state(clip)}, 1, seconds, self._run.run_id)
+        tables = {"failures": schema.from_rows("failures", [row])}
+        dead = is_dead_letter(error)
+        return StageResult(
+            clip.video_id, clip.clip_id, "failed", 0, seconds, tables, stamp, error, _is_for_good(error), digest=key, dead_letter=dead
+        )
+
+
+def has_manifest(run: Run, video_id: str) -> bool:
+    """Whether a video has both tables of its manifest in a run."""
+    return all(run.video_table(name, video_id).exists() for name in lake.VIDEO_TABLES)
+
+
+def check_manifest(run: Run, video_id: str) -> None:
+    """Raise SetupError where a video has no manifest in a run."""
+    if not has_manifest(run, video_id):
+        raise SetupError(f"video {video_id}", f"has no manifest in run {run.run_id}", "Materialize the asset `manifest` first")
+
+
+def clips_of(run: Run, video_id: str) -> list[Clip]:
+    """The clips of a video, as its manifest in a run has them.
+
+    Raises:
+        SetupError: it has none there.
+        ContractError: it cannot be read.
+    """
+    from egoworld_ops.video import manifest
+
+    check_manifest(run, video_id)
+    videos, clips = (read_table(run.video_table(name, video_id), name) for name in lake.VIDEO_TABLES)
+    return manifest.clips_from_tables(videos, clips)
+
+
+def is_dead_letter(error: EgoworldError) -> bool:
+    """Whether a clip that ended so, after all attempts, waits for a person: always, but where the state of its input is at fault and may be mended.
+
+    Such a failure (a sidecar, a file that changed, an input replaced meanwhile) is looked at again by the next materialization.
+    """
+    return not isinstance(error, InputChanged) and not (isinstance(error, InputError) and error.passing)
+
+
+def raw_state(clip: Clip) -> list[int] | None:
+    """Size and time of change of the raw file; None where it is not there."""
+    try:
+        state = clip.video_path.stat()
+    except OSError:
+        return None
+    return [state.st_size, state.st_mtime_ns]
+
+
+def _of_raw_file(error: EgoworldError, clip: Clip) -> EgoworldError:
+    """RawFileAway in the place of an error that says so: the manifest found a video in this content, so only the file's state is at fault.
+
+    Where the file is away, what lies beside it, such as a sidecar, is too.
+    """
+    if isinstance(error, InputError) and raw_state(clip) is None:
+        return RawFileAway(clip.video_path, "is not there", "Put the file back")
+    unread = isinstance(error, StorageUnavailable) and error.culprit == errors.printable(clip.video_path)
+    return RawFileAway(error.culprit, error.reason, error.cure) if unread or isinstance(error, NotAVideo) else error
+
+
+def _is_for_good(error: EgoworldError) -> bool:
+    """Whether the content of the input itself is at fault, so that the same work can only fail again."""
+    return isinstance(error, InputError) and not error.passing
+
+
+def _digests(inputs: Mapping[str, Path]) -> dict[str, str | None]:
+    return {name: digest_at(path) for name, path in inputs.items()}
+
+
+def _sidecar_or_error(clip: Clip) -> Sidecar | EgoworldError:
+    try:
+        return read_sidecar(clip.video_path)
+    except EgoworldError as error:
+        return error
+
+
+def check_content(clip: Clip, entry: Registered | None) -> None:
+    """Look whether the raw file holds what was registered. It is read only where its size or time of change differ.
+
+    Raises:
+        UnstableFile: it holds something else.
+        RawFileAway: it is not there, or cannot be read.
+    """
+    from egoworld_ops.raw.walk import hash_file
+
+    if entry is not None and entry.path == clip.video_path and raw_state(clip) == [entry.bytes, entry.mtime_ns]:
+        return
+    try:
+        found, _ = hash_file(clip.video_path)
+    except EgoworldError as error:
+        raise _of_raw_file(error, clip) from error
+    if found != clip.video_sha256:
+        raise UnstableFile(clip.video_path, "holds other content than when it was registered", "Restore the file, or register it again")

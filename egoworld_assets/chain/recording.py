@@ -1,0 +1,101 @@
+"""What a stage does is entered in the ledger: clips taken, ended, found; and clips that another process has are left to it.
+
+A clip is entered as done only after its file is stored: the files are the truth, and the ledger never says more than they do.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from egoworld_assets.chain.planning import StageResult
+from egoworld_ops import ledger
+from egoworld_ops.execution.task import ClipTask
+from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.ledger import WHOLE_VIDEO, Change, ClipKey, State
+from egoworld_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from egoworld_ops.ledger.leases import Owner
+    from egoworld_ops.ledger.store import Ledger
+
+_OPEN: dict[tuple[str, str], Ledger] = {}
+_OPENING = threading.Lock()
+MANIFEST = "manifest"
+
+
+def ledger_of(settings: Settings) -> Ledger:
+    """The ledger of these settings, opened once in a process.
+
+    Raises:
+        EgoworldError: as `ledger.open_ledger`.
+    """
+    url = settings.ledger.get_secret_value() if settings.ledger else None
+    place = (str(settings.lake.absolute()), url or "")
+    with _OPENING:
+        if place not in _OPEN:
+            settings.lake.mkdir(parents=True, exist_ok=True)
+            _OPEN[place] = ledger.open_ledger(Lake(settings.lake), url)
+        return _OPEN[place]
+
+
+class Record:
+    """The entries of one stage in one run by one owner."""
+
+    def __init__(self, book: Ledger, owner: Owner, run: Run, stage: str) -> None:
+        self._book, self._owner, self._run, self._stage = book, owner, run, stage
+
+    def take(self, tasks: Sequence[ClipTask], insist: bool) -> list[ClipTask]:
+        """Start these clips; returns those that are this owner's now. The others run elsewhere, or have ended since they were planned.
+
+        Args:
+            insist: they were planned again since, so those that the ledger takes for ended have no valid file: the files are right.
+        """
+        wanted = {self._key(t.clip.video_id, t.clip.clip_id): t for t in tasks}
+        digests = {key: task.key for key, task in wanted.items()}
+        self._book.add(digests)
+        lost = self._book.start(wanted, self._owner).lost
+        ended = [key for key, state in lost.items() if state is not State.RUNNING] if insist else []
+        if ended:
+            self._book.add(dict.fromkeys(ended))
+            self._book.add({key: digests[key] for key in ended})
+            lost = {key: state for key, state in lost.items() if key not in ended} | self._book.start(ended, self._owner).lost
+        return [task for key, task in wanted.items() if key not in lost]
+
+    def ended(self, result: StageResult, attempts: int, worker: str) -> None:
+        """What a clip that was taken ended in; its file is stored."""
+        self._book.finish([self._change(result, attempts, worker)], self._owner)
+
+    def found(self, results: Iterable[StageResult]) -> None:
+        """What needed no work, or could not be begun."""
+        fresh = [r for r in results if not r.recalled and (r.clip_id is not None or self._stage == MANIFEST)]
+        blocked = {self._key(r.video_id, r.clip_id): None for r in fresh if r.state == "blocked"}
+        if blocked:
+            self._book.add(blocked)
+        if settled := [self._change(r) for r in fresh if r.state != "blocked"]:
+            self._book.settle(settled)
+
+    def look(self) -> None:
+        """Free what owners that are gone have left."""
+        self._book.recover()
+
+    def _key(self, video_id: str, clip_id: str | None) -> ClipKey:
+        return ClipKey(self._run.run_id, video_id, clip_id or WHOLE_VIDEO, self._stage)
+
+    def _change(self, result: StageResult, attempts: int | None = None, worker: str | None = None) -> Change:
+        key, seconds = self._key(result.video_id, result.clip_id), result.seconds or None
+        if result.error is None:
+            return replace(Change.done(key, result.digest, result.rows, seconds, worker), attempts=attempts)
+        return replace(Change.failure(key, result.error, result.digest, result.dead_letter, seconds, worker), attempts=attempts)
+
+
+@contextmanager
+def record(settings: Settings, run: Run, stage: str) -> Iterator[Record]:
+    """Enter what a stage does; what it did not get to is given back at the end."""
+    book = ledger_of(settings)
+    book.recover()
+    with book.owner() as owner:
+        yield Record(book, owner, run, stage)

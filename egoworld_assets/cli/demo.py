@@ -1,0 +1,87 @@
+"""The main job on a laptop: register a video, run the chain, show what came of it and what to ask next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+
+from egoworld_assets.chain import pipeline
+from egoworld_assets.cli import processing
+from egoworld_ops import operators
+from egoworld_ops.contract import schema
+from egoworld_ops.errors import InputError
+from egoworld_ops.files.tables import read_table
+from egoworld_ops.lake import lake
+from egoworld_ops.lake.lake import Run
+from egoworld_ops.query.catalog import FILE_NAME
+from egoworld_ops.query.questions import QUERIES, answer
+from egoworld_ops.raw import register
+from egoworld_ops.report import ground_truth
+from egoworld_ops.settings import Settings
+from egoworld_ops.synthetic import load_truth
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "synthetic" / "kitchen.mp4"
+
+Say = Callable[[str], None]
+
+
+def run(profile: str | None, video: Path | None, say: Say) -> bool:
+    """Run the chain over `video`, or over the synthetic example, and show the results; false where something failed.
+
+    Raises:
+        InputError: the file cannot be a video.
+    """
+    settings = processing.settings(profile)
+    path = video or EXAMPLE
+    say(f"Video     {path}")
+    video_id = _register(settings, path)
+    ok = not processing.process([video_id], say)
+    store = lake.Lake(settings.lake)
+    done = pipeline.open_run(settings)
+    say(f"\nResults   {done.video_folder(video_id).absolute()}")
+    say(f"Database  {(store.root / FILE_NAME).absolute()}")
+    say("Pictures  the `preview` asset in the UI (`make ui`), and preview.png beside the results\n")
+    if video is None:
+        ok = _show_truth(done, video_id, path, say) and ok
+    _show_queries(store.root / FILE_NAME, say)
+    return ok
+
+
+def _register(settings: Settings, path: Path) -> str:
+    if path.is_dir():
+        raise InputError(path, "is a folder", "Name one video; `egoworld register FOLDER` takes all in a folder")
+    found = register.register(settings, [path])
+    if not found.video_ids:
+        row = next(iter(found.refused), {"reason": "is not a video file", "cure": "Name a video file"})
+        if row.get("video_id"):
+            return str(row["video_id"])
+        raise InputError(path, row["reason"], row["cure"])
+    processing.add_partitions(found.video_ids)
+    return found.video_ids[0]
+
+
+def tables_of(run: Run, video_id: str) -> dict[str, pa.Table]:
+    """All tables of a video, the clips of each one after the other."""
+    tables = {"clips": read_table(run.video_table("clips", video_id), "clips")}
+    for stage in operators.stages():
+        paths = sorted(run.video_folder(video_id).glob(f"clip_id=*/{stage}.parquet"))
+        tables[stage] = pa.concat_tables([schema.empty(stage), *(read_table(p, stage) for p in paths)])
+    return tables
+
+
+def _show_truth(run: Run, video_id: str, path: Path, say: Say) -> bool:
+    figures = ground_truth.compare(tables_of(run, video_id), load_truth(path.with_suffix(".truth")))
+    say(ground_truth.HEADER)
+    for figure in figures:
+        say(f"{figure}{'' if figure.ok else '  MISSED'}")
+    return all(figure.ok for figure in figures)
+
+
+def _show_queries(database: Path, say: Say) -> None:
+    first, *others = QUERIES.items()
+    say(f"\n{first[0]}\n{first[1]}\n{answer(database, first[1])}")
+    say("Try next, in `duckdb -readonly` or Python (`egoworld queries` runs them all):")
+    for question, _ in others:
+        say(f"  - {question}")

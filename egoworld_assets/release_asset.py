@@ -1,0 +1,53 @@
+"""The asset `release`: the run compacted into few large files, all videos together. Materialized on demand, and no part of `process_videos`."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from egoworld_assets.chain import pipeline
+from egoworld_assets.resources import Egoworld
+from egoworld_ops import operators
+
+if TYPE_CHECKING:
+    from egoworld_ops.release.make import Outcome
+
+MAX_SHOWN = 50
+
+
+@dg.asset(
+    group_name="release",
+    deps=[pipeline.MANIFEST, *operators.stages()],
+    description="The run in few large files, each owned frame once, sorted: what people query, as schema `release` of egoworld.duckdb.",
+    kinds={"parquet"},
+)
+def release(context: dg.AssetExecutionContext, egoworld: Egoworld) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Brings the release of the run of these settings up to date. New videos make new parts; parts whose videos did not change stay."""
+    from egoworld_ops.query import catalog
+    from egoworld_ops.release.make import release as make
+
+    run = egoworld.run()
+    outcome = make(run, egoworld.settings.release, say=context.log.info)
+    catalog.write_catalog(run.lake)
+    return dg.MaterializeResult(metadata=_metadata(run.run_id, outcome))
+
+
+def _metadata(run_id: str, outcome: "Outcome") -> Mapping[str, Any]:
+    manifest = outcome.manifest
+    metadata: dict[str, Any] = {
+        "run": run_id,
+        "folder": dg.MetadataValue.path(str(outcome.path.absolute())),
+        "videos": sum(len(part.videos) for part in manifest.parts),
+        "videos incomplete": len(manifest.incomplete),
+        **{f"rows of {table}": n for table, n in manifest.rows.items()},
+        "dagster/row_count": sum(manifest.rows.values()),
+        "parts": len(manifest.parts),
+        "files written": outcome.written,
+        "files kept": outcome.kept,
+        "bytes": manifest.total_bytes,
+        "bytes written": outcome.written_bytes,
+        "seconds": round(outcome.seconds, 3),
+    }
+    if manifest.incomplete:
+        metadata["incomplete"] = dg.MetadataValue.json(dict(list(manifest.incomplete.items())[:MAX_SHOWN]))
+    return metadata

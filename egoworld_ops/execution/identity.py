@@ -1,0 +1,90 @@
+"""When is a result the same result? The digest answers: equal digests, equal tables. Nothing about where or when belongs in it.
+
+The one exception is the manifest, whose table holds the path of the video (see docs/adr/0003).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from egoworld_ops import models, operators
+from egoworld_ops.contract.schema import SCHEMA_VERSION
+from egoworld_ops.operators.base import BackendSettings, Operator, Stage
+from egoworld_ops.types import Camera, Clip
+from egoworld_ops.video.sidecar import Sidecar
+
+if TYPE_CHECKING:
+    from egoworld_ops.settings import Settings
+
+
+def sha256_of(value: Mapping[str, Any]) -> str:
+    """SHA-256, hex, of a JSON value in canonical form."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
+
+
+def backend_of(stage: str, settings: Settings) -> str:
+    """The name of the backend that the settings choose for a stage."""
+    chosen = settings.stages.get(stage)
+    return chosen.backend if chosen else operators.stages()[stage].default_backend
+
+
+def operator_of(stage: str, settings: Settings) -> tuple[type[Operator], BackendSettings]:
+    """The operator class of a stage and its checked settings.
+
+    Raises:
+        UnknownBackend: no such backend.
+        BadSettings: an option is unknown or out of range.
+    """
+    backend = backend_of(stage, settings)
+    operator = operators.load(stage, backend)
+    chosen = settings.stages.get(stage)
+    return operator, operators.check_options(operator, stage, backend, chosen.options(backend) if chosen else {})
+
+
+def operator_identity(stage: str, settings: Settings) -> dict[str, Any]:
+    """What of code, settings and weights decides a stage's results, as JSON."""
+    operator, options = operator_of(stage, settings)
+    return {
+        "stage": stage,
+        "backend": backend_of(stage, settings),
+        "version": operator.version,
+        "settings": options.model_dump(mode="json"),
+        "weights": {name: models.sha256(name) for name in operator.weights(options)},
+    }
+
+
+def code_version(stage: str, settings: Settings) -> str:
+    """What of a stage's code and settings its results depend on, short, for Dagster. Imports no backend."""
+    backend = backend_of(stage, settings)
+    chosen = settings.stages.get(stage)
+    options = chosen.options(backend) if chosen else {}
+    parts = {"schema": SCHEMA_VERSION, "version": operators.version_of(stage, backend), "options": options}
+    return f"{backend}-{sha256_of(json.loads(json.dumps(parts, default=str)))[:12]}"
+
+
+def clip_identity(
+    stage: Stage, operator: Mapping[str, Any], clip: Clip, camera: Camera, sidecar: Sidecar, sample_stride: int, inputs: Mapping[str, str]
+) -> dict[str, Any]:
+    """Everything that decides the table of one clip and stage, as JSON; `sha256_of` it is the digest.
+
+    Args:
+        operator: as from `operator_identity`.
+        inputs: digests of the input tables, by stage.
+    """
+    from egoworld_ops.video.decoding import DECODE_VERSION
+
+    sections = {s: sidecar.section_digest(s, clip.video_path.parent) for s in stage.sidecar if s != "camera"}
+    return {
+        "schema": SCHEMA_VERSION,
+        "decode": DECODE_VERSION,
+        "operator": dict(operator),
+        "video": clip.video_sha256,
+        "frames": [clip.frame_start, clip.frame_end],
+        "sample_stride": sample_stride,
+        "camera": [camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px, camera.source] if "camera" in stage.sidecar else None,
+        "sidecar": sections,
+        "inputs": dict(inputs),
+    }

@@ -1,0 +1,101 @@
+"""One table in one Parquet file: written whole, sealed, checked against the contract, and saying what it was made from."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from egoworld_ops.contract import encodings, schema
+from egoworld_ops.errors import ContractError
+from egoworld_ops.files import footer, seal
+from egoworld_ops.files.whole import write_bytes
+
+PROVENANCE_KEY = b"egoworld.provenance"
+PARQUET: Mapping[str, Any] = {"compression": "zstd", "small_compression": "snappy", "small_bytes": 1_000_000, "page_checksums": True}
+"""How clip files are written. Below `small_bytes` in memory, setting up zstd for each column costs more time than it saves bytes."""
+_DELETE_IT = "Delete the file and run the stage again"
+
+
+def write_table(path: Path, name: str, rows: pa.Table, provenance: Mapping[str, Any], validated: bool = False) -> None:
+    """Write rows of table `name`, checked against the contract, with their provenance in the same file.
+
+    Args:
+        validated: the caller has checked them.
+
+    Raises:
+        ContractError: the rows break the data contract.
+    """
+    if not validated:
+        from egoworld_ops.contract import validation
+
+        validation.validate(name, rows)
+    metadata = dict(schema.table(name).arrow_schema().metadata or {})
+    metadata[PROVENANCE_KEY] = json.dumps(provenance, sort_keys=True).encode()
+    sink = pa.BufferOutputStream()
+    rows = rows.replace_schema_metadata(metadata)
+    options = {"compression": _compression(rows), "write_page_checksum": PARQUET["page_checksums"], **encodings.encodings(name)}
+    with pq.ParquetWriter(sink, rows.schema, **options) as writer:
+        writer.write_table(rows)
+        writer.add_key_value_metadata({seal.KEY: seal.OPEN})
+    write_bytes(path, seal.sealed(sink.getvalue().to_pybytes()))
+
+
+def _compression(rows: pa.Table) -> str:
+    return str(PARQUET["small_compression" if rows.nbytes < PARQUET["small_bytes"] else "compression"])
+
+
+def read_table(path: Path, name: str) -> pa.Table:
+    """Rows of table `name` from one file; see `read_result`."""
+    return read_result(path, name)[0]
+
+
+def read_result(path: Path, name: str) -> tuple[pa.Table, dict[str, Any]]:
+    """Rows of table `name` and what the same file says of their origin, nothing where it says nothing.
+
+    Raises:
+        ContractError: the file is not Parquet, is damaged, or is not of this contract.
+    """
+    try:
+        if (whole := seal.is_whole(content := path.read_bytes())) is False:
+            raise ContractError(path, "is damaged: its bytes are not those that were written", _DELETE_IT)
+        # not pq.read_table: small files cost several times as much there
+        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=not whole) as file:
+            rows, said = file.read(use_threads=False), json.loads((file.metadata.metadata or {}).get(PROVENANCE_KEY, b"{}"))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ContractError(path, f"cannot be read as Parquet: {error}", _DELETE_IT) from error
+    if rows.schema.names != schema.table(name).arrow_schema().names:
+        raise ContractError(path, f"holds columns {rows.schema.names}, not those of table {name}", _DELETE_IT)
+    return rows, said if isinstance(said, dict) else {}
+
+
+def provenance_at(path: Path) -> dict[str, Any] | None:
+    """What a file says of its origin; None where there is no such file or it is not a whole file of the lake."""
+    try:
+        return footer.provenance(path)
+    except OSError:
+        return None
+
+
+def digest_at(path: Path) -> str | None:
+    """Digest of the result a file holds; None where there is none."""
+    return (provenance_at(path) or {}).get("digest")
+
+
+def make_provenance(digest: str, identity: Mapping[str, Any], rows: int, seconds: float, run_id: str) -> dict[str, Any]:
+    """Provenance of a file: what its result depends on, and what making it took."""
+    return {
+        "digest": digest,
+        "identity": dict(identity),
+        "rows": rows,
+        "seconds": round(seconds, 6),
+        "host": socket.gethostname(),
+        "run_id": run_id,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

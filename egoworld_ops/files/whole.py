@@ -1,0 +1,117 @@
+"""Files that are seen whole or not at all, and what is left of writers that were killed. What a file holds is no matter here."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from egoworld_ops.errors import StorageUnavailable, classify
+from egoworld_ops.files import locks
+
+TEMPORARY, RUN = ".tmp-", "run_id="
+"""How names of what is being written begin, and those of the folders of runs."""
+
+
+def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write a whole file or none: temporary file, fsync, rename, fsync the folder.
+
+    The temporary file is in the same folder; that of what lies in a run is in the run's own, where `sweep` finds those that killed writers left.
+
+    Without `durable` the fsyncs are left out: for what can be derived again from durable files.
+
+    Raises:
+        StorageUnavailable: the disk is full, read-only, or does not answer; what was there is as it was.
+    """
+    with named_errors(path):
+        make_folder(path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=_scratch(path))
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        if durable:
+            sync_folder(path.parent)
+
+
+@contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """A disk that is full, read-only or does not answer is named as such; other errors stay what they are."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(named := classify(error, path), StorageUnavailable):
+            raise named from error
+        raise
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, their names durable: what is written in it must not be lost with it."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def _scratch(path: Path) -> Path:
+    """Where the temporary file of `path` lies: on the same file system, and not all over a run."""
+    return next((folder for folder in path.parents if folder.name.startswith(RUN)), path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed writers left in a folder of which nobody but the caller writes the temporary files now."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if not path.name.startswith((f"{TEMPORARY}release", f"{TEMPORARY}gc-")):  # a release and a removal clean up after themselves
+            with suppress(OSError):
+                remove(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def hold_swept(folder: Path) -> bool:
+    """As `in_use.hold`, and where nobody else holds the folder, what killed processes left there is removed first."""
+    with suppress(OSError), locks.alone(folder, wait=False) as alone:
+        if alone:
+            sweep(folder)
+    return locks.hold(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and links in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source`: a hard link, or a copy where the store has no links."""
+    with named_errors(target):
+        make_folder(target.parent)
+        temporary = _scratch(target) / f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            write_bytes(target, source.read_bytes())
+            return
+        os.replace(temporary, target)
+        temporary.unlink(missing_ok=True)  # where both were the same file already, replacing does nothing
+        sync_folder(target.parent)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder and all in it."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()

@@ -1,0 +1,232 @@
+"""The lake: where tables lie, how they are written so that a reader sees a whole file or none, and what each file says of its origin."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from egoworld_ops.contract import schema
+from egoworld_ops.errors import BadSettings, SetupError
+from egoworld_ops.files.tables import digest_at, provenance_at, write_table
+from egoworld_ops.files.whole import TEMPORARY, hold_swept, link_or_copy, make_folder, named_errors, remove, sync_folder, write_bytes
+from egoworld_ops.types import check_id
+
+VIDEO_TABLES = ("videos", "clips")
+RUN_TABLES = tuple(name for name in schema.TABLES if name != "intake")
+
+
+def table_glob(name: str) -> str:
+    """Pattern, below a run's folder, of the files of a table. It always matches the run's typed, empty placeholder too."""
+    if name == "failures":
+        return "*/*/*.failure.parquet"
+    return f"*/{name}.parquet" if name in VIDEO_TABLES else f"*/*/{name}.parquet"
+
+
+def placeholder(name: str) -> Path:
+    """Where, below a run's folder, the typed, empty file of a table lies that its pattern always matches."""
+    parts = table_glob(name).replace("*.", "_.").split("/")
+    return Path("_contract", *("_" for _ in parts[1:-1]), parts[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run in the lake: a frozen configuration and all it produced."""
+
+    lake: Lake
+    run_id: str
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.lake.root / f"run_id={self.run_id}"
+
+    def video_folder(self, video_id: str) -> Path:
+        """Where all tables of a video lie."""
+        return self.path / f"video_id={check_id('video_id', video_id)}"
+
+    def clip_folder(self, video_id: str, clip_id: str) -> Path:
+        """Where all tables of a clip lie."""
+        return self.video_folder(video_id) / f"clip_id={check_id('clip_id', clip_id)}"
+
+    def video_table(self, table: str, video_id: str) -> Path:
+        """The file of `videos` or `clips`."""
+        return self.video_folder(video_id) / f"{table}.parquet"
+
+    def clip_table(self, table: str, video_id: str, clip_id: str) -> Path:
+        """The file of a stage's table."""
+        return self.clip_folder(video_id, clip_id) / f"{table}.parquet"
+
+    def failure(self, stage: str, video_id: str, clip_id: str) -> Path:
+        """Where a clip's failure in a stage is written."""
+        return self.clip_folder(video_id, clip_id) / f"{stage}.failure.parquet"
+
+    def adopt(self, path: Path, digest: str) -> Literal["done", "linked"] | None:
+        """Make sure `path` holds the result with this digest, if any run has it.
+
+        Returns:
+            "done" where it was there, "linked" where an earlier run had it, None where it has to be computed.
+        """
+        if digest_at(path) == digest:
+            return "done"
+        below = path.relative_to(self.path)
+        for other in self.lake.runs():
+            candidate = other.path / below
+            if other.run_id != self.run_id and digest_at(candidate) == digest:
+                try:
+                    link_or_copy(candidate, path)
+                except FileNotFoundError:  # that run was removed in this moment
+                    continue
+                return "linked"
+        return None
+
+    def meta_is_behind(self, video_id: str, clip_id: str, stage: str, digest: str) -> bool:
+        """Whether the clip's `meta.json` is broken, or does not say of this stage that its result has that digest: its writer was killed."""
+        known = _gathered(self.clip_folder(video_id, clip_id) / "meta.json")
+        said, failed = known.get(stage), self.failure(stage, video_id, clip_id)
+        return not isinstance(said, dict) or said.get("digest") != digest or (failed.stem in known) != failed.exists()
+
+    def write_meta(self, video_id: str, clip_id: str) -> None:
+        """Write the clip's `meta.json`: the provenance of every table in its folder."""
+        folder = self.clip_folder(video_id, clip_id)
+        gathered = {path.stem: provenance_at(path) for path in sorted(folder.glob("*.parquet"))}
+        write_bytes(folder / "meta.json", json.dumps(gathered, sort_keys=True).encode(), durable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Lake:
+    """The folder of Parquet the stages write. Holds runs; knows nothing of what is in them."""
+
+    root: Path
+
+    def runs(self) -> list[Run]:
+        """All runs, newest first."""
+        names = [p.name.removeprefix("run_id=") for p in self.root.glob("run_id=*") if (p / "run.json").is_file()]
+        return sorted((Run(self, n) for n in names), key=_created, reverse=True)
+
+    def open_run(self, frozen: Mapping[str, Any], wanted: str | None, about: Callable[[], Mapping[str, Any]]) -> Run:
+        """The run to write to: the one `wanted`, else the newest whose frozen configuration equals `frozen`, else a new one.
+
+        This process holds it from then on, so that nobody removes it.
+
+        Args:
+            about: gives what else `run.json` of a new run says; not part of its identity.
+
+        Raises:
+            SetupError: the run wanted has another configuration.
+        """
+        if wanted is not None:
+            _check_run_id(wanted)
+        with named_errors(self.root):
+            make_folder(self.root)
+        hold_swept(self.root)
+        while not hold_swept((run := self.find_run(frozen, wanted) or self._create(frozen, wanted, about)).path):
+            pass  # it was removed in this moment
+        return self._point_latest(run)
+
+    def find_run(self, frozen: Mapping[str, Any], wanted: str | None) -> Run | None:
+        """The run that `open_run` would find; None where it would make one. Makes and changes nothing.
+
+        Raises:
+            SetupError: the run wanted has another configuration.
+        """
+        canonical = _canonical(frozen)
+        for run in self.runs():
+            if wanted in (None, run.run_id) and _frozen(run) == canonical:
+                return run
+            if wanted == run.run_id:
+                raise SetupError(
+                    f"run {wanted}",
+                    "was made with another configuration",
+                    "Name another run, or none; run.json in its folder holds its configuration",
+                )
+        return None
+
+    def _create(self, frozen: Mapping[str, Any], wanted: str | None, about: Callable[[], Mapping[str, Any]]) -> Run:
+        for run_id in _candidates(wanted):
+            run = Run(self, run_id)
+            described = {"run_id": run_id, "created_at": datetime.now(UTC).isoformat(), "frozen": frozen, **about()}
+            content = json.dumps(described, indent=1, sort_keys=True).encode()
+            if self._claim(run, content) or _frozen(run) == _canonical(frozen):
+                return run
+        raise SetupError(self.root, "no free run id", "Name a run in the settings")
+
+    def _claim(self, run: Run, content: bytes) -> bool:
+        """Create the run's folder with its run.json in one rename; False where the run is there already."""
+        with named_errors(run.path):
+            folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}run-", dir=self.root))
+            try:
+                for name in RUN_TABLES:
+                    write_table(folder / placeholder(name), name, schema.empty(name), {})
+                write_bytes(folder / "run.json", content)
+                os.chmod(folder, 0o755)  # noqa: S103 - mkdtemp made it private; a run is for all who may read the lake
+                os.rename(folder, run.path)
+            except BaseException as error:
+                remove(folder)
+                if isinstance(error, OSError) and run.path.exists():
+                    return False
+                raise
+            sync_folder(self.root)
+            return True
+
+    def _point_latest(self, run: Run) -> Run:
+        link = self.root / "latest"
+        if not link.is_symlink() or os.readlink(link) != run.path.name:
+            temporary = self.root / f"{TEMPORARY}latest-{os.getpid()}"
+            with named_errors(link):
+                temporary.unlink(missing_ok=True)
+                temporary.symlink_to(run.path.name)
+                os.replace(temporary, link)
+        return run
+
+
+def _described(run: Run) -> dict[str, Any]:
+    try:
+        described = json.loads((run.path / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return described if isinstance(described, dict) else {}
+
+
+def _gathered(meta: Path) -> dict[str, Any]:
+    """What a `meta.json` says; nothing where there is none or it is broken."""
+    try:
+        said = json.loads(meta.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _frozen(run: Run) -> Any:
+    return _described(run).get("frozen")
+
+
+def _canonical(frozen: Mapping[str, Any]) -> Any:
+    """A configuration as `run.json` gives it back."""
+    return json.loads(json.dumps(frozen))
+
+
+def _created(run: Run) -> tuple[str, str]:
+    """When a run was made, as its run.json says; the sort key of runs."""
+    return str(_described(run).get("created_at", "")), run.run_id
+
+
+def _check_run_id(run_id: str) -> None:
+    try:
+        check_id("run_id", run_id)
+    except ValueError as error:
+        raise BadSettings("setting run_id", str(error), "Name it like 20260131_1200, or leave it out") from error
+
+
+def _candidates(wanted: str | None) -> Iterator[str]:
+    if wanted is not None:
+        yield wanted
+        return
+    minute = datetime.now(UTC).strftime("%Y%m%d_%H%M")
+    yield minute
+    yield from (f"{minute}_{n}" for n in range(2, 1000))

@@ -1,0 +1,75 @@
+"""What was found whole when a video was last gone through, so that going through it again costs a few `stat` calls and reads no Parquet.
+
+`scan.json` beside a video's tables holds, for each stage, what its results depended on and the state (inode, size, time of change) of every file
+that was looked at. Where anything differs the files themselves are asked. It is derived: it may be deleted, and is never the only place of anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from egoworld_ops.files.whole import write_bytes
+
+FILE_NAME = "scan.json"
+FileState = list[int] | None
+
+
+def file_state(path: str | Path) -> FileState:
+    """Inode, size and time of change of a file; None where there is none. A file of the lake is replaced, never changed, so this tells."""
+    try:
+        state = os.stat(path)
+    except OSError:
+        return None
+    return [state.st_ino, state.st_size, state.st_mtime_ns]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A clip's result that is there: its clip, its rows and its digest."""
+
+    clip_id: str
+    rows: int
+    digest: str = ""
+
+
+def recall(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequence[str]) -> list[Found] | None:
+    """The results of a stage, if everything is as it was when they were last found whole; None where that must be looked into.
+
+    Args:
+        folder: of the video.
+        wanted: all that the results depend on but the clips' own files, as JSON values.
+        tables: names of the clips' tables that are looked at: the stage's own and those it reads.
+    """
+    known = _read(folder).get(stage)
+    try:
+        if known is None or known["wanted"] != wanted:
+            return None
+        for clip_id, _, _, *states in known["clips"]:
+            if states != [file_state(f"{folder}/clip_id={clip_id}/{name}.parquet") for name in tables]:
+                return None
+        return [Found(clip_id, rows, digest) for clip_id, rows, digest, *_ in known["clips"]]
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def remember(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequence[str], found: Sequence[Found]) -> None:
+    """Note that a stage's results are all there; see `recall`."""
+    clips = [[f.clip_id, f.rows, f.digest, *(file_state(f"{folder}/clip_id={f.clip_id}/{name}.parquet") for name in tables)] for f in found]
+    if any(state is None for clip in clips for state in clip[3:]):
+        return
+    content = _read(folder) | {stage: {"wanted": wanted, "clips": clips}}
+    write_bytes(folder / FILE_NAME, json.dumps(content).encode(), durable=False)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    try:
+        with open(f"{folder}/{FILE_NAME}", "rb") as file:  # noqa: PTH123 - a third of the time of Path.open, and it is the only cost here
+            content = json.loads(file.read())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,122 @@
+"""What the runs of a lake are, and in what two of them differ: configuration, and quality metrics clip by clip."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from egoworld_ops import operators
+from egoworld_ops.contract import quality
+from egoworld_ops.errors import SetupError
+from egoworld_ops.files.tables import digest_at
+from egoworld_ops.lake import failures
+from egoworld_ops.lake.lake import Lake, Run
+
+
+def find(store: Lake, run_id: str) -> Run:
+    """The run of that name; `latest` is the one written to last.
+
+    Raises:
+        SetupError: there is none.
+    """
+    if run_id == "latest":
+        run_id = (store.root / "latest").resolve().name.removeprefix("run_id=")
+    for run in store.runs():
+        if run.run_id == run_id:
+            return run
+    known = ", ".join(r.run_id for r in store.runs()) or "none"
+    raise SetupError(f"run {run_id}", f"is not in {store.root}", f"Name one of: {known}")
+
+
+def described(run: Run) -> dict[str, Any]:
+    """What `run.json` says: settings, code, packages, weights, host.
+
+    Raises:
+        SetupError: it cannot be read.
+    """
+    path = run.path / "run.json"
+    try:
+        said = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise SetupError(path, f"cannot be read: {error}", "Restore it, or remove the run's folder") from error
+    if not isinstance(said, dict):
+        raise SetupError(path, "is not an object", "Restore it, or remove the run's folder")
+    return said
+
+
+def counts(run: Run) -> dict[str, Counter[str]]:
+    """By stage: clips done, failed, and dead letters, as the files have it. A clip that a fallback backend has done is done."""
+    found: dict[str, Counter[str]] = {stage: Counter() for stage in operators.stages()}
+    for path in run.path.glob("video_id=*/clip_id=*/*.parquet"):
+        stage, _, failure = path.stem.partition(".")
+        if stage not in found:
+            continue
+        if not failure:
+            found[stage]["done"] += 1
+        elif failed := failures.on_record(path):
+            row, known = failed
+            digest = digest_at(table := path.with_name(f"{stage}.parquet"))
+            if digest is not None and failures.allows(known, digest):
+                continue
+            found[stage]["dead letters" if row["dead_letter"] else "failed"] += 1
+            if table.exists():  # from before the failure
+                found[stage]["done"] -= 1
+    return found
+
+
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, names joined by dots."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    return {k: v for name, inner in value.items() for k, v in flat(inner, f"{prefix}.{name}" if prefix else str(name)).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One value that differs; None where a side has none."""
+
+    name: str
+    a: Any
+    b: Any
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
+    """The values in which two nested mappings differ, by name."""
+    left, right = flat(a), flat(b)
+    return [Difference(name, left.get(name), right.get(name)) for name in sorted({*left, *right}) if left.get(name) != right.get(name)]
+
+
+def configuration(a: Run, b: Run) -> list[Difference]:
+    """What of configuration, code and packages differs between two runs."""
+    kept = ("frozen", "packages", "python", "git")
+    left, right = described(a), described(b)
+    return differences({k: left.get(k) for k in kept}, {k: right.get(k) for k in kept})
+
+
+@dataclass(frozen=True, slots=True)
+class ClipDifference:
+    """A clip whose result in a stage is not the same in two runs; `metrics` are those that differ."""
+
+    video_id: str
+    clip_id: str
+    stage: str
+    metrics: list[Difference]
+
+
+def results(a: Run, b: Run) -> Iterator[ClipDifference]:
+    """Clips of both runs whose results have other digests, with the quality metrics of each side; and those only one run has."""
+    import duckdb
+
+    with duckdb.connect(":memory:") as connection:
+        for stage in operators.stages():
+            paths = [{p.relative_to(run.path): p for p in run.path.glob(f"video_id=*/clip_id=*/{stage}.parquet")} for run in (a, b)]
+            for below in sorted({*paths[0], *paths[1]}):
+                pair = [side.get(below) for side in paths]
+                if len({digest_at(p) if p else None for p in pair}) == 1:
+                    continue
+                measured = [quality.measure(connection, stage, [p]) if p else {} for p in pair]
+                video, clip = (part.partition("=")[2] for part in below.parts[:2])
+                yield ClipDifference(video, clip, stage, differences(*measured))

@@ -1,0 +1,1 @@
+"""Raw files: finding them in a folder, and the record of what became of each."""

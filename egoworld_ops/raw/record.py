@@ -1,0 +1,70 @@
+"""The record of the raw files that were seen: table `intake`, one file in the lake. What is registered here can be materialized."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from egoworld_ops.contract import schema
+from egoworld_ops.files.tables import read_table, write_table
+from egoworld_ops.files.whole import make_folder, named_errors, sweep
+from egoworld_ops.lake.lake import Lake
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A raw file that was accepted as a video: where it is, and its content when it was hashed."""
+
+    video_id: str
+    path: Path
+    sha256: str
+    bytes: int
+    mtime_ns: int
+
+
+def read(store: Lake) -> pa.Table:
+    """Table `intake`: every raw file seen so far; empty where none was."""
+    path = _path(store)
+    return read_table(path, "intake") if path.exists() else schema.empty("intake")
+
+
+def registered(store: Lake) -> dict[str, Registered]:
+    """The videos that can be processed, by video_id."""
+    rows = [r for r in read(store).to_pylist() if r["status"] == "registered"]
+    return {r["video_id"]: Registered(r["video_id"], Path(r["path"]), r["sha256"], r["bytes"], r["mtime_ns"]) for r in rows}
+
+
+def update(store: Lake, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add or replace rows of `intake`, by path; a video has one registered path, the newest. Safe against other processes doing the same."""
+    moved = {r["video_id"] for r in rows if r["status"] == "registered"}
+    with _lock(store):
+        kept = [r for r in read(store).to_pylist() if r["status"] != "registered" or r["video_id"] not in moved]
+        merged = {r["path"]: r for r in [*kept, *rows]}
+        write_table(_path(store), "intake", schema.from_rows("intake", list(merged.values())), {})
+
+
+def ensure(store: Lake) -> None:
+    """Write an empty table where there is none."""
+    if not _path(store).exists():
+        update(store, [])
+
+
+def _path(store: Lake) -> Path:
+    return store.root / "intake" / "intake.parquet"
+
+
+@contextmanager
+def _lock(store: Lake) -> Iterator[None]:
+    folder = store.root / "intake"
+    with named_errors(folder):
+        make_folder(folder)
+        with (folder / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            sweep(folder)
+            yield

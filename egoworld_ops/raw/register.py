@@ -1,0 +1,144 @@
+"""Registering raw files: by the sensor, one bounded look at the raw folder a tick, or by hand.
+
+What became of each file is a row of table `intake`. A file is known by its content: the same file again keeps its video_id, and so does
+a file that was moved (its slug still says the old name, its path is the new one); a copy beside a file that is still there is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from egoworld_ops.errors import NotAVideo
+from egoworld_ops.lake.lake import Lake
+from egoworld_ops.raw.record import Registered, read, registered, update
+from egoworld_ops.raw.walk import IntakeEntry, Seen, scan
+from egoworld_ops.settings import Settings
+
+SETTLE_S = 1.0
+MAX_WAITING = 1000
+"""Most files remembered in the cursor as not yet settled; the others are met again at later looks."""
+MAX_BYTES_A_LOOK = 4 << 30
+"""Most bytes to read in one look (one file at least): a sensor's tick has 60 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of a look.
+
+    Args:
+        video_ids: videos that were registered now, new or again.
+        refused: rows of `intake` that were not: duplicates, rejected and unstable files, each with its reason and cure.
+        cursor: what to give to the next look.
+    """
+
+    video_ids: list[str]
+    refused: list[dict[str, Any]]
+    cursor: str
+
+
+def look(settings: Settings, cursor: str | None, limit: int) -> Found:
+    """One bounded look at the raw folder. A file is taken once it keeps its size and time of change from one look to the next.
+
+    Args:
+        cursor: of the look before; None at the first.
+        limit: most files to read now.
+
+    Raises:
+        NotAVideo: there is no raw folder.
+    """
+    if not settings.raw.is_dir():
+        raise NotAVideo(settings.raw.absolute(), "is not a folder", "Make it, or name the folder of raw videos in EGOWORLD_RAW")
+    store = Lake(settings.lake)
+    rows = read(store).to_pylist()
+    waiting = _waiting(cursor)
+    entries, now = scan(settings.raw, _known(store), _seen(rows) | waiting, limit=_affordable(waiting, limit))
+    unstable = {path: seen for path, seen in now.items() if seen.status == "unstable"}
+    kept = dict(sorted(unstable.items(), key=lambda item: item[0] not in waiting)[:MAX_WAITING])
+    found = _record(store, [e for e in entries if e.status != "unstable" or str(e.path) in kept])
+    return Found(found.video_ids, found.refused, json.dumps({path: [s.bytes, s.mtime_ns] for path, s in kept.items()}))
+
+
+def register(settings: Settings, paths: Iterable[Path]) -> Found:
+    """Register files, and all videos in folders, now. Files that changed within the last second are looked at again after one.
+
+    A file that still changes then is refused as `unstable`; so is everything that cannot be a video, each with its reason.
+    """
+    store = Lake(settings.lake)
+    found: list[Found] = []
+    for path in paths:
+        entries, now = scan(path, _known(store), {}, settle_s=SETTLE_S)
+        if any(e.status == "unstable" for e in entries):
+            time.sleep(SETTLE_S)
+            again, _ = scan(path, _known(store) | _accepted(entries), now, settle_s=SETTLE_S)
+            later = {e.path: e for e in again}
+            entries = [later.get(e.path, e) for e in entries]
+        found.append(_record(store, entries))
+    return Found([v for f in found for v in f.video_ids], [row for f in found for row in f.refused], "")
+
+
+def waiting_videos(settings: Settings, partitions: Iterable[str], limit: int) -> list[str]:
+    """Registered videos that are no partition yet: nothing is lost where a tick ended between the two."""
+    present = set(partitions)
+    return [v for v in registered(Lake(settings.lake)) if v not in present][:limit]
+
+
+def _record(store: Lake, entries: Sequence[IntakeEntry]) -> Found:
+    rows = [_row(store, e) for e in entries]
+    if rows:
+        update(store, rows)
+    accepted = [row["video_id"] for row in rows if row["status"] == "registered"]
+    return Found(list(dict.fromkeys(accepted)), [row for row in rows if row["status"] != "registered"], "")
+
+
+def _row(store: Lake, entry: IntakeEntry) -> dict[str, Any]:
+    row = entry.row()
+    if entry.status == "duplicate":
+        row |= {"reason": f"holds the same content as video {entry.video_id}", "cure": "Nothing to do; remove the copy, or keep it"}
+    return row
+
+
+def _known(store: Lake) -> dict[str, Registered]:
+    return {r.sha256: r for r in registered(store).values()}
+
+
+def _accepted(entries: Iterable[IntakeEntry]) -> dict[str, Registered]:
+    return {
+        str(e.sha256): Registered(str(e.video_id), e.path, str(e.sha256), e.bytes or 0, e.mtime_ns or 0)
+        for e in entries
+        if e.status == "registered"
+    }
+
+
+def _seen(rows: Iterable[Mapping[str, Any]]) -> dict[str, Seen]:
+    """What earlier looks settled. A copy is looked at again once the file it is a copy of is gone."""
+    rows = list(rows)
+    originals = {r["video_id"]: Path(r["path"]) for r in rows if r["status"] == "registered"}
+    return {
+        r["path"]: Seen(r["bytes"] or 0, r["mtime_ns"] or 0, r["status"])
+        for r in rows
+        if r["status"] in ("registered", "rejected") or (r["status"] == "duplicate" and originals.get(r["video_id"], Path()).is_file())
+    }
+
+
+def _waiting(cursor: str | None) -> dict[str, Seen]:
+    try:
+        remembered = json.loads(cursor or "{}")
+        return {path: Seen(size, mtime_ns, "unstable") for path, (size, mtime_ns) in remembered.items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _affordable(waiting: Mapping[str, Seen], limit: int) -> int:
+    """How many of the files that may have settled can be read now."""
+    left, count = MAX_BYTES_A_LOOK, 0
+    for seen in list(waiting.values())[:limit]:
+        left -= seen.bytes
+        if left < 0 and count:
+            return count
+        count += 1
+    return max(count, 1)

@@ -1,0 +1,229 @@
+"""The raw folder: which files are new, whole and not yet known by content. Whether a file decodes is found out later, by the manifest.
+
+A folder is walked without following links to folders; a link to a regular file is taken. Names that start with a dot are not looked at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import time
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from egoworld_ops.errors import EgoworldError, NotAVideo, StorageUnavailable, UnstableFile
+from egoworld_ops.types import VIDEO_SUFFIXES, check_id
+from egoworld_ops.video.containers import check_name, file_state, open_regular, storable
+
+_CHUNK_BYTES = 1 << 20
+_SLUG_LENGTH = 60
+
+
+class Seen(NamedTuple):
+    """How an entry looked at the last look: what must not change for it to count as whole, and what became of it."""
+
+    bytes: int
+    mtime_ns: int
+    status: str
+
+
+class Known(Protocol):
+    """A registered content: its video and the file it was registered from."""
+
+    @property
+    def video_id(self) -> str:
+        """Identifier of the video."""
+
+    @property
+    def path(self) -> Path:
+        """Where the file was."""
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeEntry:
+    """One entry of the raw folder that is new or changed, and what becomes of it.
+
+    Args:
+        path: where it is, absolute.
+        status: `registered`, `duplicate`, `rejected` or `unstable`.
+        video_id: the video it is, or is a copy of.
+        sha256, bytes, mtime_ns: content and state, where they were read.
+        error: why it is not registered; None where it is, or is a copy.
+    """
+
+    path: Path
+    status: str
+    video_id: str | None = None
+    sha256: str | None = None
+    bytes: int | None = None
+    mtime_ns: int | None = None
+    error: EgoworldError | None = None
+
+    def row(self) -> dict[str, Any]:
+        """The row of table `intake`; `path` is as it is, escape it for display."""
+        error = self.error
+        return {
+            "path": storable(self.path),
+            "video_id": self.video_id,
+            "status": self.status,
+            "sha256": self.sha256,
+            "bytes": self.bytes,
+            "mtime_ns": self.mtime_ns,
+            "error_class": type(error).__name__ if error else None,
+            "reason": error.reason if error else None,
+            "cure": error.cure if error else None,
+        }
+
+
+def scan(
+    raw: Path, known: Mapping[str, Known], seen: Mapping[str, Seen], settle_s: float | None = None, limit: int | None = None
+) -> tuple[list[IntakeEntry], dict[str, Seen]]:
+    """Look at a raw folder, or at one file, once.
+
+    An entry that looks as it did at the last look is passed over, unless it was unstable then: now it is stable.
+
+    Args:
+        raw: folder or file.
+        known: registered contents by SHA-256.
+        seen: what the last look returned; empty at the first.
+        settle_s: where given, a file is stable also if its last change is at least this many seconds away.
+        limit: read at most this many files now; the others wait for the next look.
+
+    Returns:
+        What is new, in order of paths, and what to give as `seen` the next time. `unstable` entries are to be looked at again.
+    """
+    look = _Look(dict(known), seen, settle_s, limit)
+    candidates = _walk(raw.resolve()) if raw.is_dir() else iter([raw.parent.resolve() / raw.name])
+    entries = [entry for path in candidates if (entry := look.at(path)) is not None]
+    return entries, look.now
+
+
+class _Look:
+    """One look: remembers what it has met, so that of two copies the first is registered."""
+
+    def __init__(self, known: dict[str, Known], seen: Mapping[str, Seen], settle_s: float | None, limit: int | None) -> None:
+        self._known, self._seen, self._settle_s, self._left = known, seen, settle_s, limit
+        self.now: dict[str, Seen] = {}
+
+    def at(self, path: Path) -> IntakeEntry | None:
+        """What is new about one entry; None where nothing is, or where it has to wait for the next look."""
+        try:
+            state = _state(path)
+            before = self._seen.get(storable(path))
+            same = before is not None and (before.bytes, before.mtime_ns) == (state.st_size, state.st_mtime_ns)
+            if before is not None and same and before.status != "unstable":
+                self.now[storable(path)] = before
+                return None
+            entry = self._content(path, state) if same or self._settled(state) else _moving(path, state)
+        except EgoworldError as error:
+            entry = self._refused(path, error)
+        if entry is not None:
+            self.now[storable(path)] = Seen(entry.bytes or 0, entry.mtime_ns or 0, entry.status)
+        return entry
+
+    def _settled(self, state: os.stat_result) -> bool:
+        return self._settle_s is not None and abs(time.time() - state.st_mtime) >= self._settle_s
+
+    def _content(self, path: Path, state: os.stat_result) -> IntakeEntry | None:
+        """Read a stable file."""
+        if state.st_size == 0:
+            raise NotAVideo(path, "has zero bytes", "Copy the file again from its source, or remove it")
+        if self._left is not None:
+            if self._left == 0:
+                self.now[storable(path)] = Seen(state.st_size, state.st_mtime_ns, "unstable")
+                return None
+            self._left -= 1
+        sha256, size = hash_file(path)
+        first = self._known.get(sha256)
+        copy = first is not None and first.path != path and first.path.exists()
+        entry = IntakeEntry(
+            path=path,
+            status="duplicate" if copy else "registered",
+            video_id=first.video_id if first else video_id_for(path, sha256),
+            sha256=sha256,
+            bytes=size,
+            mtime_ns=state.st_mtime_ns,
+        )
+        if not copy:
+            self._known[sha256] = _Accepted(str(entry.video_id), path)
+        return entry
+
+    def _refused(self, path: Path, error: EgoworldError) -> IntakeEntry | None:
+        """An entry that is not taken; None where the same was said at the last look."""
+        try:
+            state = os.lstat(path)
+            size, mtime_ns = state.st_size, state.st_mtime_ns
+        except OSError:
+            size, mtime_ns = 0, 0
+        unstable = error.retryable or isinstance(error, UnstableFile)
+        entry = IntakeEntry(path, "unstable" if unstable else "rejected", bytes=size, mtime_ns=mtime_ns, error=error)
+        as_before = self._seen.get(storable(path)) == Seen(size, mtime_ns, entry.status)
+        self.now[storable(path)] = Seen(size, mtime_ns, entry.status)
+        return None if as_before else entry
+
+
+class _Accepted(NamedTuple):
+    video_id: str
+    path: Path
+
+
+def _moving(path: Path, state: os.stat_result) -> IntakeEntry:
+    error = UnstableFile(path, "is new or has just changed", "Nothing to do: it is taken once it no longer changes")
+    return IntakeEntry(path, "unstable", bytes=state.st_size, mtime_ns=state.st_mtime_ns, error=error)
+
+
+def _state(path: Path) -> os.stat_result:
+    check_name(path)
+    if path.is_symlink() and path.is_dir():
+        raise NotAVideo(path, "is a link to a folder, which is not followed", "Put the files, or links to them, into the raw folder")
+    return file_state(path)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Entries below `folder` that are named like videos, links to folders, and folders that cannot be read; sorted."""
+    try:
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda e: os.fsencode(e.name))
+    except OSError:
+        yield folder
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        path = folder / entry.name
+        named_so = path.suffix.lower() in VIDEO_SUFFIXES
+        if named_so or (entry.is_symlink() and entry.is_dir()):
+            yield path
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(path)
+
+
+def hash_file(path: str | Path) -> tuple[str, int]:
+    """SHA-256 (hex) and size in bytes of a regular file.
+
+    Raises:
+        NotAVideo: not a regular file that can be read.
+        UnstableFile: it changed while it was read.
+        StorageUnavailable: the disk did not answer.
+    """
+    path = Path(path)
+    digest, size = hashlib.sha256(), 0
+    with open_regular(path) as descriptor:
+        try:
+            while chunk := os.read(descriptor, _CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+        except OSError as error:
+            raise StorageUnavailable(path, f"cannot be read: {error.strerror}", "Check the disk or mount") from error
+    return digest.hexdigest(), size
+
+
+def video_id_for(path: str | Path, sha256: str) -> str:
+    """Identifier of a video: a slug of its name and the first 12 hex digits of its content's SHA-256."""
+    plain = unicodedata.normalize("NFKD", Path(path).stem).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9_]+", "-", plain)[:_SLUG_LENGTH].strip("-_")
+    return check_id("video_id", f"{slug or 'video'}-{sha256[:12]}")

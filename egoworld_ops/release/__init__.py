@@ -1,0 +1,1 @@
+"""Releases: runs compacted into few large files, each owned frame once."""

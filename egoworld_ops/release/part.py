@@ -1,0 +1,183 @@
+"""One file of a release: rows streamed out of clip files, each owned frame once, into large row groups. Memory is bounded by a few row groups."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from egoworld_ops.contract import encodings, schema
+from egoworld_ops.errors import ContractError
+from egoworld_ops.execution.identity import sha256_of
+from egoworld_ops.files.tables import PROVENANCE_KEY, digest_at, read_result
+from egoworld_ops.lake.states import contract_of_rows
+from egoworld_ops.read_ahead import ReadAhead
+from egoworld_ops.release.place import FileRecord, sha256_of_file
+from egoworld_ops.release.plan import DELETE_AND_MAKE, Source, changed, identity
+from egoworld_ops.settings import ReleaseSettings
+
+_READ_AHEAD_BYTES = 64_000_000
+_MOST_ROWS_A_PAGE = (1 << 31) - 1
+"""Pages end by size alone."""
+_BLOOM_FALSE_POSITIVES = 0.01
+_OLD = f"{DELETE_AND_MAKE}; where the whole run is of that version, release it with the code that made it"
+
+
+def laid_out(settings: ReleaseSettings) -> dict[str, Any]:
+    """How files are laid out, as JSON: part of their digests, and recorded in each of them."""
+    return settings.model_dump(mode="json", include={"row_group_mb", "page_mb", "compression", "level", "bloom_columns"})
+
+
+def owned_rows(source: Source) -> pa.Table:
+    """The rows of a file of the run that a release takes: those of the frames its clip owns.
+
+    Raises:
+        InputChanged: the file is not the one that was planned with.
+        ContractError: it is damaged, of another schema, or its rows are out of order.
+    """
+    try:
+        rows, provenance = read_result(source.path, source.table)
+    except ContractError as error:
+        if source.table != "failures" and digest_at(source.path) == source.digest:
+            raise
+        raise changed(source.path) from error
+    if source.table != "failures" and provenance.get("digest") != source.digest:
+        raise changed(source.path)
+    if (version := contract_of_rows(rows)) != schema.SCHEMA_VERSION:
+        raise ContractError(source.path, f"was written under schema version {version}, this is version {schema.SCHEMA_VERSION}", _OLD)
+    if rows.schema != schema.table(source.table).arrow_schema():
+        raise ContractError(source.path, "has columns of other types than the contract", DELETE_AND_MAKE)
+    return rows if source.owned is None else _owned(source, rows, *source.owned)
+
+
+def _owned(source: Source, rows: pa.Table, first: int, end: int) -> pa.Table:
+    """A view of the rows of frames `[first, end)`: they are sorted by frame within a clip."""
+    frames = rows["frame_index"].to_numpy()
+    if (np.diff(frames) < 0).any():
+        raise ContractError(source.path, "has frames out of order", DELETE_AND_MAKE)
+    start, stop = np.searchsorted(frames, (first, end))
+    return rows.slice(int(start), int(stop - start))
+
+
+def write_part(target: Path, table: str, files: Sequence[Source], settings: ReleaseSettings, run_id: str) -> FileRecord:
+    """Write one file of a release: under a temporary name, durable, then renamed. The same sources and layout give the same bytes.
+
+    Args:
+        files: what it is made of, in the order of the table's rows.
+
+    Raises:
+        InputChanged, ContractError: of a source.
+        OSError: the storage refuses.
+    """
+    said = identity(table, laid_out(settings), files)
+    made_of = sha256_of(said)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".tmp-{target.name}")
+    with closing(_HashedFile(temporary)) as sink:
+        rows = _write(sink, table, files, settings, {"digest": made_of, "identity": said, "run_id": run_id})
+    os.replace(temporary, target)
+    return FileRecord(sink.hexdigest, sink.size, rows, made_of, len(files))
+
+
+def record_of(path: Path, wanted: str, sources: int) -> FileRecord | None:
+    """The record of a whole file with the wanted digest, as a release that was cut short left it; None where there is none."""
+    if digest_at(path) != wanted:
+        return None
+    try:
+        n_rows = pq.read_metadata(path).num_rows
+    except (pa.ArrowException, OSError):
+        return None
+    return FileRecord(sha256_of_file(path), path.stat().st_size, n_rows, wanted, sources)
+
+
+def _write(sink: _HashedFile, table: str, files: Sequence[Source], settings: ReleaseSettings, provenance: Mapping[str, Any]) -> int:
+    written = 0
+    with pq.ParquetWriter(sink, schema.table(table).arrow_schema(), **_options(table, files, settings)) as writer:
+        for group in _groups(ReadAhead((owned_rows(f) for f in files), _READ_AHEAD_BYTES, _size), settings.row_group_mb * 1e6):
+            writer.write_table(group, row_group_size=group.num_rows)
+            written += group.num_rows
+        writer.add_key_value_metadata({PROVENANCE_KEY.decode(): json.dumps(provenance, sort_keys=True)})
+    return written
+
+
+def _size(rows: pa.Table) -> int:
+    return int(rows.nbytes)
+
+
+def _groups(tables: Iterable[pa.Table], most_bytes: float) -> Iterator[pa.Table]:
+    group: list[pa.Table] = []
+    size = 0
+    for rows in tables:
+        if not rows.num_rows:
+            continue
+        group.append(rows)
+        size += rows.nbytes
+        if size >= most_bytes:
+            yield pa.concat_tables(group)
+            group, size = [], 0
+    if group:
+        yield pa.concat_tables(group)
+
+
+def _options(table: str, files: Sequence[Source], settings: ReleaseSettings) -> dict[str, Any]:
+    """Arguments of the writer."""
+    names = schema.table(table).arrow_schema().names
+    flat = {name for name in names if name in encodings.leaves(table)}
+    ordered = takewhile(lambda key: {*names[: names.index(key)]} < flat, schema.table(table).key)
+    distinct = {"video_id": len({f.video_id for f in files}), "clip_id": len({clip_id for f in files for clip_id in f.clips})}
+    bloom = {name: {"ndv": max(1, distinct[name]), "fpp": _BLOOM_FALSE_POSITIVES} for name in settings.bloom_columns if name in flat}
+    return {
+        **encodings.encodings(table),
+        "compression": settings.compression,
+        "compression_level": settings.level,
+        "data_page_size": int(settings.page_mb * 1e6),
+        "max_rows_per_page": _MOST_ROWS_A_PAGE,
+        "write_statistics": sorted(flat),
+        "write_page_index": True,
+        "write_page_checksum": True,
+        "sorting_columns": [pq.SortingColumn(names.index(key)) for key in ordered],
+        "bloom_filter_options": bloom or None,
+    }
+
+
+class _HashedFile(io.RawIOBase):
+    """A file that knows the SHA-256 of what was written to it, and is durable when it is closed."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=1 << 20)
+        self._sha256 = hashlib.sha256()
+        self.size = 0
+
+    @property
+    def hexdigest(self) -> str:
+        """Of all that was written."""
+        return self._sha256.hexdigest()
+
+    def writable(self) -> bool:
+        """It is for writing alone."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """Append."""
+        self._sha256.update(content)
+        written = self._file.write(content)
+        self.size += written
+        return written
+
+    def close(self) -> None:
+        """Make it durable."""
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        super().close()

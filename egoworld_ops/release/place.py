@@ -1,0 +1,212 @@
+"""Releases that are there: where they lie, what their `release.json` says, and the typed, empty stand-in for when there is none.
+
+A release is one folder that changes in one step: whoever lists it sees one release and never parts of two. `released` in the lake's root
+points at the one made last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from egoworld_ops.contract.schema import empty
+from egoworld_ops.errors import ContractError
+from egoworld_ops.files import locks
+from egoworld_ops.files.tables import write_table
+from egoworld_ops.files.whole import make_folder, named_errors, sweep, sync_folder
+from egoworld_ops.lake.lake import RUN_TABLES, Lake, Run
+
+MANIFEST_NAME = "release.json"
+LATEST = "released"
+_STAND_IN = "_contract"
+_STAGING = ".tmp-release-"
+_POINTING = f".tmp-{LATEST}-"
+ASIDE = ".aside"
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """One file of a release.
+
+    Args:
+        sha256: of its bytes.
+        digest: of all that decides its rows: the digests of the files it is made of, and how it is laid out. Its footer names them one by one.
+        sources: how many files it is made of.
+    """
+
+    sha256: str
+    bytes: int
+    rows: int
+    digest: str
+    sources: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartRecord:
+    """One part: whole videos, and the file that holds their rows in each table."""
+
+    name: str
+    videos: Sequence[str]
+    tables: Mapping[str, FileRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What `release.json` says.
+
+    Args:
+        parquet: how the files are laid out.
+        incomplete: by video and stage, how many clips have no table that counts and why; None stands for a video without a manifest, of which there
+            are no rows.
+    """
+
+    run_id: str
+    schema: str
+    parquet: Mapping[str, Any]
+    incomplete: Mapping[str, Mapping[str, Mapping[str, int]] | None]
+    parts: Sequence[PartRecord]
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Rows by table."""
+        counted: Counter[str] = Counter()
+        for part in self.parts:
+            counted.update({table: record.rows for table, record in part.tables.items()})
+        return dict(counted)
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of all parts."""
+        return sum(record.bytes for part in self.parts for record in part.tables.values())
+
+    def to_json(self) -> bytes:
+        """The content of `release.json`: the same for the same release."""
+        said = asdict(self) | {"rows": self.rows}
+        return json.dumps(said, indent=1, sort_keys=True).encode()
+
+
+def home(store: Lake) -> Path:
+    """The folder of all releases of a lake."""
+    return store.root / "release"
+
+
+def folder(run: Run) -> Path:
+    """The folder of a run's release."""
+    return home(run.lake) / run.path.name
+
+
+def staging(run: Run) -> Path:
+    """Where a release is put together before it takes its place; outside of `home`, so that no pattern meets it."""
+    return run.lake.root / f"{_STAGING}{run.path.name}"
+
+
+def exists(run: Run) -> bool:
+    """Whether a run is released, whatever became of the release; also while an exchange of folders is cut short."""
+    return any(os.path.lexists(path) for path in (folder(run), staging(run).with_name(f"{staging(run).name}{ASIDE}")))
+
+
+def part_name(run: Run, number: int) -> str:
+    """Name of a part of a run's release: of no other run, so that who listed the files of one never opens those of another."""
+    return f"{_parts_of(run)}{number:05d}"
+
+
+def part_number(run: Run, name: str) -> int:
+    """The number in the name of a part; -1 where the run gives no part such a name."""
+    number = name.removeprefix(_parts_of(run))
+    return int(number) if number != name and number.isdecimal() else -1
+
+
+def part_names(run: Run) -> set[str]:
+    """The parts that have files in a run's release, whatever its `release.json` says."""
+    return {path.stem for path in folder(run).glob("*/part-*.parquet")}
+
+
+def _parts_of(run: Run) -> str:
+    return f"part-{hashlib.sha256(run.run_id.encode()).hexdigest()[:8]}-"
+
+
+def part_path(release: Path, table: str, part: str) -> Path:
+    """The file of a table in a part."""
+    return release / table / f"{part}.parquet"
+
+
+def read(run: Run) -> Manifest | None:
+    """What the release of a run says of itself; None where there is none.
+
+    Raises:
+        ContractError: its release.json cannot be read.
+    """
+    path = folder(run) / MANIFEST_NAME
+    try:
+        said = json.loads(path.read_text("utf-8"))
+        parts = [
+            PartRecord(p["name"], p["videos"], {table: FileRecord(**record) for table, record in p["tables"].items()})
+            for p in said["parts"]
+        ]
+        return Manifest(said["run_id"], said["schema"], said["parquet"], said["incomplete"], parts)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ContractError(path, f"cannot be read: {error!r}", "Delete it and release the run again") from error
+
+
+def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def point_latest(run: Run) -> None:
+    """Make this run's release the one that the views of schema `release` show."""
+    _point(run.lake, folder(run))
+
+
+def ensure(store: Lake, again: bool = False) -> None:
+    """Make sure that every pattern over releases matches a typed file, where no release is there.
+
+    Args:
+        again: write them anew: the contract may be another than it was.
+    """
+    stand_in = home(store) / _STAND_IN
+    wanted = {name: path for name in RUN_TABLES if not (path := stand_in / name / "part-_.parquet").exists() or again}
+    if wanted:
+        with named_errors(stand_in):
+            make_folder(stand_in)
+            with locks.alone(stand_in):
+                for name, path in wanted.items():
+                    sweep(path.parent)
+                    write_table(path, name, empty(name), {})
+    if not (store.root / LATEST).is_dir():
+        with named_errors(store.root / LATEST):
+            _point(store, home(store) / _STAND_IN)
+
+
+def recover(store: Lake) -> None:
+    """End an exchange of folders that a crash cut short, on a file system that has no such step."""
+    for aside in store.root.glob(f"{_STAGING}*{ASIDE}"):
+        target = home(store) / aside.name.removeprefix(_STAGING).removesuffix(ASIDE)
+        if target.exists():
+            shutil.rmtree(aside)
+        else:
+            os.rename(aside, target)
+
+
+def _point(store: Lake, target: Path) -> None:
+    link, wanted = store.root / LATEST, str(target.relative_to(store.root))
+    for left in store.root.glob(f"{_POINTING}*"):
+        if not Path("/proc", left.name.removeprefix(_POINTING)).exists():  # whoever made it was killed
+            left.unlink(missing_ok=True)
+    if link.is_symlink() and os.readlink(link) == wanted:
+        return
+    temporary = store.root / f"{_POINTING}{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(wanted)
+    os.replace(temporary, link)
+    sync_folder(store.root)

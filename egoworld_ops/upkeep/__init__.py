@@ -1,0 +1,1 @@
+"""Looking after a lake: finding damage, and removing what nobody needs."""

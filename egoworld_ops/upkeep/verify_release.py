@@ -1,0 +1,199 @@
+"""Whether a release is what its release.json says, keeps the contract, and holds exactly the frames that the clips of its run own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from egoworld_ops.contract import schema, validation
+from egoworld_ops.errors import ContractError, EgoworldError
+from egoworld_ops.execution.identity import sha256_of
+from egoworld_ops.files.tables import provenance_at, read_table
+from egoworld_ops.lake import states
+from egoworld_ops.lake.lake import RUN_TABLES, Run
+from egoworld_ops.release import place
+from egoworld_ops.release.part import owned_rows
+from egoworld_ops.release.place import MANIFEST_NAME, FileRecord, Manifest, PartRecord
+from egoworld_ops.release.plan import Contents, identity
+
+_BATCH_ROWS = 16_384
+_RELEASE_AGAIN = "Delete it and release the run again"
+_RELEASE = "Release the run again"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A file or folder that is to be looked at, and what gives all that is wrong with it."""
+
+    path: Path
+    check: Callable[[], list[EgoworldError]]
+
+
+def pieces(run: Run) -> list[Piece]:
+    """What is to be looked at in the release of a run, piece by piece; nothing where it has none."""
+    folder = place.folder(run)
+    try:
+        manifest = place.read(run)
+    except ContractError as error:
+        return [Piece(folder, partial(list, [error]))]
+    if manifest is None:
+        return [Piece(folder, partial(_no_release, run))]
+    contents = Contents(run)
+    parts = [
+        Piece(place.part_path(folder, table, part.name), partial(_part, run, contents, manifest, part, table))
+        for part in manifest.parts
+        for table in RUN_TABLES
+        if table in part.tables
+    ]
+    return [Piece(folder, partial(_manifest, run, manifest)), *parts]
+
+
+def _no_release(run: Run) -> list[EgoworldError]:
+    path = place.folder(run)
+    return [ContractError(path, f"has no {MANIFEST_NAME}", _RELEASE_AGAIN)] if path.exists() else []
+
+
+def _manifest(run: Run, manifest: Manifest) -> list[EgoworldError]:
+    """Whether the files are those that the manifest names, and the videos those of the run, each once."""
+    folder = place.folder(run)
+    path = folder / MANIFEST_NAME
+    found: list[EgoworldError] = []
+    if path.read_bytes() != manifest.to_json() or manifest.run_id != run.run_id:
+        found.append(ContractError(path, "is not as a release wrote it: it was changed", _RELEASE_AGAIN))
+    strange = {part.name: ", ".join(sorted(set(part.tables) ^ set(RUN_TABLES))) for part in manifest.parts}
+    found += [
+        ContractError(path, f"{name} has other tables than the contract: {these}", _RELEASE_AGAIN)
+        for name, these in strange.items()
+        if these
+    ]
+    named = {place.part_path(folder, table, part.name) for part in manifest.parts for table in RUN_TABLES if table in part.tables}
+    there = {p for table in RUN_TABLES for p in (folder / table).glob("*")}
+    found += [ContractError(p, f"is not in {MANIFEST_NAME}", "Delete it: readers of the folder take its rows too") for p in there - named]
+    found += [ContractError(p, "is not there", _RELEASE) for p in sorted(named - there)]
+    videos = [v for part in manifest.parts for v in part.videos]
+    if len(set(videos)) != len(videos):
+        found.append(ContractError(path, "names a video in two parts", _RELEASE_AGAIN))
+    known = set(states.video_ids(run))
+    unreleased = sorted(v for v in known - {*videos} if _is_behind(run, v, manifest))
+    found += [ContractError(run.path / f"video_id={v}", "is not in the release of its run as it is now", _RELEASE) for v in unreleased]
+    found += [ContractError(path, f"has video {v}, which is no longer in the run", _RELEASE) for v in sorted({*videos} - known)]
+    return found
+
+
+def _is_behind(run: Run, video_id: str, manifest: Manifest) -> bool:
+    """Whether a video that is not released lacks other tables than a release says, or none."""
+    if video_id not in manifest.incomplete:
+        return True
+    try:
+        state = states.survey(run, video_id)
+    except ContractError:
+        return False  # found where the run is looked at
+    return manifest.incomplete[video_id] != (state.lacking() if state else None)
+
+
+def _part(run: Run, contents: Contents, manifest: Manifest, part: PartRecord, table: str) -> list[EgoworldError]:
+    """One file of the release."""
+    path, record = place.part_path(place.folder(run), table, part.name), part.tables[table]
+    if not path.exists():
+        return []
+    found = _bytes(path, record) or _origin(path, record)
+    if found:
+        return found
+    reading = _Reading(path, table, _owned_ranges(run, part) if _is_per_frame(table) else None)
+    try:
+        found = [*_against_run(reading, contents, manifest, part, table)]
+        for _ in reading.batches:
+            pass
+    except (pa.ArrowException, OSError) as error:
+        return [ContractError(path, f"cannot be read: {error}", _RELEASE_AGAIN)]
+    if reading.n_rows != record.rows:
+        reading.reasons.setdefault(f"holds {reading.n_rows} rows, and {MANIFEST_NAME} says {record.rows}")
+    return [*(ContractError(path, reason, _RELEASE_AGAIN) for reason in reading.reasons), *found]
+
+
+def _is_per_frame(table: str) -> bool:
+    return table != "failures" and "frame_index" in schema.table(table).arrow_schema().names
+
+
+def _bytes(path: Path, record: FileRecord) -> list[EgoworldError]:
+    size, sha256 = path.stat().st_size, place.sha256_of_file(path)
+    if (size, sha256) == (record.bytes, record.sha256):
+        return []
+    said = f"has {size} bytes with SHA-256 {sha256[:12]}, and {MANIFEST_NAME} says {record.bytes} with {record.sha256[:12]}"
+    return [ContractError(path, f"{said}: it is damaged, or was changed", _RELEASE_AGAIN)]
+
+
+def _origin(path: Path, record: FileRecord) -> list[EgoworldError]:
+    said = provenance_at(path) or {}
+    if said.get("digest") == record.digest == sha256_of(said.get("identity") or {}):
+        return []
+    return [ContractError(path, f"does not come from what {MANIFEST_NAME} says", _RELEASE_AGAIN)]
+
+
+class _Reading:
+    """One pass over a file of a release, batch by batch; what is wrong with its rows by themselves is noted on the way."""
+
+    def __init__(self, path: Path, table: str, owned: Mapping[tuple[str, str], tuple[int, int]] | None) -> None:
+        self.path, self._table, self._owned = path, table, owned
+        self.reasons: dict[str, None] = {}
+        self.n_rows = 0
+        self.batches = self._read()
+
+    def _read(self) -> Iterator[pa.Table]:
+        with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
+            last: list[pa.Table] = []
+            for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
+                rows = pa.Table.from_batches([batch])
+                self.n_rows += rows.num_rows
+                joined = pa.concat_tables([*last, rows])  # so that order and uniqueness hold from batch to batch
+                self.reasons |= dict.fromkeys(validation.violations(self._table, joined))
+                self.reasons |= dict.fromkeys(self._not_owned(rows))
+                last = [rows.slice(rows.num_rows - 1)]
+                yield rows
+
+    def _not_owned(self, rows: pa.Table) -> Iterator[str]:
+        if self._owned is None:
+            return
+        by_clip = rows.select(["video_id", "clip_id", "frame_index"]).group_by(["video_id", "clip_id"])
+        for row in by_clip.aggregate([("frame_index", "min"), ("frame_index", "max")]).to_pylist():
+            first, end = self._owned.get((row["video_id"], row["clip_id"]), (0, 0))
+            if not first <= row["frame_index_min"] <= row["frame_index_max"] < end:
+                frames = f"{row['frame_index_min']} to {row['frame_index_max']}"
+                yield f"holds frames {frames} of clip {row['clip_id']} of {row['video_id']}, which owns {first} to {end}"
+
+
+def _owned_ranges(run: Run, part: PartRecord) -> dict[tuple[str, str], tuple[int, int]]:
+    """The frames each clip of a part owns, as the release itself has it."""
+    try:
+        clips = read_table(place.part_path(place.folder(run), "clips", part.name), "clips").to_pylist()
+    except ContractError:
+        return {}  # found by itself
+    return {(c["video_id"], c["clip_id"]): (c["own_start"], c["own_end"]) for c in clips}
+
+
+def _against_run(reading: _Reading, contents: Contents, manifest: Manifest, part: PartRecord, table: str) -> Iterator[EgoworldError]:
+    """Where the rows are not, one by one, those that the clips of the run own."""
+    path = reading.path
+    try:
+        files = contents.sources(part.videos, [table])[table]
+        if sha256_of(identity(table, manifest.parquet, files)) != part.tables[table].digest:
+            yield ContractError(path, "is behind its run: files that it is made of have changed since", _RELEASE)
+            return
+        rest = schema.empty(table)
+        for source in files:
+            wanted = owned_rows(source)
+            while rest.num_rows < wanted.num_rows and (rows := next(reading.batches, None)) is not None:
+                rest = pa.concat_tables([rest, rows])
+            if not rest.slice(0, wanted.num_rows).equals(wanted):
+                yield ContractError(path, f"has other rows than those that {source.path} has of the frames its clip owns", _RELEASE_AGAIN)
+                return
+            rest = rest.slice(wanted.num_rows)
+    except EgoworldError:
+        return  # a file of the run is damaged or gone: found where the run is looked at
+    if rest.num_rows or next(reading.batches, None) is not None:
+        yield ContractError(path, "has rows that no clip of the run owns", _RELEASE_AGAIN)

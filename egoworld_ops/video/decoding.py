@@ -1,0 +1,410 @@
+"""Probing and decoding video by presentation time. Which files are opened at all, and how safely, is decided in `containers.py`.
+
+A frame's index counts what the decoder gives out from the start of the file, in presentation order; its time is its PTS. Both `probe` and
+`decode` count and time the same way, with any number of threads, so that a range found by one is a range of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from egoworld_ops.errors import CorruptVideo, EmptyVideo, InputError
+from egoworld_ops.types import Frame, sampled_frames
+from egoworld_ops.video.containers import LIBAV_FAULTS, Media, as_typed, check_size, open_media
+from egoworld_ops.video.picture import Upright, color_range, to_rgb
+
+DECODE_VERSION = "1"
+"""Raised whenever the same file gives other pixels, times or counts: colour, rotation, scaling, timing, what is decoded around damage. Part
+of every digest."""
+
+Visitor = Callable[[int, float, av.VideoFrame], None]
+"""Called with index, timestamp_s and the decoder's own frame, which is valid only during the call. Index 0 begins a pass over the file; where
+a second one is needed, only that one counts, and what was seen before it is to be forgotten."""
+
+_SLOWEST_RATE = Fraction(1, 10**6)
+_CURE = "Copy the file again from its source, or make the clips anew from the part that decodes"
+
+
+@dataclass(frozen=True, slots=True)
+class VideoProbe:
+    """What one full decode of a video showed.
+
+    Args:
+        codec: name of the codec (`h264`, `hevc`, `av1`, ...).
+        pix_fmt: pixel format of the decoder.
+        color_range: `limited`, `full` or `unspecified`.
+        width, height: size in pixels after rotation.
+        rotation_deg: clockwise turn that shows the picture upright: 0, 90, 180 or 270.
+        fps: exact frame rate; the mean rate where `vfr`.
+        vfr: true where the timestamps are not evenly spaced to within one tick of the container's clock.
+        n_frames: frames that decode, counted.
+        duration_s: end of the last frame minus start of the first.
+        audio_streams: number of audio streams.
+        timestamps_s: (n_frames,) float64 presentation times, strictly increasing.
+        warning: what is odd about a usable file, else None.
+        damaged: true where frames are missing or broken: what decodes then depends on the decoder's threads and on where it starts.
+    """
+
+    codec: str
+    pix_fmt: str
+    color_range: str
+    width: int
+    height: int
+    rotation_deg: int
+    fps: Fraction
+    vfr: bool
+    n_frames: int
+    duration_s: float
+    audio_streams: int
+    timestamps_s: np.ndarray
+    warning: str | None
+    damaged: bool
+
+
+def probe(path: str | Path, visit: Visitor | None = None, threads: int = 0) -> VideoProbe:
+    """Decode the whole of a video once and say what it is.
+
+    Args:
+        path: the file.
+        visit: sees each frame, in order (scene detection runs here); from its last call with index 0 on, exactly the `n_frames` frames.
+        threads: decoder threads; 0 takes as many as there are cores.
+
+    Raises:
+        NotAVideo, NoVideoStream, EmptyVideo, UnstableFile: as in `errors.py`.
+        CorruptVideo: not one frame decodes.
+    """
+    path = Path(path)
+    survey = _survey(path, threads, visit)
+    if survey.damaged_somewhere and threads != 1:
+        # Around damage, threaded decoders drop frames in flight or hide errors: what one thread delivers is the truth.
+        survey = _survey(path, 1, visit)
+    if not survey.times_s:
+        raise survey.fault or EmptyVideo(path, "has a video stream without one frame that decodes", "Remove it, or copy it again")
+    return survey.result()
+
+
+def decode(
+    path: str | Path,
+    frame_start: int,
+    frame_end: int,
+    stride: int = 1,
+    threads: int = 1,
+    start_s: float | None = None,
+    damaged: bool = False,
+) -> Iterator[Frame]:
+    """Decode the frames of `[frame_start, frame_end)` whose index is a multiple of `stride`, one at a time; there may be none.
+
+    Counting from the start of the video, overlapping ranges share the frames they both hold. The result depends neither on `threads` nor
+    on `start_s`.
+
+    Args:
+        path: the file.
+        frame_start, frame_end: half-open range of frames, as `probe` counts them.
+        stride: frames from one yielded frame to the next.
+        threads: decoder threads.
+        start_s: timestamp of `frame_start` as `probe` gave it. With it, decoding starts at the keyframe before instead of at the start of
+            the file, if the container proves that this gives the same frames.
+        damaged: as `probe` said. What a decoder makes of damage depends on its threads and on where it started, so that
+            such a file is decoded by one thread from its start.
+
+    Raises:
+        ValueError: an empty or negative range, or a stride below 1.
+        CorruptVideo: the file ends or breaks before the range does; it names the frame reached.
+        InputError: the file cannot be opened, or changed while it was read.
+    """
+    if not 0 <= frame_start < frame_end or stride < 1:
+        raise ValueError(f"decode: want 0 <= frame_start < frame_end and stride >= 1, got {frame_start}, {frame_end}, {stride}")
+    if damaged:
+        threads, start_s = 1, None
+    return _decode(Path(path), range(frame_start, frame_end), stride, threads, start_s)
+
+
+def _decode(path: Path, frames: range, stride: int, threads: int, start_s: float | None) -> Iterator[Frame]:
+    """Try the fastest way first; where it ends before the range does, go on from there the next slower way."""
+    wanted = sampled_frames(frames.start, frames.stop, stride)
+    if not wanted:
+        return
+    ways: list[tuple[int, float | None]] = [(threads, start_s)] if start_s is not None and frames.start > 0 else []
+    ways += [(n, None) for n in dict.fromkeys((threads, 1))]
+    position = frames.start
+    fault: CorruptVideo | None = None
+    for n_threads, seek_s in ways:
+        try:
+            picture = Upright()
+            if seek_s is not None:
+                _observe_first(path, picture)
+            with open_media(path, n_threads) as media:
+                for index, timestamp_s, frame in _timed_frames(media, frames.start, seek_s):
+                    picture.observe(frame)
+                    if index < position:
+                        continue
+                    if index in wanted:
+                        yield Frame(index, timestamp_s, _shown(path, frame, picture))
+                    position = index + 1
+                    if position > wanted[-1]:
+                        return
+        except CorruptVideo as error:
+            fault = error
+    reason = f"decoding stops at frame {position} of the range [{frames.start}, {frames.stop})"
+    raise CorruptVideo(path, f"{reason}: {fault.reason if fault else 'the file ends there'}", _CURE) from fault
+
+
+def _shown(path: Path, frame: av.VideoFrame, picture: Upright) -> np.ndarray:
+    """As `to_rgb`; colours that no one can show, as damaged headers name them, are a fault of the file."""
+    try:
+        return to_rgb(frame, picture)
+    except LIBAV_FAULTS as error:
+        raise as_typed(path, error, "the picture cannot be shown") from error
+
+
+def _observe_first(path: Path, picture: Upright) -> None:
+    """Show `picture` the first frame of the file, which sets size and turn for all: a later frame may have others."""
+    with open_media(path, threads=1) as media:
+        for frame in _Frames(media):
+            picture.observe(frame)
+            return
+
+
+def _timed_frames(media: Media, frame_start: int = 0, seek_s: float | None = None) -> Iterator[tuple[int, float, av.VideoFrame]]:
+    """Index, time and picture of each frame; from `frame_start` on where `seek_s` is given, and none where that cannot be done exactly."""
+    clock = _Clock(media)
+    index = 0
+    landing = None
+    if seek_s is not None:
+        landing = _seek(media, frame_start, seek_s)
+        if landing is None:
+            return
+        index = frame_start
+    for frame in _Frames(media):
+        if landing is not None:
+            if frame.pts is None or frame.pts > landing:
+                return
+            if frame.pts < landing:
+                continue
+            landing = None
+        yield index, clock.time_s(index, frame), frame
+        index += 1
+
+
+class _Frames:
+    """Decodes a stream from where it is to its end, once; counts the packets it took for that."""
+
+    def __init__(self, media: Media) -> None:
+        self._media = media
+        self.n_packets = 0
+
+    def __iter__(self) -> Iterator[av.VideoFrame]:
+        try:
+            for packet in self._media.container.demux(self._media.stream):
+                self.n_packets += bool(packet.size) and not packet.is_discard
+                for frame in packet.decode():
+                    check_size(self._media.path, frame.width, frame.height)
+                    yield frame
+        except LIBAV_FAULTS as error:
+            raise as_typed(self._media.path, error, "the stream does not decode") from error
+
+
+def _seek(media: Media, frame_start: int, start_s: float) -> int | None:
+    """Move to a keyframe before frame `frame_start` and return that frame's PTS; None where the frame could not be told for sure.
+
+    It can where every packet holds one shown frame with a PTS of its own: then a frame's rank by PTS is its index.
+    """
+    if not _Clock(media).from_pts:
+        return None
+    shown, keys = [], []
+    try:
+        for packet in media.container.demux(media.stream):
+            if packet.size and not packet.is_discard:
+                if packet.pts is None:
+                    return None
+                shown.append(packet.pts)
+                if packet.is_keyframe:
+                    keys.append((packet.pts, packet.pts if packet.dts is None else min(packet.pts, packet.dts)))
+        shown.sort()
+        exact = frame_start < len(shown) == len(set(shown)) and _seconds(shown[frame_start], media) == start_s
+        before = [seek_to for pts, seek_to in keys if exact and pts <= shown[frame_start]]
+        if not before:
+            return None
+        media.container.seek(max(before), stream=media.stream)
+    except LIBAV_FAULTS:
+        return None
+    return shown[frame_start]
+
+
+def _seconds(pts: int, media: Media) -> float:
+    return pts * media.time_base.numerator / media.time_base.denominator
+
+
+class _Clock:
+    """Gives each frame its time: its PTS where that exists and moves forward.
+
+    AVI stores no PTS (what libav makes up is the decoding order): there the frame rate gives the time. Elsewhere a frame without PTS, or
+    with one that is not after the frame before, comes one frame's duration after that.
+    """
+
+    def __init__(self, media: Media) -> None:
+        self._media = media
+        self._rate = media.rates[0] if media.rates else None
+        self.from_pts = media.demuxer != "avi" or not self._rate
+        self.made_up = 0
+        self._last_s: float | None = None
+
+    def time_s(self, index: int, frame: av.VideoFrame) -> float:
+        if self._rate and not self.from_pts:
+            return float(index / self._rate)
+        time_s = None if frame.pts is None else _seconds(frame.pts, self._media)
+        if time_s is None or (self._last_s is not None and time_s <= self._last_s):
+            self.made_up += 1
+            time_s = 0.0 if self._last_s is None else self._last_s + self.duration_s(frame)
+        self._last_s = time_s
+        return time_s
+
+    def duration_s(self, frame: av.VideoFrame) -> float:
+        """Duration of one frame: its own, else that of the frame rate.
+
+        Raises:
+            CorruptVideo: the file says neither.
+        """
+        if frame.duration > 0:
+            return _seconds(frame.duration, self._media)
+        if not self._rate:
+            raise CorruptVideo(self._media.path, "has neither timestamps nor a frame rate", "Convert it to a container with timestamps")
+        return float(1 / self._rate)
+
+
+@dataclass(slots=True)
+class _Survey:
+    """What one pass over a file has seen so far."""
+
+    path: Path
+    codec: str
+    rates: tuple[Fraction, ...]
+    tick_s: float
+    header_frames: int
+    header_duration_s: float | None
+    audio_streams: int
+    warnings: list[str]
+    picture: Upright = field(default_factory=Upright)
+    pix_fmt: str = ""
+    color_range: str = ""
+    times_s: list[float] = field(default_factory=list)
+    last_duration_s: float = 0.0
+    damaged: list[int] = field(default_factory=list)
+    made_up_times: int = 0
+    n_packets: int = 0
+    fault: InputError | None = None
+
+    @classmethod
+    def start(cls, media: Media) -> _Survey:
+        stream = media.stream
+        duration = media.container.duration
+        several = f"{media.n_video_streams} video streams, number {stream.index} is used"
+        return cls(
+            path=media.path,
+            codec=stream.codec_context.codec.canonical_name,
+            rates=media.rates,
+            tick_s=float(media.time_base),
+            header_frames=stream.frames,
+            header_duration_s=duration / av.time_base if duration else None,
+            audio_streams=len(media.container.streams.audio),
+            warnings=[several] if media.n_video_streams > 1 else [],
+        )
+
+    def see(self, index: int, timestamp_s: float, frame: av.VideoFrame) -> None:
+        if not index:
+            self.pix_fmt, self.color_range = frame.format.name, color_range(frame)
+        self.picture.observe(frame)
+        self.times_s.append(timestamp_s)
+        if frame.is_corrupt:
+            self.damaged.append(index)
+
+    @property
+    def damaged_somewhere(self) -> bool:
+        """True where decoding failed, frames are marked as damaged, or packets gave no frame."""
+        return bool(self.fault or self.damaged) or len(self.times_s) != self.n_packets
+
+    def result(self) -> VideoProbe:
+        times_s = np.array(self.times_s)
+        fps, vfr = _frame_rate(times_s, self.rates, self.tick_s, self.last_duration_s)
+        duration_s = float(times_s[-1] - times_s[0]) + (self.last_duration_s or float(1 / fps))
+        self._warn(duration_s)
+        width, height = self.picture.size_px
+        return VideoProbe(
+            codec=self.codec,
+            pix_fmt=self.pix_fmt,
+            color_range=self.color_range,
+            width=width,
+            height=height,
+            rotation_deg=self.picture.rotation_deg,
+            fps=fps,
+            vfr=vfr,
+            n_frames=len(times_s),
+            duration_s=duration_s,
+            audio_streams=self.audio_streams,
+            timestamps_s=times_s,
+            warning="; ".join(self.warnings) or None,
+            damaged=self.damaged_somewhere or self.header_frames > len(times_s),
+        )
+
+    def _warn(self, duration_s: float) -> None:
+        n = len(self.times_s)
+        promised_s = self.header_duration_s
+        if self.header_frames > n:
+            self.warnings.append(f"{n} of the {self.header_frames} frames in the header decode")
+        elif not self.header_frames and promised_s and promised_s > duration_s + max(0.5, 0.02 * promised_s):
+            self.warnings.append(f"the header promises {promised_s:.3f} s, the picture ends after {duration_s:.3f} s")
+        if self.fault:
+            self.warnings.append(f"decoding stops at frame {n}: {self.fault.reason}")
+        if self.damaged:
+            self.warnings.append(f"{len(self.damaged)} frames are damaged, the first is {self.damaged[0]}")
+        if self.damaged_somewhere and not self.warnings:
+            self.warnings.append(f"{self.n_packets} packets gave {n} frames")
+        if self.made_up_times:
+            self.warnings.append(f"{self.made_up_times} frames have no timestamp after the frame before; one frame's duration is added")
+        self.warnings += self.picture.warnings
+
+
+def _survey(path: Path, threads: int, visit: Visitor | None) -> _Survey:
+    """One pass over the whole file."""
+    with open_media(path, threads) as media:
+        survey = _Survey.start(media)
+        clock = _Clock(media)
+        frames = _Frames(media)
+        try:
+            for index, frame in enumerate(frames):
+                timestamp_s = clock.time_s(index, frame)
+                survey.see(index, timestamp_s, frame)
+                survey.last_duration_s = _seconds(frame.duration, media) if frame.duration > 0 else 0.0
+                if visit is not None:
+                    visit(index, timestamp_s, frame)
+        except CorruptVideo as error:
+            survey.fault = error
+        survey.made_up_times, survey.n_packets = clock.made_up, frames.n_packets
+    return survey
+
+
+def _standard(rate: Fraction) -> Fraction:
+    """The whole or NTSC rate (n * 1000 / 1001) that a container's rounded rate stands for, if it is that near; else `rate`."""
+    for candidate in (Fraction(round(rate)), Fraction(round(rate * 1001 / 1000) * 1000, 1001)):
+        if abs(candidate / rate - 1) < Fraction(1, 10**5):
+            return candidate
+    return rate
+
+
+def _frame_rate(times_s: np.ndarray, rates: tuple[Fraction, ...], tick_s: float, last_duration_s: float) -> tuple[Fraction, bool]:
+    """Exact frame rate and whether it varies: the first rate that puts each frame within one tick of where it is, else the mean rate."""
+    steps = np.arange(len(times_s))
+    span_s = float(times_s[-1] - times_s[0])
+    if not span_s:
+        return (rates[0] if rates else Fraction(1 / last_duration_s if last_duration_s else 1).limit_denominator(1001)), False
+    mean = Fraction(len(steps) - 1) / Fraction(span_s)
+    for rate in [*map(_standard, rates), *rates, mean.limit_denominator(1001)]:
+        if rate and np.abs(times_s - times_s[0] - steps / float(rate)).max() <= tick_s * 1.001 + 1e-9:
+            return rate, False
+    return max(mean, _SLOWEST_RATE).limit_denominator(_SLOWEST_RATE.denominator), True

@@ -1,0 +1,151 @@
+"""The stage `manifest`: from a raw file to its rows of `videos` and `clips`. The file is decoded once."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from egoworld_ops.contract import schema
+from egoworld_ops.errors import InputError, UnstableFile
+from egoworld_ops.raw.walk import hash_file
+from egoworld_ops.settings import SceneSettings
+from egoworld_ops.types import Clip
+from egoworld_ops.video.containers import check_name, open_regular, storable
+from egoworld_ops.video.decoding import VideoProbe, probe
+from egoworld_ops.video.scenes import Scene, SceneScores, find_scenes, windows
+
+VERSION = "1"
+"""Raised whenever the same file and settings give other tables. Part of the digest."""
+
+_VAL_OF_100, _TEST_OF_100 = 10, 10
+
+
+def make_manifest(path: str | Path, video_id: str, sha256: str, settings: SceneSettings, threads: int = 0) -> tuple[pa.Table, pa.Table]:
+    """Tables `videos` (one row) and `clips` of a raw file.
+
+    A file whose content is no usable video gives a row with status `rejected`, its reason and cure, and no clips.
+
+    Args:
+        path: the file.
+        video_id: its identifier.
+        sha256: its content when it was registered, hex.
+        settings: detector and windows.
+        threads: decoder threads; 0 takes as many as there are cores.
+
+    Raises:
+        NotAVideo: the file is not there, may not be read, is not a regular file, or has a name that no table can hold.
+        UnstableFile: it holds other content than when it was registered, or changed or went away meanwhile.
+        TransientError: the disk did not answer, or memory ran out. As with the others, nothing is said about the registered content.
+    """
+    path = Path(path)
+    check_name(path)
+    scores = SceneScores(settings.detector)
+    with open_regular(path):  # so that what is decoded is what was hashed
+        found, size = hash_file(path)
+        if found != sha256:
+            raise UnstableFile(path, f"holds other content than when it was registered (SHA-256 {found[:12]})", "Register it again")
+        seen = _look(path, scores, threads)
+    if isinstance(seen, InputError):
+        return schema.from_rows("videos", [_identity(path, video_id, sha256, size) | _rejection(seen)]), schema.empty("clips")
+    scenes = find_scenes(scores, seen.n_frames, seen.fps, settings)
+    clips = [row for scene in scenes for row in _clip_rows(video_id, scene, seen, settings)]
+    videos = [_identity(path, video_id, sha256, size) | _facts(seen)]
+    return schema.from_rows("videos", videos), schema.from_rows("clips", clips)
+
+
+def _look(path: Path, scores: SceneScores, threads: int) -> VideoProbe | InputError:
+    """What the video is, or what is wrong with its content."""
+    try:
+        return probe(path, scores, threads)
+    except UnstableFile:
+        raise
+    except InputError as error:
+        return error
+
+
+def clips_from_tables(videos: pa.Table, clips: pa.Table) -> list[Clip]:
+    """The clips of tables `videos` and `clips`, in the tables' order."""
+    by_id = {row["video_id"]: row for row in videos.to_pylist()}
+    return [_clip(by_id[row["video_id"]], row) for row in clips.to_pylist()]
+
+
+def split_of(sha256: str) -> str:
+    """`train`, `val` or `test` (80, 10, 10 of 100) by content, so that copies of a video fall together."""
+    bucket = int(sha256[:16], 16) % 100
+    if bucket < _TEST_OF_100:
+        return "test"
+    return "val" if bucket < _TEST_OF_100 + _VAL_OF_100 else "train"
+
+
+def _identity(path: Path, video_id: str, sha256: str, size: int) -> dict[str, Any]:
+    return {"video_id": video_id, "path": storable(path), "sha256": sha256, "bytes": size, "split": split_of(sha256)}
+
+
+def _rejection(error: InputError) -> dict[str, Any]:
+    return {"status": "rejected", "error_class": type(error).__name__, "reason": error.reason, "cure": error.cure}
+
+
+def _facts(seen: VideoProbe) -> dict[str, Any]:
+    return {
+        "status": "ok",
+        "warning": seen.warning,
+        "damaged": seen.damaged,
+        "duration_s": seen.duration_s,
+        "fps_num": seen.fps.numerator,
+        "fps_den": seen.fps.denominator,
+        "vfr": seen.vfr,
+        "n_frames": seen.n_frames,
+        "width": seen.width,
+        "height": seen.height,
+        "rotation_deg": seen.rotation_deg,
+        "codec": seen.codec,
+        "pix_fmt": seen.pix_fmt,
+        "color_range": seen.color_range,
+        "audio_streams": seen.audio_streams,
+    }
+
+
+def _clip_rows(video_id: str, scene: Scene, seen: VideoProbe, settings: SceneSettings) -> list[dict[str, Any]]:
+    starts_s = seen.timestamps_s
+    ends_s = np.append(starts_s[1:], starts_s[0] + seen.duration_s)
+    return [
+        {
+            "video_id": video_id,
+            "clip_id": window.clip_id,
+            "frame_start": window.frame_start,
+            "frame_end": window.frame_end,
+            "own_start": window.own_start,
+            "own_end": window.own_end,
+            "start_s": window.start_s,
+            "end_s": window.end_s,
+            "overlap_s": window.overlap_s,
+            "scene_index": scene.index,
+            "cut_score": scene.cut_score,
+            "method": scene.method,
+            "fallback_reason": scene.fallback_reason,
+        }
+        for window in windows(scene, starts_s, ends_s, settings.max_clip_s, settings.overlap_s)
+    ]
+
+
+def _clip(video: dict[str, Any], row: dict[str, Any]) -> Clip:
+    return Clip(
+        video_id=row["video_id"],
+        clip_id=row["clip_id"],
+        video_path=Path(video["path"]),
+        video_sha256=video["sha256"],
+        frame_start=row["frame_start"],
+        frame_end=row["frame_end"],
+        own_start=row["own_start"],
+        own_end=row["own_end"],
+        start_s=row["start_s"],
+        end_s=row["end_s"],
+        fps=Fraction(video["fps_num"], video["fps_den"]),
+        width=video["width"],
+        height=video["height"],
+        damaged=bool(video["damaged"]),
+    )

@@ -1,0 +1,166 @@
+"""What a person says about a video is taken whole or refused with the place of the fault."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from egoworld_ops.errors import BadSidecar, UnknownIntrinsics
+from egoworld_ops.settings import CameraSettings
+from egoworld_ops.video import intrinsics
+from egoworld_ops.video.sidecar import MAX_PX, MAX_SIDE_PX, MIN_FOCAL_PX, Sidecar, read_sidecar, sidecar_path
+
+CAMERA = {"fx": 500, "fy": 500, "cx": 319.5, "cy": 239.5, "width": 640, "height": 480}
+GOOD = {
+    "camera": CAMERA,
+    "objects": [{"label": "box", "dimensions_m": [0.1, 0.2, 0.3], "prompts": [{"frame_index": 0, "box_px": [1, 2, 30, 40]}]}],
+}
+
+
+def write(folder: Path, content: object) -> Path:
+    video = folder / "a video.mp4"
+    sidecar_path(video).write_text(content if isinstance(content, str) else json.dumps(content))
+    return video
+
+
+def test_no_file_is_an_empty_sidecar(tmp_path: Path) -> None:
+    assert read_sidecar(tmp_path / "x.mp4") == Sidecar()
+
+
+def test_a_good_file_is_read(tmp_path: Path) -> None:
+    read = read_sidecar(write(tmp_path, GOOD))
+    assert read.objects[0].dimensions_m == (0.1, 0.2, 0.3)
+    assert read.objects[0].prompts[0].box_px == (1, 2, 30, 40)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "Expecting"),
+        ("[" * 100_000, ""),
+        ({"objekts": []}, "objekts"),
+        ({"camera": CAMERA | {"fx": 0}}, "camera.fx"),
+        ('{"camera": {"fx": NaN, "fy": 1, "cx": 1, "cy": 1, "width": 1, "height": 1}}', "camera.fx"),
+        ({"objects": [{"label": "x", "mesh": "../../etc/passwd"}]}, "objects.0.mesh"),
+        ({"objects": [{"label": "x", "mesh": "/etc/passwd"}]}, "objects.0.mesh"),
+        ({"objects": [{"label": "x", "mesh": "missing.obj"}]}, "not a regular file"),
+        ({"objects": [{"label": "x", "prompts": [{"frame_index": -1}]}]}, "objects.0.prompts.0.frame_index"),
+        ({"objects": [{"label": "x"}, {"label": "y"}, {"label": "x"}]}, "objects.2.label: 'x' names another object"),
+    ],
+)
+def test_a_bad_file_is_refused_with_the_place_of_the_fault(tmp_path: Path, content: object, said: str) -> None:
+    with pytest.raises(BadSidecar) as caught:
+        read_sidecar(write(tmp_path, content))
+    assert said in str(caught.value)
+    assert caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fx": 1e308}, "camera.fx"),
+        ({"fx": 10**400}, "camera.fx"),
+        ({"fy": 5e-324}, "camera.fy"),
+        ({"cx": -1e300}, "camera.cx"),
+        ({"width": 10**400, "height": 10**400}, "camera.width"),
+    ],
+)
+def test_a_camera_that_no_arithmetic_survives_is_refused(tmp_path: Path, change: dict[str, float], said: str) -> None:
+    with pytest.raises(BadSidecar, match=said):
+        read_sidecar(write(tmp_path, {"camera": CAMERA | change}))
+
+
+@pytest.mark.parametrize("extreme", ["least", "greatest"])
+@pytest.mark.parametrize("size", [1, MAX_SIDE_PX])
+def test_a_camera_at_the_bounds_gives_finite_intrinsics(tmp_path: Path, extreme: str, size: int) -> None:
+    focal, centre = (MIN_FOCAL_PX, -MAX_PX) if extreme == "least" else (MAX_PX, MAX_PX)
+    given = {"fx": focal, "fy": focal, "cx": centre, "cy": centre, "width": size, "height": size}
+    read = read_sidecar(write(tmp_path, {"camera": given}))
+    for side in (1, 8192):
+        found = intrinsics.resolve(side, side, read, CameraSettings(), "v")
+        assert np.isfinite(found.K).all()
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        ({"dimensions_m": [0.1, 1e308, 0.1]}, "objects.0.dimensions_m.1"),
+        ({"dimensions_m": [0.1, 0.1, 5e-324]}, "objects.0.dimensions_m.2"),
+        ({"prompts": [{"frame_index": 10**400}]}, "objects.0.prompts.0.frame_index"),
+        ({"prompts": [{"frame_index": 0, "box_px": [0, 0, 1e308, 1]}]}, "objects.0.prompts.0.box_px.2"),
+        ({"prompts": [{"frame_index": 0, "points_px": [[0, -1e308]]}]}, "objects.0.prompts.0.points_px.0.1"),
+        ({"mesh": "m" * 300}, "objects.0.mesh"),
+        ({"mesh": "\u6599" * 200}, "objects.0.mesh"),
+    ],
+)
+def test_an_object_beyond_all_bounds_is_refused(tmp_path: Path, item: dict[str, object], said: str) -> None:
+    with pytest.raises(BadSidecar, match=said):
+        read_sidecar(write(tmp_path, {"objects": [{"label": "x"} | item]}))
+
+
+def test_too_many_objects_are_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(BadSidecar, match="objects"):
+        read_sidecar(write(tmp_path, {"objects": [{"label": str(n)} for n in range(200_000)]}))
+
+
+def test_a_mesh_that_is_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mesh.obj").symlink_to("/etc/passwd")
+    with pytest.raises(BadSidecar, match="mesh"):
+        read_sidecar(write(tmp_path, {"objects": [{"label": "x", "mesh": "mesh.obj"}]}))
+
+
+def test_the_digest_of_a_section_changes_with_that_section_and_with_its_mesh_only(tmp_path: Path) -> None:
+    (tmp_path / "m.obj").write_text("v 0 0 0")
+    with_mesh = Sidecar.model_validate(GOOD | {"objects": [{"label": "box", "mesh": "m.obj"}]})
+    other_camera = with_mesh.model_copy(update={"camera": None})
+    before = with_mesh.section_digest("objects", tmp_path)
+    assert other_camera.section_digest("objects", tmp_path) == before
+    assert other_camera.section_digest("camera", tmp_path) != with_mesh.section_digest("camera", tmp_path)
+    (tmp_path / "m.obj").write_text("v 0 0 1")
+    assert with_mesh.section_digest("objects", tmp_path) != before
+
+
+def test_intrinsics_scale_with_the_picture_about_the_pixel_corners() -> None:
+    sidecar = Sidecar.model_validate({"camera": GOOD["camera"]})
+    half = intrinsics.resolve(320, 240, sidecar, CameraSettings(), "v")
+    assert (half.fx_px, half.source) == (250, "file")
+    assert np.isclose(half.cx_px, 159.5)
+
+
+def test_intrinsics_of_another_shape_are_refused() -> None:
+    with pytest.raises(BadSidecar, match="aspect"):
+        intrinsics.resolve(480, 640, Sidecar.model_validate({"camera": GOOD["camera"]}), CameraSettings(), "v")
+
+
+def test_unknown_intrinsics_are_said_to_be_assumed_or_refused() -> None:
+    assumed = intrinsics.resolve(640, 480, Sidecar(), CameraSettings(assumed_hfov_deg=90), "v")
+    assert np.isclose(assumed.fx_px, 320)
+    assert assumed.source == "assumed_fov"
+    with pytest.raises(UnknownIntrinsics, match="require_known"):
+        intrinsics.resolve(640, 480, Sidecar(), CameraSettings(require_known=True), "v")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "dangling link", "device"])
+def test_what_is_not_a_file_is_refused_without_waiting(tmp_path: Path, kind: str) -> None:
+    video = tmp_path / "v.mp4"
+    path = sidecar_path(video)
+    make = {
+        "fifo": os.mkfifo,
+        "folder": os.mkdir,
+        "dangling link": lambda p: os.symlink("/no/such/file", p),
+        "device": lambda p: os.symlink("/dev/zero", p),
+    }
+    make[kind](path)
+    with pytest.raises(BadSidecar, match=r"egoworld\.json"):
+        read_sidecar(video)
+
+
+def test_one_sidecar_never_serves_two_videos(tmp_path: Path) -> None:
+    video = write(tmp_path, GOOD)
+    video.touch()
+    read_sidecar(video)
+    video.with_suffix(".MOV").touch()
+    with pytest.raises(BadSidecar, match="several videos"):
+        read_sidecar(video)
