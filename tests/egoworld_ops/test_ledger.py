@@ -158,7 +158,7 @@ def test_who_comes_second_is_told_and_changes_nothing(ledger: Ledger) -> None:
 RACER = """
 import sys, random
 from egoworld_ops.ledger import ClipKey, open_ledger
-from egoworld_ops.lake import Lake
+from egoworld_ops.lake.lake import Lake
 from pathlib import Path
 url, seed = sys.argv[1:]
 keys = [ClipKey("20260101_1200", "v1", f"f{n:07d}", "masks") for n in range(200)]
@@ -326,7 +326,7 @@ SLEEPER = """
 import sys, time
 from pathlib import Path
 from egoworld_ops.ledger import ClipKey, open_ledger
-from egoworld_ops.lake import Lake
+from egoworld_ops.lake.lake import Lake
 ledger = open_ledger(Lake(Path("nowhere")), sys.argv[1])
 with ledger.owner() as owner:
     print(len(ledger.start([ClipKey("20260101_1200", "v1", f"f{n:07d}", "masks") for n in range(3)], owner).moved), flush=True)
@@ -575,7 +575,7 @@ from pathlib import Path
 import egoworld_ops.ledger.store, sqlalchemy.dialects.sqlite
 from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.ledger import ClipKey, open_ledger
-from egoworld_ops.lake import Lake
+from egoworld_ops.lake.lake import Lake
 if os.getuid() == 0: os.setgid(65534); os.setuid(65534)
 try:
     with open_ledger(Lake(Path(sys.argv[1]))) as ledger: ledger.add({ClipKey("r", "v", "c", "masks"): "d1"})
@@ -616,7 +616,7 @@ ADDER = """
 import sys
 from pathlib import Path
 from egoworld_ops.ledger import ClipKey, open_ledger
-from egoworld_ops.lake import Lake
+from egoworld_ops.lake.lake import Lake
 keys = [ClipKey("20260101_1200", "v1", f"f{n:07d}", "masks") for n in range(30_000)]
 with open_ledger(Lake(Path(sys.argv[1]))) as ledger:
     print("ready", flush=True)

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 
 OPENER = """
 import sys
-from egoworld_assets import processing
+from egoworld_assets.cli import processing
 print("ready", flush=True)
 sys.stdin.readline()
 with processing.instance() as dagster:

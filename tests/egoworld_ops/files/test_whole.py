@@ -12,7 +12,10 @@ from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.files import locks
 from egoworld_ops.files.whole import hold_swept, link_or_copy, write_bytes
 
-HOLDS = "import sys; from pathlib import Path; from egoworld_ops import in_use; in_use.hold(Path(sys.argv[1])); print('held', flush=True); input()"
+HOLDS = (
+    "import sys; from pathlib import Path; "
+    "from egoworld_ops.files import locks; locks.hold(Path(sys.argv[1])); print('held', flush=True); input()"
+)
 
 
 def test_what_a_killed_writer_left_goes_once_nobody_holds_the_folder(tmp_path: Path) -> None:

@@ -64,9 +64,9 @@ def test_a_writer_killed_at_any_point_leaves_the_old_file_or_the_new_one(tmp_pat
     target = tmp_path / "x"
     target.write_bytes(b"old" * 1000)
     code = f"""
-import sys; from pathlib import Path; from egoworld_ops import lake
+import sys; from pathlib import Path; from egoworld_ops.files import whole
 print("ready", flush=True)
-while True: lake.write_bytes(Path({str(target)!r}), b"new" * 300_000)
+while True: whole.write_bytes(Path({str(target)!r}), b"new" * 300_000)
 """
     for wait_s in (0.0, 0.005, 0.02):
         writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

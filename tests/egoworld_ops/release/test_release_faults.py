@@ -20,7 +20,7 @@ from egoworld_ops.files import exchange, locks
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import video_ids
 from egoworld_ops.query import catalog
-from egoworld_ops.release import part as release_parts
+from egoworld_ops.release import make
 from egoworld_ops.release.make import Outcome, release
 from egoworld_ops.release.place import ASIDE, LATEST, ensure, folder, home, part_name, part_path, sha256_of_file, staging
 from egoworld_ops.release.plan import Contents, PlannedPart
@@ -47,7 +47,7 @@ def test_a_killed_release_leaves_the_old_one_or_the_new_one_and_the_next_ends_it
 
 def test_a_release_that_was_cut_short_is_gone_on_with(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    real = release_parts.write_part
+    real = make.write_part
 
     def fill_the_disk(target: Path, table: str, *rest: Any) -> Any:
         if len(made) == 5:
@@ -55,11 +55,11 @@ def test_a_release_that_was_cut_short_is_gone_on_with(run: Run, monkeypatch: pyt
         made.append(table)
         return real(target, table, *rest)
 
-    monkeypatch.setattr(release_parts, "write_part", fill_the_disk)
+    monkeypatch.setattr(make, "write_part", fill_the_disk)
     with pytest.raises(StorageUnavailable, match=r"No space left.*release again"):
         release(run, ReleaseSettings(writers=1))
     assert not folder(run).exists()
-    monkeypatch.setattr(release_parts, "write_part", real)
+    monkeypatch.setattr(make, "write_part", real)
     outcome = release(run, ReleaseSettings(writers=1))
     assert outcome.written == 9 - 5
     assert not list(run.lake.root.rglob(".tmp-*"))

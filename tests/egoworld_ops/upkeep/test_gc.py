@@ -133,7 +133,7 @@ def test_a_released_run_and_the_newest_stay_whatever_is_asked(store: Lake) -> No
 
 def test_a_run_that_a_process_has_open_stays_until_that_process_ends_even_by_a_kill(store: Lake) -> None:
     code = f"""
-import sys, time; from pathlib import Path; from egoworld_ops.lake import Lake
+import sys, time; from pathlib import Path; from egoworld_ops.lake.lake import Lake
 store = Lake(Path({str(store.root)!r}))
 store.open_run({{"configuration": "old"}}, "old", dict); store.open_run({{"configuration": "newest"}}, "newest", dict)
 print("ready", flush=True); time.sleep(60)
@@ -211,7 +211,7 @@ def test_a_run_is_opened_anew_where_it_is_removed_in_this_moment(store: Lake) ->
             [
                 sys.executable,
                 "-c",
-                f"from pathlib import Path; from egoworld_ops.lake import Lake\n"
+                f"from pathlib import Path; from egoworld_ops.lake.lake import Lake\n"
                 f"run = Lake(Path({str(store.root)!r})).open_run({{'configuration': 'old'}}, 'old', dict)\n"
                 f"print(sorted(p.name for p in run.path.iterdir()))",
             ],

@@ -18,11 +18,10 @@ from egoworld_ops.files.tables import provenance_at, read_result, read_table, wr
 from egoworld_ops.lake import lake
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import video_ids
-from egoworld_ops.release import part as release_parts
 from egoworld_ops.release.make import release
 from egoworld_ops.release.place import FileRecord, folder, part_name, part_path, read, sha256_of_file
 from egoworld_ops.settings import ReleaseSettings
-from egoworld_ops.upkeep import verify_video
+from egoworld_ops.upkeep import verify_release, verify_video
 from egoworld_ops.upkeep.verify import verify
 from egoworld_ops.upkeep.verify_file import Checked, check_file
 from tests.damage import (
@@ -295,7 +294,7 @@ def test_a_whole_run_has_no_findings_nor_has_one_with_failures_on_record(run: Ru
     assert all("is behind its run" in finding for finding in said(run))
     release(run, ReleaseSettings())
     assert said(run) == []
-    monkeypatch.setattr(release_parts, "owned_rows", lambda source: schema.empty(source.table))
+    monkeypatch.setattr(verify_release, "owned_rows", lambda source: schema.empty(source.table))
     assert any("has other rows" in finding or "no clip of the run owns" in finding for finding in said(run))
 
 
