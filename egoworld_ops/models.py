@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -232,15 +233,13 @@ def _install(wanted: Weight, stream: BinaryIO) -> None:
     """Write a stream beside its final place, check it, and rename it there."""
     target = folder() / wanted.filename
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{wanted.filename}.", dir=target.parent)
-    fresh = Path(name)
+    fresh = target.with_name(f".{wanted.filename}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as out:
+        with fresh.open("xb") as out:
             shutil.copyfileobj(stream, out, _CHUNK_BYTES)
             out.flush()
             os.fsync(out.fileno())
         _check(fresh, wanted.sha256, f"Get {wanted.filename} from {wanted.source}")
-        fresh.chmod(0o644)
         fresh.replace(target)
     finally:
         with suppress(FileNotFoundError):

@@ -306,10 +306,10 @@ def test_runs_are_listed_shown_and_compared(
     deployed: CliRunner, settings: Settings, video_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said(deployed, "run", "--video", video_id, "--to", "detections", "--inline")
-    first = runs.find(Lake(settings.lake), "latest").run_id
+    [first] = (run.run_id for run in Lake(settings.lake).runs())
     monkeypatch.setenv("EGOWORLD_SAMPLE_STRIDE", "3")
     said(deployed, "run", "--video", video_id, "--to", "detections", "--inline")
-    second = runs.find(Lake(settings.lake), "latest").run_id
+    second = Lake(settings.lake).runs()[0].run_id
     listed = said(deployed, "runs", "list")
     assert first in listed
     assert "2 done, 0 failed, 0 dead letters" in listed

@@ -25,7 +25,7 @@ from egoworld_ops.contract import schema
 from egoworld_ops.errors import BadSettings, EgoworldError, SetupError, recorded
 from egoworld_ops.execution.identity import operator_identity, sha256_of
 from egoworld_ops.files.tables import PARQUET, digest_at, make_provenance, read_table, write_table
-from egoworld_ops.lake import memo
+from egoworld_ops.lake import latest, memo
 from egoworld_ops.lake.failures import record_stand_in
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.raw.record import Registered, registered
@@ -262,6 +262,8 @@ def process(run: Run, video_ids: Sequence[str], settings: Settings, pool: Pool, 
             if not part.dry:
                 store(run, stage, result)
             yield stage, result
+    if not part.dry:
+        latest.advance(run, video_ids)
 
 
 def results(run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part = ALL) -> Iterator[StageResult]:

@@ -166,18 +166,21 @@ def runs_group() -> None:
 @runs_group.command("list")
 @click.pass_obj
 def list_runs(profile: str | None) -> None:
-    """Each run: when it was opened, with what code, and clips done, failed and dead."""
-    from egoworld_ops.lake import runs
+    """Each run: when it was opened, with what code, and clips done, failed and dead; which is the latest, and whether it is pinned."""
+    from egoworld_ops.lake import latest, runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.settings import load_settings
 
-    for each in Lake(load_settings(profile).lake).runs():
+    store = Lake(load_settings(profile).lake)
+    meant = store.latest_run()
+    mark = "  latest, pinned" if latest.is_pinned(store) else "  latest"
+    for each in store.runs():
         said = runs.described(each)
         git = said.get("git") or {}
         code = f"{str(git.get('commit', ''))[:10]}{' (changed)' if git.get('dirty') else ''}"
         total: Counter[str] = sum(runs.counts(each).values(), Counter())
         counted = ", ".join(f"{total[state]} {state}" for state in ("done", "failed", "dead letters"))
-        click.echo(f"{each.run_id:<16} {str(said.get('created_at', ''))[:19]}  {code:<20} {counted}")
+        click.echo(f"{each.run_id:<16} {str(said.get('created_at', ''))[:19]}  {code:<20} {counted}{mark if each == meant else ''}")
 
 
 @runs_group.command()
@@ -193,6 +196,29 @@ def show(profile: str | None, run_id: str) -> None:
 
     found = runs.find(Lake(load_settings(profile).lake), run_id)
     click.echo(json.dumps(runs.described(found) | {"counts": runs.counts(found)}, indent=1, sort_keys=True))
+
+
+@runs_group.command()
+@click.argument("run_id", required=False)
+@click.option("--release", "let_go", is_flag=True, help="Let the latest run change by itself again.")
+@click.pass_obj
+def use(profile: str | None, run_id: str | None, let_go: bool) -> None:
+    """Pin RUN_ID as the latest run: queries, and commands that name no run, mean it until another is pinned, or `--release`."""
+    from egoworld_ops.lake import latest, runs
+    from egoworld_ops.lake.lake import Lake
+    from egoworld_ops.query import catalog
+    from egoworld_ops.settings import load_settings
+
+    if (run_id is None) != let_go:
+        raise click.UsageError("name a run to pin, or say --release")
+    store = Lake(load_settings(profile).lake)
+    if run_id is None:
+        click.echo(f"latest  {latest.follow(store).run_id}, until a later run holds as much")
+    else:
+        found = runs.find(store, run_id)
+        latest.use(found)
+        click.echo(f"latest  {found.run_id}, pinned; `egoworld runs use --release` lets it go")
+    catalog.write_catalog(store)
 
 
 @runs_group.command()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
-import tempfile
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +16,11 @@ from egoworld_ops.files import locks
 
 TEMPORARY, RUN = ".tmp-", "run_id="
 """How names of what is being written begin, and those of the folders of runs."""
+
+NO_LINKS = {errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
+"""Where a link cannot be made, and a copy can."""
+_LOG = logging.getLogger(__name__)
+_said = False
 
 
 def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
@@ -28,17 +35,18 @@ def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
     """
     with named_errors(path):
         make_folder(path.parent)
-        handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=_scratch(path))
+        temporary = _scratch(path) / f"{TEMPORARY}{secrets.token_hex(8)}"
+        # not tempfile: its files are private whatever the umask says, and who shares a lake says with the umask who may read and write in it
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
         if durable:
             sync_folder(path.parent)
@@ -62,6 +70,13 @@ def make_folder(folder: Path) -> None:
     make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync_folder(folder.parent)
+
+
+def temporary_folder(below: Path, what: str) -> Path:
+    """A new, empty folder that `sweep` takes for a killed writer's. Its mode is as umask and the folder above have it."""
+    folder = below / f"{TEMPORARY}{what}-{secrets.token_hex(8)}"
+    folder.mkdir()
+    return folder
 
 
 def _scratch(path: Path) -> Path:
@@ -95,19 +110,36 @@ def sync_folder(folder: Path) -> None:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`: a hard link, or a copy where the store has no links."""
+    """Make `target` the same file as `source`: a hard link, or a copy where the store has no links, which is logged once."""
     with named_errors(target):
         make_folder(target.parent)
         temporary = _scratch(target) / f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}"
         temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:
+        if not hard_link(source, temporary):
             write_bytes(target, source.read_bytes())
             return
         os.replace(temporary, target)
         temporary.unlink(missing_ok=True)  # where both were the same file already, replacing does nothing
         sync_folder(target.parent)
+
+
+def hard_link(source: Path, target: Path) -> bool:
+    """Make `target` a hard link to `source`; False where there can be none: the file system has none, or this user may make none to that file.
+
+    Raises:
+        OSError: the storage refuses for another reason.
+    """
+    global _said
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if not _said:
+            _said = True
+            _LOG.warning(f"{target.parent}: no hard links can be made here ({error.strerror}): results of earlier runs are copied")
+        return False
+    return True
 
 
 def remove(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +13,8 @@ from typing import Any, Literal
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import BadSettings, SetupError
 from egoworld_ops.files.tables import digest_at, provenance_at, write_table
-from egoworld_ops.files.whole import TEMPORARY, hold_swept, link_or_copy, make_folder, named_errors, remove, sync_folder, write_bytes
+from egoworld_ops.files.whole import hold_swept, link_or_copy, make_folder, named_errors, remove, sync_folder, temporary_folder, write_bytes
+from egoworld_ops.lake import pointer
 from egoworld_ops.types import check_id
 
 VIDEO_TABLES = ("videos", "clips")
@@ -127,7 +127,24 @@ class Lake:
         hold_swept(self.root)
         while not hold_swept((run := self.find_run(frozen, wanted) or self._create(frozen, wanted, about)).path):
             pass  # it was removed in this moment
-        return self._point_latest(run)
+        if self.latest_run() is None and self.runs() == [run]:
+            pointer.write(self.root, pointer.Pointer(run.run_id))
+        return run
+
+    def latest_run(self) -> Run | None:
+        """The run that is meant where none is named; None where the lake does not say, or the run it names is gone.
+
+        It is the last one that went through a whole video and holds no fewer than the one before, or the one a person pinned: see `latest`.
+
+        Raises:
+            StorageUnavailable, SetupError: as `pointer.read`.
+        """
+        said = pointer.read(self.root)
+        if said is None:
+            return None
+        run = Run(self, said.run_id)
+        with named_errors(run.path):
+            return run if (run.path / "run.json").is_file() else None
 
     def find_run(self, frozen: Mapping[str, Any], wanted: str | None) -> Run | None:
         """The run that `open_run` would find; None where it would make one. Makes and changes nothing.
@@ -159,12 +176,11 @@ class Lake:
     def _claim(self, run: Run, content: bytes) -> bool:
         """Create the run's folder with its run.json in one rename; False where the run is there already."""
         with named_errors(run.path):
-            folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}run-", dir=self.root))
+            folder = temporary_folder(self.root, "run")
             try:
                 for name in RUN_TABLES:
                     write_table(folder / placeholder(name), name, schema.empty(name), {})
                 write_bytes(folder / "run.json", content)
-                os.chmod(folder, 0o755)  # noqa: S103 - mkdtemp made it private; a run is for all who may read the lake
                 os.rename(folder, run.path)
             except BaseException as error:
                 remove(folder)
@@ -173,16 +189,6 @@ class Lake:
                 raise
             sync_folder(self.root)
             return True
-
-    def _point_latest(self, run: Run) -> Run:
-        link = self.root / "latest"
-        if not link.is_symlink() or os.readlink(link) != run.path.name:
-            temporary = self.root / f"{TEMPORARY}latest-{os.getpid()}"
-            with named_errors(link):
-                temporary.unlink(missing_ok=True)
-                temporary.symlink_to(run.path.name)
-                os.replace(temporary, link)
-        return run
 
 
 def _described(run: Run) -> dict[str, Any]:

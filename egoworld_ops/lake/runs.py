@@ -12,23 +12,41 @@ from egoworld_ops import operators
 from egoworld_ops.contract import quality
 from egoworld_ops.errors import SetupError
 from egoworld_ops.files.tables import digest_at
-from egoworld_ops.lake import failures
+from egoworld_ops.lake import failures, pointer
 from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.naming import did_you_mean
 
 
 def find(store: Lake, run_id: str) -> Run:
-    """The run of that name; `latest` is the one written to last.
+    """The run of that name; `latest` is that of the lake.
 
     Raises:
         SetupError: there is none.
     """
     if run_id == "latest":
-        run_id = (store.root / "latest").resolve().name.removeprefix("run_id=")
-    for run in store.runs():
+        return latest(store)
+    known = store.runs()
+    for run in known:
         if run.run_id == run_id:
             return run
-    known = ", ".join(r.run_id for r in store.runs()) or "none"
-    raise SetupError(f"run {run_id}", f"is not in {store.root}", f"Name one of: {known}")
+    raise SetupError(f"run {run_id}", f"is not in {store.root.absolute()}", did_you_mean(run_id, [r.run_id for r in known]))
+
+
+def latest(store: Lake) -> Run:
+    """The lake's latest run.
+
+    Raises:
+        SetupError: the lake has none, or does not say which it is.
+        StorageUnavailable: that cannot be read now.
+    """
+    if (run := store.latest_run()) is not None:
+        return run
+    where, known = f"lake {store.root.absolute()}", [run.run_id for run in store.runs()]
+    if not known:
+        raise SetupError(where, "holds no run", "Process a video first: `egoworld process --all`, or `egoworld demo`")
+    said = pointer.read(store.root)
+    reason = f"its latest run, {said.run_id}, is gone" if said else "does not say which of its runs is the latest"
+    raise SetupError(where, reason, f"Choose one: `egoworld runs use RUN`. {did_you_mean('', known)}")
 
 
 def described(run: Run) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -187,6 +188,9 @@ def _sqlite_engine(url: sa.URL, busy_s: float) -> sa.Engine:
 def _prepare_sqlite(path: Path, engine: sa.Engine, busy_s: float) -> None:
     """Turn on WAL mode, which stays with the file. SQLite does not wait for others there, so this does."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # SQLite says better what is wrong with the place
+        # SQLite would make a file that its group cannot write; this one is as the umask says, and those beside it are as this one
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
     until = time.monotonic() + busy_s
     while True:
         connection = engine.raw_connection()

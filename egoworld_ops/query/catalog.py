@@ -19,7 +19,7 @@ from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.files.tables import PROVENANCE_KEY
 from egoworld_ops.files.whole import named_errors, sync_folder, write_bytes
 from egoworld_ops.lake.failures import STAND_IN
-from egoworld_ops.lake.lake import RUN_TABLES, Lake, table_glob
+from egoworld_ops.lake.lake import RUN_TABLES, Lake, placeholder, table_glob
 from egoworld_ops.raw import record
 from egoworld_ops.release import place
 
@@ -35,6 +35,7 @@ def write_catalog(lake: Lake) -> Path:
     that the present file was made with.
     """
     target, stamp = lake.root / FILE_NAME, lake.root / f".{FILE_NAME}.sha256"
+    place.ensure(lake)
     statements = view_statements(lake)
     made_with = hashlib.sha256("\n".join(statements).encode()).hexdigest()
     as_it_was = target.exists() and stamp.exists() and stamp.read_text("utf-8") == made_with
@@ -63,15 +64,18 @@ def write_catalog(lake: Lake) -> Path:
 def view_statements(lake: Lake) -> list[str]:
     """The SQL that makes the views."""
     root = Path(glob.escape(str(lake.root.absolute())))
+    run = lake.latest_run()
     statements = ["CREATE SCHEMA runs", "CREATE SCHEMA release", "CREATE SCHEMA releases"]
     statements.append(f"CREATE VIEW intake AS SELECT {_columns('intake')} FROM {_files(root / 'intake' / '*.parquet')}")
     for name in RUN_TABLES:
         columns = _columns(name)
-        latest, every = _files(root / "latest" / table_glob(name)), _files(root / "run_id=*" / table_glob(name))
+        of_latest = root / run.path.name / table_glob(name) if run else root / "run_id=*" / placeholder(name)
+        latest, every = _files(of_latest), _files(root / "run_id=*" / table_glob(name))
         run_id = "regexp_extract(filename, 'run_id=([^/]+)/', 1) AS run_id"
         statements.append(f"CREATE VIEW {name} AS SELECT {columns} FROM {latest}")
         statements.append(f"CREATE VIEW runs.{name} AS SELECT {run_id}, {columns} FROM {every}")
-        newest, all_of_them = (_files(root / folder / name / "part-*.parquet") for folder in (place.LATEST, "release/*"))
+        released = Path(glob.escape(str(place.shown(lake).absolute())))
+        newest, all_of_them = (_files(folder / name / "part-*.parquet") for folder in (released, root / "release/*"))
         statements.append(f"CREATE VIEW release.{name} AS SELECT {columns} FROM {newest}")
         statements.append(f"CREATE VIEW releases.{name} AS SELECT {run_id}, {columns} FROM {all_of_them}")
     return [*statements, _runs(root), _run_states(root)]

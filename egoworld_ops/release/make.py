@@ -24,7 +24,7 @@ from egoworld_ops.contract import schema
 from egoworld_ops.errors import SetupError, StorageUnavailable
 from egoworld_ops.files import exchange, locks
 from egoworld_ops.files.tables import digest_at
-from egoworld_ops.files.whole import sync_folder, write_bytes
+from egoworld_ops.files.whole import hard_link, sync_folder, write_bytes
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.states import contract_of
 from egoworld_ops.release import place
@@ -235,7 +235,5 @@ def _link(source: Path, target: Path) -> None:
     """Have a durable file of the release before in the new one: linked, or copied where the store has no links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
+    if not hard_link(source, target):
         write_bytes(target, source.read_bytes())

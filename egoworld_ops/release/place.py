@@ -1,7 +1,7 @@
 """Releases that are there: where they lie, what their `release.json` says, and the typed, empty stand-in for when there is none.
 
 A release is one folder that changes in one step: whoever lists it sees one release and never parts of two. `released` in the lake's root
-points at the one made last.
+points at the one made last: a symbolic link, or, on a file system that has none, a file that holds the path.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from egoworld_ops.contract.schema import empty
 from egoworld_ops.errors import ContractError
 from egoworld_ops.files import locks
 from egoworld_ops.files.tables import write_table
-from egoworld_ops.files.whole import make_folder, named_errors, sweep, sync_folder
+from egoworld_ops.files.whole import NO_LINKS, make_folder, named_errors, sweep, sync_folder, write_bytes
 from egoworld_ops.lake.lake import RUN_TABLES, Lake, Run
 
 MANIFEST_NAME = "release.json"
@@ -168,6 +168,14 @@ def point_latest(run: Run) -> None:
     _point(run.lake, folder(run))
 
 
+def shown(store: Lake) -> Path:
+    """The folder that the views of schema `release` show: of the release made last, or of the stand-in where there is none."""
+    pointer = store.root / LATEST
+    if pointer.is_symlink() or not pointer.is_file():
+        return pointer
+    return store.root / pointer.read_text("utf-8")
+
+
 def ensure(store: Lake, again: bool = False) -> None:
     """Make sure that every pattern over releases matches a typed file, where no release is there.
 
@@ -183,7 +191,7 @@ def ensure(store: Lake, again: bool = False) -> None:
                 for name, path in wanted.items():
                     sweep(path.parent)
                     write_table(path, name, empty(name), {})
-    if not (store.root / LATEST).is_dir():
+    if not shown(store).is_dir():
         with named_errors(store.root / LATEST):
             _point(store, home(store) / _STAND_IN)
 
@@ -207,6 +215,12 @@ def _point(store: Lake, target: Path) -> None:
         return
     temporary = store.root / f"{_POINTING}{os.getpid()}"
     temporary.unlink(missing_ok=True)
-    temporary.symlink_to(wanted)
+    try:
+        temporary.symlink_to(wanted)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        write_bytes(link, wanted.encode())  # a file system without symbolic links
+        return
     os.replace(temporary, link)
     sync_folder(store.root)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.files import locks
 from egoworld_ops.files.whole import RUN, TEMPORARY, sync_folder
+from egoworld_ops.lake import pointer
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.ledger import State
 from egoworld_ops.release.place import ASIDE, exists, home, recover
@@ -131,9 +132,8 @@ def _reason_to_stay(run: Run, keep: Keep) -> str:
         return reason
     if exists(run):
         return "released"
-    latest = run.lake.root / "latest"
-    if latest.is_symlink() and Path(os.readlink(latest)).name == run.path.name:
-        return "the run opened last"
+    if (said := pointer.read(run.lake.root)) is not None and said.run_id == run.run_id:
+        return "pinned as the latest run" if said.pinned else "the latest run"
     return ""
 
 

@@ -29,7 +29,7 @@ _SITES = {
     "catalog": r"egoworld\.duckdb",
     "meta": r"meta\.json$",
     "scan": r"scan\.json$",
-    "latest": r"latest$",
+    "latest": r"latest\.json$",
     "failure row": r"\.failure\.parquet$",
     "manifest": r"/(videos|clips)\.parquet$",
     "table": r"clip_id=[^/]*/\w+\.parquet$",

@@ -72,7 +72,7 @@ def _site(path: Path) -> str:
     known = (
         "meta.json",
         "scan.json",
-        "latest",
+        "latest.json",
         "intake.parquet",
         "egoworld.duckdb",
         ".egoworld.duckdb.sha256",

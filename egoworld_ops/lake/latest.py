@@ -1,0 +1,92 @@
+"""When a lake's latest run changes.
+
+A run that was only opened, that failed, or that went through a part of the chain or of the videos takes nothing's place: whoever asks the lake keeps
+the answers there were. A run takes over once a video of it is whole and it holds results of as many videos as the run before; or a person says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from egoworld_ops import operators
+from egoworld_ops.errors import ContractError
+from egoworld_ops.files.whole import named_errors
+from egoworld_ops.lake import pointer, runs, states
+from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.lake.pointer import Pointer
+
+
+def use(run: Run) -> None:
+    """Pin a run: it stays the latest until another is pinned or `follow` lets it go."""
+    pointer.write(run.lake.root, Pointer(run.run_id, pinned=True))
+
+
+def follow(store: Lake) -> Run:
+    """Let the latest run change by itself again; returns the one it is now."""
+    run = runs.latest(store)
+    pointer.write(store.root, Pointer(run.run_id))
+    return run
+
+
+def is_pinned(store: Lake) -> bool:
+    """Whether a person chose the latest run."""
+    said = pointer.read(store.root)
+    return said is not None and said.pinned
+
+
+def advance(run: Run, video_ids: Iterable[str]) -> bool:
+    """Make a run the latest if it has earned it by these videos, in which something was done just now; returns whether it is the latest then.
+
+    Raises:
+        StorageUnavailable: the storage refuses.
+    """
+    said = pointer.read(run.lake.root)
+    if said is not None and (said.pinned or said.run_id == run.run_id):
+        return said.run_id == run.run_id
+    if not any(_is_whole(run, video_id) for video_id in video_ids):
+        return False
+    before = run.lake.latest_run()
+    if before is not None:
+        wanted = sum(1 for _ in islice(with_results(before), _folders(run) + 1))
+        if wanted > sum(1 for _ in islice(with_results(run), wanted)):
+            return False
+    pointer.write(run.lake.root, Pointer(run.run_id))
+    return True
+
+
+def with_results(run: Run) -> Iterator[str]:
+    """The videos of a run of which a clip has come to the end of the chain, by the names of the files alone."""
+    last = {f"{stage}.parquet" for stage in operators.stages()}
+    for folder in _named(run.path, "video_id="):
+        if any(last.issubset(_names(clip)) for clip in _named(folder, "clip_id=")):
+            yield folder.name.removeprefix("video_id=")
+
+
+def _folders(run: Run) -> int:
+    return sum(1 for _ in _named(run.path, "video_id="))
+
+
+def _is_whole(run: Run, video_id: str) -> bool:
+    """Whether every clip of a video came to an end in every stage, and each stage has a result of one at least."""
+    try:
+        video = states.survey(run, video_id)
+    except ContractError:
+        return False
+    if video is None or not video.clips:
+        return False
+    ended = all(state in ("done", "failed", "blocked") for clip in video.clips for state in clip.states.values())
+    return ended and all(any(clip.states[stage] == "done" for clip in video.clips) for stage in operators.stages())
+
+
+def _named(folder: Path, prefix: str) -> list[Path]:
+    return [folder / name for name in sorted(_names(folder)) if name.startswith(prefix)]
+
+
+def _names(folder: Path) -> list[str]:
+    with named_errors(folder), suppress(FileNotFoundError, NotADirectoryError):
+        return os.listdir(folder)
+    return []

@@ -1,0 +1,78 @@
+"""Which run of a lake is its latest: `latest.json`, which needs no link. A symbolic link `latest` beside it is for people; no code reads it.
+
+Only a lake written before there was `latest.json` is read by its link.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from egoworld_ops.errors import SetupError
+from egoworld_ops.files.whole import RUN, TEMPORARY, named_errors, write_bytes
+
+FILE_NAME, LINK = "latest.json", "latest"
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """What `latest.json` says.
+
+    Args:
+        run_id: the latest run.
+        pinned: a person chose it, so nothing moves it but a person.
+    """
+
+    run_id: str
+    pinned: bool = False
+
+
+def read(root: Path) -> Pointer | None:
+    """What a lake's pointer says, also where that run is gone; None where the lake has no pointer.
+
+    Raises:
+        StorageUnavailable: it cannot be read now.
+        SetupError: it is not what this project writes.
+    """
+    path = root / FILE_NAME
+    try:
+        with named_errors(path):
+            said = json.loads(path.read_text("utf-8"))
+        return Pointer(str(said["run_id"]), bool(said["pinned"]))
+    except (FileNotFoundError, NotADirectoryError):
+        return _of_link(root / LINK)
+    except (ValueError, KeyError, TypeError) as error:
+        raise SetupError(path, f"does not say which run is the latest: {error!r}", "Choose one: `egoworld runs use RUN`") from error
+
+
+def write(root: Path, pointer: Pointer) -> None:
+    """Point at a run.
+
+    Raises:
+        StorageUnavailable: the storage refuses.
+    """
+    write_bytes(root / FILE_NAME, json.dumps(asdict(pointer)).encode())
+    with suppress(OSError):  # exFAT and some network file systems have no symbolic links, and nothing needs this one
+        _link(root, f"{RUN}{pointer.run_id}")
+
+
+def _link(root: Path, target: str) -> None:
+    temporary = root / f"{TEMPORARY}{LINK}-{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(target)
+    try:
+        os.replace(temporary, root / LINK)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _of_link(link: Path) -> Pointer | None:
+    try:
+        name = os.readlink(link)
+    except OSError:
+        return None
+    return Pointer(Path(name).name.removeprefix(RUN))
