@@ -11,6 +11,7 @@ EgoworldError
 │   ├── NoVideoStream         a media file without a video stream
 │   ├── EmptyVideo            a video stream without one decodable frame
 │   ├── CorruptVideo          decoding stopped before the range that was asked for
+│   ├── UnsupportedPicture    the picture is encrypted, or stored in a way that no pinhole camera makes
 │   ├── UnstableFile          the file changed while it was read
 │   ├── RawFileAway           the raw file of a known video is not there, or cannot be read now
 │   ├── BadSidecar            the sidecar file beside the video does not fit its format
@@ -102,6 +103,10 @@ class EmptyVideo(InputError):
 
 class CorruptVideo(InputError):
     """Decoding stopped before the range that was asked for."""
+
+
+class UnsupportedPicture(InputError):
+    """The picture is encrypted, or stored in a way that no pinhole camera makes: stereo, spherical, colours that cannot be shown."""
 
 
 class UnstableFile(InputError):

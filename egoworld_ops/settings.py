@@ -6,6 +6,7 @@ A profile is a TOML file; environment variables (EGOWORLD_LAKE, EGOWORLD_STAGES_
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +17,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from egoworld_ops import operators
 from egoworld_ops.contract.quality import METRICS
 from egoworld_ops.errors import BadSettings
+from egoworld_ops.video.recordings import PATTERNS
 
 PROFILES = Path(__file__).parent / "profiles"
 
@@ -103,6 +105,18 @@ class PoolSettings(_Section):
     """How long to look for a broker before the pool counts as lost."""
 
 
+def _check_recordings(given: dict[str, str]) -> dict[str, str]:
+    """The given patterns beside those that are shipped; an empty one takes a shipped one out."""
+    for name, pattern in given.items():
+        try:
+            groups = re.compile(pattern).groupindex
+        except re.error as error:
+            raise ValueError(f"recordings.{name}: {pattern!r} is no regular expression: {error}") from error
+        if pattern and "recording" not in groups:
+            raise ValueError(f"recordings.{name}: want a group (?P<recording>...), got {pattern!r}")
+    return {**given, **{name: pattern for name, pattern in PATTERNS.items() if name not in given}}
+
+
 class Bounds(_Section):
     """Outside of these a quality metric warns; what is not given stays as it is shipped."""
 
@@ -160,6 +174,8 @@ class Settings(BaseSettings):
     """Pauses before a clip whose error may pass is tried again. Not part of any digest."""
     scenes: SceneSettings = SceneSettings()
     camera: CameraSettings = CameraSettings()
+    recordings: Annotated[dict[str, str], AfterValidator(_check_recordings)] = dict(PATTERNS)
+    """Names that files of one recording share: regular expressions with a group `recording`, by name, tried in order, yours first."""
     stages: Annotated[dict[str, StageSettings], AfterValidator(_check_stages)] = {}
     quality: Annotated[dict[str, dict[str, Bounds]], AfterValidator(_check_quality)] = {}
     """Thresholds of quality metrics, by stage and metric. Not part of any digest: results do not depend on what is thought of them."""

@@ -79,11 +79,32 @@ class Camera:
 
 
 @dataclass(frozen=True, slots=True)
+class Raster:
+    """The stored picture turned upright, and where it lies in the one shown, which is cropped and has square pixels.
+
+    A stored pixel x is at (x + 0.5) * scale_x - 0.5 - left_px in the picture shown; the same holds for y.
+
+    Args:
+        width, height: of the stored picture, px.
+        scale_x, scale_y: pixels shown a stored pixel.
+        left_px, top_px: pixels of the picture shown that are cut off at its left and top.
+    """
+
+    width: int
+    height: int
+    scale_x: float
+    scale_y: float
+    left_px: int
+    top_px: int
+
+
+@dataclass(frozen=True, slots=True)
 class Clip:
     """Frames `[frame_start, frame_end)` of one video: the smallest unit of work.
 
     `[own_start, own_end)` is the part that belongs to this clip alone; the rest overlaps the neighbours. `damaged` says that frames
-    of the video are missing or broken, see `video.decode`.
+    of the video are missing or broken, see `video.decode`. `width` and `height` are of the picture shown; `raster` is the stored one where
+    it is another.
     """
 
     video_id: str
@@ -100,6 +121,7 @@ class Clip:
     width: int
     height: int
     damaged: bool = False
+    raster: Raster | None = None
 
     def __post_init__(self) -> None:
         check_id("video_id", self.video_id)
@@ -122,4 +144,5 @@ class Clip:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Clip:
         """The clip that `to_json` was called on."""
-        return cls(**(value | {"video_path": Path(value["video_path"]), "fps": Fraction(value["fps"])}))
+        raster = Raster(**value["raster"]) if value["raster"] else None
+        return cls(**(value | {"video_path": Path(value["video_path"]), "fps": Fraction(value["fps"]), "raster": raster}))

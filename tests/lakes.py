@@ -60,7 +60,18 @@ def video_row(video_id: str, sha256: str, n_frames: int) -> dict[str, Any]:
     """A usable video."""
     row = {"video_id": video_id, "path": f"/raw/{video_id}.mp4", "sha256": sha256, "bytes": 1000, "status": "ok", "damaged": False}
     row |= {"duration_s": n_frames / FPS, "fps_num": FPS, "fps_den": 1, "vfr": False, "n_frames": n_frames, "width": 640, "height": 480}
-    return row | {"rotation_deg": 0, "codec": "h264", "pix_fmt": "yuv420p", "color_range": "limited", "audio_streams": 0, "split": "train"}
+    row |= {"stored_width": 640, "stored_height": 480, "mirrored": False} | {
+        f"crop_{edge}_px": 0 for edge in ("left", "top", "right", "bottom")
+    }
+    return row | {
+        "rotation_deg": 0,
+        "codec": "h264",
+        "pix_fmt": "yuv420p",
+        "color_range": "limited",
+        "audio_streams": 0,
+        "split": "train",
+        "recording": sha256[:16],
+    }
 
 
 def _clip_row(video_id: str, window: Window) -> dict[str, Any]:

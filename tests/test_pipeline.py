@@ -1,10 +1,12 @@
 """The chain without Dagster, on real files: what is done is kept, what changed is made anew, what is bad is named, neighbours finish."""
 
 import json
+import math
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,7 +15,7 @@ import pytest
 from egoworld_assets.chain import pipeline, planning
 from egoworld_ops import operators
 from egoworld_ops.contract import validation
-from egoworld_ops.errors import CorruptVideo, EgoworldError, OperatorCrash, OutOfMemory, StorageUnavailable, UnstableFile
+from egoworld_ops.errors import BadSidecar, CorruptVideo, EgoworldError, OperatorCrash, OutOfMemory, StorageUnavailable, UnstableFile
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import digest_at, provenance_at, read_table
 from egoworld_ops.lake import failures, lake, runs
@@ -27,7 +29,7 @@ from egoworld_ops.video.sidecar import sidecar_path
 from gpu_workers.inline import InlinePool
 from gpu_workers.pool import Done, Failed
 from tests import damage
-from tests.egoworld_ops import media
+from tests.egoworld_ops import media, splice
 
 CAMERA = {"fx": 150, "fy": 150, "cx": 79.5, "cy": 59.5, "width": 160, "height": 120}
 CUT = 24
@@ -452,3 +454,59 @@ def test_a_moved_video_keeps_its_results(settings: Settings, video: Path, pool: 
     states = run_all(settings, video_ids, pool)
     assert states.pop(pipeline.MANIFEST) == {"computed": 1}
     assert all(found == {"done": 2} for found in states.values())
+
+
+def manifest_rows(settings: Settings, video_ids: list[str], pool: InlinePool) -> list[dict[str, object]]:
+    run = pipeline.open_run(settings)
+    store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
+    return [read_table(run.video_table("videos", v), "videos").to_pylist()[0] for v in video_ids]
+
+
+def test_chapters_fall_in_one_split_and_a_sidecar_can_say_so_too(settings: Settings, pool: InlinePool) -> None:
+    settings.raw.mkdir()
+    names = [*(f"GH{chapter:02d}0123.MP4" for chapter in range(1, 7)), *(f"door {n}.mp4" for n in range(6))]
+    for n, name in enumerate(names):
+        path = media.make(settings.raw / name, 2, (64, 48), container="mp4", picture=media.scenes([], first=n))
+        if name.startswith("door"):
+            sidecar_path(path).write_text(json.dumps({"recording": "the door"}))
+    rows = manifest_rows(settings, register(settings, *(settings.raw / name for name in names)), pool)
+    assert [row["recording"] for row in rows] == ["gopro 0123"] * 6 + ["the door"] * 6
+    assert len({row["split"] for row in rows[:6]}) == len({row["split"] for row in rows[6:]}) == 1
+
+
+def test_stereo_is_rejected_until_its_sidecar_says_how_to_take_it(settings: Settings, pool: InlinePool) -> None:
+    settings.raw.mkdir()
+    path = splice.into_sample_entry(media.make(settings.raw / "a.mp4", 3, (64, 48)), splice.stereo(2))
+    video_ids = register(settings, path)
+    [row] = manifest_rows(settings, video_ids, pool)
+    assert (row["status"], row["error_class"]) == ("rejected", "UnsupportedPicture")
+    sidecar_path(path).write_text("{ broken")
+    [result] = pipeline.manifest_results(pipeline.open_run(settings), video_ids, settings)
+    assert isinstance(result.error, BadSidecar)
+    sidecar_path(path).write_text(json.dumps({"picture": {"use_as_pinhole": True}}))
+    [row] = manifest_rows(settings, video_ids, pool)
+    assert (row["status"], row["stereo_mode"]) == ("ok", "side_by_side")
+    away = path.rename(path.with_name("a.away"))
+    sidecar_path(path).unlink()
+    [result] = pipeline.manifest_results(pipeline.open_run(settings), video_ids, settings)
+    assert result.state == "done"
+    away.rename(path)
+    [row] = manifest_rows(settings, video_ids, pool)
+    assert row["status"] == "rejected"
+
+
+def test_clips_of_anamorphic_video_are_planned_with_the_camera_of_the_picture_shown(settings: Settings, pool: InlinePool) -> None:
+    settings.raw.mkdir()
+    path = media.make(settings.raw / "a.mp4", 3, (120, 120), sample_aspect_ratio=Fraction(4, 3))
+    [video_id] = register(settings, path)
+    manifest_rows(settings, [video_id], pool)
+    run = pipeline.open_run(settings)
+    [task] = planning.Planner(run, "detections", settings).plan(video_id)
+    assert isinstance(task, ClipTask)
+    assert (task.camera.width, task.camera.height) == (160, 120)
+    assert task.camera.fx_px == task.camera.fy_px == pytest.approx(80 / math.tan(math.radians(settings.camera.assumed_hfov_deg / 2)))
+    sidecar_path(path).write_text(json.dumps({"camera": CAMERA | {"fx": 60, "fy": 80, "cx": 59.5, "width": 120, "height": 120}}))
+    [task] = planning.Planner(run, "detections", settings).plan(video_id)
+    assert isinstance(task, ClipTask)
+    assert (task.camera.fx_px, task.camera.fy_px, task.camera.cx_px) == pytest.approx((80, 80, 79.5))
+    assert ClipTask.from_json(json.loads(json.dumps(task.to_json()))) == task

@@ -22,14 +22,16 @@ from egoworld_assets.chain.planning import Planner, StageResult, State, has_mani
 from egoworld_assets.chain.settling import settle
 from egoworld_ops import models, operators
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import BadSettings, EgoworldError, SetupError, recorded
+from egoworld_ops.errors import BadSettings, BadSidecar, EgoworldError, SetupError, UnsupportedPicture, recorded
 from egoworld_ops.execution.identity import operator_identity, sha256_of
-from egoworld_ops.files.tables import PARQUET, digest_at, make_provenance, read_table, write_table
+from egoworld_ops.files.tables import PARQUET, digest_at, make_provenance, provenance_at, read_table, write_table
 from egoworld_ops.lake import latest, memo
 from egoworld_ops.lake.failures import record_stand_in
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.raw.record import Registered, registered
 from egoworld_ops.settings import Settings
+from egoworld_ops.video.recordings import recordings
+from egoworld_ops.video.sidecar import Sidecar, SidecarPicture, read_sidecar
 from gpu_workers.pool import Pool
 
 MANIFEST = "manifest"
@@ -41,7 +43,11 @@ def frozen_configuration(settings: Settings) -> dict[str, Any]:
 
     return {
         "schema": schema.SCHEMA_VERSION,
-        "manifest": {"version": manifest.VERSION, "scenes": settings.scenes.model_dump(mode="json")},
+        "manifest": {
+            "version": manifest.VERSION,
+            "scenes": settings.scenes.model_dump(mode="json"),
+            "recordings": settings.recordings,
+        },
         "camera": settings.camera.model_dump(mode="json"),
         "sample_stride": settings.sample_stride,
         "stages": {stage: operator_identity(stage, settings) for stage in operators.stages()},
@@ -126,10 +132,12 @@ ALL = Part()
 def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings, part: Part = ALL) -> Iterator[StageResult]:
     """The `videos` and `clips` tables of each video. A file that cannot be looked at now fails by itself and leaves what is there."""
     known = registered(run.lake)
+    by_name = recordings({v: (entry.path, entry.sha256) for v, entry in known.items()}, settings.raw, settings.recordings)
     with nullcontext() if part.dry else recording.record(settings, run, MANIFEST) as record:
         for video_id in video_ids:
             try:
-                result = _manifest_result(run, _entry(known, video_id), settings, part.anew or part.dry)
+                entry = _entry(known, video_id)
+                result = _manifest_result(run, entry, settings, by_name[video_id], part.anew or part.dry)
             except EgoworldError as error:
                 result = StageResult(video_id, None, "failed", error=error)
             yield result
@@ -145,7 +153,28 @@ def _entry(known: Mapping[str, Registered], video_id: str) -> Registered:
     return known[video_id]
 
 
-def _manifest_result(run: Run, entry: Registered, settings: Settings, anew: bool) -> StageResult:
+def _manifest_result(run: Run, entry: Registered, settings: Settings, by_name: str, anew: bool) -> StageResult:
+    """A sidecar that cannot be read leaves the name to tell the recording; each stage that reads it will say what is wrong with it."""
+    try:
+        sidecar, unread = _sidecar(run, entry), None
+    except BadSidecar as error:
+        sidecar, unread = Sidecar(), error
+    result = _manifest_of(run, entry, settings, sidecar.recording or by_name, sidecar.picture.use_as_pinhole, anew)
+    if unread and isinstance(result.error, UnsupportedPicture):
+        raise unread  # it may be the one that says how to take the picture
+    return result
+
+
+def _sidecar(run: Run, entry: Registered) -> Sidecar:
+    """The sidecar of a video; where its raw file is away, and with it maybe the sidecar, what it said when the manifest was made."""
+    before = provenance_at(run.video_table("videos", entry.video_id)) if memo.file_state(entry.path) is None else None
+    if before is None:
+        return read_sidecar(entry.path)
+    identity = before["identity"]
+    return Sidecar(recording=identity.get("recording"), picture=SidecarPicture(use_as_pinhole=identity.get("as_pinhole", False)))
+
+
+def _manifest_of(run: Run, entry: Registered, settings: Settings, shared: str, as_pinhole: bool, anew: bool) -> StageResult:
     from egoworld_ops.video import manifest
     from egoworld_ops.video.decoding import DECODE_VERSION
 
@@ -156,12 +185,16 @@ def _manifest_result(run: Run, entry: Registered, settings: Settings, anew: bool
         "scenes": settings.scenes.model_dump(mode="json"),
         "video": entry.sha256,
         "path": str(entry.path),
+        "recording": shared,
+        "as_pinhole": as_pinhole,
     }
     key = sha256_of(identity)
     if not anew and (found := _known_manifest(run, entry, key)) is not None:
         return found
     started = time.monotonic()
-    videos, clips = manifest.make_manifest(entry.path, entry.video_id, entry.sha256, settings.scenes)
+    videos, clips = manifest.make_manifest(
+        entry.path, entry.video_id, entry.sha256, settings.scenes, recording=shared, as_pinhole=as_pinhole
+    )
     seconds = time.monotonic() - started
     stamp = make_provenance(key, identity, clips.num_rows, seconds, run.run_id)
     error = _rejection(videos)

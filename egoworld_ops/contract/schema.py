@@ -14,14 +14,14 @@ import pyarrow as pa
 
 from egoworld_ops.errors import ContractError
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 """Raised whenever the meaning, type or unit of a column changes. Part of every digest."""
 
 CONVENTIONS: Mapping[str, str] = {
     "camera_frame": "OpenCV: right-handed, x right, y down, z forward, metres",
     "transforms": "T_dst_src maps points of src to dst: p_dst = R(q) p_src + t",
     "quaternions": "columns qw, qx, qy, qz; unit norm; qw >= 0",
-    "pixels": "x right, y down; the centre of the top-left pixel is (0, 0); upright image, rotation metadata applied",
+    "pixels": "x right, y down; the centre of the top-left pixel is (0, 0); upright image of square pixels: crop, pixel aspect and rotation applied",
     "boxes": "[x, y, width, height] in pixels, as COCO",
     "masks": "COCO RLE: size [h, w], column-major, counts as ASCII",
     "hand_joints": "21, OpenPose order: wrist; thumb CMC MCP IP TIP; index MCP PIP DIP TIP; middle; ring; little",
@@ -156,6 +156,49 @@ def _error_columns(nullable: bool) -> tuple[Column, ...]:
     )
 
 
+STEREO_MODES = (
+    *("mono", "side_by_side", "top_bottom", "frame_alternate", "checkerboard", "side_by_side_quincunx", "interleaved_lines"),
+    *("interleaved_columns", "unspecified"),
+)
+"""In the order of libav's AVStereo3DType."""
+PROJECTIONS = (
+    *("equirectangular", "cubemap", "tiled_equirectangular", "half_equirectangular", "rectilinear", "fisheye", "parametric_immersive"),
+    "unspecified",
+)
+"""In the order of libav's AVSphericalProjection."""
+_PICTURE = (
+    Column("stored_width", pa.int32(), "width of the picture as it is stored", "px", "", True, minimum=1),
+    Column("stored_height", pa.int32(), "height of the picture as it is stored", "px", "", True, minimum=1),
+    Column("sample_aspect_ratio_num", pa.int64(), "width over height of a stored pixel, numerator; null where not said", "", "", True),
+    Column("sample_aspect_ratio_den", pa.int64(), "width over height of a stored pixel, denominator; null where not said", "", "", True),
+    *(
+        Column(
+            f"crop_{edge}_px", pa.int32(), f"stored pixels that are not shown, at the stored picture's {edge}", "px", "", True, minimum=0
+        )
+        for edge in ("left", "top", "right", "bottom")
+    ),
+    Column("mirrored", pa.bool_(), "left and right of the stored picture are swapped to show it", nullable=True),
+    Column(
+        "field_order",
+        pa.string(),
+        "progressive, or the order of fields (first stored, first shown; top or bottom); `interlaced` where the order is not said",
+        "",
+        "",
+        True,
+        ("progressive", "tt", "bb", "tb", "bt", "interlaced"),
+    ),
+    Column("interlaced_frames", pa.int64(), "frames marked as interlaced; both fields are shown at once", "frames", "", True, minimum=0),
+    Column("color_space", pa.string(), "colour matrix (ITU-T H.273, ffprobe's name)", nullable=True),
+    Column("color_primaries", pa.string(), "colour primaries", nullable=True),
+    Column(
+        "color_transfer", pa.string(), "transfer: smpte2084 (PQ) and arib-std-b67 (HLG) are HDR, shown without tone mapping", nullable=True
+    ),
+    Column("stereo_mode", pa.string(), "views packed into one picture; null where not said", "", "", True, STEREO_MODES),
+    Column("projection", pa.string(), "projection of a spherical picture; null where not said", "", "", True, PROJECTIONS),
+    Column("n_video_tracks", pa.int32(), "video streams with moving pictures", "", "", True, minimum=1),
+    Column("video_track", pa.int32(), "index of the stream that is used: the largest picture that decodes", "", "", True, minimum=0),
+)
+
 VIDEOS = Table(
     "videos",
     "One raw video file, as probed. A file that cannot be used is a row with status `rejected` and a reason.",
@@ -179,17 +222,19 @@ VIDEOS = Table(
         Column("fps_den", pa.int64(), "frame rate, denominator", "", "", True, minimum=1),
         Column("vfr", pa.bool_(), "variable frame rate: the PTS are not evenly spaced", nullable=True),
         Column("n_frames", pa.int64(), "frames that decode", "frames", "", True, minimum=1),
-        Column("width", pa.int32(), "width after rotation", "px", "", True, minimum=1),
-        Column("height", pa.int32(), "height after rotation", "px", "", True, minimum=1),
+        Column("width", pa.int32(), "width shown: after crop, pixel aspect and rotation", "px", "", True, minimum=1),
+        Column("height", pa.int32(), "height shown: after crop, pixel aspect and rotation", "px", "", True, minimum=1),
         Column("rotation_deg", pa.int32(), "clockwise turn applied to show the picture upright", "deg", "", True, minimum=0, maximum=270),
         Column("codec", pa.string(), "video codec", nullable=True),
         Column("pix_fmt", pa.string(), "pixel format of the decoder", nullable=True),
         Column("color_range", pa.string(), "range of the samples", "", "", True, ("limited", "full", "unspecified")),
+        *_PICTURE,
         Column("audio_streams", pa.int32(), "number of audio streams", "", "", True, minimum=0),
+        Column("recording", pa.string(), "parts and copies of one recording share it: from the sidecar, the name, or else the content"),
         Column(
             "split",
             pa.string(),
-            "train, val or test: by hash of the content, so copies fall together",
+            "train, val or test: by hash of the recording, so that its parts and copies fall together",
             "",
             "",
             False,

@@ -31,7 +31,7 @@ def contract_page() -> str:
 def _sidecar() -> list[str]:
     title, _, form = inspect.cleandoc(sidecar.__doc__ or "").partition("\n\n")
     parts = ["", "## Sidecar", "", title, "", "```text", form, "```"]
-    for model in (sidecar.SidecarCamera, sidecar.SidecarObject, sidecar.Prompt):
+    for model in (sidecar.SidecarCamera, sidecar.SidecarObject, sidecar.Prompt, sidecar.SidecarPicture):
         parts += ["", f"`{model.__name__.removeprefix('Sidecar').lower()}`: {inspect.cleandoc(model.__doc__ or '')}"]
     return parts
 

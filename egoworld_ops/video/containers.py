@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,7 +24,17 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from egoworld_ops.errors import CorruptVideo, EgoworldError, NotAVideo, NoVideoStream, OutOfMemory, StorageUnavailable, UnstableFile
+from egoworld_ops.errors import (
+    CorruptVideo,
+    EgoworldError,
+    NotAVideo,
+    NoVideoStream,
+    OutOfMemory,
+    StorageUnavailable,
+    UnstableFile,
+    UnsupportedPicture,
+)
+from egoworld_ops.video import boxes
 
 HEAD_BYTES = 1024
 READ_BYTES = 1 << 18
@@ -48,6 +59,9 @@ _EXHAUSTED_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _PYTHON_FAULTS = (ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 LIBAV_FAULTS = (av.FFmpegError, *_PYTHON_FAULTS)
 
+_STILL = Disposition.timed_thumbnails | Disposition.still_image
+_TRIED_PACKETS = 100
+
 _CURE_VIDEO = f"Put a video file there ({CONTAINERS}), or remove it"
 _CURE_COPY = "Copy the file again from its source, or remove it"
 _CURE_WAIT = "Wait until it is wholly written, then run again"
@@ -58,6 +72,8 @@ class Media:
     """An open container and the video stream that is used.
 
     Args:
+        track: what the container says of the stream beside what libav hands on.
+        sizes: index, width and height in pixels of all streams with moving pictures.
         time_base: seconds a tick of the stream's clock.
         rates: frame rates that the header states, the most trustworthy first; may be empty.
     """
@@ -66,7 +82,8 @@ class Media:
     demuxer: str
     container: InputContainer
     stream: VideoStream
-    n_video_streams: int
+    track: boxes.Track
+    sizes: tuple[tuple[int, int, int], ...]
     time_base: Fraction
     rates: tuple[Fraction, ...]
 
@@ -216,6 +233,7 @@ def open_media(path: Path, threads: int) -> Iterator[Media]:
     Raises:
         NotAVideo: not a regular file that starts like a supported container, or a codec without decoder.
         NoVideoStream: audio or attachments only.
+        UnsupportedPicture: the video is encrypted.
         CorruptVideo: the container's header is broken, or its picture is absurdly large.
         UnstableFile: the file changed while it was open.
     """
@@ -229,7 +247,7 @@ def open_media(path: Path, threads: int) -> Iterator[Media]:
         container = _open_container(path, descriptor, demuxer)
         with container:
             try:
-                media = _media(path, container, demuxer)
+                media = _media(path, container, demuxer, descriptor)
                 _prepare_decoder(media.stream, threads)
             except LIBAV_FAULTS as error:
                 raise as_typed(path, error, "the header makes no sense") from error
@@ -248,12 +266,22 @@ def _open_container(path: Path, descriptor: int, demuxer: str) -> InputContainer
         raise as_typed(path, error, f"the {demuxer} container cannot be read") from error
 
 
-def _media(path: Path, container: InputContainer, demuxer: str) -> Media:
-    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
-    stream = _pick_stream(path, container, streams)
+def _media(path: Path, container: InputContainer, demuxer: str, descriptor: int) -> Media:
+    pictures = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    described = boxes.tracks(descriptor, demuxer)
+    known = {s.index: described.get(rank if demuxer == "matroska" else s.id, boxes.Track()) for rank, s in enumerate(pictures)}
+    moving = [s for s in pictures if not s.disposition & _STILL]
+    stream = _pick_stream(path, container, moving or pictures, descriptor, demuxer)
+    if known[stream.index].encrypted:
+        raise UnsupportedPicture(path, f"is encrypted ({known[stream.index].encrypted})", "Put a decrypted copy in its place, or remove it")
+    if stream.codec_context is None:
+        raise NotAVideo(path, "has a video stream of a codec without a decoder here", "Convert it to H.264, HEVC, AV1 or VP9")
+    check_size(path, stream.codec_context.width, stream.codec_context.height)
     stated = (_fraction(stream, name) for name in ("average_rate", "guessed_rate", "base_rate"))
     rates = tuple(rate for rate in stated if rate)
-    return Media(path, demuxer, container, stream, len(streams), _fraction(stream, "time_base") or Fraction(1, av.time_base), rates)
+    sizes = tuple((s.index, *_size(s)) for s in moving or pictures)
+    time_base = _fraction(stream, "time_base") or Fraction(1, av.time_base)
+    return Media(path, demuxer, container, stream, known[stream.index], sizes, time_base, rates)
 
 
 def _fraction(stream: VideoStream, name: str) -> Fraction | None:
@@ -272,15 +300,43 @@ def _prepare_decoder(stream: VideoStream, threads: int) -> None:
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
-def _pick_stream(path: Path, container: InputContainer, streams: list[VideoStream]) -> VideoStream:
+def _pick_stream(path: Path, container: InputContainer, streams: list[VideoStream], descriptor: int, demuxer: str) -> VideoStream:
+    """The video stream with the largest picture of those that decode; previews of a frame or of a part of the time come last."""
     if not streams:
         raise NoVideoStream(path, f"has no video stream, but {len(container.streams)} others", "Remove it, or put the video there")
-    best = container.streams.best("video")
-    stream = best if best in streams else streams[0]
-    if stream.codec_context is None:
-        raise NotAVideo(path, "has a video stream of a codec without a decoder here", "Convert it to H.264, HEVC, AV1 or VP9")
-    check_size(path, stream.codec_context.width, stream.codec_context.height)
-    return stream
+    if len(streams) == 1:
+        return streams[0]
+    longest_s = max(map(_stated_length_s, streams))
+
+    def rank(stream: VideoStream) -> tuple[bool, bool, int, bool, int]:
+        length_s, (width, height) = _stated_length_s(stream), _size(stream)
+        preview = stream.frames == 1 or 0 < length_s < longest_s / 2
+        return stream.codec_context is None, preview, -width * height, not stream.disposition & Disposition.default, stream.index
+
+    ordered = sorted(streams, key=rank)
+    every = list(container.streams.video)
+    return next((s for s in ordered if s.codec_context and _shows_a_frame(path, descriptor, demuxer, every.index(s))), ordered[0])
+
+
+def _size(stream: VideoStream) -> tuple[int, int]:
+    return (stream.codec_context.width, stream.codec_context.height) if stream.codec_context is not None else (0, 0)
+
+
+def _stated_length_s(stream: VideoStream) -> float:
+    """Duration in the stream's header, 0 where there is none."""
+    return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+
+
+def _shows_a_frame(path: Path, descriptor: int, demuxer: str, rank: int) -> bool:
+    """Whether the video stream of this rank decodes at its start, in a container opened for that alone."""
+    with _open_container(path, descriptor, demuxer) as container:
+        try:
+            stream = container.streams.video[rank]
+            _prepare_decoder(stream, 1)
+            packets = islice(container.demux(stream), _TRIED_PACKETS)
+            return any(packet.decode() for packet in packets)
+        except LIBAV_FAULTS:
+            return False
 
 
 def check_size(path: Path, width: int, height: int) -> None:

@@ -17,9 +17,9 @@ import numpy as np
 from egoworld_ops.errors import CorruptVideo, EmptyVideo, InputError
 from egoworld_ops.types import Frame, sampled_frames
 from egoworld_ops.video.containers import LIBAV_FAULTS, Media, as_typed, check_size, open_media
-from egoworld_ops.video.picture import Upright, color_range, to_rgb
+from egoworld_ops.video.picture import PictureFacts, Upright, color_range, to_rgb
 
-DECODE_VERSION = "1"
+DECODE_VERSION = "2"
 """Raised whenever the same file gives other pixels, times or counts: colour, rotation, scaling, timing, what is decoded around damage. Part
 of every digest."""
 
@@ -39,7 +39,7 @@ class VideoProbe:
         codec: name of the codec (`h264`, `hevc`, `av1`, ...).
         pix_fmt: pixel format of the decoder.
         color_range: `limited`, `full` or `unspecified`.
-        width, height: size in pixels after rotation.
+        width, height: size in pixels of the picture shown, after crop, pixel aspect and rotation.
         rotation_deg: clockwise turn that shows the picture upright: 0, 90, 180 or 270.
         fps: exact frame rate; the mean rate where `vfr`.
         vfr: true where the timestamps are not evenly spaced to within one tick of the container's clock.
@@ -49,6 +49,7 @@ class VideoProbe:
         timestamps_s: (n_frames,) float64 presentation times, strictly increasing.
         warning: what is odd about a usable file, else None.
         damaged: true where frames are missing or broken: what decodes then depends on the decoder's threads and on where it starts.
+        picture: what container and stream say of the picture.
     """
 
     codec: str
@@ -65,25 +66,28 @@ class VideoProbe:
     timestamps_s: np.ndarray
     warning: str | None
     damaged: bool
+    picture: PictureFacts
 
 
-def probe(path: str | Path, visit: Visitor | None = None, threads: int = 0) -> VideoProbe:
+def probe(path: str | Path, visit: Visitor | None = None, threads: int = 0, as_pinhole: bool = False) -> VideoProbe:
     """Decode the whole of a video once and say what it is.
 
     Args:
         path: the file.
         visit: sees each frame, in order (scene detection runs here); from its last call with index 0 on, exactly the `n_frames` frames.
         threads: decoder threads; 0 takes as many as there are cores.
+        as_pinhole: take a picture that says it is stereo or spherical for that of a pinhole camera.
 
     Raises:
         NotAVideo, NoVideoStream, EmptyVideo, UnstableFile: as in `errors.py`.
+        UnsupportedPicture: it is encrypted, its colours or pixels cannot be shown, or it is stereo or spherical.
         CorruptVideo: not one frame decodes.
     """
     path = Path(path)
-    survey = _survey(path, threads, visit)
+    survey = _survey(path, threads, visit, as_pinhole)
     if survey.damaged_somewhere and threads != 1:
         # Around damage, threaded decoders drop frames in flight or hide errors: what one thread delivers is the truth.
-        survey = _survey(path, 1, visit)
+        survey = _survey(path, 1, visit, as_pinhole)
     if not survey.times_s:
         raise survey.fault or EmptyVideo(path, "has a video stream without one frame that decodes", "Remove it, or copy it again")
     return survey.result()
@@ -141,7 +145,7 @@ def _decode(path: Path, frames: range, stride: int, threads: int, start_s: float
                 _observe_first(path, picture)
             with open_media(path, n_threads) as media:
                 for index, timestamp_s, frame in _timed_frames(media, frames.start, seek_s):
-                    picture.observe(frame)
+                    picture.observe(frame, media)
                     if index < position:
                         continue
                     if index in wanted:
@@ -167,7 +171,7 @@ def _observe_first(path: Path, picture: Upright) -> None:
     """Show `picture` the first frame of the file, which sets size and turn for all: a later frame may have others."""
     with open_media(path, threads=1) as media:
         for frame in _Frames(media):
-            picture.observe(frame)
+            picture.observe(frame, media)
             return
 
 
@@ -304,7 +308,6 @@ class _Survey:
     def start(cls, media: Media) -> _Survey:
         stream = media.stream
         duration = media.container.duration
-        several = f"{media.n_video_streams} video streams, number {stream.index} is used"
         return cls(
             path=media.path,
             codec=stream.codec_context.codec.canonical_name,
@@ -313,13 +316,15 @@ class _Survey:
             header_frames=stream.frames,
             header_duration_s=duration / av.time_base if duration else None,
             audio_streams=len(media.container.streams.audio),
-            warnings=[several] if media.n_video_streams > 1 else [],
+            warnings=[],
         )
 
-    def see(self, index: int, timestamp_s: float, frame: av.VideoFrame) -> None:
+    def see(self, index: int, timestamp_s: float, frame: av.VideoFrame, media: Media, as_pinhole: bool) -> None:
+        self.picture.observe(frame, media)
         if not index:
             self.pix_fmt, self.color_range = frame.format.name, color_range(frame)
-        self.picture.observe(frame)
+            if not as_pinhole:
+                self.picture.check_pinhole(self.path)
         self.times_s.append(timestamp_s)
         if frame.is_corrupt:
             self.damaged.append(index)
@@ -334,14 +339,14 @@ class _Survey:
         fps, vfr = _frame_rate(times_s, self.rates, self.tick_s, self.last_duration_s)
         duration_s = float(times_s[-1] - times_s[0]) + (self.last_duration_s or float(1 / fps))
         self._warn(duration_s)
-        width, height = self.picture.size_px
+        width, height = self.picture.shown.size_px
         return VideoProbe(
             codec=self.codec,
             pix_fmt=self.pix_fmt,
             color_range=self.color_range,
             width=width,
             height=height,
-            rotation_deg=self.picture.rotation_deg,
+            rotation_deg=self.picture.shown.rotation_deg,
             fps=fps,
             vfr=vfr,
             n_frames=len(times_s),
@@ -350,6 +355,7 @@ class _Survey:
             timestamps_s=times_s,
             warning="; ".join(self.warnings) or None,
             damaged=self.damaged_somewhere or self.header_frames > len(times_s),
+            picture=self.picture.facts(),
         )
 
     def _warn(self, duration_s: float) -> None:
@@ -367,10 +373,10 @@ class _Survey:
             self.warnings.append(f"{self.n_packets} packets gave {n} frames")
         if self.made_up_times:
             self.warnings.append(f"{self.made_up_times} frames have no timestamp after the frame before; one frame's duration is added")
-        self.warnings += self.picture.warnings
+        self.warnings += self.picture.all_warnings()
 
 
-def _survey(path: Path, threads: int, visit: Visitor | None) -> _Survey:
+def _survey(path: Path, threads: int, visit: Visitor | None, as_pinhole: bool) -> _Survey:
     """One pass over the whole file."""
     with open_media(path, threads) as media:
         survey = _Survey.start(media)
@@ -379,7 +385,7 @@ def _survey(path: Path, threads: int, visit: Visitor | None) -> _Survey:
         try:
             for index, frame in enumerate(frames):
                 timestamp_s = clock.time_s(index, frame)
-                survey.see(index, timestamp_s, frame)
+                survey.see(index, timestamp_s, frame, media, as_pinhole)
                 survey.last_duration_s = _seconds(frame.duration, media) if frame.duration > 0 else 0.0
                 if visit is not None:
                     visit(index, timestamp_s, frame)

@@ -6,34 +6,32 @@ import math
 from typing import TYPE_CHECKING
 
 from egoworld_ops.errors import BadSidecar, UnknownIntrinsics
-from egoworld_ops.types import Camera
-from egoworld_ops.video.sidecar import Sidecar
+from egoworld_ops.types import Camera, Raster
+from egoworld_ops.video.sidecar import Sidecar, SidecarCamera
 
 if TYPE_CHECKING:
     from egoworld_ops.settings import CameraSettings
 
 
-def resolve(width: int, height: int, sidecar: Sidecar, settings: CameraSettings, culprit: object) -> Camera:
-    """The camera of a video of `width` x `height` upright pixels.
+_NOT_SQUARE = 0.01
+"""Aspect ratios that differ by less are the same."""
+
+
+def resolve(width: int, height: int, sidecar: Sidecar, settings: CameraSettings, culprit: object, raster: Raster | None = None) -> Camera:
+    """The camera of a video that is shown as `width` x `height` upright, square pixels.
 
     From the sidecar (`source = "file"`), scaled where it was calibrated at another resolution of the same aspect ratio; else, where the
-    settings allow it, from an assumed horizontal field of view (`source = "assumed_fov"`).
+    settings allow it, from an assumed horizontal field of view of the picture shown (`source = "assumed_fov"`).
+
+    Args:
+        raster: the stored picture, where it is another than the one shown: a sidecar's camera may be that of either, its size tells.
 
     Raises:
-        BadSidecar: the aspect ratio of the calibration is not that of the video.
+        BadSidecar: the aspect ratio of the calibration is not that of the video, or it takes pixels for square that are not.
         UnknownIntrinsics: no intrinsics are known and `camera.require_known` is set.
     """
     if sidecar.camera is not None:
-        given = sidecar.camera
-        sx, sy = width / given.width, height / given.height
-        if abs(sx / sy - 1) > 0.01:
-            raise BadSidecar(
-                culprit,
-                f"camera is for {given.width}x{given.height}, the upright video is {width}x{height}: another aspect ratio",
-                "Give the intrinsics of the upright video",
-            )
-        cx, cy = (given.cx + 0.5) * sx - 0.5, (given.cy + 0.5) * sy - 0.5
-        return Camera(given.fx * sx, given.fy * sy, cx, cy, width, height, "file")
+        return _given(sidecar.camera, width, height, culprit, raster)
     if settings.require_known:
         raise UnknownIntrinsics(
             culprit,
@@ -42,3 +40,39 @@ def resolve(width: int, height: int, sidecar: Sidecar, settings: CameraSettings,
         )
     f_px = width / (2 * math.tan(math.radians(settings.assumed_hfov_deg) / 2))
     return Camera(f_px, f_px, (width - 1) / 2, (height - 1) / 2, width, height, "assumed_fov")
+
+
+def _given(given: SidecarCamera, width: int, height: int, culprit: object, raster: Raster | None) -> Camera:
+    """The sidecar's camera in pixels of the picture shown."""
+    size, stored = (given.width, given.height), (raster.width, raster.height) if raster else None
+    if size != (width, height) and raster and (size == stored or not _same_shape(size, (width, height))) and _same_shape(size, stored):
+        return _of_raster(given, width, height, culprit, raster)
+    if not _same_shape(size, (width, height)):
+        is_stored = f", as it is stored {raster.width}x{raster.height}" if raster else ""
+        raise BadSidecar(
+            culprit,
+            f"camera is for {given.width}x{given.height}, the upright video is {width}x{height}{is_stored}: another aspect ratio",
+            "Give the intrinsics of the upright video",
+        )
+    sx, sy = width / given.width, height / given.height
+    cx, cy = (given.cx + 0.5) * sx - 0.5, (given.cy + 0.5) * sy - 0.5
+    return Camera(given.fx * sx, given.fy * sy, cx, cy, width, height, "file")
+
+
+def _of_raster(given: SidecarCamera, width: int, height: int, culprit: object, raster: Raster) -> Camera:
+    """A camera that was calibrated on the stored picture, turned upright."""
+    sx, sy = raster.width / given.width * raster.scale_x, raster.height / given.height * raster.scale_y
+    aspect = sx / sy
+    if abs(aspect - 1) > _NOT_SQUARE and abs(given.fy / given.fx - 1) < abs(given.fy / given.fx / aspect - 1):
+        raise BadSidecar(
+            culprit,
+            f"camera: fx {given.fx:g} and fy {given.fy:g} are for square pixels, those of {given.width}x{given.height} are {aspect:.3g} to 1",
+            f"Give fy = {aspect:.4g} fx for the stored picture, or the camera of the {width}x{height} px it is shown with",
+        )
+    cx, cy = (given.cx + 0.5) * sx - 0.5 - raster.left_px, (given.cy + 0.5) * sy - 0.5 - raster.top_px
+    return Camera(given.fx * sx, given.fy * sy, cx, cy, width, height, "file")
+
+
+def _same_shape(one: tuple[int, int], other: tuple[int, int] | None) -> bool:
+    """Whether two sizes (width, height) have the same aspect ratio."""
+    return other is not None and abs(one[0] * other[1] / (one[1] * other[0]) - 1) <= _NOT_SQUARE

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,15 +19,26 @@ from egoworld_ops.settings import SceneSettings
 from egoworld_ops.types import Clip
 from egoworld_ops.video.containers import check_name, open_regular, storable
 from egoworld_ops.video.decoding import VideoProbe, probe
+from egoworld_ops.video.picture import layout_of
+from egoworld_ops.video.recordings import of_content
 from egoworld_ops.video.scenes import Scene, SceneScores, find_scenes, windows
 
-VERSION = "1"
+VERSION = "2"
 """Raised whenever the same file and settings give other tables. Part of the digest."""
 
 _VAL_OF_100, _TEST_OF_100 = 10, 10
+_OF_CONTENT = re.compile(r"[0-9a-f]{16}")
 
 
-def make_manifest(path: str | Path, video_id: str, sha256: str, settings: SceneSettings, threads: int = 0) -> tuple[pa.Table, pa.Table]:
+def make_manifest(
+    path: str | Path,
+    video_id: str,
+    sha256: str,
+    settings: SceneSettings,
+    threads: int = 0,
+    recording: str = "",
+    as_pinhole: bool = False,
+) -> tuple[pa.Table, pa.Table]:
     """Tables `videos` (one row) and `clips` of a raw file.
 
     A file whose content is no usable video gives a row with status `rejected`, its reason and cure, and no clips.
@@ -35,6 +49,8 @@ def make_manifest(path: str | Path, video_id: str, sha256: str, settings: SceneS
         sha256: its content when it was registered, hex.
         settings: detector and windows.
         threads: decoder threads; 0 takes as many as there are cores.
+        recording: what its parts and copies share; empty where it is one of its own.
+        as_pinhole: as for `probe`.
 
     Raises:
         NotAVideo: the file is not there, may not be read, is not a regular file, or has a name that no table can hold.
@@ -48,19 +64,19 @@ def make_manifest(path: str | Path, video_id: str, sha256: str, settings: SceneS
         found, size = hash_file(path)
         if found != sha256:
             raise UnstableFile(path, f"holds other content than when it was registered (SHA-256 {found[:12]})", "Register it again")
-        seen = _look(path, scores, threads)
+        seen = _look(path, scores, threads, as_pinhole)
+    identity = _identity(path, video_id, sha256, size, recording)
     if isinstance(seen, InputError):
-        return schema.from_rows("videos", [_identity(path, video_id, sha256, size) | _rejection(seen)]), schema.empty("clips")
+        return schema.from_rows("videos", [identity | _rejection(seen)]), schema.empty("clips")
     scenes = find_scenes(scores, seen.n_frames, seen.fps, settings)
     clips = [row for scene in scenes for row in _clip_rows(video_id, scene, seen, settings)]
-    videos = [_identity(path, video_id, sha256, size) | _facts(seen)]
-    return schema.from_rows("videos", videos), schema.from_rows("clips", clips)
+    return schema.from_rows("videos", [identity | _facts(seen)]), schema.from_rows("clips", clips)
 
 
-def _look(path: Path, scores: SceneScores, threads: int) -> VideoProbe | InputError:
+def _look(path: Path, scores: SceneScores, threads: int, as_pinhole: bool) -> VideoProbe | InputError:
     """What the video is, or what is wrong with its content."""
     try:
-        return probe(path, scores, threads)
+        return probe(path, scores, threads, as_pinhole)
     except UnstableFile:
         raise
     except InputError as error:
@@ -73,16 +89,18 @@ def clips_from_tables(videos: pa.Table, clips: pa.Table) -> list[Clip]:
     return [_clip(by_id[row["video_id"]], row) for row in clips.to_pylist()]
 
 
-def split_of(sha256: str) -> str:
-    """`train`, `val` or `test` (80, 10, 10 of 100) by content, so that copies of a video fall together."""
-    bucket = int(sha256[:16], 16) % 100
+def split_of(digest: str) -> str:
+    """`train`, `val` or `test` (80, 10, 10 of 100), by the first 16 hex digits of a SHA-256."""
+    bucket = int(digest[:16], 16) % 100
     if bucket < _TEST_OF_100:
         return "test"
     return "val" if bucket < _TEST_OF_100 + _VAL_OF_100 else "train"
 
 
-def _identity(path: Path, video_id: str, sha256: str, size: int) -> dict[str, Any]:
-    return {"video_id": video_id, "path": storable(path), "sha256": sha256, "bytes": size, "split": split_of(sha256)}
+def _identity(path: Path, video_id: str, sha256: str, size: int, recording: str) -> dict[str, Any]:
+    shared = recording or of_content(sha256)
+    split = split_of(shared if _OF_CONTENT.fullmatch(shared) else hashlib.sha256(shared.encode()).hexdigest())
+    return {"video_id": video_id, "path": storable(path), "sha256": sha256, "bytes": size, "recording": shared, "split": split}
 
 
 def _rejection(error: InputError) -> dict[str, Any]:
@@ -106,6 +124,7 @@ def _facts(seen: VideoProbe) -> dict[str, Any]:
         "pix_fmt": seen.pix_fmt,
         "color_range": seen.color_range,
         "audio_streams": seen.audio_streams,
+        **asdict(seen.picture),
     }
 
 
@@ -148,4 +167,5 @@ def _clip(video: dict[str, Any], row: dict[str, Any]) -> Clip:
         width=video["width"],
         height=video["height"],
         damaged=bool(video["damaged"]),
+        raster=layout_of(video).raster() if video["stored_width"] else None,
     )

@@ -2,7 +2,10 @@
 
 {"camera": {"fx", "fy", "cx", "cy", "width", "height"},
  "objects": [{"label", "dimensions_m": [x, y, z], "mesh": "file beside the video", "text": "...",
-              "prompts": [{"frame_index", "box_px": [x, y, w, h], "points_px": [[x, y], ...]}]}]}
+              "prompts": [{"frame_index", "box_px": [x, y, w, h], "points_px": [[x, y], ...]}]}],
+ "recording": "name", "picture": {"use_as_pinhole": true}}
+
+`recording`: files that name the same one are parts or copies of one recording and fall in one split.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ class _Part(BaseModel):
 
 
 class SidecarCamera(_Part):
-    """Pinhole intrinsics in pixels for an upright image of `width` x `height`."""
+    """Pinhole intrinsics in pixels for an upright image of `width` x `height`: the one shown, of square pixels, or the one stored, where crop
+    or pixel aspect make it another; its size tells which."""
 
     fx: Focal
     fy: Focal
@@ -48,6 +52,12 @@ class SidecarCamera(_Part):
     cy: Position
     width: Side
     height: Side
+
+
+class SidecarPicture(_Part):
+    """How the picture is to be taken. `use_as_pinhole`: though it says that it is stereo or spherical, it is that of a pinhole camera."""
+
+    use_as_pinhole: bool = False
 
 
 class Prompt(_Part):
@@ -82,6 +92,8 @@ class Sidecar(_Part):
 
     camera: SidecarCamera | None = None
     objects: Annotated[tuple[SidecarObject, ...], Field(max_length=MAX_OBJECTS)] = ()
+    recording: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    picture: SidecarPicture = SidecarPicture()
 
     @field_validator("objects")
     @classmethod

@@ -60,6 +60,8 @@ def make(
     rotation_deg: int = 0,
     colorspace: int | None = None,
     color_range: int | None = None,
+    color_trc: int | None = None,
+    sample_aspect_ratio: Fraction | None = None,
     picture: Picture = numbered,
 ) -> Path:
     """Encode a video and return its path. `pts` are ticks of `time_base`; `rotation_deg` is the clockwise turn that shows it upright."""
@@ -75,6 +77,10 @@ def make(
             stream.codec_context.colorspace = colorspace
         if color_range is not None:
             stream.codec_context.color_range = color_range
+        if color_trc is not None:
+            stream.codec_context.color_trc = color_trc
+        if sample_aspect_ratio is not None:
+            stream.codec_context.sample_aspect_ratio = sample_aspect_ratio
         if time_base is not None:
             stream.codec_context.time_base = time_base
         sounds = [out.add_stream("aac", rate=16000) for _ in range(audio_tracks)]

@@ -128,9 +128,9 @@ def test_a_file_that_changes_meanwhile_is_an_error_and_no_row(
         spoil()
         return result
 
-    def probe_then_spoil(path: Path, scores: manifest.SceneScores, threads: int) -> manifest.VideoProbe:
+    def probe_then_spoil(path: Path, scores: manifest.SceneScores, threads: int, as_pinhole: bool) -> manifest.VideoProbe:
         try:
-            return probed(path, scores, threads)
+            return probed(path, scores, threads, as_pinhole)
         finally:
             spoil()
 

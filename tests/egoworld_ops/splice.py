@@ -1,0 +1,103 @@
+"""Writes into the headers of small files what no muxer here writes: boxes of MP4, elements of Matroska, scrambling bits of MPEG-TS."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+_SAMPLE_ENTRY_BYTES = 78
+_SEGMENT, _TRACKS, _TRACK, _VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0xE0
+
+
+def box(kind: bytes, content: bytes) -> bytes:
+    """An MP4 box."""
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def clap(width: int, height: int, right_px: int = 0, down_px: int = 0) -> bytes:
+    """A clean aperture of this size, its centre so far right of and below that of the picture."""
+    return box(b"clap", struct.pack(">IIIIiIiI", width, 1, height, 1, right_px, 1, down_px, 1))
+
+
+def stereo(mode: int) -> bytes:
+    """Google's stereo box: 1 is top-bottom, 2 is left-right."""
+    return box(b"st3d", struct.pack(">IB", 0, mode))
+
+
+def equirectangular() -> bytes:
+    """Google's spherical box of an uncropped equirectangular picture."""
+    header = box(b"svhd", struct.pack(">I", 0) + b"test\0")
+    pose = box(b"prhd", struct.pack(">Iiii", 0, 0, 0, 0))
+    bounds = box(b"equi", struct.pack(">IIIII", 0, 0, 0, 0, 0))
+    return box(b"sv3d", header + box(b"proj", pose + bounds))
+
+
+def dolby_vision(profile: int) -> bytes:
+    """A Dolby Vision configuration record."""
+    return box(b"dvcC", bytes([1, 0, profile << 1, 0b00001101]) + bytes(20))
+
+
+def into_sample_entry(path: Path, *boxes: bytes, kind: bytes | None = None) -> Path:
+    """Put boxes into the sample entry of an MP4's only track, whose moov comes last; `kind` renames the entry."""
+    data = bytearray(path.read_bytes())
+    added = b"".join(boxes)
+    at, end, sizes = 0, len(data), []
+    for wanted in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b""):
+        while wanted and data[at + 4 : at + 8] != wanted:
+            at += struct.unpack(">I", data[at : at + 4])[0]
+            assert at < end, f"no {wanted!r}"
+        sizes.append(at)
+        at, end = at + 8 + (8 if wanted == b"stsd" else 0), at + struct.unpack(">I", data[at : at + 4])[0]
+    entry = sizes[-1]
+    for where in sizes:
+        struct.pack_into(">I", data, where, struct.unpack(">I", data[where : where + 4])[0] + len(added))
+    if kind is not None:
+        data[entry + 4 : entry + 8] = kind
+    data[entry + 8 + _SAMPLE_ENTRY_BYTES : entry + 8 + _SAMPLE_ENTRY_BYTES] = added
+    path.write_bytes(data)
+    return path
+
+
+def element(kind: int, content: bytes) -> bytes:
+    """A Matroska element."""
+    return kind.to_bytes((kind.bit_length() + 7) // 8, "big") + (1 << 56 | len(content)).to_bytes(8, "big") + content
+
+
+def unsigned(kind: int, value: int) -> bytes:
+    """A Matroska element that holds a number."""
+    return element(kind, value.to_bytes(2, "big"))
+
+
+def into_matroska(path: Path, *elements: bytes, video: bool = True) -> Path:
+    """Put elements into the first track of a Matroska file, into its Video element or beside it. Cues and seek heads then point astray."""
+    data = path.read_bytes()
+    wanted = [_SEGMENT, _TRACKS, _TRACK, *([_VIDEO] if video else [])]
+    path.write_bytes(_grown(data, wanted, b"".join(elements)))
+    return path
+
+
+def _grown(data: bytes, wanted: list[int], added: bytes) -> bytes:
+    if not wanted:
+        return data + added
+    at = 0
+    while at < len(data):
+        id_bytes = 9 - data[at].bit_length()
+        kind = int.from_bytes(data[at : at + id_bytes], "big")
+        size_bytes = 9 - data[at + id_bytes].bit_length()
+        start = at + id_bytes + size_bytes
+        size = int.from_bytes(data[at + id_bytes : start], "big") & ((1 << 7 * size_bytes) - 1)
+        if kind == wanted[0]:
+            return data[:at] + element(kind, _grown(data[start : start + size], wanted[1:], added)) + data[start + size :]
+        at = start + size
+    raise AssertionError(f"no element {wanted[0]:x}")
+
+
+def scramble(path: Path, pid: int) -> Path:
+    """Mark the packets of one PID of a transport stream as scrambled, and garble what they hold."""
+    data = bytearray(path.read_bytes())
+    for at in range(0, len(data), 188):
+        if int.from_bytes(data[at + 1 : at + 3], "big") & 0x1FFF == pid:
+            data[at + 3] |= 0x80
+            data[at + 100 : at + 188] = bytes(b ^ 0x5A for b in data[at + 100 : at + 188])
+    path.write_bytes(data)
+    return path
