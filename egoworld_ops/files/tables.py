@@ -36,14 +36,12 @@ def write_table(path: Path, name: str, rows: pa.Table, provenance: Mapping[str, 
         from egoworld_ops.contract import validation
 
         validation.validate(name, rows)
-    metadata = dict(schema.table(name).arrow_schema().metadata or {})
-    metadata[PROVENANCE_KEY] = json.dumps(provenance, sort_keys=True).encode()
+    said = encodings.said_schema(name) | {PROVENANCE_KEY.decode(): json.dumps(provenance, sort_keys=True)}
     sink = pa.BufferOutputStream()
-    rows = rows.replace_schema_metadata(metadata)
     options = {"compression": _compression(rows), "write_page_checksum": PARQUET["page_checksums"], **encodings.encodings(name)}
     with pq.ParquetWriter(sink, rows.schema, **options) as writer:
         writer.write_table(rows)
-        writer.add_key_value_metadata({seal.KEY: seal.OPEN})
+        writer.add_key_value_metadata({**said, seal.KEY: seal.OPEN})
     write_bytes(path, seal.sealed(sink.getvalue().to_pybytes()))
 
 
@@ -67,7 +65,8 @@ def read_result(path: Path, name: str) -> tuple[pa.Table, dict[str, Any]]:
             raise ContractError(path, "is damaged: its bytes are not those that were written", _DELETE_IT)
         # not pq.read_table: small files cost several times as much there
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=not whole) as file:
-            rows, said = file.read(use_threads=False), json.loads((file.metadata.metadata or {}).get(PROVENANCE_KEY, b"{}"))
+            rows = encodings.as_contract(name, file.read(use_threads=False))
+            said = json.loads((file.metadata.metadata or {}).get(PROVENANCE_KEY, b"{}"))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ContractError(path, f"cannot be read as Parquet: {error}", _DELETE_IT) from error
     if rows.schema.names != schema.table(name).arrow_schema().names:

@@ -106,7 +106,7 @@ def _write(sink: _HashedFile, table: str, files: Sequence[Source], settings: Rel
         for group in _groups(ReadAhead((owned_rows(f) for f in files), _READ_AHEAD_BYTES, _size), settings.row_group_mb * 1e6):
             writer.write_table(group, row_group_size=group.num_rows)
             written += group.num_rows
-        writer.add_key_value_metadata({PROVENANCE_KEY.decode(): json.dumps(provenance, sort_keys=True)})
+        writer.add_key_value_metadata({**encodings.said_schema(table), PROVENANCE_KEY.decode(): json.dumps(provenance, sort_keys=True)})
     return written
 
 

@@ -20,6 +20,10 @@ def contract_page() -> str:
         "## Conventions",
         "",
         *(f"- **{k.replace('_', ' ')}**: {v}" for k, v in CONVENTIONS.items()),
+        "",
+        "In the files, lists of fixed length are lists of any length, which every reader of Parquet can read, and `video_id` and `clip_id` are",
+        "dictionaries of words (in pandas: categories), as pandas and pyarrow take the folders `video_id=` and `clip_id=` for such.",
+        "`pyarrow.dataset` is told not to read the folders' names: `dataset(path)`, without `partitioning`; the columns are in the files.",
     ]
     for t in TABLES.values():
         parts += ["", f"## {t.name}", "", t.doc, "", f"Key and order: {', '.join(f'`{k}`' for k in t.key)}.", ""]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_ops.contract import schema, validation
+from egoworld_ops.contract import encodings, schema, validation
 from egoworld_ops.errors import ContractError, EgoworldError
 from egoworld_ops.execution.identity import sha256_of
 from egoworld_ops.files.tables import provenance_at, read_table
@@ -148,7 +148,7 @@ class _Reading:
         with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
             last: list[pa.Table] = []
             for batch in file.iter_batches(_BATCH_ROWS, use_threads=False):
-                rows = pa.Table.from_batches([batch])
+                rows = encodings.as_contract(self._table, pa.Table.from_batches([batch]))
                 self.n_rows += rows.num_rows
                 joined = pa.concat_tables([*last, rows])  # so that order and uniqueness hold from batch to batch
                 self.reasons |= dict.fromkeys(validation.violations(self._table, joined))

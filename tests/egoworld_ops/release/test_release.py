@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from egoworld_ops.contract import schema, validation
+from egoworld_ops.contract import encodings, schema, validation
 from egoworld_ops.errors import BadSettings, SetupError
 from egoworld_ops.files.tables import digest_at, provenance_at, read_table, write_table
 from egoworld_ops.lake.lake import RUN_TABLES, Lake, Run
@@ -29,7 +29,11 @@ SMALL = ReleaseSettings(part_mb=0.5, writers=2)
 def rows(run: Run, table: str) -> pa.Table:
     """What a reader of the folder gets."""
     paths = sorted((folder(run) / table).glob("part-*.parquet"))
-    return pa.concat_tables([pq.read_table(p, partitioning=None) for p in paths])
+    return pa.concat_tables([read(p, table) for p in paths])
+
+
+def read(path: Path, table: str) -> pa.Table:
+    return encodings.as_contract(table, pq.read_table(path, partitioning=None))
 
 
 def test_each_owned_frame_is_there_once_and_in_order(run: Run) -> None:
@@ -118,7 +122,7 @@ def test_new_changed_and_removed_videos_touch_no_part_but_their_own(run: Run) ->
     added = release(run, SMALL)
     assert changed(before, files_of_release(run)) == {f"{part_name(run, 2)}.parquet", "release.json"}
     assert added.written == 9 - 1  # without failures, parts have one and the same file of them
-    validation.validate("masks", pq.read_table(part_path(added.path, "masks", part_name(run, 2)), partitioning=None))
+    validation.validate("masks", read(part_path(added.path, "masks", part_name(run, 2)), "masks"))
 
     before = files_of_release(run)
     write_video(run, "c", n_frames=50, seed=1)
@@ -130,7 +134,7 @@ def test_new_changed_and_removed_videos_touch_no_part_but_their_own(run: Run) ->
     removed = release(run, SMALL)
     assert changed(before, files_of_release(run)) == {f"{part_name(run, 1)}.parquet", "release.json"}
     assert [len(part.videos) for part in removed.manifest.parts] == [2, 0, 1]
-    assert schema.empty("masks").schema.equals(pq.read_table(part_path(removed.path, "masks", part_name(run, 1)), partitioning=None).schema)
+    assert schema.empty("masks").schema.equals(read(part_path(removed.path, "masks", part_name(run, 1)), "masks").schema)
     assert {v[:2] for v in rows(run, "videos")["video_id"].to_pylist()} == {"a-", "aa", "b-"}
 
 

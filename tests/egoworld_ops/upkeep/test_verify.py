@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from egoworld_ops.contract import references, schema
+from egoworld_ops.contract import encodings, references, schema
 from egoworld_ops.files.tables import provenance_at, read_result, read_table, write_table
 from egoworld_ops.lake import lake
 from egoworld_ops.lake.lake import Lake, Run
@@ -184,7 +184,7 @@ def forge(run: Run, table: str, change: Callable[[pa.Table], pa.Table]) -> None:
     path, manifest = part(run, table), read(run)
     assert manifest is not None
     known = provenance_at(path)
-    rows = change(pq.read_table(path, partitioning=None))
+    rows = change(encodings.as_contract(table, pq.read_table(path, partitioning=None)))
     path.unlink()
     with pq.ParquetWriter(path, rows.schema) as writer:
         writer.write_table(rows)
