@@ -20,6 +20,7 @@ EgoworldError
 │   ├── WeightsMissing        a weight file is not there
 │   ├── WeightsMismatch       a weight file is not the one in the registry
 │   ├── UnknownBackend        no such stage or backend
+│   ├── BrokenPlugin          what an installed package brings cannot be used
 │   ├── UnknownRobot          no such robot hand
 │   ├── BadSettings           a setting is unknown or out of range
 │   ├── NoDevice              no device of the pool can run the operator
@@ -147,6 +148,10 @@ class WeightsMismatch(SetupError):
 
 class UnknownBackend(SetupError):
     """No such stage or backend."""
+
+
+class BrokenPlugin(SetupError):
+    """What an installed package brings cannot be used."""
 
 
 class UnknownRobot(SetupError):

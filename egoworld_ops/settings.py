@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from egoworld_ops import operators
-from egoworld_ops.contract.quality import METRICS
+from egoworld_ops.contract.quality import metrics
 from egoworld_ops.errors import BadSettings
 from egoworld_ops.video.recordings import PATTERNS
 
@@ -126,7 +126,7 @@ class Bounds(_Section):
 
 def _check_quality(quality: dict[str, dict[str, Bounds]]) -> dict[str, dict[str, Bounds]]:
     for stage, bounds in quality.items():
-        known = [metric.name for metric in METRICS.get(stage, ())]
+        known = [metric.name for metric in metrics(stage)]
         for name in bounds:
             if name not in known:
                 raise ValueError(f"stage {stage} has no metric {name!r}; there are {', '.join(known) or 'none'}")

@@ -82,7 +82,9 @@ def _clip_row(video_id: str, window: Window) -> dict[str, Any]:
 
 def stage_rows(stage: str, video_id: str, clip_id: str, frames: np.ndarray, rng: np.random.Generator) -> pa.Table:
     """Valid rows of a stage for these frames: both hands and one object in each of them."""
-    each = {"detections": 3, "masks": 3, "hand_pose": 2, "mapping": 2, "object_pose": 1, "movement": 1}[stage]
+    each = {"detections": 3, "masks": 3, "hand_pose": 2, "mapping": 2, "object_pose": 1, "movement": 1}.get(stage)
+    if each is None:
+        return _sample_rows(stage, video_id, clip_id, frames)
     n = len(frames) * each
     index = np.repeat(frames, each)
     columns: dict[str, Any] = {
@@ -95,6 +97,24 @@ def stage_rows(stage: str, video_id: str, clip_id: str, frames: np.ndarray, rng:
     columns |= {"backend": "test", "score": rng.random(n), "observed": True, **_COLUMNS[stage](n, rng)}
     contract = schema.table(stage)
     return pa.Table.from_arrays([_array(columns.get(c.name), c.type, n) for c in contract.columns], schema=contract.arrow_schema())
+
+
+def _sample_rows(stage: str, video_id: str, clip_id: str, frames: np.ndarray) -> pa.Table:
+    """The rows that a stage of a package declares as samples, in each frame."""
+    rows = [
+        {
+            "video_id": video_id,
+            "clip_id": clip_id,
+            "frame_index": int(i),
+            "timestamp_s": i / FPS,
+            "sample_stride": 1,
+            "backend": "test",
+            **row,
+        }
+        for i in frames
+        for row in operators.stages()[stage].sample
+    ]
+    return schema.from_rows(stage, rows)
 
 
 def _things(n: int, rng: np.random.Generator) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from egoworld_ops.contract import gathered
+
 if TYPE_CHECKING:
     import duckdb
 
@@ -41,47 +43,26 @@ class Metric:
         return None
 
 
-METRICS: Mapping[str, tuple[Metric, ...]] = {
-    "manifest": (Metric("clip_s_median", "median(end_s - start_s)", "length of the clips", minimum=0.25),),
-    "detections": (
-        Metric("hand_score_mean", "avg(score) FILTER (role <> 'object')", "confidence of the hand network", minimum=0.7),
-        Metric(
-            "tracked_share",
-            "avg((source = 'tracked')::INT) FILTER (role <> 'object')",
-            "hands followed from the frame before; low where hands are lost all the time",
-            minimum=0.5,
-        ),
-    ),
-    "masks": (
-        Metric("observed_share", "avg(observed::INT)", "masks seen rather than carried", minimum=0.5),
-        Metric("score_mean", "avg(score)", "confidence of the masks", minimum=0.5),
-    ),
-    "hand_pose": (
-        Metric("reprojection_px_median", "median(reprojection_px)", "distance of projected joints to their image points", maximum=8.0),
-        Metric("solved_share", "avg((joints_m IS NOT NULL)::INT)", "hands with a pose", minimum=0.9),
-        Metric("depth_m_median", "median(z_m)", "distance of the wrist from the camera; hands of one's own are within reach", 0.1, 1.2),
-    ),
-    "object_pose": (
-        Metric("converged_share", "avg(converged::INT)", "objects whose solver converged", minimum=0.5),
-        Metric("reprojection_px_median", "median(reprojection_px)", "error of the points that agree", maximum=4.0),
-    ),
-    "movement": (Metric("stated_share", "avg((state IS NOT NULL)::INT)", "objects said to move or be still", minimum=0.5),),
-    "mapping": (
-        Metric("converged_share", "avg(converged::INT)", "hands whose retargeting converged", minimum=0.9),
-        Metric("residual_m_median", "median(residual_m)", "distance of the robot's fingertips to their targets", maximum=0.05),
-    ),
-}
+_MANIFEST = (Metric("clip_s_median", "median(end_s - start_s)", "length of the clips", minimum=0.25),)
+
+
+def metrics(stage: str) -> tuple[Metric, ...]:
+    """The metrics of a stage, as it declares them; none where there is no such stage."""
+    if stage == "manifest":
+        return _MANIFEST
+    known = gathered.stages().get(stage)
+    return known.metrics if known else ()
 
 
 def measure(connection: duckdb.DuckDBPyConnection, stage: str, files: Sequence[Path]) -> dict[str, float | None]:
     """The metrics of a stage over the rows of `files`, by name; all None where there are no rows."""
-    metrics = METRICS.get(stage, ())
-    if not files or not metrics:
-        return {m.name: None for m in metrics}
-    select = ", ".join(f"{m.sql} AS {m.name}" for m in metrics)
+    wanted = metrics(stage)
+    if not files or not wanted:
+        return {m.name: None for m in wanted}
+    select = ", ".join(f"{m.sql} AS {m.name}" for m in wanted)
     query = f"SELECT {select} FROM read_parquet($files, hive_partitioning = false)"
     row = connection.execute(query, {"files": [glob.escape(str(f)) for f in files]}).fetchall()[0]
-    return {m.name: None if value is None else float(value) for m, value in zip(metrics, row, strict=True)}
+    return {m.name: None if value is None else float(value) for m, value in zip(wanted, row, strict=True)}
 
 
 def verdicts(stage: str, measured: Mapping[str, float | None], bounds: Mapping[str, Bounds]) -> list[str]:
@@ -90,7 +71,7 @@ def verdicts(stage: str, measured: Mapping[str, float | None], bounds: Mapping[s
     Args:
         bounds: of the settings, by metric; they win over the metric's own.
     """
-    return [said for m in METRICS.get(stage, ()) if (said := _bounded(m, bounds.get(m.name)).verdict(measured[m.name]))]
+    return [said for m in metrics(stage) if (said := _bounded(m, bounds.get(m.name)).verdict(measured[m.name]))]
 
 
 def _bounded(metric: Metric, bounds: Bounds | None) -> Metric:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from egoworld_ops.contract import gathered
+
 _SHOWN = 3
 
 
@@ -22,18 +24,22 @@ class Reference:
     columns: tuple[str, ...]
 
 
-REFERENCES = (
-    Reference("masks", "detections", ("track_id", "role")),
-    Reference("hand_pose", "detections", ("frame_index", "role")),
-    Reference("mapping", "hand_pose", ("frame_index", "role")),
-    Reference("object_pose", "masks", ("track_id", "role")),
-    Reference("movement", "masks", ("track_id", "role")),
-)
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What a stage says of its own rows: each combination of `columns` is in table `table` of the same clip."""
+
+    table: str
+    columns: tuple[str, ...]
+
+
+def references() -> tuple[Reference, ...]:
+    """All references, as the stages declare them."""
+    return tuple(Reference(stage.name, p.table, p.columns) for stage in gathered.stages().values() for p in stage.parents)
 
 
 def dangling(tables: Mapping[str, pa.Table]) -> Iterator[tuple[Reference, str]]:
     """The references that tables of one clip break, with a sentence on each. Tables that are not given are not looked at."""
-    for reference in REFERENCES:
+    for reference in references():
         if reference.child in tables and reference.parent in tables:
             have = _keys(tables[reference.parent], reference)
             if lost := sorted(_keys(tables[reference.child], reference) - have):

@@ -1,17 +1,20 @@
 """THE data contract: every table, column, type, unit and frame. Parquet schemas, checks, the docs page and the UI derive from it.
 
-Belongs here: what a column means and what values it may take. Does not belong here: how a value is computed or where it is stored.
+Belongs here: what a column means and what values it may take, and the columns that tables share. Does not belong here: the tables of stages,
+which are declared with their stage (`operators/<stage>/__init__.py`, or a package that brings one); how a value is computed or where it is stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from egoworld_ops.contract import gathered
 from egoworld_ops.errors import ContractError
 
 SCHEMA_VERSION = "3"
@@ -38,16 +41,17 @@ CONVENTIONS: Mapping[str, str] = {
 PARTITION_KEYS = ("video_id", "clip_id")
 
 
-def _list(item: pa.DataType, *shape: int) -> pa.DataType:
+def fixed_list(item: pa.DataType, *shape: int) -> pa.DataType:
+    """An Arrow type: lists of these fixed lengths, outermost first."""
     for n in reversed(shape):
         item = pa.list_(item, n)
     return item
 
 
-BOX = _list(pa.float32(), 4)
-POINTS_2D = _list(pa.float32(), 21, 2)
-POINTS_3D = _list(pa.float32(), 21, 3)
-RLE = pa.struct([pa.field("size", _list(pa.int32(), 2)), pa.field("counts", pa.string())])
+BOX = fixed_list(pa.float32(), 4)
+POINTS_2D = fixed_list(pa.float32(), 21, 2)
+POINTS_3D = fixed_list(pa.float32(), 21, 3)
+RLE = pa.struct([pa.field("size", fixed_list(pa.int32(), 2)), pa.field("counts", pa.string())])
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ def _clip_id() -> Column:
     return Column("clip_id", pa.string(), "identifier of the clip within its video, from its first frame and length")
 
 
-def _per_frame(*columns: Column) -> tuple[Column, ...]:
+def per_frame(*columns: Column) -> tuple[Column, ...]:
     """The columns every per-frame table starts with, and those it ends with."""
     return (
         _video_id(),
@@ -120,7 +124,8 @@ def _per_frame(*columns: Column) -> tuple[Column, ...]:
     )
 
 
-def _pose(frame: str, what: str) -> tuple[Column, ...]:
+def pose(frame: str, what: str) -> tuple[Column, ...]:
+    """The columns of an SE(3) pose in `frame`: unit quaternion and position in metres."""
     q = [
         Column(f"q{a}", pa.float64(), f"orientation of {what}, {a} of the unit quaternion", "", frame, True, minimum=-1, maximum=1)
         for a in "wxyz"
@@ -129,17 +134,18 @@ def _pose(frame: str, what: str) -> tuple[Column, ...]:
     return (*q, *p)
 
 
-def _reason(what: str) -> Column:
+def reason(what: str) -> Column:
+    """Why `what` is null."""
     return Column("reason", pa.string(), f"why {what} is null; null where it is not", nullable=True)
 
 
-_ROLE = Column("role", pa.string(), "what the row is about", allowed=("hand_left", "hand_right", "object"))
-_HAND = Column("hand", pa.string(), "the person's own hand", allowed=("left", "right"))
-_SCORE = Column("score", pa.float32(), "confidence of the backend", "", "", True, minimum=0, maximum=1)
-_OBSERVED = Column("observed", pa.bool_(), "true where seen in this frame; false where carried or interpolated")
-_TRACK = Column("track_id", pa.int32(), "identity within the clip; hand_left is 1, hand_right is 2, objects from 10", minimum=1)
-_LABEL = Column("label", pa.string(), "name of the thing, where known", nullable=True)
-_INTRINSICS = (
+ROLE = Column("role", pa.string(), "what the row is about", allowed=("hand_left", "hand_right", "object"))
+HAND = Column("hand", pa.string(), "the person's own hand", allowed=("left", "right"))
+SCORE = Column("score", pa.float32(), "confidence of the backend", "", "", True, minimum=0, maximum=1)
+OBSERVED = Column("observed", pa.bool_(), "true where seen in this frame; false where carried or interpolated")
+TRACK = Column("track_id", pa.int32(), "identity within the clip; hand_left is 1, hand_right is 2, objects from 10", minimum=1)
+LABEL = Column("label", pa.string(), "name of the thing, where known", nullable=True)
+INTRINSICS = (
     Column("fx_px", pa.float64(), "focal length used, x", "px"),
     Column("fy_px", pa.float64(), "focal length used, y", "px"),
     Column("cx_px", pa.float64(), "principal point used, x", "px"),
@@ -264,154 +270,6 @@ CLIPS = Table(
     ),
 )
 
-DETECTIONS = Table(
-    "detections",
-    "One hand or object found in one frame: the prompts for all that follows.",
-    ("video_id", "clip_id", "frame_index", "role", "track_id"),
-    _per_frame(
-        _ROLE,
-        _TRACK,
-        _LABEL,
-        Column("box_px", BOX, "box around the thing", "px", "image"),
-        Column("points_px", POINTS_2D, "21 image points of a hand; null for objects", "px", "image", True),
-        Column(
-            "landmarks_m",
-            POINTS_3D,
-            "21 metric landmarks of a hand about its own centre, axes of the camera; null for objects",
-            "m",
-            "hand",
-            True,
-        ),
-        _SCORE,
-        Column(
-            "handedness_score",
-            pa.float32(),
-            "confidence that the hand is the left or right it is said to be",
-            "",
-            "",
-            True,
-            minimum=0,
-            maximum=1,
-        ),
-        Column("source", pa.string(), "network or rule that found it", allowed=("palm", "tracked", "motion_color", "sidecar", "text")),
-    ),
-)
-
-MASKS = Table(
-    "masks",
-    "The pixels of one hand or object in one frame.",
-    ("video_id", "clip_id", "frame_index", "track_id"),
-    _per_frame(
-        _TRACK,
-        _ROLE,
-        _LABEL,
-        Column("rle", RLE, "COCO RLE at mask_scale times the raw video's resolution"),
-        Column("mask_scale", pa.float32(), "resolution of the mask over that of the video", minimum=0, maximum=1),
-        Column("bbox_px", BOX, "tight box of the mask, at the raw video's resolution", "px", "image"),
-        Column("area_px", pa.int64(), "pixels in the mask, at the mask's own resolution", "px", minimum=1),
-        _SCORE,
-        _OBSERVED,
-    ),
-)
-
-HAND_POSE = Table(
-    "hand_pose",
-    "The 3D pose of one hand in one frame.",
-    ("video_id", "clip_id", "frame_index", "hand"),
-    _per_frame(
-        _HAND,
-        _SCORE,
-        Column("joints_px", POINTS_2D, "image points the pose was solved from", "px", "image"),
-        Column("joints_m", POINTS_3D, "joints in the camera frame", "m", "camera", True),
-        Column(
-            "joints_wrist_m", POINTS_3D, "joints in the wrist frame: joints_m = R(q) joints_wrist_m + (x_m, y_m, z_m)", "m", "wrist", True
-        ),
-        *_pose("camera", "the wrist frame (T_camera_wrist)"),
-        Column("mano_pose", _list(pa.float32(), 48), "MANO axis-angles, where the backend has them", "rad", "wrist", True),
-        Column("mano_betas", _list(pa.float32(), 10), "MANO shape, where the backend has it", nullable=True),
-        Column(
-            "reprojection_px",
-            pa.float32(),
-            "root mean square distance of the projected joints_m to joints_px",
-            "px",
-            "image",
-            True,
-            minimum=0,
-        ),
-        *_INTRINSICS,
-        _OBSERVED,
-        _reason("the pose"),
-    ),
-)
-
-OBJECT_POSE = Table(
-    "object_pose",
-    "The 6D pose of one object in one frame (T_camera_object).",
-    ("video_id", "clip_id", "frame_index", "track_id"),
-    _per_frame(
-        _TRACK,
-        _LABEL,
-        *_pose("camera", "the object frame (T_camera_object)"),
-        Column("dimensions_m", _list(pa.float32(), 3), "size of the object along its own axes, given or estimated", "m", "object", True),
-        Column("scale_source", pa.string(), "what fixes the metric scale", allowed=("mesh", "dimensions", "hand", "none")),
-        _SCORE,
-        Column("method", pa.string(), "how the pose was found", "", "", True, ("registered", "tracked", "reregistered")),
-        Column("inliers", pa.int32(), "points that agree with the pose", "", "", True, minimum=0),
-        Column("reprojection_px", pa.float32(), "root mean square error of the inliers", "px", "image", True, minimum=0),
-        Column("converged", pa.bool_(), "whether the solver converged on enough agreeing points"),
-        *_INTRINSICS,
-        _OBSERVED,
-        _reason("the pose"),
-    ),
-)
-
-MOVEMENT = Table(
-    "movement",
-    "How one object moves in one frame, and which hand holds it.",
-    ("video_id", "clip_id", "frame_index", "track_id"),
-    _per_frame(
-        _TRACK,
-        _LABEL,
-        Column("vx_m_s", pa.float64(), "velocity relative to the camera, x", "m/s", "camera", True),
-        Column("vy_m_s", pa.float64(), "velocity relative to the camera, y", "m/s", "camera", True),
-        Column("vz_m_s", pa.float64(), "velocity relative to the camera, z", "m/s", "camera", True),
-        Column(
-            "speed_background_m_s", pa.float64(), "speed relative to the background, camera motion taken out", "m/s", "", True, minimum=0
-        ),
-        Column(
-            "turning_background_rad_s",
-            pa.float64(),
-            "turning rate relative to the background, camera motion taken out",
-            "rad/s",
-            "",
-            True,
-            minimum=0,
-        ),
-        Column("state", pa.string(), "moving or still relative to the background", "", "", True, ("moving", "still")),
-        Column("held_by", pa.string(), "the hand that holds it; null where none does", "", "", True, ("left", "right", "both")),
-        Column("hold_score", pa.float32(), "confidence of held_by", "", "", True, minimum=0, maximum=1),
-        _reason("velocity or state"),
-    ),
-)
-
-MAPPING = Table(
-    "mapping",
-    "One human hand in one frame retargeted to a robot hand.",
-    ("video_id", "clip_id", "frame_index", "hand", "robot"),
-    _per_frame(
-        _HAND,
-        Column("robot", pa.string(), "robot hand"),
-        Column("joint_names", pa.list_(pa.string()), "names of the robot's joints, in the order of qpos_rad"),
-        Column("qpos_rad", pa.list_(pa.float64()), "joint angles", "rad", "robot", True),
-        *_pose("camera", "the robot hand's wrist: the base link of its URDF (T_camera_robot_wrist)"),
-        Column("scaling", pa.float64(), "targets are the human joints in the wrist frame times this", "", "", True, minimum=0),
-        Column("residual_m", pa.float64(), "mean distance of robot fingertips to scaled human fingertips", "m", "wrist", True, minimum=0),
-        Column("converged", pa.bool_(), "whether the solver converged"),
-        Column("at_limit", pa.list_(pa.bool_()), "joints within 1e-3 rad of a limit", "", "", True),
-        _reason("qpos_rad"),
-    ),
-)
-
 FAILURES = Table(
     "failures",
     "One clip that one stage could not process.",
@@ -445,9 +303,31 @@ INTAKE = Table(
     ),
 )
 
-TABLES: Mapping[str, Table] = {
-    t.name: t for t in (VIDEOS, CLIPS, DETECTIONS, MASKS, HAND_POSE, OBJECT_POSE, MOVEMENT, MAPPING, FAILURES, INTAKE)
-}
+
+OWN_TABLES = (VIDEOS, CLIPS, FAILURES, INTAKE)
+"""The tables that belong to no stage of `egoworld_ops.operators`; those of stages are declared with their stage."""
+
+
+class _Tables(Mapping[str, Table]):
+    """All tables by name, in the order of the chain. The stages' are gathered when it is first looked into."""
+
+    def __getitem__(self, name: str) -> Table:
+        return _tables()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_tables())
+
+    def __len__(self) -> int:
+        return len(_tables())
+
+
+TABLES: Mapping[str, Table] = _Tables()
+
+
+@cache
+def _tables() -> dict[str, Table]:
+    of_stages = [stage.table for stage in gathered.stages().values()]
+    return {t.name: t for t in (VIDEOS, CLIPS, *of_stages, FAILURES, INTAKE)}
 
 
 def table(name: str) -> Table:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
+from egoworld_ops.contract.quality import Metric
+from egoworld_ops.contract.references import Parent
+from egoworld_ops.contract.schema import Table
 from egoworld_ops.types import Camera, Clip, Frame
 from egoworld_ops.video.sidecar import Sidecar
 
@@ -23,14 +26,22 @@ class Stage:
         doc: what it does, one sentence.
         inputs: stages whose tables of the same clip it reads.
         default_backend: used where the settings name none.
+        table: the contract of its table, which has the stage's name; made of `schema.per_frame` columns.
         sidecar: sections of the sidecar it reads (`camera`, `objects`).
+        metrics: what is measured of its rows.
+        parents: which of its rows stand on rows of another table of the clip.
+        sample: rows that keep the contract, without the columns that say of which clip and frame they are: for tests, and for who wants to see one.
     """
 
     name: str
     doc: str
     inputs: tuple[str, ...]
     default_backend: str
+    table: Table
     sidecar: tuple[str, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+    parents: tuple[Parent, ...] = ()
+    sample: tuple[Mapping[str, Any], ...] = ()
 
 
 class BackendSettings(BaseModel):

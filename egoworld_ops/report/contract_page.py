@@ -15,7 +15,8 @@ def contract_page() -> str:
     parts = [
         "# The data contract",
         "",
-        f"Generated from `egoworld_ops/contract/schema.py` and `egoworld_ops/video/sidecar.py` by `make docs`. Schema version {SCHEMA_VERSION}.",
+        "Generated from `egoworld_ops/contract/schema.py`, the stages and `egoworld_ops/video/sidecar.py` by `make docs`. "
+        f"Schema version {SCHEMA_VERSION}.",
         "",
         "## Conventions",
         "",

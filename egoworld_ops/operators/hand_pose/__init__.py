@@ -1,6 +1,51 @@
 """Stage `hand_pose`: metric hand joints in the camera frame. One file a backend."""
 
+import pyarrow as pa
+
+from egoworld_ops.contract import schema
+from egoworld_ops.contract.quality import Metric
+from egoworld_ops.contract.references import Parent
 from egoworld_ops.operators.base import Stage
+
+TABLE = schema.Table(
+    "hand_pose",
+    "The 3D pose of one hand in one frame.",
+    ("video_id", "clip_id", "frame_index", "hand"),
+    schema.per_frame(
+        schema.HAND,
+        schema.SCORE,
+        schema.Column("joints_px", schema.POINTS_2D, "image points the pose was solved from", "px", "image"),
+        schema.Column("joints_m", schema.POINTS_3D, "joints in the camera frame", "m", "camera", True),
+        schema.Column(
+            "joints_wrist_m",
+            schema.POINTS_3D,
+            "joints in the wrist frame: joints_m = R(q) joints_wrist_m + (x_m, y_m, z_m)",
+            "m",
+            "wrist",
+            True,
+        ),
+        *schema.pose("camera", "the wrist frame (T_camera_wrist)"),
+        schema.Column(
+            "mano_pose", schema.fixed_list(pa.float32(), 48), "MANO axis-angles, where the backend has them", "rad", "wrist", True
+        ),
+        schema.Column("mano_betas", schema.fixed_list(pa.float32(), 10), "MANO shape, where the backend has it", nullable=True),
+        schema.Column(
+            "reprojection_px",
+            pa.float32(),
+            "root mean square distance of the projected joints_m to joints_px",
+            "px",
+            "image",
+            True,
+            minimum=0,
+        ),
+        *schema.INTRINSICS,
+        schema.OBSERVED,
+        schema.reason("the pose"),
+    ),
+)
+
+_POSE: dict[str, float | str] = {"qw": 1.0, "qx": 0.0, "qy": 0.0, "qz": 0.0, "x_m": 0.0, "y_m": 0.0, "z_m": 0.5}
+_POSE |= {"fx_px": 500.0, "fy_px": 500.0, "cx_px": 319.5, "cy_px": 239.5, "intrinsics_source": "file"}
 
 STAGE = Stage(
     name="hand_pose",
@@ -8,4 +53,23 @@ STAGE = Stage(
     inputs=("detections",),
     default_backend="mediapipe",
     sidecar=("camera",),
+    table=TABLE,
+    metrics=(
+        Metric("reprojection_px_median", "median(reprojection_px)", "distance of projected joints to their image points", maximum=8.0),
+        Metric("solved_share", "avg((joints_m IS NOT NULL)::INT)", "hands with a pose", minimum=0.9),
+        Metric("depth_m_median", "median(z_m)", "distance of the wrist from the camera; hands of one's own are within reach", 0.1, 1.2),
+    ),
+    parents=(Parent("detections", ("frame_index", "role")),),
+    sample=(
+        {
+            "hand": "left",
+            "score": 0.9,
+            "joints_px": [[15.0, 25.0]] * 21,
+            "joints_m": [[0.0, 0.0, 0.5]] * 21,
+            "joints_wrist_m": [[0.0, 0.0, 0.0]] * 21,
+            **_POSE,
+            "reprojection_px": 1.0,
+            "observed": True,
+        },
+    ),
 )

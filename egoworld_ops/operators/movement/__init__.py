@@ -1,6 +1,40 @@
 """Stage `movement`: how objects move and which hand holds them. One file a backend."""
 
+import pyarrow as pa
+
+from egoworld_ops.contract import schema
+from egoworld_ops.contract.quality import Metric
+from egoworld_ops.contract.references import Parent
 from egoworld_ops.operators.base import Stage
+
+TABLE = schema.Table(
+    "movement",
+    "How one object moves in one frame, and which hand holds it.",
+    ("video_id", "clip_id", "frame_index", "track_id"),
+    schema.per_frame(
+        schema.TRACK,
+        schema.LABEL,
+        schema.Column("vx_m_s", pa.float64(), "velocity relative to the camera, x", "m/s", "camera", True),
+        schema.Column("vy_m_s", pa.float64(), "velocity relative to the camera, y", "m/s", "camera", True),
+        schema.Column("vz_m_s", pa.float64(), "velocity relative to the camera, z", "m/s", "camera", True),
+        schema.Column(
+            "speed_background_m_s", pa.float64(), "speed relative to the background, camera motion taken out", "m/s", "", True, minimum=0
+        ),
+        schema.Column(
+            "turning_background_rad_s",
+            pa.float64(),
+            "turning rate relative to the background, camera motion taken out",
+            "rad/s",
+            "",
+            True,
+            minimum=0,
+        ),
+        schema.Column("state", pa.string(), "moving or still relative to the background", "", "", True, ("moving", "still")),
+        schema.Column("held_by", pa.string(), "the hand that holds it; null where none does", "", "", True, ("left", "right", "both")),
+        schema.Column("hold_score", pa.float32(), "confidence of held_by", "", "", True, minimum=0, maximum=1),
+        schema.reason("velocity or state"),
+    ),
+)
 
 STAGE = Stage(
     name="movement",
@@ -8,4 +42,20 @@ STAGE = Stage(
     inputs=("masks", "hand_pose", "object_pose"),
     default_backend="classical",
     sidecar=("camera",),
+    table=TABLE,
+    metrics=(Metric("stated_share", "avg((state IS NOT NULL)::INT)", "objects said to move or be still", minimum=0.5),),
+    parents=(Parent("masks", ("track_id", "role")),),
+    sample=(
+        {
+            "track_id": 10,
+            "vx_m_s": 0.1,
+            "vy_m_s": 0.0,
+            "vz_m_s": 0.0,
+            "speed_background_m_s": 0.1,
+            "turning_background_rad_s": 0.0,
+            "state": "moving",
+            "held_by": "left",
+            "hold_score": 0.9,
+        },
+    ),
 )

@@ -1,6 +1,42 @@
 """Stage `object_pose`: 6D poses of masked objects. One file a backend."""
 
+import pyarrow as pa
+
+from egoworld_ops.contract import schema
+from egoworld_ops.contract.quality import Metric
+from egoworld_ops.contract.references import Parent
 from egoworld_ops.operators.base import Stage
+
+TABLE = schema.Table(
+    "object_pose",
+    "The 6D pose of one object in one frame (T_camera_object).",
+    ("video_id", "clip_id", "frame_index", "track_id"),
+    schema.per_frame(
+        schema.TRACK,
+        schema.LABEL,
+        *schema.pose("camera", "the object frame (T_camera_object)"),
+        schema.Column(
+            "dimensions_m",
+            schema.fixed_list(pa.float32(), 3),
+            "size of the object along its own axes, given or estimated",
+            "m",
+            "object",
+            True,
+        ),
+        schema.Column("scale_source", pa.string(), "what fixes the metric scale", allowed=("mesh", "dimensions", "hand", "none")),
+        schema.SCORE,
+        schema.Column("method", pa.string(), "how the pose was found", "", "", True, ("registered", "tracked", "reregistered")),
+        schema.Column("inliers", pa.int32(), "points that agree with the pose", "", "", True, minimum=0),
+        schema.Column("reprojection_px", pa.float32(), "root mean square error of the inliers", "px", "image", True, minimum=0),
+        schema.Column("converged", pa.bool_(), "whether the solver converged on enough agreeing points"),
+        *schema.INTRINSICS,
+        schema.OBSERVED,
+        schema.reason("the pose"),
+    ),
+)
+
+_POSE: dict[str, float | str] = {"qw": 1.0, "qx": 0.0, "qy": 0.0, "qz": 0.0, "x_m": 0.0, "y_m": 0.0, "z_m": 0.5}
+_POSE |= {"fx_px": 500.0, "fy_px": 500.0, "cx_px": 319.5, "cy_px": 239.5, "intrinsics_source": "file"}
 
 STAGE = Stage(
     name="object_pose",
@@ -8,4 +44,24 @@ STAGE = Stage(
     inputs=("masks", "hand_pose"),
     default_backend="classical",
     sidecar=("camera", "objects"),
+    table=TABLE,
+    metrics=(
+        Metric("converged_share", "avg(converged::INT)", "objects whose solver converged", minimum=0.5),
+        Metric("reprojection_px_median", "median(reprojection_px)", "error of the points that agree", maximum=4.0),
+    ),
+    parents=(Parent("masks", ("track_id", "role")),),
+    sample=(
+        {
+            "track_id": 10,
+            **_POSE,
+            "dimensions_m": [0.06, 0.04, 0.05],
+            "scale_source": "hand",
+            "score": 0.9,
+            "method": "registered",
+            "inliers": 40,
+            "reprojection_px": 1.0,
+            "converged": True,
+            "observed": True,
+        },
+    ),
 )

@@ -7,10 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from egoworld_ops import operators
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import ContractError
 from egoworld_ops.report.contract_page import contract_page
-from tests.rows import detection_row, hand_pose_row
+from tests.rows import detection_row, hand_pose_row, sample_row
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -18,6 +19,12 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.mark.parametrize("name", schema.TABLES)
 def test_an_empty_table_keeps_the_contract(name: str) -> None:
     validation.validate(name, schema.empty(name))
+
+
+@pytest.mark.parametrize("name", operators.stages())
+def test_the_rows_that_a_stage_declares_as_samples_keep_its_contract(name: str) -> None:
+    assert operators.stages()[name].sample
+    validation.validate(name, schema.from_rows(name, [sample_row(name, 0)]))
 
 
 @pytest.mark.parametrize("name", schema.TABLES)

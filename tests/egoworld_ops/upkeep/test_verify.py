@@ -349,6 +349,6 @@ def test_what_nobody_thought_of_is_a_finding_and_the_rest_is_looked_at(run: Run,
 
 
 def test_references_name_stages_and_columns_of_the_contract() -> None:
-    for reference in references.REFERENCES:
+    for reference in references.references():
         for table in (reference.child, reference.parent):
             assert {"video_id", "clip_id"} < set(schema.table(table).arrow_schema().names)
