@@ -27,9 +27,10 @@ import pyarrow as pa
 
 from egoworld_ops import operators
 from egoworld_ops.operators.base import ClipInput
-from egoworld_ops.settings import CameraSettings, PoolSettings
+from egoworld_ops.settings import PoolSettings
 from egoworld_ops.types import Clip
 from egoworld_ops.video import decoding, intrinsics
+from egoworld_ops.video.settings import CameraSettings
 from egoworld_ops.video.sidecar import Sidecar
 
 ROOT = Path(__file__).resolve().parents[1]

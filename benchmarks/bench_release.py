@@ -27,7 +27,7 @@ from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import video_ids
 from egoworld_ops.release import make, part, place
 from egoworld_ops.release.plan import Contents
-from egoworld_ops.settings import ReleaseSettings
+from egoworld_ops.release.settings import ReleaseSettings
 from tests.lakes import FPS, write_video
 
 N_ROWS = 1_000_000

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import av
 
-from egoworld_ops.settings import SceneSettings
 from egoworld_ops.video.decoding import probe
 from egoworld_ops.video.scenes import SceneScores, find_scenes
+from egoworld_ops.video.settings import SceneSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 CANDIDATES = (ROOT.parent / "shared" / "data" / "cosmos_test_video_30s.mp4", ROOT / "examples" / "synthetic" / "kitchen.mp4")

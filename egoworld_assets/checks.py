@@ -27,7 +27,7 @@ from egoworld_ops.lake.lake import Run
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-    from egoworld_ops.settings import Bounds
+    from egoworld_ops.contract.quality import Bounds
 
 MAX_FINDINGS = 50
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN

@@ -13,8 +13,8 @@ from egoworld_assets.chain import pipeline
 from egoworld_assets.chain.planning import StageResult
 from egoworld_assets.resources import Egoworld
 from egoworld_ops.contract import schema
-from egoworld_ops.execution.identity import sha256_of
 from egoworld_ops.files.tables import read_table
+from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import latest
 from egoworld_ops.lake.lake import Run
 

@@ -1,4 +1,5 @@
-"""Typed settings and profiles; units in names. What a setting of one backend means is said in that backend's file.
+"""Typed settings and profiles; units in names. What a setting of one backend means is said in that backend's file;
+sections that one package reads stand in that package.
 
 A profile is a TOML file; environment variables (EGOWORLD_LAKE, EGOWORLD_STAGES__MASKS__BACKEND, ...) win over it.
 """
@@ -11,43 +12,18 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from egoworld_ops import operators
-from egoworld_ops.contract.quality import metrics
+from egoworld_ops.contract.quality import Bounds, metrics
 from egoworld_ops.errors import BadSettings
+from egoworld_ops.release.settings import ReleaseSettings
+from egoworld_ops.section import Section
 from egoworld_ops.video.recordings import PATTERNS
+from egoworld_ops.video.settings import CameraSettings, SceneSettings
 
 PROFILES = Path(__file__).parent / "profiles"
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SceneSettings(_Section):
-    """Cuts and windows. Thresholds are PySceneDetect's own."""
-
-    detector: Literal["adaptive", "content", "threshold"] = "adaptive"
-    threshold: Annotated[float, Field(gt=0)] | None = None
-    """None takes PySceneDetect's default of the detector."""
-    min_scene_s: Annotated[float, Field(gt=0)] = 0.6
-    max_clip_s: Annotated[float, Field(gt=0)] = 30.0
-    overlap_s: Annotated[float, Field(ge=0)] = 1.0
-
-    @model_validator(mode="after")
-    def _overlap_is_shorter_than_a_clip(self) -> SceneSettings:
-        if self.overlap_s >= self.max_clip_s:
-            raise ValueError(f"overlap_s ({self.overlap_s:g}) must be below max_clip_s ({self.max_clip_s:g})")
-        return self
-
-
-class CameraSettings(_Section):
-    """What is assumed where a video comes without intrinsics."""
-
-    assumed_hfov_deg: Annotated[float, Field(gt=0, lt=180)] = 70.0
-    require_known: bool = False
 
 
 class StageSettings(BaseModel):
@@ -86,7 +62,7 @@ def _pool_folder() -> Path:
     return Path(base, "egoworld-pool") if base else Path(f"/tmp/egoworld-pool-{os.getuid()}")  # noqa: S108
 
 
-class PoolSettings(_Section):
+class PoolSettings(Section):
     """How clips are worked on. Not part of any digest."""
 
     kind: Literal["broker", "inline"] = "broker"
@@ -117,13 +93,6 @@ def _check_recordings(given: dict[str, str]) -> dict[str, str]:
     return {**given, **{name: pattern for name, pattern in PATTERNS.items() if name not in given}}
 
 
-class Bounds(_Section):
-    """Outside of these a quality metric warns; what is not given stays as it is shipped."""
-
-    minimum: float | None = None
-    maximum: float | None = None
-
-
 def _check_quality(quality: dict[str, dict[str, Bounds]]) -> dict[str, dict[str, Bounds]]:
     for stage, bounds in quality.items():
         known = [metric.name for metric in metrics(stage)]
@@ -131,32 +100,6 @@ def _check_quality(quality: dict[str, dict[str, Bounds]]) -> dict[str, dict[str,
             if name not in known:
                 raise ValueError(f"stage {stage} has no metric {name!r}; there are {', '.join(known) or 'none'}")
     return quality
-
-
-class ReleaseSettings(_Section):
-    """How a run is compacted for those who query it. Not part of any clip's digest; recorded in every file of a release."""
-
-    part_mb: Annotated[float, Field(gt=0)] = 1024.0
-    """A part takes no further video once the clip files it is made of, all tables together, have this size."""
-    row_group_mb: Annotated[float, Field(gt=0)] = 256.0
-    """Size of the rows of a row group in memory, as Arrow has them; one clip more at most."""
-    page_mb: Annotated[float, Field(gt=0)] = 8.0
-    compression: Literal["zstd", "lz4", "snappy", "gzip", "none"] = "zstd"
-    level: int | None = None
-    """None takes the codec's default."""
-    bloom_columns: tuple[Literal["video_id", "clip_id"], ...] = ("video_id",)
-    """Columns with bloom filters: who asks for one video reads no row group that does not hold it, though its least and greatest lie about it."""
-    writers: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: min(4, os.cpu_count() or 1))
-    """Parts that are written at once; each takes about three row groups of memory."""
-    incomplete: Literal["include", "leave_out", "refuse"] = "include"
-    """What becomes of videos of which some clips have no table. Included, they are named in release.json with counts."""
-
-    @model_validator(mode="after")
-    def _codec_has_the_level(self) -> ReleaseSettings:
-        most = {"zstd": 22, "gzip": 9}.get(self.compression, 0)
-        if self.level is not None and not 1 <= self.level <= most:
-            raise ValueError(f"level {self.level}: {self.compression} has {f'levels 1 to {most}' if most else 'no levels'}")
-        return self
 
 
 class Settings(BaseSettings):

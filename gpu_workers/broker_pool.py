@@ -12,13 +12,14 @@ import pyarrow as pa
 
 from egoworld_ops import operators
 from egoworld_ops.errors import ContractError, PoolLost, SetupError, recorded
-from egoworld_ops.execution.identity import sha256_of
 from egoworld_ops.execution.task import ClipTask
+from egoworld_ops.hashing import sha256_of
 from egoworld_ops.operators.base import BackendSettings
 from egoworld_ops.settings import PoolSettings
-from gpu_workers import client, messages
+from gpu_workers import client
 from gpu_workers.code import file_fingerprint, fingerprint
 from gpu_workers.pool import Done, Failed
+from gpu_workers.wire import messages
 
 _RUNNER = "gpu_workers.runner:OperatorRunner"
 

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from egoworld_ops.errors import PoolLost, PoolRefused
-from gpu_workers import frames, messages
 from gpu_workers.place import CREDENTIALS, own_folder, socket_path
+from gpu_workers.wire import frames, messages
 
 if TYPE_CHECKING:
     from pathlib import Path

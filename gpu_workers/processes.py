@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpu_workers import frames, messages
 from gpu_workers.broker.events import DeathCause
 from gpu_workers.broker.model import Environment
+from gpu_workers.wire import frames, messages
 
 log = logging.getLogger(__name__)
 output_log = logging.getLogger(f"{__name__}.output")

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from egoworld_ops.errors import SetupError
-from gpu_workers import frames, messages, snapshot
+from gpu_workers import snapshot
 from gpu_workers.broker import events
 from gpu_workers.broker.machine import Broker
 from gpu_workers.broker.model import Environment, Limits, Spec
@@ -31,6 +31,7 @@ from gpu_workers.journal import Journal, boot_id
 from gpu_workers.metrics import Metrics
 from gpu_workers.place import CREDENTIALS, own_folder, socket_path
 from gpu_workers.processes import Processes
+from gpu_workers.wire import frames, messages
 
 log = logging.getLogger(__name__)
 _WATCH_S = 1.0

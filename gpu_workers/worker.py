@@ -25,7 +25,7 @@ from typing import Any, NoReturn, Protocol
 
 import pyarrow as pa
 
-from gpu_workers import frames, messages
+from gpu_workers.wire import frames, messages
 
 TRACEBACK_CHARS = 4000
 _WORDS_BYTES, _TRACEBACK_BYTES = 8000, 24_000

@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from egoworld_ops.errors import EgoworldError
 from egoworld_ops.settings import PoolSettings
-from gpu_workers import client, messages
+from gpu_workers import client
+from gpu_workers.wire import messages
 
 TOY = Path(__file__).parent / "gpu_workers" / "toy.py"
 _WITH_LIMITS = """

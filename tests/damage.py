@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from egoworld_ops.contract import schema
-from egoworld_ops.execution.identity import sha256_of
 from egoworld_ops.files import seal
 from egoworld_ops.files.tables import PROVENANCE_KEY, read_result, read_table, write_table
+from egoworld_ops.hashing import sha256_of
 
 
 def rewrite(path: Path, content: bytes) -> None:

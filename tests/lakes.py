@@ -11,8 +11,8 @@ import pyarrow as pa
 
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
-from egoworld_ops.execution.identity import sha256_of
 from egoworld_ops.files.tables import make_provenance, write_table
+from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.release import place
 from egoworld_ops.video.scenes import Scene, Window, windows

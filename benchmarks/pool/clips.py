@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gpu_workers import client, messages
+from gpu_workers import client
+from gpu_workers.wire import messages
 
 RUNNER = Path(__file__).with_name("simulated_gpu.py")
 DECODE_SHARE = 0.25

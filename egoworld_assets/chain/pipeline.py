@@ -23,8 +23,9 @@ from egoworld_assets.chain.settling import settle
 from egoworld_ops import models, operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import BadSettings, BadSidecar, EgoworldError, SetupError, UnsupportedPicture, recorded
-from egoworld_ops.execution.identity import operator_identity, sha256_of
+from egoworld_ops.execution.identity import operator_identity
 from egoworld_ops.files.tables import PARQUET, digest_at, make_provenance, provenance_at, read_table, write_table
+from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import latest, memo
 from egoworld_ops.lake.failures import record_stand_in
 from egoworld_ops.lake.lake import Lake, Run

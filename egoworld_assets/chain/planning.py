@@ -24,9 +24,10 @@ from egoworld_ops.errors import (
     StorageUnavailable,
     UnstableFile,
 )
-from egoworld_ops.execution.identity import clip_identity, operator_identity, sha256_of
+from egoworld_ops.execution.identity import clip_identity, operator_identity
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import digest_at, make_provenance, provenance_at, read_table
+from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import lake, memo
 from egoworld_ops.lake.failures import on_record, result_beside
 from egoworld_ops.lake.lake import Run
@@ -242,7 +243,7 @@ class Planner:
 
     def result(self, outcome: Done | Failed, attempts: int = 1) -> StageResult:
         """What the outcome of a task means; a failure where the table breaks the contract, or the video or an input changed meanwhile."""
-        from egoworld_ops.contract import validation
+        from egoworld_ops.execution.result import check_result
 
         task = outcome.task
         submitted = self._submitted.pop(task.key)
@@ -260,7 +261,7 @@ class Planner:
             )
             return self._failure(task.clip, error, task.key)
         try:
-            validation.check_result(task, outcome.table)
+            check_result(task, outcome.table)
         except ContractError as error:
             return self._failure(task.clip, error, task.key)
         rows = outcome.table.num_rows
@@ -368,7 +369,7 @@ def check_content(clip: Clip, entry: Registered | None) -> None:
         UnstableFile: it holds something else.
         RawFileAway: it is not there, or cannot be read.
     """
-    from egoworld_ops.raw.walk import hash_file
+    from egoworld_ops.video.containers import hash_file
 
     if entry is not None and entry.path == clip.video_path and raw_state(clip) == [entry.bytes, entry.mtime_ns]:
         return

@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from egoworld_ops.contract import gathered
+from egoworld_ops.section import Section
 
 if TYPE_CHECKING:
     import duckdb
 
-    from egoworld_ops.settings import Bounds
+
+class Bounds(Section):
+    """Outside of these a quality metric warns; what is not given stays as it is shipped."""
+
+    minimum: float | None = None
+    maximum: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

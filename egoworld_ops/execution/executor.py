@@ -48,7 +48,7 @@ class Executor:
         self._operators: dict[str, Operator] = {}
 
     def run(self, task: ClipTask, on_frame: Callable[[int], None] = lambda index: None) -> pa.Table:
-        """The table of a task, as the operator made it: who stores it checks it (`validation.check_result`). See `compute`.
+        """The table of a task, as the operator made it: who stores it checks it (`result.check_result`). See `compute`.
 
         Raises:
             EgoworldError: the clip cannot be processed.

@@ -5,24 +5,19 @@ The one exception is the manifest, whose table holds the path of the video (see 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from egoworld_ops import models, operators
 from egoworld_ops.contract.schema import SCHEMA_VERSION
+from egoworld_ops.hashing import sha256_of
 from egoworld_ops.operators.base import BackendSettings, Operator, Stage
 from egoworld_ops.types import Camera, Clip
 from egoworld_ops.video.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from egoworld_ops.settings import Settings
-
-
-def sha256_of(value: Mapping[str, Any]) -> str:
-    """SHA-256, hex, of a JSON value in canonical form."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()).hexdigest()
 
 
 def backend_of(stage: str, settings: Settings) -> str:

@@ -17,12 +17,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from egoworld_ops.errors import EgoworldError
-
-if TYPE_CHECKING:
-    from egoworld_ops.ledger.store import Ledger
 
 _LOG = logging.getLogger(__name__)
 _ENDED: set[str] = set()
@@ -96,6 +93,16 @@ class Observer:
         return found
 
 
+class Beats(Protocol):
+    """Where an owner counts its beats: the ledger."""
+
+    def beat(self, owner: str, process: Process, beat: int) -> None:
+        """Say that an owner is alive."""
+
+    def release(self, owner: Owner) -> object:
+        """Give back all that an owner still runs, and forget it."""
+
+
 class Owner:
     """One who starts clips, alive as long as it beats: a context manager, whose end gives back what is still running.
 
@@ -106,7 +113,7 @@ class Owner:
         beat_s: seconds from one beat to the next.
     """
 
-    def __init__(self, ledger: Ledger, beat_s: float) -> None:
+    def __init__(self, ledger: Beats, beat_s: float) -> None:
         self.id = uuid.uuid4().hex
         self._ledger, self._beat_s = ledger, beat_s
         self._process, self._beat = Process.current(), 0

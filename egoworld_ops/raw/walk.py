@@ -5,7 +5,6 @@ A folder is walked without following links to folders; a link to a regular file 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import time
@@ -15,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from egoworld_ops.errors import EgoworldError, NotAVideo, StorageUnavailable, UnstableFile
+from egoworld_ops.errors import EgoworldError, NotAVideo, UnstableFile
 from egoworld_ops.types import VIDEO_SUFFIXES, check_id
-from egoworld_ops.video.containers import check_name, file_state, open_regular, storable
+from egoworld_ops.video.containers import check_name, file_state, hash_file, storable
 
-_CHUNK_BYTES = 1 << 20
 _SLUG_LENGTH = 60
 
 
@@ -200,26 +198,6 @@ def _walk(folder: Path) -> Iterator[Path]:
             yield path
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(path)
-
-
-def hash_file(path: str | Path) -> tuple[str, int]:
-    """SHA-256 (hex) and size in bytes of a regular file.
-
-    Raises:
-        NotAVideo: not a regular file that can be read.
-        UnstableFile: it changed while it was read.
-        StorageUnavailable: the disk did not answer.
-    """
-    path = Path(path)
-    digest, size = hashlib.sha256(), 0
-    with open_regular(path) as descriptor:
-        try:
-            while chunk := os.read(descriptor, _CHUNK_BYTES):
-                digest.update(chunk)
-                size += len(chunk)
-        except OSError as error:
-            raise StorageUnavailable(path, f"cannot be read: {error.strerror}", "Check the disk or mount") from error
-    return digest.hexdigest(), size
 
 
 def video_id_for(path: str | Path, sha256: str) -> str:

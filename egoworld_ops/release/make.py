@@ -31,7 +31,7 @@ from egoworld_ops.release import place
 from egoworld_ops.release.part import laid_out, record_of, write_part
 from egoworld_ops.release.place import FileRecord, Manifest, PartRecord
 from egoworld_ops.release.plan import Contents, PlannedPart, changed, planned_parts
-from egoworld_ops.settings import ReleaseSettings
+from egoworld_ops.release.settings import ReleaseSettings
 
 Say = Callable[[str], None]
 _SAY_EVERY_S = 10.0

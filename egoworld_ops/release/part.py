@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 
 from egoworld_ops.contract import encodings, schema
 from egoworld_ops.errors import ContractError
-from egoworld_ops.execution.identity import sha256_of
 from egoworld_ops.files.tables import PROVENANCE_KEY, digest_at, read_result
+from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.states import contract_of_rows
 from egoworld_ops.read_ahead import ReadAhead
 from egoworld_ops.release.place import FileRecord, sha256_of_file
 from egoworld_ops.release.plan import DELETE_AND_MAKE, Source, changed, identity
-from egoworld_ops.settings import ReleaseSettings
+from egoworld_ops.release.settings import ReleaseSettings
 
 _READ_AHEAD_BYTES = 64_000_000
 _MOST_ROWS_A_PAGE = (1 << 31) - 1

@@ -12,8 +12,8 @@ from typing import Any
 
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import ContractError, InputChanged, SetupError
-from egoworld_ops.execution.identity import sha256_of
 from egoworld_ops.files import footer
+from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.lake import RUN_TABLES, VIDEO_TABLES, Run
 from egoworld_ops.lake.states import VideoState, survey, video_ids
 from egoworld_ops.release.place import Manifest, part_name, part_names, part_number

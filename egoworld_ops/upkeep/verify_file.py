@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import ContractError
-from egoworld_ops.execution.identity import sha256_of
 from egoworld_ops.files import seal
 from egoworld_ops.files.tables import read_result
+from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.states import contract_of_rows
 
 MAKE_AGAIN = "Delete it and materialize the stage again"

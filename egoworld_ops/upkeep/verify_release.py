@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from egoworld_ops.contract import encodings, schema, validation
 from egoworld_ops.errors import ContractError, EgoworldError
-from egoworld_ops.execution.identity import sha256_of
 from egoworld_ops.files.tables import provenance_at, read_table
+from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import states
 from egoworld_ops.lake.lake import RUN_TABLES, Run
 from egoworld_ops.release import place

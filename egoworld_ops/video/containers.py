@@ -9,6 +9,7 @@ protocol or reference that a container asks for is refused.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -61,7 +62,7 @@ LIBAV_FAULTS = (av.FFmpegError, *_PYTHON_FAULTS)
 
 _STILL = Disposition.timed_thumbnails | Disposition.still_image
 _TRIED_PACKETS = 100
-
+_HASH_CHUNK_BYTES = 1 << 20
 _CURE_VIDEO = f"Put a video file there ({CONTAINERS}), or remove it"
 _CURE_COPY = "Copy the file again from its source, or remove it"
 _CURE_WAIT = "Wait until it is wholly written, then run again"
@@ -180,6 +181,26 @@ def open_regular(path: Path) -> Iterator[int]:
         _check_unchanged(path, descriptor, before, None)
     finally:
         os.close(descriptor)
+
+
+def hash_file(path: str | Path) -> tuple[str, int]:
+    """SHA-256 (hex) and size in bytes of a regular file.
+
+    Raises:
+        NotAVideo: not a regular file that can be read.
+        UnstableFile: it changed while it was read.
+        StorageUnavailable: the disk did not answer.
+    """
+    path = Path(path)
+    digest, size = hashlib.sha256(), 0
+    with open_regular(path) as descriptor:
+        try:
+            while chunk := os.read(descriptor, _HASH_CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+        except OSError as error:
+            raise StorageUnavailable(path, f"cannot be read: {error.strerror}", "Check the disk or mount") from error
+    return digest.hexdigest(), size
 
 
 def _check_unchanged(path: Path, descriptor: int, before: os.stat_result, cause: EgoworldError | None) -> None:

@@ -10,7 +10,7 @@ from egoworld_ops.types import Camera, Raster
 from egoworld_ops.video.sidecar import Sidecar, SidecarCamera
 
 if TYPE_CHECKING:
-    from egoworld_ops.settings import CameraSettings
+    from egoworld_ops.video.settings import CameraSettings
 
 
 _NOT_SQUARE = 0.01

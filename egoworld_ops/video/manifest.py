@@ -14,14 +14,13 @@ import pyarrow as pa
 
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import InputError, UnstableFile
-from egoworld_ops.raw.walk import hash_file
-from egoworld_ops.settings import SceneSettings
 from egoworld_ops.types import Clip
-from egoworld_ops.video.containers import check_name, open_regular, storable
+from egoworld_ops.video.containers import check_name, hash_file, open_regular, storable
 from egoworld_ops.video.decoding import VideoProbe, probe
 from egoworld_ops.video.picture import layout_of
 from egoworld_ops.video.recordings import of_content
 from egoworld_ops.video.scenes import Scene, SceneScores, find_scenes, windows
+from egoworld_ops.video.settings import SceneSettings
 
 VERSION = "2"
 """Raised whenever the same file and settings give other tables. Part of the digest."""

@@ -19,8 +19,8 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode, SceneDetector, StatsManager, ThresholdDetector
 
-from egoworld_ops.settings import SceneSettings
 from egoworld_ops.video.containers import LIBAV_FAULTS
+from egoworld_ops.video.settings import SceneSettings
 
 SCORED_SIDE_PX = 128
 SCORED_ROWS = 0.5

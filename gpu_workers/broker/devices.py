@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gpu_workers.broker.model import Environment, Slot, SlotSpec, Starts, State, Task, Worker
-from gpu_workers.messages import Kind
+from gpu_workers.wire.messages import Kind
 
 _BACKOFF_S = 0.05
 _BACKOFF_MOST_S = 2.0

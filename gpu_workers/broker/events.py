@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gpu_workers import messages
 from gpu_workers.broker.model import Environment, SlotSpec, Spec
+from gpu_workers.wire import messages
 
 DeathCause = Literal["exit", "sigkill", "memory"]
 """By itself; by signal 9 from outside; by signal 9 while the host ran out of memory."""

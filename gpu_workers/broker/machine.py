@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from gpu_workers import messages
 from gpu_workers.broker import accounting, blame, devices, events, order
 from gpu_workers.broker.events import Action
 from gpu_workers.broker.model import Client, Environment, Limits, Slot, State, Task, Worker
+from gpu_workers.wire import messages
 
 _LEARNING = 0.3
 """Weight of the newest clip in what is learned of an operator's speed."""

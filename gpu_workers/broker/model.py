@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gpu_workers.messages import Kind
+from gpu_workers.wire.messages import Kind
 
 TaskState = Literal["queued", "leased", "decoding", "decoded", "computing", "held"]
 SlotState = Literal["ok", "draining", "sick"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from gpu_workers import messages
 from gpu_workers.broker import events
 from gpu_workers.broker.machine import Broker
 from gpu_workers.broker.model import Environment, Limits, SlotSpec, Spec, Task
-from gpu_workers.messages import Result
+from gpu_workers.wire import messages
+from gpu_workers.wire.messages import Result
 
 PYTHON = Environment("python3", "tests.runner", "c1")
 OTHER = Environment("other", "tests.runner", "c1")

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
-from gpu_workers import messages
 from gpu_workers.broker import events
 from gpu_workers.broker.events import Action
 from gpu_workers.broker.model import Slot, Task
 from gpu_workers.broker.order import Placement
+from gpu_workers.wire import messages
 from tests.gpu_workers.world import Clip, Person, Process
 
 if TYPE_CHECKING:

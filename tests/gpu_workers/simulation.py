@@ -13,9 +13,9 @@ from collections.abc import Callable
 from itertools import count
 from random import Random
 
-from gpu_workers import messages
 from gpu_workers.broker import events
 from gpu_workers.broker.machine import Broker
+from gpu_workers.wire import messages
 from tests.gpu_workers.invariants import Checks, Violation
 from tests.gpu_workers.plan import draw
 from tests.gpu_workers.world import Person, Process

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from gpu_workers import messages
 from gpu_workers.broker import events
 from gpu_workers.broker.model import Environment
+from gpu_workers.wire import messages
 from tests.gpu_workers.host import LIMITS, OTHER, PYTHON, Host
 
 UNLEARNED_S = LIMITS.hang_base_s + LIMITS.unlearned_factor

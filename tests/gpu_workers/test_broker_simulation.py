@@ -11,7 +11,7 @@ import pytest
 from gpu_workers.broker import events
 from gpu_workers.broker.machine import Broker
 from gpu_workers.broker.model import Task
-from gpu_workers.messages import Result
+from gpu_workers.wire.messages import Result
 from tests.gpu_workers.invariants import Violation
 from tests.gpu_workers.simulation import Simulation, simulate_all
 

@@ -22,7 +22,8 @@ from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import read_table
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.raw import register
-from egoworld_ops.settings import PoolSettings, SceneSettings, Settings, StageSettings, load_settings
+from egoworld_ops.settings import PoolSettings, Settings, StageSettings, load_settings
+from egoworld_ops.video.settings import SceneSettings
 from gpu_workers import client
 from gpu_workers.broker_pool import BrokerPool
 from gpu_workers.code import file_fingerprint

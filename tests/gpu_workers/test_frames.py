@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_workers import frames, messages
-from gpu_workers.frames import FrameError
-from gpu_workers.messages import Message
+from gpu_workers.wire import frames, messages
+from gpu_workers.wire.frames import FrameError
+from gpu_workers.wire.messages import Message
 
 ALL = (*messages.TO_BROKER, *messages.TO_CLIENT, *messages.TO_WORKER, *messages.FROM_WORKER)
 TEXT, MOST = st.text(st.characters(), max_size=40), (1 << 53) - 1

@@ -16,7 +16,8 @@ from egoworld_assets.chain import pipeline
 from egoworld_assets.chain.planning import Planner
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.raw import register
-from egoworld_ops.settings import PoolSettings, SceneSettings, load_settings
+from egoworld_ops.settings import PoolSettings, load_settings
+from egoworld_ops.video.settings import SceneSettings
 from gpu_workers import client
 from gpu_workers.broker_pool import BrokerPool
 from gpu_workers.code import file_fingerprint

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from egoworld_ops.settings import PoolSettings
-from gpu_workers import client, frames
+from gpu_workers import client
+from gpu_workers.wire import frames
 from tests import brokers
 from tests.brokers import about, order
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from gpu_workers import messages
 from gpu_workers.broker import events
 from gpu_workers.broker.model import Environment, Spec
-from gpu_workers.messages import Result
+from gpu_workers.wire import messages
+from gpu_workers.wire.messages import Result
 
 if TYPE_CHECKING:
     from tests.gpu_workers.simulation import Simulation

@@ -167,7 +167,7 @@ from egoworld_ops.lake import latest, runs
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.query import catalog
 from egoworld_ops.release.make import release
-from egoworld_ops.settings import ReleaseSettings
+from egoworld_ops.release.settings import ReleaseSettings
 from tests.lakes import write_video
 store = Lake(Path({str(tmp_path / "lake")!r}))
 run = store.open_run({{"a": 1}}, "main", dict)
@@ -206,7 +206,7 @@ from egoworld_ops.lake import latest
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.query import catalog
 from egoworld_ops.release.make import release
-from egoworld_ops.settings import ReleaseSettings
+from egoworld_ops.release.settings import ReleaseSettings
 from tests.lakes import write_video
 store = Lake(Path({str(shared)!r}))
 run = store.open_run({{"a": 1}}, "main", dict)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from egoworld_ops.operators.base import ClipInput
-from egoworld_ops.settings import CameraSettings
 from egoworld_ops.types import Clip, Frame
 from egoworld_ops.video import decoding, intrinsics
+from egoworld_ops.video.settings import CameraSettings
 from egoworld_ops.video.sidecar import Sidecar, read_sidecar
 
 

@@ -12,8 +12,9 @@ import pytest
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import NotAVideo, UnstableFile
 from egoworld_ops.raw import walk
-from egoworld_ops.raw.walk import IntakeEntry, Seen, hash_file, scan, video_id_for
+from egoworld_ops.raw.walk import IntakeEntry, Seen, scan, video_id_for
 from egoworld_ops.types import check_id
+from egoworld_ops.video.containers import hash_file
 
 Entries = dict[str, IntakeEntry]
 

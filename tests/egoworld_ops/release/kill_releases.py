@@ -21,7 +21,7 @@ from egoworld_ops.files import exchange, locks
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.release.make import release
 from egoworld_ops.release.place import LATEST, folder, home
-from egoworld_ops.settings import ReleaseSettings
+from egoworld_ops.release.settings import ReleaseSettings
 
 SETTINGS = ReleaseSettings(part_mb=0.1, writers=2)
 CALLS = [(os, name) for name in ("replace", "rename", "link", "symlink", "unlink", "fsync", "mkdir")] + [(exchange, "exchange")]

@@ -18,7 +18,8 @@ from egoworld_ops.lake.states import video_ids
 from egoworld_ops.query import catalog
 from egoworld_ops.release.make import release
 from egoworld_ops.release.place import folder, home, part_name, part_names, part_path
-from egoworld_ops.settings import ReleaseSettings, load_settings
+from egoworld_ops.release.settings import ReleaseSettings
+from egoworld_ops.settings import load_settings
 from tests.damage import made_again
 from tests.lakes import fail, files_of_release, write_video
 

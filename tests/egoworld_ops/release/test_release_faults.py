@@ -24,7 +24,7 @@ from egoworld_ops.release import make
 from egoworld_ops.release.make import Outcome, release
 from egoworld_ops.release.place import ASIDE, LATEST, ensure, folder, home, part_name, part_path, sha256_of_file, staging
 from egoworld_ops.release.plan import Contents, PlannedPart
-from egoworld_ops.settings import ReleaseSettings
+from egoworld_ops.release.settings import ReleaseSettings
 from tests.conftest import ROOT
 from tests.damage import of_an_older_schema, rewrite, swap
 from tests.lakes import files_of_release, write_video

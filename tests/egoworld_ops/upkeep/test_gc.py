@@ -23,7 +23,7 @@ from egoworld_ops.lake.states import video_ids
 from egoworld_ops.ledger import ClipKey, open_ledger
 from egoworld_ops.release import place
 from egoworld_ops.release.make import release
-from egoworld_ops.settings import ReleaseSettings
+from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.upkeep import gc
 from egoworld_ops.upkeep.verify import verify
 from tests.conftest import ROOT

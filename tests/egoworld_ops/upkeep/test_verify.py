@@ -20,7 +20,7 @@ from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import video_ids
 from egoworld_ops.release.make import release
 from egoworld_ops.release.place import FileRecord, folder, part_name, part_path, read, sha256_of_file
-from egoworld_ops.settings import ReleaseSettings
+from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.upkeep import verify_release, verify_video
 from egoworld_ops.upkeep.verify import verify
 from egoworld_ops.upkeep.verify_file import Checked, check_file

@@ -10,10 +10,11 @@ import pytest
 
 from egoworld_ops.contract import validation
 from egoworld_ops.errors import EgoworldError, NotAVideo, UnstableFile
-from egoworld_ops.raw.walk import hash_file, video_id_for
-from egoworld_ops.settings import SceneSettings
+from egoworld_ops.raw.walk import video_id_for
 from egoworld_ops.video import manifest
+from egoworld_ops.video.containers import hash_file
 from egoworld_ops.video.decoding import decode
+from egoworld_ops.video.settings import SceneSettings
 from tests.egoworld_ops import media
 
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenedetect import AdaptiveDetector, ContentDetector, SceneManager, ThresholdDetector, open_video
 
-from egoworld_ops.settings import SceneSettings
 from egoworld_ops.video.decoding import probe
 from egoworld_ops.video.scenes import Scene, SceneScores, Window, find_scenes, windows
+from egoworld_ops.video.settings import SceneSettings
 from tests.egoworld_ops import media
 
 COSMOS_CUTS = [0, 286, 348, 372, 388, 468, 523, 573, 610, 671]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from egoworld_ops.errors import BadSidecar, UnknownIntrinsics
-from egoworld_ops.settings import CameraSettings
 from egoworld_ops.video import intrinsics
+from egoworld_ops.video.settings import CameraSettings
 from egoworld_ops.video.sidecar import MAX_PX, MAX_SIDE_PX, MIN_FOCAL_PX, Sidecar, read_sidecar, sidecar_path
 
 CAMERA = {"fx": 500, "fy": 500, "cx": 319.5, "cy": 239.5, "width": 640, "height": 480}

@@ -13,11 +13,12 @@ from pathlib import Path
 from random import Random
 
 from egoworld_ops import errors, models
-from egoworld_ops.contract import validation
+from egoworld_ops.execution.result import check_result
 from egoworld_ops.execution.task import ClipTask
-from egoworld_ops.settings import CameraSettings, PoolSettings
+from egoworld_ops.settings import PoolSettings
 from egoworld_ops.types import Clip
 from egoworld_ops.video import intrinsics
+from egoworld_ops.video.settings import CameraSettings
 from egoworld_ops.video.sidecar import Sidecar
 from gpu_workers import client
 from gpu_workers.broker_pool import BrokerPool
@@ -119,7 +120,7 @@ def _operate(clips: list[Clip]) -> tuple[Counter[str], list[tuple[str, str]]]:
             error = None if isinstance(outcome, Done) else outcome.error
             if isinstance(outcome, Done):
                 try:
-                    validation.check_result(outcome.task, outcome.table)
+                    check_result(outcome.task, outcome.table)
                 except errors.ContractError as broken:
                     error = broken
             ends["done" if error is None else type(error).__name__] += 1

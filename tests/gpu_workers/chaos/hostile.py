@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from gpu_workers import frames, messages
+from gpu_workers.wire import frames, messages
 from tests.gpu_workers.chaos import tools
 
 _LENGTHS = struct.Struct("<IQ")

@@ -9,8 +9,9 @@ from collections import Counter
 from random import Random
 
 from egoworld_ops.settings import PoolSettings
-from gpu_workers import client, frames, messages
+from gpu_workers import client
 from gpu_workers.place import socket_path
+from gpu_workers.wire import frames, messages
 from tests import brokers
 from tests.gpu_workers.chaos import hostile, tools
 

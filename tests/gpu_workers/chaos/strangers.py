@@ -13,8 +13,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from egoworld_ops.settings import PoolSettings
-from gpu_workers import client, frames, messages
+from gpu_workers import client
 from gpu_workers.place import socket_path
+from gpu_workers.wire import frames, messages
 from tests import brokers
 from tests.gpu_workers.chaos import hostile, tools
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from egoworld_ops.settings import PoolSettings
-from gpu_workers import client, messages
+from gpu_workers import client
+from gpu_workers.wire import messages
 from tests import brokers
 
 RUNNER = f"{Path(__file__).with_name('runner.py')}:Plain"

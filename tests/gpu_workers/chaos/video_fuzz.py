@@ -13,9 +13,9 @@ from random import Random
 from typing import Any, Literal
 
 from egoworld_ops.errors import EgoworldError
-from egoworld_ops.raw.walk import hash_file
-from egoworld_ops.settings import SceneSettings
+from egoworld_ops.video.containers import hash_file
 from egoworld_ops.video.manifest import clips_from_tables, make_manifest
+from egoworld_ops.video.settings import SceneSettings
 from tests.egoworld_ops import media
 
 _PATIENCE_S = 60.0

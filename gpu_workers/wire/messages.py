@@ -6,7 +6,7 @@ Standard library only: workers of any interpreter read this. Who says what: `TO_
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform, get_args
 
-from gpu_workers.frames import FrameError
+from gpu_workers.wire.frames import FrameError
 
 PROTOCOL_VERSION = 1
 """Raised whenever a message changes. Broker and client of different versions refuse each other."""
