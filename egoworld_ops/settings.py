@@ -1,5 +1,6 @@
-"""Typed settings and profiles; units in names. What a setting of one backend means is said in that backend's file;
-sections that one package reads stand in that package.
+"""Typed settings and profiles; units in names.
+
+What a setting of one backend means is said in that backend's file; a section that one package reads stands in that package.
 
 A profile is a TOML file; environment variables (EGOWORLD_LAKE, EGOWORLD_STAGES__MASKS__BACKEND, ...) win over it.
 """
