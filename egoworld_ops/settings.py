@@ -7,16 +7,17 @@ A profile is a TOML file; environment variables (EGOWORLD_LAKE, EGOWORLD_STAGES_
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from egoworld_ops import operators
+from egoworld_ops import environment, operators
 from egoworld_ops.contract.quality import Bounds, metrics
 from egoworld_ops.errors import BadSettings
 from egoworld_ops.release.settings import ReleaseSettings
@@ -25,6 +26,22 @@ from egoworld_ops.video.recordings import PATTERNS
 from egoworld_ops.video.settings import CameraSettings, SceneSettings
 
 PROFILES = Path(__file__).parent / "profiles"
+_CURE = "Mend the setting; docs/architecture.md lists them"
+
+
+def _expanded(given: Any) -> Any:
+    """A path with `~` put in full; an empty one would silently be the working folder."""
+    if not isinstance(given, str | Path):
+        return given
+    if not str(given).strip():
+        raise ValueError("is empty: name a folder, '.' for the working one")
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{given}: {error}") from error
+
+
+Folder = Annotated[Path, BeforeValidator(_expanded)]
 
 
 class StageSettings(BaseModel):
@@ -36,6 +53,11 @@ class StageSettings(BaseModel):
     """The backend that takes a clip at which the chosen one fails; none where it is empty."""
     python: str = ""
     """The interpreter whose environment the backend's model needs; the one egoworld runs in where it is empty. Not part of any digest."""
+
+    @field_validator("python")
+    @classmethod
+    def _in_full(cls, python: str) -> str:
+        return str(_expanded(python)) if python else python
 
     def options(self, backend: str) -> dict[str, Any]:
         """The options given for `backend`."""
@@ -70,7 +92,7 @@ class PoolSettings(Section):
     """`broker`: this host's workers, shared by all runs. `inline`: the process of the step, for debugging."""
     threads: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: os.cpu_count() or 1)
     """Of the inline pool."""
-    folder: Path = Field(default_factory=_pool_folder)
+    folder: Folder = Field(default_factory=_pool_folder)
     """Where the broker's socket is; this user's alone."""
     start: bool = True
     """Start a broker where none runs."""
@@ -106,10 +128,12 @@ def _check_quality(quality: dict[str, dict[str, Bounds]]) -> dict[str, dict[str,
 class Settings(BaseSettings):
     """All settings of a run."""
 
-    model_config = SettingsConfigDict(env_prefix="EGOWORLD_", env_nested_delimiter="__", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=environment.PREFIX, env_nested_delimiter=environment.DELIMITER, extra="forbid", frozen=True
+    )
 
-    raw: Path = Path("raw")
-    lake: Path = Path("output")
+    raw: Folder = Path("raw")
+    lake: Folder = Path("output")
     run_id: str | None = None
     ledger: SecretStr | None = None
     """URL of the ledger's database, `postgresql://...` for several hosts; None is a file in the lake. Never shown."""
@@ -143,18 +167,65 @@ def load_settings(profile: str | Path | None = None) -> Settings:
     """Settings of a profile: a name shipped in `profiles/`, or the path of a TOML file; EGOWORLD_PROFILE, else `laptop`.
 
     Raises:
-        BadSettings: the profile cannot be read, or a setting is unknown or out of range.
+        BadSettings: the profile cannot be read, a setting is unknown or out of range, or an environment variable is read by nobody.
     """
+    environment.check_names(Settings)
     profile = profile or os.environ.get("EGOWORLD_PROFILE") or "laptop"
     path = PROFILES / f"{profile}.toml" if str(profile).isidentifier() else Path(profile)
     try:
-        given = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        path = path.expanduser()
+        given = tomllib.loads(path.read_text("utf-8-sig"))
+    except (OSError, RuntimeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.toml")))
         raise BadSettings(path, str(error), f"Name a TOML file, or one of the profiles {known}") from error
     try:
         return Settings(**given)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        raise BadSettings(f"{path}, setting {where}", first["msg"], "Mend the setting; docs/architecture.md lists them") from error
+        raise _at_fault(error, path, given) from error
+    except SettingsError as error:
+        [field] = [name for name in Settings.model_fields if f'"{name}"' in str(error)]
+        variable = environment.variables_of([field])[0]
+        raise BadSettings(f"environment variable {variable}", f"is no JSON: {os.environ[variable]!r}", _CURE) from error
+
+
+def _at_fault(error: ValidationError, path: Path, given: dict[str, Any]) -> BadSettings:
+    """The first error, and the variable or the profile that it comes from."""
+    first = error.errors()[0]
+    where, reason = ".".join(str(p) for p in first["loc"]), first["msg"]
+    if first["type"] == "extra_forbidden" and (near := difflib.get_close_matches(str(first["loc"][-1]), _names_at(first["loc"][:-1]), 1)):
+        reason = f"there is no such setting: did you mean {near[0]}?"
+    variables = environment.variables_of(first["loc"])
+    if not variables or _fails_alone(given, first["loc"]):
+        return BadSettings(f"{path}, setting {where}", reason, _CURE)
+    return BadSettings(f"environment variable {variables[0]}, setting {where}", reason, _CURE)
+
+
+def _fails_alone(given: dict[str, Any], location: tuple[int | str, ...]) -> bool:
+    """Whether the profile has an error at that place without the environment."""
+    try:
+        _ProfileAlone(**given)
+    except ValidationError as error:
+        return any(e["loc"] == location for e in error.errors())
+    return False
+
+
+class _ProfileAlone(Settings):
+    """Settings that no environment variable gives."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, *others: Any, **named: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The profile alone."""
+        return (init_settings,)
+
+
+def _names_at(location: tuple[int | str, ...]) -> list[str]:
+    """Names of the settings in a section; none where it is no section."""
+    section: Any = Settings
+    for part in location:
+        field = section.model_fields.get(part)
+        section = field.annotation if field else None
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return []
+    return list(section.model_fields)

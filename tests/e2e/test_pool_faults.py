@@ -20,7 +20,7 @@ from tests.e2e.conftest import command, instance
 from tests.e2e.stack import Deployment, Stack
 from tests.egoworld_ops import media
 
-SEED = int(os.environ.get("EGOWORLD_CHAOS_SEED", "20261125"))
+SEED = int(os.environ.get("CHAOS_SEED", "20261125"))
 KILLS: dict[chaos.Kind, int] = {"broker": 2, "worker": 4, "run": 1}
 
 

@@ -72,3 +72,74 @@ def test_what_no_stage_would_read_is_refused(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(BadSettings, match="stage"):
         load_settings(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("EGOWORLD_CAMERA_REQUIRE_KNOWN", "EGOWORLD_CAMERA__REQUIRE_KNOWN"),
+        ("EGOWORLD_LAEK", "EGOWORLD_LAKE"),
+        ("EGOWORLD_SAMPLE_STRID", "EGOWORLD_SAMPLE_STRIDE"),
+        ("EGOWORLD__LAKE", "EGOWORLD_LAKE"),
+        ("egoworld_rwa", "EGOWORLD_RAW"),
+        ("EGOWORLD_PROFIL", "EGOWORLD_PROFILE"),
+        ("EGOWORLD_SCENE__DETECTOR", "EGOWORLD_SCENES__DETECTOR"),
+        ("EGOWROLD_LAKE", "EGOWORLD_LAKE"),
+        ("EGO_WORLD_LAKE", "EGOWORLD_LAKE"),
+        ("EGOWORLD_ZEBRA", "read by nobody"),
+    ],
+)
+def test_a_variable_that_nobody_reads_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
+    monkeypatch.setenv(name, "3")
+    with pytest.raises(BadSettings, match=f"environment variable {name}: .*{meant}"):
+        load_settings("laptop")
+
+
+@pytest.mark.parametrize("name", ["EGOWORLD_WEIGHTS", "EGOWORLD_WORKER_OF", "EGOTISM", "EGOWORLDLY", "egoworld_sample_stride"])
+def test_a_variable_that_is_read_or_not_ours_is_left_alone(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "3")
+    load_settings("laptop")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("EGOWORLD_SCENES__DETECTR", "content", "did you mean detector"),
+        ("EGOWORLD_SCENES__DETECTOR", "magic", "adaptive"),
+        ("EGOWORLD_SCENES", '{"max_clip_s": -1}', "greater than 0"),
+        ("EGOWORLD_SCENES", "content", "no JSON"),
+        ("EGOWORLD_SAMPLE_STRIDE", "many", "integer"),
+        ("EGOWORLD_RETRY_AFTER_S", "5, 10", "no JSON"),
+        ("EGOWORLD_STAGES__MAKS__BACKEND", "classical", "no stage 'maks'"),
+        ("EGOWORLD_LAKE", "", "is empty"),
+        ("EGOWORLD_RAW", " ", "is empty"),
+        ("EGOWORLD_POOL__FOLDER", "~nobody-of-that-name/pool", "home"),
+    ],
+)
+def test_an_error_in_a_variable_names_the_variable_and_not_the_profile(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(BadSettings, match=f"environment variable {name}.*{said}") as caught:
+        load_settings("laptop")
+    assert "laptop.toml" not in str(caught.value)
+
+
+def test_an_error_in_the_profile_is_not_laid_on_a_variable_beside_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EGOWORLD_STAGES__MASKS__BACKEND", "classical")
+    monkeypatch.setenv("EGOWORLD_SCENES__DETECTOR", "content")
+    path = tmp_path / "p.toml"
+    for text in ("[stages.maks]\nbackend = 'classical'", "[scenes]\nmax_clp_s = 3"):
+        path.write_text(text)
+        with pytest.raises(BadSettings, match=r"p\.toml, setting"):
+            load_settings(path)
+
+
+def test_a_byte_order_mark_and_a_tilde_are_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "p.toml").write_bytes(b"\xef\xbb\xbfraw = '~/raw'\n[stages.masks]\nbackend = 'classical'\npython = '~/bin/python'\n")
+    monkeypatch.setenv("EGOWORLD_LAKE", "~/lake")
+    monkeypatch.setenv("EGOWORLD_POOL__FOLDER", "~/pool")
+    settings = load_settings("~/p.toml")
+    assert (settings.raw, settings.lake, settings.pool.folder) == (tmp_path / "raw", tmp_path / "lake", tmp_path / "pool")
+    assert settings.stages["masks"].python == str(tmp_path / "bin" / "python")

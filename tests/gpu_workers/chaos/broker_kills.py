@@ -20,7 +20,7 @@ from tests import brokers
 from tests.gpu_workers.chaos import tools
 
 _CLIENTS = 2
-_MARK = "EGOWORLD_CHAOS"
+_MARK = "CHAOS_OF_EGOWORLD"
 _MOST_LIFE_S = 1.2
 _ORPHANS_END_WITHIN_S = 15.0
 
