@@ -23,6 +23,8 @@ def new_raw_videos(context: dg.SensorEvaluationContext, egoworld: Egoworld) -> d
     found = register.look(egoworld.settings, context.cursor, MAX_VIDEOS_A_TICK)
     for row in found.refused:
         context.log.warning(f"{printable(row['path'])}: {row['status']}: {row['reason']}. {row['cure']}")
+    for line in found.passed_over:
+        context.log.warning(line)
     fresh = register.waiting_videos(egoworld.settings, context.instance.get_dynamic_partitions("video_id"), MAX_VIDEOS_A_TICK)
     context.log.info(f"{len(fresh)} new video(s), {len(found.refused)} file(s) not taken")
     return dg.SensorResult(

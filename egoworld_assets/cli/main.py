@@ -34,9 +34,11 @@ def register(profile: str | None, paths: Sequence[Path]) -> None:
     processing.add_partitions(found.video_ids)
     for row in found.refused:
         click.echo(f"{row['status']:10}  {printable(row['path'])}: {row['reason']}. {row['cure']}", err=True)
+    for line in found.passed_over:
+        click.echo(line, err=True)
     for video_id in found.video_ids:
         click.echo(f"registered  {video_id}")
-    if found.refused and not found.video_ids:
+    if not found.video_ids:
         sys.exit(1)
 
 

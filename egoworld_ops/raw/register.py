@@ -6,6 +6,7 @@ a file that was moved (its slug still says the old name, its path is the new one
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 from egoworld_ops.errors import NotAVideo
 from egoworld_ops.lake.lake import Lake
+from egoworld_ops.raw.passed_over import passed_over
 from egoworld_ops.raw.record import Registered, read, registered, update
 from egoworld_ops.raw.walk import IntakeEntry, Seen, scan
 from egoworld_ops.settings import Settings
@@ -34,11 +36,13 @@ class Found:
         video_ids: videos that were registered now, new or again.
         refused: rows of `intake` that were not: duplicates, rejected and unstable files, each with its reason and cure.
         cursor: what to give to the next look.
+        passed_over: a line for all that is no video, and for sidecars of none; of a look only where it is other than at the last.
     """
 
     video_ids: list[str]
     refused: list[dict[str, Any]]
     cursor: str
+    passed_over: list[str]
 
 
 def look(settings: Settings, cursor: str | None, limit: int) -> Found:
@@ -60,7 +64,11 @@ def look(settings: Settings, cursor: str | None, limit: int) -> Found:
     unstable = {path: seen for path, seen in now.items() if seen.status == "unstable"}
     kept = dict(sorted(unstable.items(), key=lambda item: item[0] not in waiting)[:MAX_WAITING])
     found = _record(store, [e for e in entries if e.status != "unstable" or str(e.path) in kept])
-    return Found(found.video_ids, found.refused, json.dumps({path: [s.bytes, s.mtime_ns] for path, s in kept.items()}))
+    lines = passed_over(settings.raw)
+    said = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    again = _remembered(cursor).get("said") == said
+    remember = {"waiting": {path: [s.bytes, s.mtime_ns] for path, s in kept.items()}, "said": said}
+    return Found(found.video_ids, found.refused, json.dumps(remember), [] if again else lines)
 
 
 def register(settings: Settings, paths: Iterable[Path]) -> Found:
@@ -70,6 +78,7 @@ def register(settings: Settings, paths: Iterable[Path]) -> Found:
     """
     store = Lake(settings.lake)
     found: list[Found] = []
+    paths = list(paths)
     for path in paths:
         entries, now = scan(path, _known(store), {}, settle_s=SETTLE_S)
         if any(e.status == "unstable" for e in entries):
@@ -78,7 +87,8 @@ def register(settings: Settings, paths: Iterable[Path]) -> Found:
             later = {e.path: e for e in again}
             entries = [later.get(e.path, e) for e in entries]
         found.append(_record(store, entries))
-    return Found([v for f in found for v in f.video_ids], [row for f in found for row in f.refused], "")
+    lines = [line for path in paths for line in passed_over(path)]
+    return Found([v for f in found for v in f.video_ids], [row for f in found for row in f.refused], "", lines)
 
 
 def waiting_videos(settings: Settings, partitions: Iterable[str], limit: int) -> list[str]:
@@ -92,7 +102,7 @@ def _record(store: Lake, entries: Sequence[IntakeEntry]) -> Found:
     if rows:
         update(store, rows)
     accepted = [row["video_id"] for row in rows if row["status"] == "registered"]
-    return Found(list(dict.fromkeys(accepted)), [row for row in rows if row["status"] != "registered"], "")
+    return Found(list(dict.fromkeys(accepted)), [row for row in rows if row["status"] != "registered"], "", [])
 
 
 def _row(store: Lake, entry: IntakeEntry) -> dict[str, Any]:
@@ -125,9 +135,17 @@ def _seen(rows: Iterable[Mapping[str, Any]]) -> dict[str, Seen]:
     }
 
 
+def _remembered(cursor: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(cursor or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _waiting(cursor: str | None) -> dict[str, Seen]:
     try:
-        remembered = json.loads(cursor or "{}")
+        remembered = _remembered(cursor).get("waiting", {})
         return {path: Seen(size, mtime_ns, "unstable") for path, (size, mtime_ns) in remembered.items()}
     except (ValueError, TypeError, AttributeError):
         return {}

@@ -19,6 +19,8 @@ from egoworld_ops.types import VIDEO_SUFFIXES, check_id
 from egoworld_ops.video.containers import check_name, file_state, hash_file, storable
 
 _SLUG_LENGTH = 60
+_SPHERICAL_SUFFIXES = (".insv", ".360")
+"""Two fisheye pictures or a cube map in an MP4 that says nothing of it; only where such a file is named by itself."""
 
 
 class Seen(NamedTuple):
@@ -176,6 +178,9 @@ def _moving(path: Path, state: os.stat_result) -> IntakeEntry:
 
 def _state(path: Path) -> os.stat_result:
     check_name(path)
+    if path.suffix.lower() in _SPHERICAL_SUFFIXES:
+        cure = "Export it from the camera's program to a rectilinear MP4"
+        raise NotAVideo(path, f"is a 360 degree recording as its camera stores it ({path.suffix}), not that of a pinhole camera", cure)
     if path.is_symlink() and path.is_dir():
         raise NotAVideo(path, "is a link to a folder, which is not followed", "Put the files, or links to them, into the raw folder")
     return file_state(path)

@@ -15,6 +15,8 @@ import hashlib
 import json
 import os
 import stat
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +33,9 @@ MIN_FOCAL_PX, MAX_PX, MAX_SIDE_PX = 0.01, 1e6, 65_536
 """Far beyond every real camera; what lies between them stays finite and positive at any size of the picture."""
 MAX_OBJECTS = 1000
 _MAX_NAME_BYTES = 255
+SUFFIX = ".egoworld.json"
+HAND_HELD_M = (0.002, 3.0)
+"""The longest side of what a hand holds: a thick needle, a long broom. What lies beyond was given in another unit."""
 Focal = Annotated[float, Field(ge=MIN_FOCAL_PX, le=MAX_PX)]
 Position = Annotated[float, Field(ge=-MAX_PX, le=MAX_PX)]
 Length = Annotated[float, Field(gt=0, le=MAX_PX)]
@@ -77,6 +82,14 @@ class SidecarObject(_Part):
     text: str | None = None
     prompts: tuple[Prompt, ...] = ()
 
+    @field_validator("dimensions_m")
+    @classmethod
+    def _hand_held(cls, size: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+        if size is not None and (cure := wrong_unit(size)):
+            said = PydanticCustomError("wrong_unit", "{long} m long, no hand-held thing is", {"long": f"{max(size):g}", "cure": cure})
+            raise said
+        return size
+
     @field_validator("mesh")
     @classmethod
     def _beside_the_video(cls, name: str | None) -> str | None:
@@ -116,36 +129,78 @@ class Sidecar(_Part):
         return digest.hexdigest()
 
 
+def wrong_unit(size_m: Sequence[float]) -> str:
+    """What to do about a size, x, y and z in metres, that no hand-held thing has; empty where one may have it."""
+    if HAND_HELD_M[0] <= max(size_m) <= HAND_HELD_M[1]:
+        return ""
+    millimetres, centimetres = (", ".join(f"{side / unit:.4g}" for side in size_m) for unit in (1000, 100))
+    if max(size_m) < HAND_HELD_M[0]:
+        return "Give it in metres"
+    return f"Give it in metres: {millimetres} if these are millimetres, {centimetres} if they are centimetres"
+
+
 def sidecar_path(video_path: Path) -> Path:
-    """Where the sidecar of a video lies."""
-    return video_path.with_name(video_path.stem + ".egoworld.json")
+    """Where the sidecar of a video lies, or would: names that differ in Unicode's normal forms alone, as copies between systems do, are one.
+
+    Where there is none, one that is named after the whole file (`clip.mp4.egoworld.json`); `read_sidecar` says that it must be renamed.
+    """
+    path = video_path.with_name(video_path.stem + SUFFIX)
+    forms = [video_path.with_name(unicodedata.normalize(form, video_path.stem) + SUFFIX) for form in ("NFC", "NFD")]
+    found = next((place for place in (path, *forms) if os.path.lexists(place)), None)
+    misnamed = video_path.with_name(video_path.name + SUFFIX)
+    return found or (misnamed if os.path.lexists(misnamed) and not _videos_of(misnamed) else path)
+
+
+def _videos_of(sidecar: Path) -> list[str]:
+    """Names of the videos that a sidecar is beside."""
+    stem = sidecar.name.removesuffix(SUFFIX)
+    forms = {unicodedata.normalize(form, stem) for form in ("NFC", "NFD")} | {stem}
+    near = {p.name for form in forms for p in sidecar.parent.glob(f"{glob.escape(form)}.*")}
+    return sorted(name for name in near if Path(name).suffix.lower() in VIDEO_SUFFIXES)
+
+
+def plain_name(name: str) -> str:
+    """A file's name without what people and systems take for the same: letter case and Unicode's normal form."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def read_sidecar(video_path: Path) -> Sidecar:
     """The sidecar of a video; an empty one where there is no file.
 
     Raises:
-        BadSidecar: the file cannot be read, is not valid JSON of the format above, names a mesh that is not there, or would be that of two videos.
+        BadSidecar: the file cannot be read, is not valid JSON of the format above, names a mesh that is not there, or would be that of two
+            videos; or there is none, but one whose name is meant for this video and not quite right.
     """
     path = sidecar_path(video_path)
     if not os.path.lexists(path):
         return Sidecar()
-    others = [p.name for p in path.parent.glob(f"{glob.escape(video_path.stem)}.*") if p.suffix.lower() in VIDEO_SUFFIXES]
+    if path.name == video_path.name + SUFFIX:
+        raise BadSidecar(path, "is not read, as its name holds the video's suffix", f"Rename it to {video_path.stem}{SUFFIX}")
+    others = _videos_of(path)
     if others and others != [video_path.name]:
         raise BadSidecar(path, f"stands beside several videos of that name: {sorted(others)}", "Rename all but one of the videos")
     try:
-        value: Any = json.loads(_read_regular(path, MAX_BYTES))
+        value: Any = json.loads(_read_regular(path, MAX_BYTES), object_pairs_hook=_distinct)
         sidecar = Sidecar.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"]) or "the whole file"
-        raise BadSidecar(path, f"{where}: {first['msg']}", _CURE) from error
+        raise BadSidecar(path, f"{where}: {first['msg']}", first.get("ctx", {}).get("cure", _CURE)) from error
     except (ValueError, RecursionError) as error:
         raise BadSidecar(path, str(error), _CURE) from error
     for item in sidecar.objects:
         if item.mesh:
             mesh_path(path.parent, item.mesh)
     return sidecar
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a key that stands twice nobody knows which value is meant."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)}: the key stands twice in one object")
+    return made
 
 
 def _read_regular(path: Path, limit: int) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from egoworld_ops.errors import BadSidecar
+from egoworld_ops.video.sidecar import wrong_unit
 
 if TYPE_CHECKING:
     from scipy.spatial import ConvexHull
@@ -177,6 +178,8 @@ def read_mesh(path: Path) -> Shape:
         raise BadSidecar(path, f"the mesh cannot be read: {error}", cure) from error
     if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) < 4 or not np.isfinite(mesh.vertices).all():
         raise BadSidecar(path, "the mesh holds no surface", cure)
+    if wrong := wrong_unit(tuple(map(float, mesh.extents))):
+        raise BadSidecar(path, f"the mesh is {float(mesh.extents.max()):g} m long, no hand-held thing is", f"Scale the mesh. {wrong}")
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     vertices, triangles = _coarser(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64))
     if float(np.ptp(vertices, axis=0).min()) <= 0:

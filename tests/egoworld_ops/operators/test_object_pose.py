@@ -100,6 +100,13 @@ def test_a_mesh_without_a_surface_is_refused(tmp_path: Path) -> None:
         read_mesh(tmp_path / "box.ply")
 
 
+@pytest.mark.parametrize("scale", [1000, 100, 0.001])
+def test_a_mesh_in_another_unit_than_metres_is_refused(tmp_path: Path, scale: float) -> None:
+    trimesh.creation.box([side * scale for side in SIZE_M]).export(tmp_path / "box.stl")
+    with pytest.raises(BadSidecar, match=r"box\.stl: the mesh is .* m long.*metres"):
+        read_mesh(tmp_path / "box.stl")
+
+
 # --- drawn boxes ---------------------------------------------------------------------------------------------------------------------------
 
 

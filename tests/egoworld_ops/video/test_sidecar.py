@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -164,3 +165,66 @@ def test_one_sidecar_never_serves_two_videos(tmp_path: Path) -> None:
     video.with_suffix(".MOV").touch()
     with pytest.raises(BadSidecar, match="several videos"):
         read_sidecar(video)
+
+
+@pytest.mark.parametrize(
+    ("size", "cure"),
+    [
+        ([160, 110, 60], "0.16, 0.11, 0.06 if these are millimetres"),
+        ([16, 11, 6], "0.16, 0.11, 0.06 if they are centimetres"),
+        ([9, 0.1, 0.1], "metres"),
+        ([0.00016, 0.00011, 0.00006], "metres"),
+    ],
+)
+def test_lengths_that_no_hand_held_thing_has_are_refused_in_one_line_with_the_cure(tmp_path: Path, size: list[float], cure: str) -> None:
+    with pytest.raises(BadSidecar) as caught:
+        read_sidecar(write(tmp_path, {"objects": [{"label": "x", "dimensions_m": size}]}))
+    line = str(caught.value)
+    assert "a video.egoworld.json" in line
+    assert "objects.0.dimensions_m" in line
+    assert cure in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize("size", [[0.0024, 0.001, 0.001], [1.5, 0.3, 0.03], [0.0856, 0.054, 0.00076]])
+def test_needles_brooms_and_cards_are_taken(tmp_path: Path, size: list[float]) -> None:
+    assert read_sidecar(write(tmp_path, {"objects": [{"label": "x", "dimensions_m": size}]})).objects[0].dimensions_m == tuple(size)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('{"camera": null, "camera": null}', "camera"),
+        ('{"objects": [{"label": "a", "label": "b"}]}', "label"),
+        ('{"objects": [], "obj\\u0065cts": []}', "objects"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_by_name(tmp_path: Path, text: str, key: str) -> None:
+    with pytest.raises(BadSidecar, match=f"{key}: the key stands twice"):
+        read_sidecar(write(tmp_path, text))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_understood(tmp_path: Path, encoding: str) -> None:
+    video = tmp_path / "v.mp4"
+    sidecar_path(video).write_bytes(json.dumps(GOOD).encode(encoding))
+    assert read_sidecar(video).objects[0].label == "box"
+
+
+@pytest.mark.parametrize(("of_video", "of_sidecar"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_unicode_forms_of_one_name_are_one_name(tmp_path: Path, of_video: str, of_sidecar: str) -> None:
+    video = tmp_path / (unicodedata.normalize(of_video, "k\u00fcche.mp4"))
+    beside = tmp_path / (unicodedata.normalize(of_sidecar, "k\u00fcche.egoworld.json"))
+    beside.write_text(json.dumps(GOOD))
+    assert sidecar_path(video) == beside
+    assert read_sidecar(video).camera is not None
+
+
+def test_a_sidecar_named_after_the_whole_file_is_no_silent_pinhole(tmp_path: Path) -> None:
+    video = tmp_path / "clip.MP4"
+    (tmp_path / "clip.MP4.egoworld.json").write_text(json.dumps(GOOD))
+    with pytest.raises(BadSidecar, match=r"Rename it to clip\.egoworld\.json"):
+        read_sidecar(video)
+    (tmp_path / "clip.MP4.mov").touch()
+    assert read_sidecar(video) == Sidecar()
+    assert read_sidecar(tmp_path / "clip.MP4.mov").camera is not None
