@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 FLOORS = (
     ("errors", "hashing", "naming", "read_ahead", "section", "types", "gpu_workers.wire"),
-    ("contract", "models", "plugins", "vision", "gpu_workers.broker"),
+    ("contract", "environment", "models", "plugins", "vision", "gpu_workers.broker"),
     ("files", "synthetic"),
     ("video",),
     ("operators",),
