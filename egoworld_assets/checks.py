@@ -20,8 +20,7 @@ from egoworld_ops import operators
 from egoworld_ops.contract import quality
 from egoworld_ops.errors import EgoworldError
 from egoworld_ops.files.tables import read_table
-from egoworld_ops.lake import lake
-from egoworld_ops.lake.failures import on_record, result_beside
+from egoworld_ops.lake import lake, states
 from egoworld_ops.lake.lake import Run
 
 if TYPE_CHECKING:
@@ -30,6 +29,12 @@ if TYPE_CHECKING:
     from egoworld_ops.contract.quality import Bounds
 
 MAX_FINDINGS = 50
+_UPSTREAM = "an input from further up is missing. Look at the checks of the assets above"
+_REASONS = {
+    "stale": "its table was made from inputs that have changed since. Materialize the stage again",
+    "damaged": "its file is damaged. Materialize the stage again",
+    "missing": "it was not processed. Materialize the stage",
+}
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 KINDS: Mapping[str, str] = {
     "contract": "Every file keeps the data contract. Blocks what is below.",
@@ -73,34 +78,33 @@ def _contract(run: Run, stage: str, video_id: str) -> _Verdict:
 
 def _complete(run: Run, stage: str, video_id: str) -> _Verdict:
     try:
-        readable = _readable(run, video_id)
-        return readable if stage == pipeline.MANIFEST or readable.findings else _clips(run, stage, video_id)
+        video = states.survey(run, video_id)
+        if video is None:
+            raise planning.no_manifest(run, video_id)
+        readable = _readable(video)
+        return readable if stage == pipeline.MANIFEST or readable.findings else _clips(stage, video)
     except EgoworldError as error:
         return _Verdict([str(error)], ERROR, {"status": "no manifest"})
 
 
-def _clips(run: Run, stage: str, video_id: str) -> _Verdict:
-    clips = read_table(run.video_table("clips", video_id), "clips")["clip_id"].to_pylist()
-    undone = [c for c in clips if not _is_done(run, stage, video_id, c)]
-    failures = {c: failed[0] for c in undone if (failed := on_record(run.failure(stage, video_id, c)))}
-    said = {c: f"clip {c}: {row['reason']}. {row['cure']}" for c, row in failures.items()}
-    findings = [said.get(c, f"clip {c}: an input from further up is missing. Look at the checks of the assets above") for c in undone]
-    return _Verdict(findings, ERROR if len(undone) == len(clips) else WARN, {"clips": len(clips), "failed": len(said)})
+def _clips(stage: str, video: states.VideoState) -> _Verdict:
+    here = {clip.clip_id: clip.stages[stage] for clip in video.clips}
+    undone = {clip_id: state for clip_id, state in here.items() if state.state != "done"}
+    failed = sum(state.failure is not None for state in undone.values())
+    findings = [f"clip {clip_id}: {_why(state)}" for clip_id, state in undone.items()]
+    return _Verdict(findings, ERROR if len(undone) == len(here) else WARN, {"clips": len(here), "failed": failed})
 
 
-def _is_done(run: Run, stage: str, video_id: str, clip_id: str) -> bool:
-    """Whether a clip has a result that counts, made of inputs that count."""
-    places = run.clip_table(stage, video_id, clip_id), run.failure(stage, video_id, clip_id)
-    inputs = operators.stages()[stage].inputs
-    return result_beside(*places) is not None and all(_is_done(run, name, video_id, clip_id) for name in inputs)
+def _why(state: states.StageState) -> str:
+    """Why a clip has no result that counts."""
+    said = state.failure.error if state.state == "failed" and state.failure else state.error
+    return str(said) if said else _REASONS.get(state.state, _UPSTREAM)
 
 
-def _readable(run: Run, video_id: str) -> _Verdict:
-    planning.check_manifest(run, video_id)
-    [video] = read_table(run.video_table("videos", video_id), "videos").to_pylist()
-    numbers = {"status": video["status"], "warning": video["warning"] or "none"}
-    findings = [f"{video['path']}: {video['reason']}. {video['cure']}"] if video["status"] == "rejected" else []
-    return _Verdict(findings, ERROR, numbers)
+def _readable(video: states.VideoState) -> _Verdict:
+    numbers = {"status": video.video["status"], "warning": video.video["warning"] or "none"}
+    failed = video.manifest.failure
+    return _Verdict([str(failed.error)] if failed else [], ERROR, numbers)
 
 
 def _quality(run: Run, stage: str, video_id: str, connection: "DuckDBPyConnection", bounds: "Mapping[str, Bounds]") -> _Verdict:

@@ -202,7 +202,19 @@ class OperatorCrash(EgoworldError):
     """An operator raised something that is not in this tree: a bug."""
 
 
-_STORAGE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE}
+_FULL = ("ENOSPC", "EDQUOT", "EROFS")
+_EXHAUSTED = ("EMFILE", "ENFILE", "ENOMEM", "ENOBUFS", "ENOLCK")
+_DISK = ("EIO", "ENXIO", "ENODEV", "ENOMEDIUM", "EUCLEAN", "EBUSY", "EAGAIN", "EINTR")
+_NETWORK = (
+    *("ESTALE", "ETIMEDOUT", "ENOTCONN", "EREMOTEIO", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETUNREACH", "ENETRESET", "ENOLINK"),
+    *("ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "ESHUTDOWN", "EPIPE", "EPROTO", "ECOMM", "ENOKEY", "EKEYEXPIRED", "EKEYREVOKED"),
+)
+EXHAUSTED_ERRNOS = frozenset(getattr(errno, name) for name in _EXHAUSTED)
+"""This host, not the storage, has run out of something."""
+STORAGE_ERRNOS = EXHAUSTED_ERRNOS | {getattr(errno, name) for name in (*_FULL, *_DISK, *_NETWORK)}
+"""What disks, network file systems and FUSE give where a file may be whole and cannot be had now. The one list of them."""
+_NOT_A_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""No file is there, or something that is no file."""
 
 
 def recorded(class_name: str, culprit: str, reason: str, cure: str) -> EgoworldError:
@@ -219,9 +231,19 @@ def classify(error: Exception, culprit: object) -> EgoworldError:
         return error
     if isinstance(error, MemoryError):
         return OutOfMemory(culprit, f"out of memory: {error}", "Lower scenes.max_clip_s or the number of workers, then run again")
-    if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
+    if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS:
         return StorageUnavailable(culprit, str(error), "Free or restore the storage, then run again")
     return OperatorCrash(culprit, f"{type(error).__name__}: {error}", "This is a bug: report it with the traceback in the failures table")
+
+
+def unreadable(error: OSError, path: object) -> StorageUnavailable | None:
+    """The error of a file that is there and cannot be read now, for whatever reason; None where `error` says that there is no such file.
+
+    Such a file is neither absent nor damaged: nothing may be decided from it, and nothing that is there be touched.
+    """
+    if error.errno in _NOT_A_FILE:
+        return None
+    return StorageUnavailable(path, f"cannot be read: {error.strerror or error}", "Restore the storage or its permissions, then run again")
 
 
 def printable(value: object, limit: int = 2000) -> str:

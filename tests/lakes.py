@@ -13,6 +13,7 @@ from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.files.tables import make_provenance, write_table
 from egoworld_ops.hashing import sha256_of
+from egoworld_ops.lake import counted
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.release import place
 from egoworld_ops.video.scenes import Scene, Window, windows
@@ -34,6 +35,7 @@ def write_video(run: Run, name: str, n_frames: int = 60, clip_s: float = 1.0, ov
     clips = schema.from_rows("clips", [_clip_row(video_id, window) for window in cut])
     write_table(run.video_table("clips", video_id), "clips", clips, stamp)
     write_table(run.video_table("videos", video_id), "videos", schema.from_rows("videos", [video_row(video_id, sha256, n_frames)]), stamp)
+    counted.count(run, video_id)
     return video_id
 
 
@@ -215,10 +217,11 @@ def _nested(flat: np.ndarray, kind: pa.DataType) -> pa.Array:
 def fail(run: Run, video_id: str, clip_id: str, stage: str) -> None:
     """Put a failure in the place of a result."""
     row = {"video_id": video_id, "clip_id": clip_id, "stage": stage, "backend": "test", "error_class": "CorruptVideo", "reason": "broken"}
-    row |= {"cure": "mend it", "retryable": False, "attempts": 1, "dead_letter": True, "traceback": ""}
+    row |= {"culprit": "the clip", "cure": "mend it", "retryable": False, "attempts": 1, "dead_letter": True, "traceback": ""}
     stamp = make_provenance("f", {}, 1, 0, run.run_id)
     write_table(run.failure(stage, video_id, clip_id), "failures", schema.from_rows("failures", [row]), stamp)
     run.clip_table(stage, video_id, clip_id).unlink()
+    counted.count(run, video_id, [clip_id])
 
 
 def files_of_release(run: Run) -> dict[str, tuple[int, int]]:

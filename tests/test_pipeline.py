@@ -382,7 +382,7 @@ def test_a_bad_sidecar_fails_the_clips_of_its_video_alone_with_the_file_at_fault
     [path, _] = sorted(run.video_folder(video_ids[0]).glob("clip_id=*/detections.failure.parquet"))
     [row] = read_table(path, "failures").to_pylist()
     assert row["error_class"] == "BadSidecar"
-    assert "egoworld.json" in row["reason"]
+    assert "egoworld.json" in row["culprit"]
     assert run_all(settings, video_ids, pool)["detections"] == {"failed": 2, "done": 1}
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from egoworld_assets.chain import pipeline, recording
 from egoworld_ops import ledger, models, operators
-from egoworld_ops.errors import OperatorCrash, StorageUnavailable
+from egoworld_ops.errors import OperatorCrash, OutOfMemory
 from egoworld_ops.files.tables import read_table
 from egoworld_ops.lake import failures
 from egoworld_ops.lake.lake import Lake
@@ -53,12 +53,12 @@ def states(settings: Settings, video_id: str) -> list[State]:
 
 
 def test_the_ledger_says_what_became_of_each_clip_and_agrees_with_the_files(settings: Settings, video_id: str) -> None:
-    pool = FaultyPool(lambda task, tried: None if task.clip.frame_start else StorageUnavailable("disk", "full", "Free it"))
+    pool = FaultyPool(lambda task, tried: None if task.clip.frame_start else OutOfMemory("clip", "no memory", "Try again"))
     run_part(settings, video_id, pool, ONLY_DETECTIONS)
     assert states(settings, video_id) == [State.DEAD_LETTER, State.DONE]
     book, run = recording.ledger_of(settings), pipeline.open_run(settings)
     [letter] = book.dead_letters(run.run_id)
-    assert (letter.attempts, letter.error_class) == (2, "StorageUnavailable")
+    assert (letter.attempts, letter.error_class) == (2, "OutOfMemory")
     counts = book.counts(run.run_id)
     ledger.rebuild(book, Lake(settings.lake))
     assert book.counts(run.run_id) == counts, "rebuilt from the files it says the same"

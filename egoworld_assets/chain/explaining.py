@@ -13,7 +13,8 @@ from egoworld_ops import operators
 from egoworld_ops.errors import BadSettings, EgoworldError, SetupError
 from egoworld_ops.execution.identity import backend_of
 from egoworld_ops.files.tables import digest_at, provenance_at
-from egoworld_ops.lake import runs
+from egoworld_ops.lake import runs, states
+from egoworld_ops.lake.failure_file import Failure
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.raw.record import registered
 from egoworld_ops.settings import Settings
@@ -121,11 +122,14 @@ class _Look:
         except EgoworldError as error:
             return _Wanted(refused=f"not computed: {error}")
         path = next((path for path in self._places(stage) if digest_at(path) == task.key), None)
-        failed = planner.known_failure(self._clip, task.key) if path is None and self._run == self._target else None
+        failed = planner.known_failure(self._clip, task.key, self._failure(stage)) if path is None and self._run == self._target else None
         chosen = settings.stages.get(stage)
         if failed and chosen and chosen.fallback not in ("", backend_of(stage, settings)):
             return self._wanted(stage, pipeline.with_backend(settings, stage, chosen.fallback))
         return _Wanted(task.key, identity, path, f"not computed, a dead letter until it is redriven: {failed.error}" if failed else "")
+
+    def _failure(self, stage: str) -> Failure | None:
+        return states.clip_states(self._run, self._clip.video_id, self._clip.clip_id)[stage].failure
 
     def _places(self, stage: str) -> Iterator[Path]:
         first = [self._target] if self._target else []

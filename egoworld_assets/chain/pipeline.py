@@ -8,27 +8,27 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from egoworld_assets.chain import recording
-from egoworld_assets.chain.planning import Planner, StageResult, State, has_manifest, is_dead_letter
+from egoworld_assets.chain.planning import Planner, StageResult, State, has_manifest
 from egoworld_assets.chain.settling import settle
 from egoworld_ops import models, operators
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import BadSettings, BadSidecar, EgoworldError, SetupError, UnsupportedPicture, recorded
+from egoworld_ops.errors import BadSettings, BadSidecar, EgoworldError, SetupError, UnsupportedPicture
 from egoworld_ops.execution.identity import operator_identity
 from egoworld_ops.files.tables import PARQUET, digest_at, make_provenance, provenance_at, read_table, write_table
 from egoworld_ops.hashing import sha256_of
-from egoworld_ops.lake import latest, memo
-from egoworld_ops.lake.failures import record_stand_in
+from egoworld_ops.lake import counted, latest, memo
+from egoworld_ops.lake.failure_file import is_dead_letter, record_stand_in
 from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.lake.states import rejection
 from egoworld_ops.raw.record import Registered, registered
 from egoworld_ops.settings import Settings
 from egoworld_ops.video.recordings import recordings
@@ -132,18 +132,29 @@ ALL = Part()
 
 def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings, part: Part = ALL) -> Iterator[StageResult]:
     """The `videos` and `clips` tables of each video. A file that cannot be looked at now fails by itself and leaves what is there."""
-    known = registered(run.lake)
+    known, others = registered(run.lake), run.lake.runs()
     by_name = recordings({v: (entry.path, entry.sha256) for v, entry in known.items()}, settings.raw, settings.recordings)
     with nullcontext() if part.dry else recording.record(settings, run, MANIFEST) as record:
         for video_id in video_ids:
             try:
                 entry = _entry(known, video_id)
-                result = _manifest_result(run, entry, settings, by_name[video_id], part.anew or part.dry)
+                result = _manifest_result(run, entry, settings, by_name[video_id], part.anew or part.dry, others)
             except EgoworldError as error:
                 result = StageResult(video_id, None, "failed", error=error)
             yield result
-            if record and video_id in known:
-                record.found([result])
+            if record:
+                if result.state != "failed" or result.digest:
+                    _count_manifest(run, result)
+                if video_id in known:
+                    record.found([result])
+
+
+def _count_manifest(run: Run, result: StageResult) -> None:
+    """Have table `states` say what a manifest and all that was made of it are, where it does not."""
+    said = counted.rows_of(run, result.video_id) or {}
+    row = said.get((counted.WHOLE_VIDEO, MANIFEST))
+    if not result.recalled and (row is None or row["digest"] != result.digest):
+        counted.count(run, result.video_id)
 
 
 def _entry(known: Mapping[str, Registered], video_id: str) -> Registered:
@@ -154,13 +165,13 @@ def _entry(known: Mapping[str, Registered], video_id: str) -> Registered:
     return known[video_id]
 
 
-def _manifest_result(run: Run, entry: Registered, settings: Settings, by_name: str, anew: bool) -> StageResult:
+def _manifest_result(run: Run, entry: Registered, settings: Settings, by_name: str, anew: bool, others: Sequence[Run]) -> StageResult:
     """A sidecar that cannot be read leaves the name to tell the recording; each stage that reads it will say what is wrong with it."""
     try:
         sidecar, unread = _sidecar(run, entry), None
     except BadSidecar as error:
         sidecar, unread = Sidecar(), error
-    result = _manifest_of(run, entry, settings, sidecar.recording or by_name, sidecar.picture.use_as_pinhole, anew)
+    result = _manifest_of(run, entry, settings, sidecar.recording or by_name, sidecar.picture.use_as_pinhole, anew, others)
     if unread and isinstance(result.error, UnsupportedPicture):
         raise unread  # it may be the one that says how to take the picture
     return result
@@ -175,7 +186,9 @@ def _sidecar(run: Run, entry: Registered) -> Sidecar:
     return Sidecar(recording=identity.get("recording"), picture=SidecarPicture(use_as_pinhole=identity.get("as_pinhole", False)))
 
 
-def _manifest_of(run: Run, entry: Registered, settings: Settings, shared: str, as_pinhole: bool, anew: bool) -> StageResult:
+def _manifest_of(
+    run: Run, entry: Registered, settings: Settings, shared: str, as_pinhole: bool, anew: bool, others: Sequence[Run]
+) -> StageResult:
     from egoworld_ops.video import manifest
     from egoworld_ops.video.decoding import DECODE_VERSION
 
@@ -190,7 +203,7 @@ def _manifest_of(run: Run, entry: Registered, settings: Settings, shared: str, a
         "as_pinhole": as_pinhole,
     }
     key = sha256_of(identity)
-    if not anew and (found := _known_manifest(run, entry, key)) is not None:
+    if not anew and (found := _known_manifest(run, entry, key, others)) is not None:
         return found
     started = time.monotonic()
     videos, clips = manifest.make_manifest(
@@ -198,35 +211,31 @@ def _manifest_of(run: Run, entry: Registered, settings: Settings, shared: str, a
     )
     seconds = time.monotonic() - started
     stamp = make_provenance(key, identity, clips.num_rows, seconds, run.run_id)
-    error = _rejection(videos)
+    error = rejection(videos.to_pylist()[0])
     tables = {"clips": clips, "videos": videos}
     dead = error is not None and is_dead_letter(error)
     state: State = "failed" if error else "computed"
     return StageResult(entry.video_id, None, state, clips.num_rows, seconds, tables, stamp, error, digest=key, dead_letter=dead)
 
 
-def _known_manifest(run: Run, entry: Registered, key: str) -> StageResult | None:
+def _known_manifest(run: Run, entry: Registered, key: str, others: Sequence[Run]) -> StageResult | None:
     """The manifest with this digest where there is one already, of this run or of an earlier one."""
     seen = {"key": key, "tables": [memo.file_state(run.video_table(t, entry.video_id)) for t in ("clips", "videos")]}
-    if (found := memo.recall(run.video_folder(entry.video_id), MANIFEST, seen, ())) is not None:
+    is_counted = memo.file_state(run.video_table(counted.TABLE, entry.video_id)) is not None
+    if is_counted and (found := memo.recall(run.video_folder(entry.video_id), MANIFEST, seen, ())) is not None:
         return StageResult(entry.video_id, None, "done", len(found), digest=key, recalled=True)
-    states = [run.adopt(run.video_table(t, entry.video_id), key) for t in ("clips", "videos")]
+    withdraw = partial(counted.withdraw, run, entry.video_id, counted.WHOLE_VIDEO, MANIFEST)
+    states = [run.adopt(run.video_table(t, entry.video_id), key, others, withdraw) for t in ("clips", "videos")]
     if not all(states):
         return None
     videos, clips = (read_table(run.video_table(t, entry.video_id), t) for t in ("videos", "clips"))
     state: State = "linked" if "linked" in states else "done"
-    error = _rejection(videos)
+    error = rejection(videos.to_pylist()[0])
     if error is None and state == "done":
         clip_ids = clips["clip_id"].to_pylist()
         memo.remember(run.video_folder(entry.video_id), MANIFEST, seen, (), [memo.Found(clip_id, 0) for clip_id in clip_ids])
     dead = error is not None and is_dead_letter(error)
     return StageResult(entry.video_id, None, "failed" if error else state, clips.num_rows, error=error, digest=key, dead_letter=dead)
-
-
-def _rejection(videos: pa.Table) -> EgoworldError | None:
-    """The error that a row of `videos` stands for; None for a video that can be processed."""
-    [row] = videos.to_pylist()
-    return recorded(row["error_class"], row["path"], row["reason"], row["cure"]) if row["status"] == "rejected" else None
 
 
 def stage_results(
@@ -245,23 +254,48 @@ def _stage_results(
     chosen = settings.stages.get(stage)
     failures: list[StageResult] = []
     whole = _Whole()
-    plans = (planner.plan(video_id, part.clip_id) for video_id in video_ids)
-    for result in settle(planner, plans, pool, settings.retry_after_s, record):
-        if chosen and chosen.fallback and result.state == "failed" and result.clip_id is not None:
-            failures.append(result)
-        else:
-            yield result
-        whole.add(result)
+    with _counting(run, stage, part.dry) as counting:
+        plans = (planner.plan(video_id, part.clip_id) for video_id in video_ids)
+        for result in settle(planner, plans, pool, settings.retry_after_s, record):
+            if chosen and chosen.fallback and result.state == "failed" and result.clip_id is not None and result.digest:
+                failures.append(result)
+            else:
+                yield result
+                counting(result)
+            whole.add(result)
+        if chosen and failures:
+            backup = Planner(run, stage, with_backend(settings, stage, chosen.fallback), anew)
+            plans = (backup.plan(f.video_id, f.clip_id) for f in failures)
+            failed = {(f.video_id, f.clip_id): f for f in failures}
+            for result in settle(backup, plans, pool, settings.retry_after_s, record):
+                first = failed[result.video_id, result.clip_id]  # it stays on record beside the stand-in, or alone where that fails too
+                stored = first if result.state in ("failed", "blocked") else replace(result, beside=replace(first, stale=False))
+                yield stored
+                counting(stored)
     if not (part.clip_id or part.dry):
         for video_id, found in whole.videos():
             planner.remember(video_id, found)
-    if chosen and failures:
-        backup = Planner(run, stage, with_backend(settings, stage, chosen.fallback), anew)
-        plans = (backup.plan(f.video_id, f.clip_id) for f in failures)
-        failed = {(f.video_id, f.clip_id): f for f in failures}
-        for result in settle(backup, plans, pool, settings.retry_after_s, record):
-            first = failed[result.video_id, result.clip_id]  # it stays on record beside the stand-in, or alone where that fails too
-            yield first if result.state in ("failed", "blocked") else replace(result, beside=replace(first, stale=False))
+
+
+@contextmanager
+def _counting(run: Run, stage: str, dry: bool) -> Iterator[Callable[[StageResult], None]]:
+    """Takes each result of a stage after it was stored, and has table `states` say what its clip is now: from time to time, and at the end."""
+    counting = counted.Counting(run)
+
+    def stored(result: StageResult) -> None:
+        if dry or result.clip_id is None or result.recalled or (result.error is not None and not result.digest):
+            return
+        state = result.state if result.state in ("failed", "blocked") else "done"
+        if not counted.is_counted(run, result.video_id, result.clip_id, stage, state, result.digest if state == "done" else None):
+            counting.touched(result.video_id, result.clip_id)
+
+    try:
+        yield stored
+    except BaseException:
+        with suppress(EgoworldError):  # what is not counted is when somebody next goes through the video
+            counting.count_rest()
+        raise
+    counting.count_rest()
 
 
 class _Whole:
@@ -310,25 +344,31 @@ def results(run: Run, stage: str, video_ids: Iterable[str], settings: Settings, 
 def store(run: Run, stage: str, result: StageResult) -> None:
     """Write what a result holds, whole files only. `videos` goes last: it completes a manifest. The planner has checked the tables of clips.
 
-    A failure never takes the place of a result that somebody else has finished meanwhile, and goes when the clip succeeds.
+    What counted until then and is replaced does not count from before the first file is written; whoever made the results has them counted
+    (see `counted.py`). A failure never takes the place of a result that somebody else has finished meanwhile, and goes after the clip's result
+    is written.
     """
     if result.clip_id is None:
-        for name, rows in result.tables.items():
-            write_table(run.video_table(name, result.video_id), name, rows, result.provenance)
+        if result.tables:
+            counted.withdraw(run, result.video_id, counted.WHOLE_VIDEO, MANIFEST)
+        for name in (name for name in ("clips", "videos") if name in result.tables):
+            write_table(run.video_table(name, result.video_id), name, result.tables[name], result.provenance)
         return
     table = run.clip_table(stage, result.video_id, result.clip_id)
     failure = run.failure(stage, result.video_id, result.clip_id)
     if "failures" in result.tables and digest_at(table) == result.provenance["digest"]:
         return
+    if result.tables or result.stale:
+        counted.withdraw(run, result.video_id, result.clip_id, stage)
     if result.beside is not None:
         store(run, stage, result.beside)
         record_stand_in(failure, result.digest)
+    for name, rows in result.tables.items():
+        write_table(failure if name == "failures" else table, name, rows, result.provenance, validated=True)
     if result.stale:
         table.unlink(missing_ok=True)
     if result.beside is None and result.state in ("computed", "linked", "done"):
         failure.unlink(missing_ok=True)
-    for name, rows in result.tables.items():
-        write_table(failure if name == "failures" else table, name, rows, result.provenance, validated=True)
     unlooked = result.state == "done" and not result.recalled
     if (
         result.tables

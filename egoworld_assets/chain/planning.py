@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,11 +25,12 @@ from egoworld_ops.errors import (
 )
 from egoworld_ops.execution.identity import clip_identity, operator_identity
 from egoworld_ops.execution.task import ClipTask
-from egoworld_ops.files.tables import digest_at, make_provenance, provenance_at, read_table
+from egoworld_ops.files.tables import digest_at, make_provenance, provenance_at, read_result
 from egoworld_ops.hashing import sha256_of
-from egoworld_ops.lake import lake, memo
-from egoworld_ops.lake.failures import on_record, result_beside
+from egoworld_ops.lake import counted, lake, memo, states
+from egoworld_ops.lake.failure_file import Failure, is_dead_letter
 from egoworld_ops.lake.lake import Run
+from egoworld_ops.lake.states import StageState
 from egoworld_ops.raw.record import Registered, registered
 from egoworld_ops.settings import Settings
 from egoworld_ops.types import Clip
@@ -93,20 +93,20 @@ class Planner:
         self._operator = operator_identity(stage, settings)
         self._registered = registered(run.lake)
         self._submitted: dict[str, _Submitted] = {}
+        self._with_video: tuple[str, list[Run]] = "", []
 
     def plan(self, video_id: str, clip_id: str | None = None) -> Iterator[StageResult | ClipTask]:
         """A result for each clip that needs no work, a task for each that does; for all clips or for one.
 
         A video that cannot be planned at all (no manifest, a bad sidecar) is one failed result, or one a clip.
         """
-        if clip_id is None and (found := self._recalled(video_id)) is not None:
-            yield from (StageResult(video_id, f.clip_id, "done", f.rows, digest=f.digest, recalled=True) for f in found)
-            return
         try:
-            clips = clips_of(self._run, video_id)
+            found = self._recalled(video_id) if clip_id is None else None
+            clips = clips_of(self._run, video_id) if found is None else []
         except EgoworldError as error:
             yield StageResult(video_id, None, "failed", error=error)
             return
+        yield from (StageResult(video_id, f.clip_id, "done", f.rows, digest=f.digest, recalled=True) for f in found or ())
         sidecar: Sidecar | EgoworldError | None = None
         for clip in clips:
             if clip_id not in (None, clip.clip_id):
@@ -120,15 +120,21 @@ class Planner:
         if wanted is None:
             return None
         folder = self._run.video_folder(video_id)
-        found = memo.recall(folder, self._stage.name, wanted, (self._stage.name, *self._stage.inputs))
-        failures = (f"{folder}/clip_id={f.clip_id}/{name}.failure.parquet" for f in found or () for name in self._stage.inputs)
-        return None if any(map(os.path.exists, failures)) else found
+        if memo.file_state(self._run.video_table(counted.TABLE, video_id)) is None:
+            return None
+        found = memo.recall(folder, self._stage.name, wanted, self._looked_at)
+        failures = (f"{folder}/clip_id={f.clip_id}/{name}.failure.parquet" for f in found or () for name in self._looked_at)
+        return None if any(memo.file_state(path) for path in failures) else found
+
+    @property
+    def _looked_at(self) -> tuple[str, ...]:
+        """The tables whether a result counts depends on: its own and all upstream."""
+        return (self._stage.name, *states.upstream(self._stage.name))
 
     def remember(self, video_id: str, found: Sequence[memo.Found]) -> None:
         """All results of a video are stored: the next plan need not look into them."""
         if (wanted := self._wanted(video_id)) is not None:
-            tables = (self._stage.name, *self._stage.inputs)
-            memo.remember(self._run.video_folder(video_id), self._stage.name, wanted, tables, found)
+            memo.remember(self._run.video_folder(video_id), self._stage.name, wanted, self._looked_at, found)
 
     def _wanted(self, video_id: str) -> dict[str, Any] | None:
         """All that a video's results depend on but the clips' own files; None where that cannot be told by states of files."""
@@ -155,19 +161,26 @@ class Planner:
         )
 
     def _plan_clip(self, clip: Clip, sidecar: Sidecar | EgoworldError) -> StageResult | ClipTask:
+        there = self._states(clip)
         inputs = {name: self._run.clip_table(name, clip.video_id, clip.clip_id) for name in self._stage.inputs}
-        digests = {name: self._input_digest(clip, name) for name in inputs}
-        missing = [name for name, value in digests.items() if value is None]
-        if missing:
-            return StageResult(clip.video_id, clip.clip_id, "blocked", stale=any(self._failed_for_good(clip, name) for name in missing))
+        if away := next((state.error for state in there.values() if state.error), None):
+            return StageResult(clip.video_id, clip.clip_id, "failed", error=away)
+        digests = {name: there[name].counts for name in inputs}
+        if missing := [name for name, value in digests.items() if value is None]:
+            return StageResult(clip.video_id, clip.clip_id, "blocked", stale=any(_failed_for_good(there[name]) for name in missing))
+        own = there[self._stage.name]
         if isinstance(sidecar, EgoworldError):
-            return self._refused(clip, sidecar, sha256_of({"sidecar": str(sidecar)}))
+            return self._refused(clip, sidecar, sha256_of({"sidecar": str(sidecar)}), own)
         try:
             task, identity = self.task(clip, sidecar, inputs, {name: value for name, value in digests.items() if value is not None})
         except InputError as error:
-            return self._refused(clip, error, sha256_of({"input": str(error)}))
-        settled = None if self._anew else self._settled(clip, task.key)
-        return settled or self._submit(task, identity)
+            return self._refused(clip, error, sha256_of({"input": str(error)}), own)
+        settled = None if self._anew else self._settled(clip, task.key, own)
+        return settled or self._submit(task, identity, own)
+
+    def _states(self, clip: Clip) -> dict[str, StageState]:
+        """What the clip is in this stage and in all upstream of it."""
+        return states.clip_states(self._run, clip.video_id, clip.clip_id, {self._stage.name, *states.upstream(self._stage.name)})
 
     def task(
         self, clip: Clip, sidecar: Sidecar, inputs: Mapping[str, Path], input_digests: Mapping[str, str]
@@ -196,50 +209,48 @@ class Planner:
         )
         return task, identity
 
-    def _settled(self, clip: Clip, key: str) -> StageResult | None:
+    def _settled(self, clip: Clip, key: str, own: StageState) -> StageResult | None:
         """The result where there is one already, of this run or of an earlier one; or the failure on record."""
+        if own.digest == key:
+            return StageResult(clip.video_id, clip.clip_id, "done", own.rows or 0, digest=key)
         path = self._run.clip_table(self._stage.name, clip.video_id, clip.clip_id)
-        if state := self._run.adopt(path, key):
-            rows = (provenance_at(path) or {})["rows"]
-            return StageResult(clip.video_id, clip.clip_id, state, rows, digest=key)
-        return self.known_failure(clip, key)
+        withdraw = partial(counted.withdraw, self._run, clip.video_id, clip.clip_id, self._stage.name)
+        if (state := self._run.adopt(path, key, self._others(clip.video_id), withdraw)) is not None:
+            return StageResult(clip.video_id, clip.clip_id, state, (provenance_at(path) or {})["rows"], digest=key)
+        return self.known_failure(clip, key, own.failure)
 
-    def _submit(self, task: ClipTask, identity: Mapping[str, Any]) -> StageResult | ClipTask:
+    def _submit(self, task: ClipTask, identity: Mapping[str, Any], own: StageState) -> StageResult | ClipTask:
         try:
             check_content(task.clip, self._registered.get(task.clip.video_id))
         except EgoworldError as error:
-            return self._refused(task.clip, error, task.key)
+            return self._refused(task.clip, error, task.key, own)
         self._submitted[task.key] = _Submitted(identity, raw_state(task.clip))
         return task
 
-    def _refused(self, clip: Clip, error: EgoworldError, key: str) -> StageResult:
+    def _refused(self, clip: Clip, error: EgoworldError, key: str, own: StageState) -> StageResult:
         """The failure of a clip that cannot be begun.
 
         Where the raw file is away, and with it maybe a sidecar, nobody can tell what the wanted result is: one that is there stays, and counts.
         """
         failure = self._failure(clip, error := _of_raw_file(error, clip), key)
         unknown = isinstance(error, RawFileAway) and self._stage.sidecar and memo.file_state(sidecar_path(clip.video_path)) is None
-        there = self._run.clip_table(self._stage.name, clip.video_id, clip.clip_id).exists()
-        return replace(failure, tables={}) if unknown and there else failure
+        return replace(failure, tables={}) if unknown and own.digest is not None else failure
 
-    def _input_digest(self, clip: Clip, name: str) -> str | None:
-        return result_beside(self._run.clip_table(name, clip.video_id, clip.clip_id), self._run.failure(name, clip.video_id, clip.clip_id))
+    def _others(self, video_id: str) -> list[Run]:
+        """The other runs that have something of a video, newest first; looked up once a video."""
+        if self._with_video[0] != video_id:
+            self._with_video = video_id, [run for run in self._runs if run.video_folder(video_id).is_dir()]
+        return self._with_video[1]
 
-    def known_failure(self, clip: Clip, key: str) -> StageResult | None:
+    @cached_property
+    def _runs(self) -> list[Run]:
+        return [run for run in self._run.lake.runs() if run.run_id != self._run.run_id]
+
+    def known_failure(self, clip: Clip, key: str, failure: Failure | None) -> StageResult | None:
         """The dead letter on record for the same work on the same file: it waits for a person."""
-        path = self._run.failure(self._stage.name, clip.video_id, clip.clip_id)
-        if digest_at(path) != key or (failed := on_record(path)) is None:
+        if failure is None or failure.digest != key or not failure.dead_letter or failure.raw != raw_state(clip):
             return None
-        row, known = failed
-        if not row["dead_letter"] or (known.get("identity") or {}).get("raw") != raw_state(clip):
-            return None
-        culprit, _, reason = row["reason"].partition(": ")
-        error = errors.recorded(row["error_class"], culprit, reason, row["cure"])
-        return StageResult(clip.video_id, clip.clip_id, "failed", error=error, digest=key, dead_letter=True)
-
-    def _failed_for_good(self, clip: Clip, stage: str) -> bool:
-        failed = on_record(self._run.failure(stage, clip.video_id, clip.clip_id))
-        return failed is not None and _is_for_good(errors.recorded(failed[0]["error_class"], "", failed[0]["reason"], failed[0]["cure"]))
+        return StageResult(clip.video_id, clip.clip_id, "failed", error=failure.error, digest=key, dead_letter=True)
 
     def result(self, outcome: Done | Failed, attempts: int = 1) -> StageResult:
         """What the outcome of a task means; a failure where the table breaks the contract, or the video or an input changed meanwhile."""
@@ -275,8 +286,9 @@ class Planner:
             "clip_id": clip.clip_id,
             "stage": self._stage.name,
             "backend": self._operator["backend"],
+            "culprit": error.culprit,
             "error_class": type(error).__name__,
-            "reason": f"{error.culprit}: {error.reason}",
+            "reason": error.reason,
             "cure": error.cure,
             "retryable": error.retryable,
             "attempts": attempts,
@@ -295,13 +307,12 @@ class Planner:
 
 def has_manifest(run: Run, video_id: str) -> bool:
     """Whether a video has both tables of its manifest in a run."""
-    return all(run.video_table(name, video_id).exists() for name in lake.VIDEO_TABLES)
+    return all(memo.file_state(run.video_table(name, video_id)) for name in lake.VIDEO_TABLES)
 
 
-def check_manifest(run: Run, video_id: str) -> None:
-    """Raise SetupError where a video has no manifest in a run."""
-    if not has_manifest(run, video_id):
-        raise SetupError(f"video {video_id}", f"has no manifest in run {run.run_id}", "Materialize the asset `manifest` first")
+def no_manifest(run: Run, video_id: str) -> SetupError:
+    """The error of a video that has no manifest in a run."""
+    return SetupError(f"video {video_id}", f"has no manifest in run {run.run_id}", "Materialize the asset `manifest` first")
 
 
 def clips_of(run: Run, video_id: str) -> list[Clip]:
@@ -313,17 +324,12 @@ def clips_of(run: Run, video_id: str) -> list[Clip]:
     """
     from egoworld_ops.video import manifest
 
-    check_manifest(run, video_id)
-    videos, clips = (read_table(run.video_table(name, video_id), name) for name in lake.VIDEO_TABLES)
+    if not has_manifest(run, video_id):
+        raise no_manifest(run, video_id)
+    (videos, said), (clips, of_clips) = (read_result(run.video_table(name, video_id), name) for name in lake.VIDEO_TABLES)
+    if said.get("digest") != of_clips.get("digest"):
+        raise states.half_a_manifest(run.video_table("videos", video_id))
     return manifest.clips_from_tables(videos, clips)
-
-
-def is_dead_letter(error: EgoworldError) -> bool:
-    """Whether a clip that ended so, after all attempts, waits for a person: always, but where the state of its input is at fault and may be mended.
-
-    Such a failure (a sidecar, a file that changed, an input replaced meanwhile) is looked at again by the next materialization.
-    """
-    return not isinstance(error, InputChanged) and not (isinstance(error, InputError) and error.passing)
 
 
 def raw_state(clip: Clip) -> list[int] | None:
@@ -349,6 +355,10 @@ def _of_raw_file(error: EgoworldError, clip: Clip) -> EgoworldError:
 def _is_for_good(error: EgoworldError) -> bool:
     """Whether the content of the input itself is at fault, so that the same work can only fail again."""
     return isinstance(error, InputError) and not error.passing
+
+
+def _failed_for_good(state: StageState) -> bool:
+    return state.state == "failed" and state.failure is not None and _is_for_good(state.failure.error)
 
 
 def _digests(inputs: Mapping[str, Path]) -> dict[str, str | None]:

@@ -279,12 +279,38 @@ FAILURES = Table(
         _clip_id(),
         Column("stage", pa.string(), "stage that failed"),
         Column("backend", pa.string(), "backend that failed"),
+        Column("culprit", pa.string(), "what is at fault: a file, a clip, a setting, a weight"),
         *_error_columns(nullable=False),
         Column("retryable", pa.bool_(), "whether the same call may succeed later"),
         Column("attempts", pa.int32(), "how often it was tried", minimum=1),
         Column("dead_letter", pa.bool_(), "true where it is not tried again until a person redrives it, or what it depends on changes"),
         Column("frame_index", pa.int64(), "the last frame the operator had taken, where it had taken one", "", "", True, minimum=0),
         Column("traceback", pa.string(), "where it happened, innermost frames"),
+    ),
+)
+
+STATES = Table(
+    "states",
+    "What one clip is in one stage, and whether its rows count: the views show the rows of those that are `done` and nothing else. "
+    "Derived from the files of the video; it may say less than they do for a moment, and never more.",
+    ("video_id", "clip_id", "stage"),
+    (
+        _video_id(),
+        Column("clip_id", pa.string(), "the clip; empty for the stage `manifest`, which is of whole videos"),
+        Column("stage", pa.string(), "the stage, `manifest` included"),
+        Column(
+            "state",
+            pa.string(),
+            "done: the result counts; stale: it was made from inputs other than those that count now; failed: a failure is on record and "
+            "nothing stands in for it (`manifest`: the video was rejected); blocked: an input is not done; missing: nothing is there; "
+            "damaged: what is there is no whole file of the lake; unreadable: what is there could not be read when it was looked at; "
+            "pending: its result is being replaced, or was to be",
+            allowed=("done", "stale", "failed", "blocked", "missing", "damaged", "unreadable", "pending"),
+        ),
+        Column("digest", pa.string(), "digest of the table that is there, whether it counts or not", nullable=True),
+        Column("rows", pa.int64(), "rows of the table that is there; clips for the stage `manifest`", "", "", True, minimum=0),
+        Column("error_class", pa.string(), "class of the failure on record, also where a fallback backend stands in", nullable=True),
+        Column("dead_letter", pa.bool_(), "whether that failure waits for a person; null where none is on record", nullable=True),
     ),
 )
 
@@ -304,7 +330,7 @@ INTAKE = Table(
 )
 
 
-OWN_TABLES = (VIDEOS, CLIPS, FAILURES, INTAKE)
+OWN_TABLES = (VIDEOS, CLIPS, FAILURES, STATES, INTAKE)
 """The tables that belong to no stage of `egoworld_ops.operators`; those of stages are declared with their stage."""
 
 
@@ -327,7 +353,7 @@ TABLES: Mapping[str, Table] = _Tables()
 @cache
 def _tables() -> dict[str, Table]:
     of_stages = [stage.table for stage in gathered.stages().values()]
-    return {t.name: t for t in (VIDEOS, CLIPS, *of_stages, FAILURES, INTAKE)}
+    return {t.name: t for t in (VIDEOS, CLIPS, *of_stages, FAILURES, STATES, INTAKE)}
 
 
 def table(name: str) -> Table:

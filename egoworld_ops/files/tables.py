@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from egoworld_ops.contract import encodings, schema
-from egoworld_ops.errors import ContractError
+from egoworld_ops.errors import ContractError, unreadable
 from egoworld_ops.files import footer, seal
 from egoworld_ops.files.whole import write_bytes
 
@@ -58,8 +58,17 @@ def read_result(path: Path, name: str) -> tuple[pa.Table, dict[str, Any]]:
     """Rows of table `name` and what the same file says of their origin, nothing where it says nothing.
 
     Raises:
-        ContractError: the file is not Parquet, is damaged, or is not of this contract.
+        ContractError: the file is not there, is not Parquet, is damaged, or is not of this contract.
+        StorageUnavailable: it is there and cannot be read now.
     """
+    rows, said = read_any(path, name)
+    if rows.schema.names != schema.table(name).arrow_schema().names:
+        raise ContractError(path, f"holds columns {rows.schema.names}, not those of table {name}", _DELETE_IT)
+    return rows, said
+
+
+def read_any(path: Path, name: str) -> tuple[pa.Table, dict[str, Any]]:
+    """As `read_result`, of whatever version of the contract, which may have other columns."""
     try:
         if (whole := seal.is_whole(content := path.read_bytes())) is False:
             raise ContractError(path, "is damaged: its bytes are not those that were written", _DELETE_IT)
@@ -68,22 +77,33 @@ def read_result(path: Path, name: str) -> tuple[pa.Table, dict[str, Any]]:
             rows = encodings.as_contract(name, file.read(use_threads=False))
             said = json.loads((file.metadata.metadata or {}).get(PROVENANCE_KEY, b"{}"))
     except (pa.ArrowException, OSError, ValueError) as error:
+        # Arrow's own errors of a broken file are OSErrors without a number
+        if isinstance(error, OSError) and error.errno is not None and (away := unreadable(error, path)) is not None:
+            raise away from error
         raise ContractError(path, f"cannot be read as Parquet: {error}", _DELETE_IT) from error
-    if rows.schema.names != schema.table(name).arrow_schema().names:
-        raise ContractError(path, f"holds columns {rows.schema.names}, not those of table {name}", _DELETE_IT)
     return rows, said if isinstance(said, dict) else {}
 
 
 def provenance_at(path: Path) -> dict[str, Any] | None:
-    """What a file says of its origin; None where there is no such file or it is not a whole file of the lake."""
+    """What a file says of its origin; None where there is no such file or it is not a whole file of the lake.
+
+    Raises:
+        StorageUnavailable: it is there and cannot be read now.
+    """
     try:
         return footer.provenance(path)
-    except OSError:
+    except OSError as error:
+        if (away := unreadable(error, path)) is not None:
+            raise away from error
         return None
 
 
 def digest_at(path: Path) -> str | None:
-    """Digest of the result a file holds; None where there is none."""
+    """Digest of the result a file holds; None where there is none.
+
+    Raises:
+        StorageUnavailable: as `provenance_at`.
+    """
     return (provenance_at(path) or {}).get("digest")
 
 

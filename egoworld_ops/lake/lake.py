@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import BadSettings, SetupError
+from egoworld_ops.errors import BadSettings, SetupError, unreadable
 from egoworld_ops.files.tables import digest_at, provenance_at, write_table
 from egoworld_ops.files.whole import hold_swept, link_or_copy, make_folder, named_errors, remove, sync_folder, temporary_folder, write_bytes
 from egoworld_ops.lake import pointer
@@ -19,13 +19,15 @@ from egoworld_ops.types import check_id
 
 VIDEO_TABLES = ("videos", "clips")
 RUN_TABLES = tuple(name for name in schema.TABLES if name != "intake")
+RELEASED_TABLES = tuple(name for name in RUN_TABLES if name != "states")
+"""A release holds only what counts, so that it needs no table `states`."""
 
 
 def table_glob(name: str) -> str:
     """Pattern, below a run's folder, of the files of a table. It always matches the run's typed, empty placeholder too."""
     if name == "failures":
         return "*/*/*.failure.parquet"
-    return f"*/{name}.parquet" if name in VIDEO_TABLES else f"*/*/{name}.parquet"
+    return f"*/{name}.parquet" if name in (*VIDEO_TABLES, "states") else f"*/*/{name}.parquet"
 
 
 def placeholder(name: str) -> Path:
@@ -66,18 +68,28 @@ class Run:
         """Where a clip's failure in a stage is written."""
         return self.clip_folder(video_id, clip_id) / f"{stage}.failure.parquet"
 
-    def adopt(self, path: Path, digest: str) -> Literal["done", "linked"] | None:
+    def adopt(
+        self, path: Path, digest: str, others: Sequence[Run] | None = None, before: Callable[[], object] = lambda: None
+    ) -> Literal["done", "linked"] | None:
         """Make sure `path` holds the result with this digest, if any run has it.
+
+        Args:
+            others: the runs to look in, the best first; None stands for all of the lake, newest first.
+            before: called before the result of another run takes its place.
 
         Returns:
             "done" where it was there, "linked" where an earlier run had it, None where it has to be computed.
+
+        Raises:
+            StorageUnavailable: a file that may be it cannot be read now.
         """
         if digest_at(path) == digest:
             return "done"
         below = path.relative_to(self.path)
-        for other in self.lake.runs():
+        for other in self.lake.runs() if others is None else others:
             candidate = other.path / below
             if other.run_id != self.run_id and digest_at(candidate) == digest:
+                before()
                 try:
                     link_or_copy(candidate, path)
                 except FileNotFoundError:  # that run was removed in this moment
@@ -87,7 +99,7 @@ class Run:
 
     def meta_is_behind(self, video_id: str, clip_id: str, stage: str, digest: str) -> bool:
         """Whether the clip's `meta.json` is broken, or does not say of this stage that its result has that digest: its writer was killed."""
-        known = _gathered(self.clip_folder(video_id, clip_id) / "meta.json")
+        known = _said(self.clip_folder(video_id, clip_id) / "meta.json")
         said, failed = known.get(stage), self.failure(stage, video_id, clip_id)
         return not isinstance(said, dict) or said.get("digest") != digest or (failed.stem in known) != failed.exists()
 
@@ -105,8 +117,15 @@ class Lake:
     root: Path
 
     def runs(self) -> list[Run]:
-        """All runs, newest first."""
-        names = [p.name.removeprefix("run_id=") for p in self.root.glob("run_id=*") if (p / "run.json").is_file()]
+        """All runs, newest first.
+
+        Raises:
+            StorageUnavailable: what is there, or the run.json of one, cannot be read now.
+        """
+        try:
+            names = [p.name.removeprefix("run_id=") for p in self.root.glob("run_id=*") if (p / "run.json").is_file()]
+        except OSError as error:
+            raise unreadable(error, self.root) or error from error
         return sorted((Run(self, n) for n in names), key=_created, reverse=True)
 
     def open_run(self, frozen: Mapping[str, Any], wanted: str | None, about: Callable[[], Mapping[str, Any]]) -> Run:
@@ -191,25 +210,25 @@ class Lake:
             return True
 
 
-def _described(run: Run) -> dict[str, Any]:
+def _said(path: Path) -> dict[str, Any]:
+    """What a JSON file says; nothing where there is none or it is broken.
+
+    Raises:
+        StorageUnavailable: it is there and cannot be read now.
+    """
     try:
-        described = json.loads((run.path / "run.json").read_text("utf-8"))
-    except (OSError, ValueError):
+        said = json.loads(path.read_text("utf-8"))
+    except ValueError:
         return {}
-    return described if isinstance(described, dict) else {}
-
-
-def _gathered(meta: Path) -> dict[str, Any]:
-    """What a `meta.json` says; nothing where there is none or it is broken."""
-    try:
-        said = json.loads(meta.read_text("utf-8"))
-    except (OSError, ValueError):
+    except OSError as error:
+        if (away := unreadable(error, path)) is not None:
+            raise away from error
         return {}
     return said if isinstance(said, dict) else {}
 
 
 def _frozen(run: Run) -> Any:
-    return _described(run).get("frozen")
+    return _said(run.path / "run.json").get("frozen")
 
 
 def _canonical(frozen: Mapping[str, Any]) -> Any:
@@ -219,7 +238,7 @@ def _canonical(frozen: Mapping[str, Any]) -> Any:
 
 def _created(run: Run) -> tuple[str, str]:
     """When a run was made, as its run.json says; the sort key of runs."""
-    return str(_described(run).get("created_at", "")), run.run_id
+    return str(_said(run.path / "run.json").get("created_at", "")), run.run_id
 
 
 def _check_run_id(run_id: str) -> None:

@@ -13,17 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from egoworld_ops.files.whole import write_bytes
+from egoworld_ops.errors import unreadable
+from egoworld_ops.files.whole import named_errors, write_bytes
 
 FILE_NAME = "scan.json"
 FileState = list[int] | None
 
 
 def file_state(path: str | Path) -> FileState:
-    """Inode, size and time of change of a file; None where there is none. A file of the lake is replaced, never changed, so this tells."""
+    """Inode, size and time of change of a file; None where there is none. A file of the lake is replaced, never changed, so this tells.
+
+    Raises:
+        StorageUnavailable: whether it is there cannot be told now.
+    """
     try:
         state = os.stat(path)
-    except OSError:
+    except OSError as error:
+        if (away := unreadable(error, path)) is not None:
+            raise away from error
         return None
     return [state.st_ino, state.st_size, state.st_mtime_ns]
 
@@ -39,6 +46,9 @@ class Found:
 
 def recall(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequence[str]) -> list[Found] | None:
     """The results of a stage, if everything is as it was when they were last found whole; None where that must be looked into.
+
+    Raises:
+        StorageUnavailable: what is there cannot be read now.
 
     Args:
         folder: of the video.
@@ -66,10 +76,20 @@ def remember(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequen
     write_bytes(folder / FILE_NAME, json.dumps(content).encode(), durable=False)
 
 
+def forget(folder: Path) -> None:
+    """The next plan of a video looks into its files."""
+    with named_errors(folder / FILE_NAME):
+        (folder / FILE_NAME).unlink(missing_ok=True)
+
+
 def _read(folder: Path) -> dict[str, Any]:
     try:
         with open(f"{folder}/{FILE_NAME}", "rb") as file:  # noqa: PTH123 - a third of the time of Path.open, and it is the only cost here
             content = json.loads(file.read())
-    except (OSError, ValueError):
+    except ValueError:
+        return {}
+    except OSError as error:
+        if (away := unreadable(error, folder / FILE_NAME)) is not None:
+            raise away from error
         return {}
     return content if isinstance(content, dict) else {}

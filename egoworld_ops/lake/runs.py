@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from egoworld_ops import operators
-from egoworld_ops.contract import quality
-from egoworld_ops.errors import SetupError
+from egoworld_ops.contract import quality, schema
+from egoworld_ops.errors import ContractError, SetupError, unreadable
 from egoworld_ops.files.tables import digest_at
-from egoworld_ops.lake import failures, pointer
+from egoworld_ops.lake import pointer, states
 from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.lake.states import StageState
 from egoworld_ops.naming import did_you_mean
 
 
@@ -53,36 +54,57 @@ def described(run: Run) -> dict[str, Any]:
     """What `run.json` says: settings, code, packages, weights, host.
 
     Raises:
-        SetupError: it cannot be read.
+        SetupError: it is not there, or damaged.
+        StorageUnavailable: it is there and cannot be read now.
     """
     path = run.path / "run.json"
     try:
         said = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and (away := unreadable(error, path)) is not None:
+            raise away from error
         raise SetupError(path, f"cannot be read: {error}", "Restore it, or remove the run's folder") from error
     if not isinstance(said, dict):
         raise SetupError(path, "is not an object", "Restore it, or remove the run's folder")
     return said
 
 
+def contract_of(run: Run) -> str:
+    """The version of the data contract that a run was made under; this one where its `run.json` names none.
+
+    Raises:
+        SetupError: its `run.json` cannot be read.
+    """
+    return str((described(run).get("frozen") or {}).get("schema", schema.SCHEMA_VERSION))
+
+
 def counts(run: Run) -> dict[str, Counter[str]]:
-    """By stage: clips done, failed, and dead letters, as the files have it. A clip that a fallback backend has done is done."""
-    found: dict[str, Counter[str]] = {stage: Counter() for stage in operators.stages()}
-    for path in run.path.glob("video_id=*/clip_id=*/*.parquet"):
-        stage, _, failure = path.stem.partition(".")
-        if stage not in found:
+    """By stage, `manifest` included: clips (videos) done, failed, dead letters, and stale, as the files have it; see `states.py`.
+
+    A clip that a fallback backend has done is done. Videos whose manifest is damaged are left out: `egoworld verify` names them.
+
+    Raises:
+        StorageUnavailable: a file is there and cannot be read now.
+    """
+    found: dict[str, Counter[str]] = {stage: Counter() for stage in (states.MANIFEST, *operators.stages())}
+    for video_id in states.video_ids(run):
+        try:
+            video = states.survey(run, video_id)
+        except ContractError:
             continue
-        if not failure:
-            found[stage]["done"] += 1
-        elif failed := failures.on_record(path):
-            row, known = failed
-            digest = digest_at(table := path.with_name(f"{stage}.parquet"))
-            if digest is not None and failures.allows(known, digest):
-                continue
-            found[stage]["dead letters" if row["dead_letter"] else "failed"] += 1
-            if table.exists():  # from before the failure
-                found[stage]["done"] -= 1
+        if video and (away := video.unreadable()) is not None:
+            raise away
+        for stage, state in video.all_states() if video else ():
+            if (word := _counted_as(state)) is not None:
+                found[stage][word] += 1
     return found
+
+
+def _counted_as(state: StageState) -> str | None:
+    """What `counts` calls a state; None where there is nothing to count."""
+    if state.state == "failed" and state.failure is not None:
+        return "dead letters" if state.failure.dead_letter else "failed"
+    return state.state if state.state in ("done", "stale") else None
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:

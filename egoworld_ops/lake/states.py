@@ -1,11 +1,16 @@
-"""What of a run is there, by its files alone: the clips of each video, and what became of each clip in each stage."""
+"""What there is in a run and whether it counts: the one reader of the files of a video. Whoever asks "is it done?" asks here.
+
+A result counts where it is `done`: its table is whole, no failure that it does not stand in for is on record beside it, and it was made from the
+tables of its inputs that count now. One listing a clip folder, one footer a table; a failure is read where there is one.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,44 +18,89 @@ import pyarrow as pa
 
 from egoworld_ops import operators
 from egoworld_ops.contract import schema, validation
-from egoworld_ops.errors import ContractError
-from egoworld_ops.files import footer
-from egoworld_ops.files.tables import read_table
-from egoworld_ops.lake import lake, runs
-from egoworld_ops.lake.failures import result_beside
+from egoworld_ops.errors import ContractError, EgoworldError, StorageUnavailable, recorded, unreadable
+from egoworld_ops.files.tables import provenance_at, read_any
+from egoworld_ops.lake import lake
+from egoworld_ops.lake.failure_file import Failure, is_dead_letter, on_record
 from egoworld_ops.lake.lake import Run
 
+MANIFEST = "manifest"
 _MANIFEST_AGAIN = "Delete it and materialize the manifest again"
-State = Literal["done", "stale", "failed", "blocked", "missing"]
+State = Literal["done", "stale", "failed", "blocked", "missing", "damaged", "unreadable"]
+_CLIP_COLUMNS = ("clip_id", "frame_start", "frame_end", "own_start", "own_end")
+
+
+@dataclass(frozen=True, slots=True)
+class StageState:
+    """What one clip is in one stage.
+
+    Args:
+        state: `done` where the result counts; `stale` where a table is there that was made from other inputs than those that count now; `failed`
+            where a failure is on record and the table beside it, if any, does not stand in for it; `damaged` where what is there is not a whole
+            file of the lake; `unreadable` where it cannot be read now, so that nothing may be decided; `blocked` where nothing is there and an
+            input is not `done`; `missing` where nothing is there, though all inputs are.
+        digest, rows: of the table that is there, whether it counts or not; None where there is none, or it does not say.
+        failure: the one on record, also where a fallback backend stands in for it.
+        error: why it is `unreadable`.
+        said: what the table says of its origin; empty in the states of a whole video, which would be too large with it.
+    """
+
+    state: State
+    digest: str | None = None
+    rows: int | None = None
+    failure: Failure | None = None
+    error: StorageUnavailable | None = None
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def counts(self) -> str | None:
+        """Digest of the result; None where none counts."""
+        return self.digest if self.state == "done" else None
 
 
 @dataclass(frozen=True, slots=True)
 class ClipState:
-    """One clip: its frames, the failures on record, and its state in each stage.
-
-    Args:
-        states: `done` where the table is there; `stale` where it is and was made from other inputs than those beside it; `failed` where a failure
-            is there in its place, or beside a table from before it; `blocked` where an input is not `done`; `missing` where nothing is there,
-            though all inputs are.
-        failures: stages with a failure on record, also where a fallback backend made the table.
-    """
+    """One clip: its frames, and what it is in each stage."""
 
     clip_id: str
     frame_start: int
     frame_end: int
     own_start: int
     own_end: int
-    states: Mapping[str, State]
-    failures: Sequence[str]
+    stages: Mapping[str, StageState]
+
+    @property
+    def states(self) -> dict[str, State]:
+        """The bare states, by stage."""
+        return {name: stage.state for name, stage in self.stages.items()}
+
+    @property
+    def failures(self) -> list[str]:
+        """Stages with a failure on record, also where a fallback backend made the table."""
+        return sorted(name for name, stage in self.stages.items() if stage.failure is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class VideoState:
-    """One video of a run that has a manifest: its row of `videos`, and its clips in order of their names."""
+    """One video of a run that has a manifest: its row of `videos`, and its clips in order of their names.
+
+    Args:
+        manifest: `done`, with the clips as its rows; `failed` for a video that was rejected.
+    """
 
     video_id: str
     video: Mapping[str, Any]
+    manifest: StageState
     clips: Sequence[ClipState]
+
+    def all_states(self) -> Iterator[tuple[str, StageState]]:
+        """Stage and state of the manifest and of each clip in each stage."""
+        yield MANIFEST, self.manifest
+        yield from (pair for clip in self.clips for pair in clip.stages.items())
+
+    def unreadable(self) -> StorageUnavailable | None:
+        """Why something of it cannot be read now; None where all can."""
+        return next((state.error for _, state in self.all_states() if state.error is not None), None)
 
     def lacking(self) -> dict[str, dict[str, int]]:
         """How many clips have no table that counts, by stage and state; empty for a whole video, and for one that was rejected."""
@@ -62,13 +112,34 @@ class VideoState:
         return {stage: dict(counted) for stage, counted in found.items()}
 
 
-def contract_of(run: Run) -> str:
-    """The version of the data contract that a run was made under; this one where its `run.json` names none.
+def half_a_manifest(path: Path) -> ContractError:
+    """The error of a `videos.parquet` that lies beside the `clips.parquet` of another manifest."""
+    return ContractError(path, "is of another manifest than clips.parquet: its writer was killed", "Materialize the manifest again")
 
-    Raises:
-        SetupError: its `run.json` cannot be read.
-    """
-    return str((runs.described(run).get("frozen") or {}).get("schema", schema.SCHEMA_VERSION))
+
+def rejection(video: Mapping[str, Any]) -> EgoworldError | None:
+    """The error that a row of `videos` stands for; None for a video that can be processed."""
+    if video["status"] != "rejected":
+        return None
+    return recorded(video["error_class"], video["path"], video["reason"], video["cure"])
+
+
+@lru_cache
+def upstream(stage: str) -> tuple[str, ...]:
+    """The stages that a stage's result depends on, directly or not, in order."""
+    needed = {stage}
+    for name in reversed(operators.stages()):
+        if name in needed:
+            needed.update(operators.stages()[name].inputs)
+    return tuple(name for name in operators.stages() if name in needed and name != stage)
+
+
+@lru_cache
+def downstream(stage: str) -> tuple[str, ...]:
+    """The stages whose results depend on a stage's, directly or not, in order."""
+    if stage == MANIFEST:
+        return tuple(operators.stages())
+    return tuple(name for name in operators.stages() if stage in upstream(name))
 
 
 def contract_of_rows(rows: pa.Table) -> str:
@@ -77,69 +148,144 @@ def contract_of_rows(rows: pa.Table) -> str:
 
 
 def video_ids(run: Run) -> list[str]:
-    """The videos a run has a folder of, sorted."""
-    return sorted(p.name.removeprefix("video_id=") for p in run.path.glob("video_id=*"))
-
-
-def survey(run: Run, video_id: str) -> VideoState | None:
-    """The state of one video; None where it has no manifest, which `videos.parquet` completes.
+    """The videos a run has a folder of, sorted.
 
     Raises:
-        ContractError: `videos.parquet` or `clips.parquet` cannot be read or breaks the contract, the former has not one row, or no video or clip
-            can have the name it has.
+        StorageUnavailable: the run's folder cannot be listed now.
+    """
+    return sorted(name.removeprefix("video_id=") for name in _names(run.path) if name.startswith("video_id="))
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The manifest of a video: its row of `videos`, its rows of `clips`, and whether it counts.
+
+    Args:
+        state: `done`, with the clips as its rows; `failed` for a video that was rejected.
+    """
+
+    video_id: str
+    video: Mapping[str, Any]
+    clips: Sequence[Mapping[str, Any]]
+    state: StageState
+
+    @property
+    def clip_ids(self) -> list[str]:
+        """In order."""
+        return [row["clip_id"] for row in self.clips]
+
+
+def manifest_of(run: Run, video_id: str) -> Manifest | None:
+    """The manifest of a video; None where it has none, which `videos.parquet` completes.
+
+    Raises:
+        ContractError, StorageUnavailable: as `survey`.
     """
     try:
         path, clips_path = (run.video_table(name, video_id) for name in lake.VIDEO_TABLES)
     except ValueError as error:
         raise ContractError(run.path / f"video_id={video_id}", f"is no folder of a video: {error}", "Remove it, or rename it") from error
-    if not path.exists():
+    if path.name not in _names(path.parent):
         return None
-    videos, clips = _rows(path, "videos"), _rows(clips_path, "clips")
+    (videos, said), (clips, of_clips) = _rows(path, "videos"), _rows(clips_path, "clips")
     if len(videos) != 1:
         raise ContractError(path, f"holds {len(videos)} rows, want one", _MANIFEST_AGAIN)
+    if said.get("digest") != of_clips.get("digest"):
+        raise half_a_manifest(path)
     try:
-        return VideoState(video_id, videos[0], [_clip(run, video_id, row) for row in clips])
+        for row in clips:
+            run.clip_folder(video_id, row["clip_id"])
     except ValueError as error:
         raise ContractError(clips_path, f"names a clip as none can be named: {error}", _MANIFEST_AGAIN) from error
+    return Manifest(video_id, videos[0], clips, _manifest(videos[0], said, len(clips)))
 
 
-def _rows(path: Path, table: str) -> list[dict[str, Any]]:
-    """The rows of a file that keeps the contract."""
+def survey(run: Run, video_id: str) -> VideoState | None:
+    """The state of one video; None where it has no manifest.
+
+    Raises:
+        ContractError: `videos.parquet` or `clips.parquet` is damaged or breaks the contract, the former has not one row, the two are not of one
+            manifest, or no video or clip can have the name it has.
+        StorageUnavailable: one of them is there and cannot be read now.
+    """
+    if (manifest := manifest_of(run, video_id)) is None:
+        return None
+    return VideoState(video_id, manifest.video, manifest.state, [_clip(run, video_id, row) for row in manifest.clips])
+
+
+def _rows(path: Path, table: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The rows of a file that keeps the contract, and its origin. Of another version of it only what is needed here has to be there."""
     try:
-        rows = read_table(path, table)
-        if wrong := "; ".join(validation.violations(table, rows)):
+        rows, said = read_any(path, table)
+        ours = contract_of_rows(rows) == schema.SCHEMA_VERSION
+        wanted = {"status", "path", "reason", "cure", "error_class"} if table == "videos" else set(_CLIP_COLUMNS)
+        lacking = wanted - set(rows.schema.names)
+        wrong = "; ".join(validation.violations(table, rows)) if ours else f"no column {sorted(lacking)}" if lacking else ""
+        if wrong:
             raise ContractError(path, wrong, _MANIFEST_AGAIN)
-        return rows.to_pylist()
+        return rows.to_pylist(), said
     except (TypeError, ValueError) as error:
         raise ContractError(path, f"makes no sense: {error!r}", _MANIFEST_AGAIN) from error
 
 
+def _manifest(video: Mapping[str, Any], said: Mapping[str, Any], n_clips: int) -> StageState:
+    error = rejection(video)
+    if error is None:
+        return StageState("done", said.get("digest"), n_clips)
+    row = {"error_class": type(error).__name__, "culprit": error.culprit, "reason": error.reason, "cure": error.cure}
+    failure = Failure(row | {"dead_letter": is_dead_letter(error)}, {"digest": said.get("digest")})
+    return StageState("failed", said.get("digest"), n_clips, failure)
+
+
 def _clip(run: Run, video_id: str, row: Mapping[str, Any]) -> ClipState:
-    folder = run.clip_folder(video_id, row["clip_id"])
-    there = _names(folder)
-    states: dict[str, State] = {}
-    fresh: dict[str, Any] = {}
+    stages = {name: replace(state, said={}) for name, state in clip_states(run, video_id, row["clip_id"]).items()}
+    return ClipState(stages=stages, **{name: row[name] for name in _CLIP_COLUMNS})
+
+
+def clip_states(run: Run, video_id: str, clip_id: str, stages: Collection[str] | None = None) -> dict[str, StageState]:
+    """What a clip is in each stage, in order; where `stages` are named, in those alone, which must hold all that they depend on."""
+    folder = run.clip_folder(video_id, clip_id)
+    try:
+        there = _names(folder)
+    except StorageUnavailable as error:
+        return {name: StageState("unreadable", error=error) for name in operators.stages() if stages is None or name in stages}
+    found: dict[str, StageState] = {}
     for name, stage in operators.stages().items():
-        if f"{name}.parquet" in there:
-            said = footer.provenance(folder / f"{name}.parquet") or {}
-            if f"{name}.failure.parquet" in there and not _counts(run, name, video_id, row["clip_id"]):
-                states[name] = "failed"
-            elif _inputs(said).items() <= fresh.items():
-                states[name], fresh[name] = "done", said.get("digest")
-            else:
-                states[name] = "stale"
-        elif f"{name}.failure.parquet" in there:
-            states[name] = "failed"
-        else:
-            states[name] = "blocked" if any(states[i] != "done" for i in stage.inputs) else "missing"
-    failures = sorted(name for name in operators.stages() if f"{name}.failure.parquet" in there)
-    return ClipState(row["clip_id"], row["frame_start"], row["frame_end"], row["own_start"], row["own_end"], states, failures)
+        if stages is None or name in stages:
+            found[name] = _stage_state(folder, name, there, {i: found[i] for i in stage.inputs})
+    return found
 
 
-def _counts(run: Run, stage: str, video_id: str, clip_id: str) -> bool:
-    """Whether a table with a failure beside it is a result still."""
-    places = run.clip_table(stage, video_id, clip_id), run.failure(stage, video_id, clip_id)
-    return result_beside(*places) is not None
+def _stage_state(folder: Path, name: str, there: Collection[str], inputs: Mapping[str, StageState]) -> StageState:
+    table, failure_file = f"{name}.parquet", f"{name}.failure.parquet"
+    try:
+        said = provenance_at(folder / table) if table in there else {}
+        failure = on_record(folder / failure_file) if failure_file in there else None
+    except StorageUnavailable as error:
+        return StageState("unreadable", error=error)
+    digest = (said or {}).get("digest")
+    if digest is None and table in there:
+        return StageState("failed" if failure else "damaged", failure=failure)
+    if digest is None and failure is None:
+        if failure_file in there:
+            return StageState("damaged")
+        if away := next((i for i in inputs.values() if i.state == "unreadable"), None):
+            return StageState("unreadable", error=away.error)
+        return StageState("blocked" if any(i.state != "done" for i in inputs.values()) else "missing")
+    if digest is None or said is None:
+        return StageState("failed", failure=failure)
+    if failure is not None and not failure.allows(digest):
+        return StageState("failed", digest, said.get("rows"), failure, said=said)
+    return _beside_inputs(StageState("done", digest, said.get("rows"), failure, said=said), inputs)
+
+
+def _beside_inputs(result: StageState, inputs: Mapping[str, StageState]) -> StageState:
+    """A result, where it was made from the inputs that count now. Where one of them cannot be read now, nobody can tell."""
+    if away := next((i for i in inputs.values() if i.state == "unreadable"), None):
+        return replace(result, state="unreadable", error=away.error)
+    made_from = _inputs(result.said)
+    fresh = all(inputs[name].counts == digest for name, digest in made_from.items() if name in inputs)
+    return result if fresh and all(name in inputs for name in made_from) else replace(result, state="stale")
 
 
 def _inputs(said: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -152,5 +298,7 @@ def _inputs(said: Mapping[str, Any]) -> Mapping[str, Any]:
 def _names(folder: Path) -> set[str]:
     try:
         return set(os.listdir(folder))
-    except FileNotFoundError:
+    except OSError as error:
+        if (away := unreadable(error, folder)) is not None:
+            raise away from error
         return set()

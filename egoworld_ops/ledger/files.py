@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from egoworld_ops import errors
-from egoworld_ops.contract import schema
-from egoworld_ops.errors import EgoworldError, SetupError, printable
-from egoworld_ops.files import footer
-from egoworld_ops.files.tables import PROVENANCE_KEY, provenance_at, read_table
-from egoworld_ops.lake import failures, lake
+from egoworld_ops.errors import ContractError, SetupError, printable
+from egoworld_ops.files.tables import provenance_at
+from egoworld_ops.lake import states
+from egoworld_ops.lake.failure_file import Failure
 from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.lake.states import MANIFEST, StageState
 from egoworld_ops.ledger.states import WHOLE_VIDEO, Change, ClipKey, Moves, Row, State
-from egoworld_ops.types import check_id
 
 if TYPE_CHECKING:
     from egoworld_ops.ledger.store import Ledger
 
-MANIFEST = "manifest"
-_STAGES = sorted(schema.TABLES.keys() - {*lake.VIDEO_TABLES, "failures", "intake"})
 _CHUNK = 5_000
-_TABLE, _FAILURE = ".parquet", ".failure.parquet"
 _MANIFEST_FILE = "videos.parquet"
 """Of the two tables of a manifest the one that is written last."""
 
@@ -94,83 +84,62 @@ def _chunks(changes: Iterable[Change]) -> Iterator[list[Change]]:
 
 
 def _found(run: Run, unreadable: list[Path]) -> Iterator[Change]:
-    """What the files of a run say, a folder at a time; those that say nothing go to `unreadable`."""
-    for video_id, folder in _folders(run.path, "video_id=", unreadable):
-        if (manifest := folder / _MANIFEST_FILE).is_file():
-            yield from _known(_manifest(ClipKey(run.run_id, video_id, WHOLE_VIDEO, MANIFEST), manifest), manifest, unreadable)
-        for clip_id, clip_folder in _folders(folder, "clip_id=", unreadable):
-            names = set(os.listdir(clip_folder))
-            for stage in _STAGES:
-                key = ClipKey(run.run_id, video_id, clip_id, stage)
-                table, failure = (clip_folder / name if (name := stage + suffix) in names else None for suffix in (_TABLE, _FAILURE))
-                yield from _outcome(key, table, failure, unreadable)
+    """What the files of a run say, a clip at a time; what is damaged goes to `unreadable`."""
+    for video_id in states.video_ids(run):
+        folder = run.path / f"video_id={video_id}"
+        if not folder.is_dir():
+            continue
+        try:
+            manifest = states.manifest_of(run, video_id)
+        except ContractError as error:
+            unreadable.append(folder if error.culprit == printable(folder) else folder / _MANIFEST_FILE)
+            continue
+        if manifest is None:
+            continue
+        yield _manifest(ClipKey(run.run_id, video_id, WHOLE_VIDEO, MANIFEST), manifest.state, provenance_at(folder / _MANIFEST_FILE) or {})
+        for clip_id in manifest.clip_ids:
+            for stage, state in states.clip_states(run, video_id, clip_id).items():
+                yield from _outcome(ClipKey(run.run_id, video_id, clip_id, stage), run, state, unreadable)
 
 
-def _folders(parent: Path, prefix: str, unreadable: list[Path]) -> Iterator[tuple[str, Path]]:
-    for name in sorted(os.listdir(parent)):
-        if name.startswith(prefix) and (parent / name).is_dir():
-            try:
-                yield check_id(prefix, name.removeprefix(prefix)), parent / name
-            except ValueError:
-                unreadable.append(parent / name)
+def _outcome(key: ClipKey, run: Run, state: StageState, unreadable: list[Path]) -> Iterator[Change]:
+    """What the files of one clip and stage say. A stale result is none: the stage waits."""
+    if state.error is not None:
+        raise state.error
+    if state.state == "done":
+        yield _result(key, state.digest, state.rows, state.said)
+    elif state.state == "failed" and state.failure is not None:
+        yield _failure(key, state.failure)
+    elif state.state == "stale":
+        yield Change(key, State.PENDING, attempts=0)
+    elif state.state == "damaged":
+        unreadable += [
+            path
+            for path in (run.clip_table(key.stage, key.video_id, key.clip_id), run.failure(key.stage, key.video_id, key.clip_id))
+            if path.exists()
+        ]
 
 
-def _outcome(key: ClipKey, table: Path | None, failure: Path | None, unreadable: list[Path]) -> Iterator[Change]:
-    """What the files of one clip and stage say. Of a result and a failure the failure is the later one, unless the result counts beside it."""
-    result = list(_known(_result(key, table), table, unreadable)) if table else []
-    failed = list(_known(_failure(key, failure), failure, unreadable)) if failure else []
-    if failure and result and failed and failures.allows(provenance_at(failure) or {}, str(result[0].digest)):
-        failed = []
-    yield from failed or result
-
-
-def _known(said: Change | None, path: Path, unreadable: list[Path]) -> Iterator[Change]:
-    if said is None:
-        unreadable.append(path)
-    else:
-        yield said
-
-
-def _result(key: ClipKey, path: Path) -> Change | None:
-    """A table's footer says what it is. A result that another run made was never tried in this one."""
-    try:
-        said = footer.provenance(path)
-    except OSError as error:
-        if (named := errors.classify(error, path)).retryable:
-            raise named from error
-        return None
-    if not said or not isinstance(said.get("digest"), str):
-        return None
+def _result(key: ClipKey, digest: str | None, rows: int | None, said: Mapping[str, Any]) -> Change:
+    """A result. One that another run made was never tried in this one."""
     made_here = said.get("run_id") == key.run_id
-    digest, worker, seconds, rows, at = (said.get(name) for name in ("digest", "worker", "seconds", "rows", "created_at"))
+    worker, seconds, at = (said.get(name) for name in ("worker", "seconds", "created_at"))
     return Change(key, State.DONE, digest, worker, None, None, seconds, rows, said.get("attempts", int(made_here)), at)
 
 
-def _manifest(key: ClipKey, path: Path) -> Change | None:
-    """A manifest without clips is that of a video that was rejected: its one row says why."""
-    done = _result(key, path)
-    if done is None or done.rows:
+def _manifest(key: ClipKey, state: StageState, said: Mapping[str, Any]) -> Change:
+    """A manifest; that of a video that was rejected says why."""
+    done = _result(key, state.digest, state.rows, said)
+    if state.failure is None:
         return done
-    try:
-        [row] = read_table(path, "videos").to_pylist()
-    except (EgoworldError, ValueError):
-        return None
-    error = errors.recorded(str(row["error_class"]), row["path"], str(row["reason"]), str(row["cure"]))
-    return replace(Change.failure(key, error, str(done.digest), dead_letter=True), attempts=done.attempts, at=done.at, seconds=done.seconds)
+    change = Change.failure(key, state.failure.error, str(done.digest), dead_letter=state.failure.dead_letter)
+    return replace(change, attempts=done.attempts, at=done.at, seconds=done.seconds)
 
 
-def _failure(key: ClipKey, path: Path) -> Change | None:
-    """A failure is one row. Where it does not say whether it is a dead letter, one that no retry helps is."""
-    try:
-        with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
-            said = json.loads(file.metadata.metadata[PROVENANCE_KEY])
-            [row] = file.read(use_threads=False).to_pylist()
-        dead_letter = said.get("dead_letter", row.get("dead_letter", not row["retryable"]))
-        state = State.DEAD_LETTER if dead_letter else State.FAILED
-        message, seconds, at = printable(row["reason"]), said.get("seconds"), said.get("created_at")
-        return Change(key, state, said["digest"], None, row["error_class"], message, seconds, None, row["attempts"], at)
-    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError, AttributeError):
-        return None
+def _failure(key: ClipKey, failure: Failure) -> Change:
+    said = failure.known
+    change = Change.failure(key, failure.error, failure.digest, failure.dead_letter, said.get("seconds"))
+    return replace(change, attempts=failure.row.get("attempts"), at=said.get("created_at"))
 
 
 def _reset(ledger: Ledger, run: Run, unreadable: Collection[Path]) -> int:

@@ -16,10 +16,8 @@ import duckdb
 
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import StorageUnavailable
-from egoworld_ops.files.tables import PROVENANCE_KEY
 from egoworld_ops.files.whole import named_errors, sync_folder, write_bytes
-from egoworld_ops.lake.failures import STAND_IN
-from egoworld_ops.lake.lake import RUN_TABLES, Lake, placeholder, table_glob
+from egoworld_ops.lake.lake import RELEASED_TABLES, RUN_TABLES, Lake, placeholder, table_glob
 from egoworld_ops.raw import record
 from egoworld_ops.release import place
 
@@ -74,11 +72,13 @@ def view_statements(lake: Lake) -> list[str]:
         run_id = "regexp_extract(filename, 'run_id=([^/]+)/', 1) AS run_id"
         statements.append(f"CREATE VIEW {name} AS SELECT {columns} FROM {latest}")
         statements.append(f"CREATE VIEW runs.{name} AS SELECT {run_id}, {columns} FROM {every}")
+        if name not in RELEASED_TABLES:
+            continue
         released = Path(glob.escape(str(place.shown(lake).absolute())))
         newest, all_of_them = (_files(folder / name / "part-*.parquet") for folder in (released, root / "release/*"))
         statements.append(f"CREATE VIEW release.{name} AS SELECT {columns} FROM {newest}")
         statements.append(f"CREATE VIEW releases.{name} AS SELECT {run_id}, {columns} FROM {all_of_them}")
-    return [*statements, _runs(root), _run_states(root)]
+    return [*statements, _runs(root), _run_states()]
 
 
 def _runs(root: Path) -> str:
@@ -92,21 +92,10 @@ def _runs(root: Path) -> str:
     return f"CREATE VIEW runs AS SELECT {', '.join(columns)} FROM ({read}) ORDER BY created_at"
 
 
-def _run_states(root: Path) -> str:
-    """Clips by run, stage and state: each table counts as done, but where a failure is beside it for which it is no stand-in."""
-    place = (
-        "'run_id=([^/]+)/video_id=([^/]+)/clip_id=([^/]+)/([a-z_]+)[.](?:failure[.])?parquet$', ['run_id', 'video_id', 'clip_id', 'stage']"
-    )
-    tables, failures = (_quoted(root / "run_id=*" / "*" / "*" / pattern) for pattern in ("*.parquet", "*.failure.parquet"))
-    origin = "TRY(decode(value)::JSON->'identity')"
-    key = "run_id, video_id, clip_id, stage"
-    return f"""CREATE VIEW run_states AS
-WITH found AS (SELECT unnest(regexp_extract(file, {place})) FROM glob({tables}) WHERE file NOT LIKE '%.failure.parquet'),
-stood_in AS (SELECT unnest(regexp_extract(file_name, {place})) FROM parquet_kv_metadata({failures})
-    WHERE decode(key) = '{PROVENANCE_KEY.decode()}' AND {origin}->>'{STAND_IN}' IS NOT NULL),
-failed AS (SELECT {key}, if(dead_letter, 'dead_letter', 'failed') AS state FROM runs.failures ANTI JOIN stood_in USING ({key})),
-states AS (SELECT {key}, 'done' AS state FROM found ANTI JOIN failed USING ({key}) WHERE run_id != '' UNION ALL FROM failed)
-SELECT run_id, stage, state, count(*) AS clips FROM states GROUP BY ALL ORDER BY ALL"""
+def _run_states() -> str:
+    """Clips (videos, of the manifest) by run, stage and state, as table `states` has them; a failure that waits for a person is a `dead_letter`."""
+    state = "if(state = 'failed' AND dead_letter, 'dead_letter', state) AS state"
+    return f"CREATE VIEW run_states AS SELECT run_id, stage, {state}, count(*) AS clips FROM runs.states GROUP BY ALL ORDER BY ALL"
 
 
 def _columns(name: str) -> str:

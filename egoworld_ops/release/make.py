@@ -26,7 +26,7 @@ from egoworld_ops.files import exchange, locks
 from egoworld_ops.files.tables import digest_at
 from egoworld_ops.files.whole import hard_link, sync_folder, write_bytes
 from egoworld_ops.lake.lake import Run
-from egoworld_ops.lake.states import contract_of
+from egoworld_ops.lake.runs import contract_of
 from egoworld_ops.release import place
 from egoworld_ops.release.part import laid_out, record_of, write_part
 from egoworld_ops.release.place import FileRecord, Manifest, PartRecord

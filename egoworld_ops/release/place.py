@@ -21,7 +21,7 @@ from egoworld_ops.errors import ContractError
 from egoworld_ops.files import locks
 from egoworld_ops.files.tables import write_table
 from egoworld_ops.files.whole import NO_LINKS, make_folder, named_errors, sweep, sync_folder, write_bytes
-from egoworld_ops.lake.lake import RUN_TABLES, Lake, Run
+from egoworld_ops.lake.lake import RELEASED_TABLES, Lake, Run
 
 MANIFEST_NAME = "release.json"
 LATEST = "released"
@@ -183,7 +183,7 @@ def ensure(store: Lake, again: bool = False) -> None:
         again: write them anew: the contract may be another than it was.
     """
     stand_in = home(store) / _STAND_IN
-    wanted = {name: path for name in RUN_TABLES if not (path := stand_in / name / "part-_.parquet").exists() or again}
+    wanted = {name: path for name in RELEASED_TABLES if not (path := stand_in / name / "part-_.parquet").exists() or again}
     if wanted:
         with named_errors(stand_in):
             make_folder(stand_in)

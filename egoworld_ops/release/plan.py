@@ -12,9 +12,8 @@ from typing import Any
 
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import ContractError, InputChanged, SetupError
-from egoworld_ops.files import footer
 from egoworld_ops.hashing import sha256_of
-from egoworld_ops.lake.lake import RUN_TABLES, VIDEO_TABLES, Run
+from egoworld_ops.lake.lake import RELEASED_TABLES, VIDEO_TABLES, Run
 from egoworld_ops.lake.states import VideoState, survey, video_ids
 from egoworld_ops.release.place import Manifest, part_name, part_names, part_number
 
@@ -103,7 +102,7 @@ def _size(folder: Path) -> int:
 
 
 def _counts(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir(follow_symlinks=False) or entry.name.endswith(".parquet")
+    return entry.is_dir(follow_symlinks=False) or (entry.name.endswith(".parquet") and entry.name != "states.parquet")
 
 
 def identity(table: str, layout: Mapping[str, Any], files: Sequence[Source]) -> dict[str, Any]:
@@ -130,12 +129,15 @@ class Contents:
 
         Raises:
             SetupError: there are such videos, and they are refused.
-            ContractError: a manifest cannot be read.
+            ContractError: a manifest is damaged.
+            StorageUnavailable: a file is there and cannot be read now.
         """
         lacking: dict[str, Mapping[str, Mapping[str, int]] | None] = {}
         videos = []
         for video_id in video_ids(self._run):
             state = self._state(video_id)
+            if state and (away := state.unreadable()) is not None:
+                raise away
             missing = state.lacking() if state else None
             if missing != {}:
                 lacking[video_id] = missing
@@ -161,7 +163,7 @@ class Contents:
         digests = {table: sha256_of(identity(table, layout, files)) for table, files in found.items()}
         return PlannedPart(part.name, part.videos, digests, {table: len(files) for table, files in found.items()})
 
-    def sources(self, videos: Sequence[str], tables: Collection[str] = RUN_TABLES) -> dict[str, list[Source]]:
+    def sources(self, videos: Sequence[str], tables: Collection[str] = RELEASED_TABLES) -> dict[str, list[Source]]:
         """By table, the files of these videos, in the order of the table's rows.
 
         Raises:
@@ -187,11 +189,11 @@ class Contents:
         for table in (t for t in VIDEO_TABLES if t in tables):
             path = run.video_table(table, video_id)
             clips = [clip.clip_id for clip in state.clips] if table == "clips" else []
-            yield Source(path, table, video_id, "", _digest(path), None, clips)
+            yield Source(path, table, video_id, "", state.manifest.digest or "", None, clips)
         for clip in state.clips:
-            for stage in (s for s, there in clip.states.items() if there == "done" and s in tables):
-                path = run.clip_table(stage, video_id, clip.clip_id)
-                yield Source(path, stage, video_id, clip.clip_id, _digest(path), (clip.own_start, clip.own_end), (clip.clip_id,))
+            for stage in (s for s, there in clip.states.items() if there in ("done", "damaged") and s in tables):
+                path, digest = run.clip_table(stage, video_id, clip.clip_id), clip.stages[stage].counts or ""
+                yield Source(path, stage, video_id, clip.clip_id, digest, (clip.own_start, clip.own_end), (clip.clip_id,))
             for stage in clip.failures if "failures" in tables else ():
                 path = run.failure(stage, video_id, clip.clip_id)
                 yield Source(path, "failures", video_id, f"{clip.clip_id}/{stage}", _content(path), None, (clip.clip_id,))
@@ -200,10 +202,6 @@ class Contents:
 def changed(culprit: object) -> InputChanged:
     """The error of a file or video that is not what it was when the release was planned."""
     return InputChanged(culprit, "changed while it was released", "Release the run again, once nothing writes to it")
-
-
-def _digest(path: Path) -> str:
-    return str((footer.provenance(path) or {}).get("digest", ""))
 
 
 def _content(path: Path) -> str:

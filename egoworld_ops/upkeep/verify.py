@@ -14,7 +14,8 @@ from itertools import islice
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import ContractError, EgoworldError, StorageUnavailable
 from egoworld_ops.lake.lake import Run
-from egoworld_ops.lake.states import contract_of, video_ids
+from egoworld_ops.lake.runs import contract_of
+from egoworld_ops.lake.states import video_ids
 from egoworld_ops.upkeep import verify_release, verify_video
 from egoworld_ops.upkeep.verify_release import Piece
 

@@ -15,7 +15,7 @@ from egoworld_ops.errors import ContractError, EgoworldError
 from egoworld_ops.files.tables import provenance_at, read_table
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import states
-from egoworld_ops.lake.lake import RUN_TABLES, Run
+from egoworld_ops.lake.lake import RELEASED_TABLES, Run
 from egoworld_ops.release import place
 from egoworld_ops.release.part import owned_rows
 from egoworld_ops.release.place import MANIFEST_NAME, FileRecord, Manifest, PartRecord
@@ -47,7 +47,7 @@ def pieces(run: Run) -> list[Piece]:
     parts = [
         Piece(place.part_path(folder, table, part.name), partial(_part, run, contents, manifest, part, table))
         for part in manifest.parts
-        for table in RUN_TABLES
+        for table in RELEASED_TABLES
         if table in part.tables
     ]
     return [Piece(folder, partial(_manifest, run, manifest)), *parts]
@@ -65,14 +65,14 @@ def _manifest(run: Run, manifest: Manifest) -> list[EgoworldError]:
     found: list[EgoworldError] = []
     if path.read_bytes() != manifest.to_json() or manifest.run_id != run.run_id:
         found.append(ContractError(path, "is not as a release wrote it: it was changed", _RELEASE_AGAIN))
-    strange = {part.name: ", ".join(sorted(set(part.tables) ^ set(RUN_TABLES))) for part in manifest.parts}
+    strange = {part.name: ", ".join(sorted(set(part.tables) ^ set(RELEASED_TABLES))) for part in manifest.parts}
     found += [
         ContractError(path, f"{name} has other tables than the contract: {these}", _RELEASE_AGAIN)
         for name, these in strange.items()
         if these
     ]
-    named = {place.part_path(folder, table, part.name) for part in manifest.parts for table in RUN_TABLES if table in part.tables}
-    there = {p for table in RUN_TABLES for p in (folder / table).glob("*")}
+    named = {place.part_path(folder, table, part.name) for part in manifest.parts for table in RELEASED_TABLES if table in part.tables}
+    there = {p for table in RELEASED_TABLES for p in (folder / table).glob("*")}
     found += [ContractError(p, f"is not in {MANIFEST_NAME}", "Delete it: readers of the folder take its rows too") for p in there - named]
     found += [ContractError(p, "is not there", _RELEASE) for p in sorted(named - there)]
     videos = [v for part in manifest.parts for v in part.videos]

@@ -26,6 +26,8 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from egoworld_ops.errors import (
+    EXHAUSTED_ERRNOS,
+    STORAGE_ERRNOS,
     CorruptVideo,
     EgoworldError,
     NotAVideo,
@@ -53,8 +55,6 @@ _MAGIC = (
     (bytes.fromhex("3026b2758e66cf11"), "asf"),
     (b"OggS", "ogg"),
 )
-_STORAGE_ERRNOS = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.EREMOTEIO, errno.ENODEV}
-_EXHAUSTED_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 # What libav's Python layer was seen to raise on broken files, besides its own errors.
 _PYTHON_FAULTS = (ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
@@ -143,10 +143,10 @@ def _kind(mode: int) -> str:
 
 
 def _raise_file_error(path: Path, error: OSError | ValueError) -> NoReturn:
-    if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
-        raise StorageUnavailable(path, f"cannot be read: {error.strerror}", "Check the disk or mount") from error
-    if isinstance(error, OSError) and error.errno in _EXHAUSTED_ERRNOS:
+    if isinstance(error, OSError) and error.errno in EXHAUSTED_ERRNOS:
         raise StorageUnavailable(path, f"cannot be opened now: {error.strerror}", "Lower the number of workers") from error
+    if isinstance(error, OSError) and error.errno in STORAGE_ERRNOS:
+        raise StorageUnavailable(path, f"cannot be read: {error.strerror}", "Check the disk or mount") from error
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     raise NotAVideo(path, f"cannot be opened: {reason}", "Check its name and permissions") from error
 
@@ -372,7 +372,7 @@ def as_typed(path: Path, error: BaseException, what: str) -> EgoworldError:
 
     libav's own "out of memory" counts as a fault of the file: that is what it says of sizes that no memory could hold.
     """
-    if isinstance(error, OSError) and not isinstance(error, av.FFmpegError) and error.errno in _STORAGE_ERRNOS:
+    if isinstance(error, OSError) and not isinstance(error, av.FFmpegError) and error.errno in STORAGE_ERRNOS:
         return StorageUnavailable(path, f"{what}: {error.strerror}", "Check the disk or mount")
     if isinstance(error, MemoryError) and not isinstance(error, av.FFmpegError):
         return OutOfMemory(path, f"{what}: out of memory", "Free memory or lower the number of threads")

@@ -213,7 +213,14 @@ def test_dead_letters_are_an_asset_with_a_table_in_the_ui(place: Place, written:
     _, path = written
     run = pipeline.open_run(place.settings)
     of_clip = {"video_id": path.parents[1].name.partition("=")[2], "clip_id": path.parent.name.partition("=")[2]}
-    row = {"stage": "masks", "backend": "classical", "error_class": "PoisonClip", "reason": "clip: died twice", "cure": "Look at it"}
+    row = {
+        "stage": "masks",
+        "backend": "classical",
+        "error_class": "PoisonClip",
+        "culprit": "clip",
+        "reason": "died twice",
+        "cure": "Look at it",
+    }
     row |= of_clip | {"retryable": False, "attempts": 1, "dead_letter": True, "frame_index": 7, "traceback": ""}
     write_table(run.failure("masks", *of_clip.values()), "failures", schema.from_rows("failures", [row]), {"digest": "d"})
     resource = Egoworld()

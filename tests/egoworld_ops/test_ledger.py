@@ -12,6 +12,7 @@ from contextlib import closing
 from itertools import count, takewhile
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -653,13 +654,13 @@ def write_result(run: Run, clip: ClipKey, digest: str, made_in: str = RUN, **mor
 
 def write_failure(run: Run, clip: ClipKey, digest: str, dead_letter: bool) -> None:
     row = {"video_id": clip.video_id, "clip_id": clip.clip_id, "stage": clip.stage, "backend": "b", "cure": "c", "retryable": False}
-    row |= {"error_class": "CorruptVideo", "reason": "a.mp4: torn", "attempts": 3, "dead_letter": dead_letter, "traceback": ""}
+    row |= {"error_class": "CorruptVideo", "culprit": "a.mp4", "reason": "torn", "attempts": 3, "dead_letter": dead_letter, "traceback": ""}
     rows = schema.from_rows("failures", [row])
     write_table(run.failure(clip.stage, clip.video_id, clip.clip_id), "failures", rows, make_provenance(digest, {}, 1, 0.5, RUN))
 
 
-def write_manifest(run: Run, video_id: str, rejected: bool) -> None:
-    row = {
+def write_manifest(run: Run, video_id: str, rejected: bool, clips: list[ClipKey]) -> None:
+    row: dict[str, Any] = {
         "video_id": video_id,
         "path": "/raw/a.mp4",
         "sha256": "0" * 64,
@@ -668,7 +669,11 @@ def write_manifest(run: Run, video_id: str, rejected: bool) -> None:
         "split": "train",
     }
     row |= {"error_class": "CorruptVideo", "reason": "torn", "cure": "Copy it again"} if rejected else {}
-    stamp = make_provenance("m1", {}, 0 if rejected else 2, 0.5, RUN)
+    stamp = make_provenance("m1", {}, len(clips), 0.5, RUN)
+    frames = {"frame_start": 0, "frame_end": 2, "own_start": 0, "own_end": 2, "start_s": 0.0, "end_s": 1.0, "overlap_s": 0.0}
+    frames |= {"video_id": video_id, "scene_index": 0, "method": "whole_video"}
+    rows = schema.from_rows("clips", [frames | {"clip_id": clip.clip_id} for clip in clips])
+    write_table(run.video_table("clips", video_id), "clips", rows, stamp)
     write_table(run.video_table("videos", video_id), "videos", schema.from_rows("videos", [row]), stamp)
 
 
@@ -684,7 +689,7 @@ def work(ledger: Ledger, run: Run) -> list[ClipKey]:
             ledger.finish([Change(k, F) for k in clips[1:3]], owner)
             ledger.retry(clips[1:3])
         ledger.start([*manifests, clips[0]], owner)
-        ledger.finish([Change.done(clips[0], "d0", 3, 0.25), Change.done(manifests[0], "m1", 2, 0.5)], owner)
+        ledger.finish([Change.done(clips[0], "d0", 3, 0.25), Change.done(manifests[0], "m1", 4, 0.5)], owner)
         rejection = CorruptVideo("/raw/a.mp4", "torn", "Copy it again")
         ledger.finish([Change.failure(manifests[1], rejection, "m1", dead_letter=True, seconds=0.5)], owner)
     outcomes = [Change.failure(clips[n], torn, f"d{n}", dead_letter=n == 2, seconds=0.5) for n in (1, 2)]
@@ -694,8 +699,8 @@ def work(ledger: Ledger, run: Run) -> list[ClipKey]:
             write_result(run, clip, f"d{n}", made_in=RUN if n == 0 else "an_earlier_one")
         else:
             write_failure(run, clip, f"d{n}", dead_letter=n == 2)
-    write_manifest(run, "v1", rejected=False)
-    write_manifest(run, "v2", rejected=True)
+    write_manifest(run, "v1", rejected=False, clips=clips)
+    write_manifest(run, "v2", rejected=True, clips=[])
     return [*manifests, *clips]
 
 
@@ -729,6 +734,7 @@ def test_the_files_win_over_the_ledger(tmp_path: Path) -> None:
         gone, damaged, stale, failed_later, finished_first, running, elsewhere = keys(7)
         ledger.settle([Change.done(k, "d1", 1) for k in (gone, damaged, stale)])
         ledger.settle([Change(key(8), X, "d1")])
+        write_manifest(run, "v1", rejected=False, clips=keys(9))
         for clip in (damaged, stale, failed_later, finished_first, running, elsewhere):
             write_result(run, clip, "d1")
         run.clip_table("masks", "v1", damaged.clip_id).write_bytes(b"PAR1 torn PAR1")
@@ -742,12 +748,13 @@ def test_the_files_win_over_the_ledger(tmp_path: Path) -> None:
         rebuilt = rebuild(ledger, store)
         states = ledger.states([*keys(7), key(8)])
         assert list(states.values()) == [P, P, P, X, D, D, R, P]
-        assert (rebuilt.reset, rebuilt.running, len(rebuilt.unreadable)) == (3, 1, 2)
+        assert (rebuilt.reset, rebuilt.running, len(rebuilt.unreadable)) == (3, 1, 1)
 
 
 def test_a_failure_file_of_older_days_is_a_dead_letter_where_no_retry_helps(tmp_path: Path) -> None:
     store = Lake(tmp_path)
     run = store.open_run({}, RUN, dict)
+    write_manifest(run, "v1", rejected=False, clips=[key(0)])
     write_failure(run, key(0), "d1", dead_letter=False)
     path = run.failure("masks", "v1", key(0).clip_id)
     import pyarrow.parquet as pq

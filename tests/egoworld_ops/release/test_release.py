@@ -13,7 +13,7 @@ import pytest
 from egoworld_ops.contract import encodings, schema, validation
 from egoworld_ops.errors import BadSettings, SetupError
 from egoworld_ops.files.tables import digest_at, provenance_at, read_table, write_table
-from egoworld_ops.lake.lake import RUN_TABLES, Lake, Run
+from egoworld_ops.lake.lake import RELEASED_TABLES, Lake, Run
 from egoworld_ops.lake.states import video_ids
 from egoworld_ops.query import catalog
 from egoworld_ops.release.make import release
@@ -40,7 +40,7 @@ def read(path: Path, table: str) -> pa.Table:
 def test_each_owned_frame_is_there_once_and_in_order(run: Run) -> None:
     outcome = release(run, SMALL)
     assert [[v[0] for v in part.videos] for part in outcome.manifest.parts] == [["a", "b"], ["c"]]
-    for table in RUN_TABLES:
+    for table in RELEASED_TABLES:
         found = rows(run, table)
         validation.validate(table, found)
         assert outcome.manifest.rows[table] == found.num_rows
@@ -167,7 +167,7 @@ def test_no_two_runs_have_files_of_one_name_in_their_releases(run: Run) -> None:
     write_video(other, "z", n_frames=10)
     release(other, SMALL)
     listed = sorted(run.lake.root.glob("released/*/part-*.parquet"))
-    assert len(listed) == len(RUN_TABLES)
+    assert len(listed) == len(RELEASED_TABLES)
     release(run, SMALL)
     assert not [path for path in listed if path.exists()]
     with pytest.raises(duckdb.IOException, match="No files found"):
@@ -235,7 +235,7 @@ def test_tables_that_do_not_belong_together_are_not_released_as_whole(run: Run) 
 
 def test_a_release_of_nothing_is_typed_and_empty_and_later_videos_join_it(tmp_path: Path) -> None:
     empty = Lake(tmp_path).open_run({}, None, dict)
-    assert release(empty, SMALL).manifest.rows == dict.fromkeys(RUN_TABLES, 0)
+    assert release(empty, SMALL).manifest.rows == dict.fromkeys(RELEASED_TABLES, 0)
     assert rows(empty, "masks").schema.equals(schema.empty("masks").schema)
     write_video(empty, "a", n_frames=10)
     assert [len(part.videos) for part in release(empty, SMALL).manifest.parts] == [0, 1]
@@ -245,7 +245,7 @@ def test_views_show_the_release_made_last_and_are_typed_where_there_is_none(tmp_
     other = run.lake.open_run({"a": 2}, "20260102_0000", dict)
     write_video(other, "z", n_frames=10)
     with duckdb.connect(str(catalog.write_catalog(run.lake)), read_only=True) as connection:
-        for table in RUN_TABLES:
+        for table in RELEASED_TABLES:
             assert connection.execute(f"SELECT count(*) FROM release.{table}").fetchall() == [(0,)]
         release(run, SMALL)
         assert connection.execute("SELECT count(*), max(joints_m[21][3]) IS NULL FROM release.hand_pose").fetchall() == [(300, False)]

@@ -1,0 +1,219 @@
+"""Table `states`: one file beside the tables of a video, `video_id=V/states.parquet`, that says of each clip and stage what it is.
+
+For those who ask in SQL. The rows of a clip's table in a stage count where this table has a row of that `video_id`, `clip_id` and `stage` whose
+`state` is `done`; those of `videos` and `clips` where the row of stage `manifest`, whose `clip_id` is empty, is `done` or, of a rejected video,
+`failed`; those of `failures` where the row has an `error_class` (a failure that a fallback backend stands in for has one too). A clip or stage
+without a row here does not count. `digest` is that of the table that is meant: a file beside it with another digest does not count either, which
+`parquet_kv_metadata` can tell, if a reader wants to see that even while a result takes the place of another.
+
+It is derived from the files, which are the truth, by `states.py` alone, and never says more than they do, whenever its writer is killed:
+
+1. `withdraw` before anything that counts is replaced or loses its standing: it forgets what `memo.py` knows of the video, and makes the rows of
+   the clip in that stage and in all downstream of it `pending`. Both are durable before the first file is touched.
+2. The files are written.
+3. `count` looks at the clip again and writes what it now is, downstream stages included.
+4. Only then is the video remembered as gone through.
+
+So what is remembered is counted, and whoever next goes through a video whose writer was killed between 1 and 3 mends it. A reader that began
+before 1 may still see the old rows, or the new ones, until its query ends.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from egoworld_ops.contract import schema
+from egoworld_ops.errors import ContractError
+from egoworld_ops.files import locks
+from egoworld_ops.files.tables import digest_at, read_table, write_table
+from egoworld_ops.files.whole import make_folder, named_errors
+from egoworld_ops.lake import memo, states
+from egoworld_ops.lake.lake import VIDEO_TABLES, Lake, Run
+from egoworld_ops.lake.states import MANIFEST, StageState
+
+TABLE = "states"
+WHOLE_VIDEO = ""
+"""The `clip_id` of stage `manifest`."""
+Key = tuple[str, str]
+"""Clip and stage."""
+Rows = dict[Key, dict[str, Any]]
+_PENDING = {"state": "pending", "digest": None, "rows": None, "error_class": None, "dead_letter": None}
+_EVERY_S = 2.0
+_REMEMBERED = 16
+_seeing = threading.Lock()
+_seen: OrderedDict[str, tuple[memo.FileState, Rows]] = OrderedDict()
+
+
+def rows_of(run: Run, video_id: str) -> Rows | None:
+    """The table of a video by clip and stage; None where there is none that is whole.
+
+    Raises:
+        StorageUnavailable: it is there and cannot be read now.
+    """
+    path = run.video_table(TABLE, video_id)
+    state = memo.file_state(path)
+    if state is None:
+        return None
+    known = _seen.get(str(path))
+    if known is None or known[0] != state:
+        try:
+            listed = read_table(path, TABLE).to_pylist()
+        except ContractError:
+            return None
+        known = state, {(row["clip_id"], row["stage"]): row for row in listed}
+        with _seeing:
+            _seen[str(path)] = known
+            while len(_seen) > _REMEMBERED:
+                _seen.popitem(last=False)
+    return known[1]
+
+
+def is_counted(run: Run, video_id: str, clip_id: str, stage: str, state: str, digest: str | None) -> bool:
+    """Whether the table says of a clip in a stage what it is."""
+    row = (rows_of(run, video_id) or {}).get((clip_id, stage))
+    return row is not None and row["state"] == state and digest in (None, row["digest"])
+
+
+def withdraw(run: Run, video_id: str, clip_id: str, stage: str) -> None:
+    """Before a clip's result in a stage is replaced or loses its standing: it does not count any more, nor does what was made from it.
+
+    Args:
+        clip_id: WHOLE_VIDEO, with stage `manifest`, for all there is of the video.
+
+    Raises:
+        StorageUnavailable: the storage refuses; everything is as it was.
+    """
+    gone = {stage, *states.downstream(stage)}
+    rows = rows_of(run, video_id)
+    if not any(_is_meant(row, clip_id, gone) for row in (rows or {}).values()):
+        return
+    with _alone(run, video_id):
+        rows = rows_of(run, video_id) or {}
+        memo.forget(run.video_folder(video_id))
+        _write(run, video_id, {key: row | _PENDING if _is_meant(row, clip_id, gone) else row for key, row in rows.items()})
+
+
+def count(run: Run, video_id: str, clip_ids: Collection[str] | None = None) -> None:
+    """Write what these clips of a video are now in each stage, and whether its manifest counts; of all clips where none are named.
+
+    A video whose manifest is damaged has nothing that counts.
+
+    Raises:
+        StorageUnavailable: the manifest cannot be read now, or the storage refuses; the table is as it was.
+    """
+    with _alone(run, video_id):
+        before = rows_of(run, video_id)
+        if clip_ids is None or before is None or not _is_of_the_manifest(run, video_id, before):
+            after = _all_rows(run, video_id)
+        else:
+            of_the_manifest = {clip_id for clip_id, _ in before}
+            after = {key: row for key, row in before.items() if key[0] not in clip_ids}
+            for clip_id in of_the_manifest.intersection(clip_ids):
+                after |= _clip_rows(video_id, clip_id, states.clip_states(run, video_id, clip_id))
+        if before is None or after != before:
+            _write(run, video_id, after)
+
+
+def count_all(store: Lake) -> Iterator[Run]:
+    """Write the table anew for every video of every run; yields each run when it is through. For lakes that were made before the table was.
+
+    Raises:
+        StorageUnavailable: as `count`.
+    """
+    for run in store.runs():
+        for video_id in states.video_ids(run):
+            if (run.video_folder(video_id)).is_dir():
+                count(run, video_id)
+        yield run
+
+
+class Counting:
+    """Collects which clips of a run were touched, and counts them now and then and when asked; so a clip more costs little in a long video.
+
+    Args:
+        run: the run that is written to.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._touched: dict[str, set[str]] = {}
+        self._due_s: dict[str, float] = {}
+
+    def touched(self, video_id: str, clip_id: str) -> None:
+        """A clip's files were written, or found as the table does not have them; its video is counted if that was not done lately."""
+        self._touched.setdefault(video_id, set()).add(clip_id)
+        if time.monotonic() >= self._due_s.get(video_id, 0.0):
+            self.count(video_id)
+
+    def count(self, video_id: str) -> None:
+        """Count what was touched of a video since it was last counted."""
+        started = time.monotonic()
+        if clip_ids := self._touched.pop(video_id, None):
+            count(self._run, video_id, clip_ids)
+        ended = time.monotonic()
+        self._due_s[video_id] = ended + max(_EVERY_S, 10 * (ended - started))
+
+    def count_rest(self) -> None:
+        """Count what was touched and is not counted yet."""
+        for video_id in list(self._touched):
+            self.count(video_id)
+
+
+def _is_meant(row: Mapping[str, Any], clip_id: str, stages: Collection[str]) -> bool:
+    """Whether a row is to be withdrawn: it is of that clip, and says more than `pending`."""
+    return row["state"] != "pending" and clip_id in (WHOLE_VIDEO, row["clip_id"]) and row["stage"] in stages
+
+
+def _is_of_the_manifest(run: Run, video_id: str, rows: Rows) -> bool:
+    """Whether the clips that the table has are those of the manifest that is there."""
+    digest = rows.get((WHOLE_VIDEO, MANIFEST), _PENDING)["digest"]
+    return digest is not None and all(digest_at(run.video_table(name, video_id)) == digest for name in VIDEO_TABLES)
+
+
+def _all_rows(run: Run, video_id: str) -> Rows:
+    try:
+        video = states.survey(run, video_id)
+    except ContractError:
+        return {(WHOLE_VIDEO, MANIFEST): _row(video_id, WHOLE_VIDEO, MANIFEST, StageState("damaged"))}
+    if video is None:
+        return {}
+    rows = {(WHOLE_VIDEO, MANIFEST): _row(video_id, WHOLE_VIDEO, MANIFEST, video.manifest)}
+    for clip in video.clips:
+        rows |= _clip_rows(video_id, clip.clip_id, clip.stages)
+    return rows
+
+
+def _clip_rows(video_id: str, clip_id: str, stages: Mapping[str, StageState]) -> Rows:
+    return {(clip_id, stage): _row(video_id, clip_id, stage, state) for stage, state in stages.items()}
+
+
+def _row(video_id: str, clip_id: str, stage: str, state: StageState) -> dict[str, Any]:
+    failed = state.failure
+    return {
+        "video_id": video_id,
+        "clip_id": clip_id,
+        "stage": stage,
+        "state": state.state,
+        "digest": state.digest,
+        "rows": state.rows,
+        "error_class": failed.row["error_class"] if failed else None,
+        "dead_letter": failed.dead_letter if failed else None,
+    }
+
+
+def _write(run: Run, video_id: str, rows: Rows) -> None:
+    write_table(run.video_table(TABLE, video_id), TABLE, schema.from_rows(TABLE, list(rows.values())), {})
+
+
+@contextmanager
+def _alone(run: Run, video_id: str) -> Iterator[None]:
+    folder = run.video_folder(video_id)
+    with named_errors(folder):
+        make_folder(folder)
+        with locks.alone(folder):
+            yield
