@@ -667,6 +667,7 @@ def write_manifest(run: Run, video_id: str, rejected: bool, clips: list[ClipKey]
         "bytes": 1,
         "status": "rejected" if rejected else "ok",
         "split": "train",
+        "recording": "a",
     }
     row |= {"error_class": "CorruptVideo", "reason": "torn", "cure": "Copy it again"} if rejected else {}
     stamp = make_provenance("m1", {}, len(clips), 0.5, RUN)
