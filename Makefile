@@ -53,7 +53,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	@touch $@
 
 $(VENV)/.weights: $(VENV)/.installed egoworld_ops/models.py
-	$(BIN)/python -m egoworld_ops.models fetch mediapipe-hands
+	$(BIN)/egoworld models fetch mediapipe-hands
 	@touch $@
 
 clean:

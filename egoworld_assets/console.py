@@ -37,7 +37,10 @@ def _reason(event: dg.DagsterEvent) -> str:
     error = event.step_failure_data.error
     while error is not None and error.cause is not None and not _is_ours(error.cls_name):
         error = error.cause
-    return error.message.strip() if error else "see the run in the UI"
+    if error is None:
+        return "see the run in the UI"
+    said = error.message.strip()
+    return said.partition(": ")[2] or said  # Python's own words begin with the class
 
 
 def _is_ours(class_name: str | None) -> bool:

@@ -15,7 +15,6 @@ from egoworld_assets.resources import Egoworld
 from egoworld_ops.contract import schema
 from egoworld_ops.files.tables import read_table
 from egoworld_ops.hashing import sha256_of
-from egoworld_ops.lake import latest
 from egoworld_ops.lake.lake import Run
 
 PROGRESS_EVERY_S = 10.0
@@ -81,7 +80,7 @@ class LakeIOManager(dg.ConfigurableIOManager):  # type: ignore[misc]
             if time.monotonic() - reported > PROGRESS_EVERY_S:
                 reported = time.monotonic()
                 context.log.info(f"{obj.stage}: {n} results in {reported - started:.0f} s, now at video {result.video_id}")
-        latest.advance(obj.run, tallies)
+        pipeline.advance(obj.run, tallies)
         catalog.write_catalog(obj.run.lake)
         for video_id in context.asset_partition_keys:
             obj.context.add_asset_metadata(_metadata(obj, video_id, tallies[video_id]), partition_key=video_id)

@@ -3,14 +3,13 @@
 Nothing loads that does not match: every entry has a SHA-256, and `path` checks it. Files lie in `$EGOWORLD_WEIGHTS`, else in `.weights`
 of the checkout, else in the user's cache folder.
 
-    python -m egoworld_ops.models list
-    python -m egoworld_ops.models fetch mediapipe-hands
-    python -m egoworld_ops.models register sam2.1_hiera_tiny /media/usb/sam2.1_hiera_tiny.pt
+    egoworld models list
+    egoworld models fetch mediapipe-hands
+    egoworld models register sam2.1_hiera_tiny /media/usb/sam2.1_hiera_tiny.pt
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import secrets
@@ -20,13 +19,13 @@ import sys
 import tempfile
 import urllib.request
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from egoworld_ops.errors import BadSettings, EgoworldError, StorageUnavailable, WeightsMismatch, WeightsMissing
+from egoworld_ops.errors import BadSettings, StorageUnavailable, WeightsMismatch, WeightsMissing
 
 _CHUNK_BYTES = 1 << 20
 _DOWNLOAD_TIMEOUT_S = 60
@@ -209,7 +208,7 @@ def register(name: str, file: Path) -> Path:
 
 
 def _cure(wanted: Weight) -> str:
-    return f"Run: python -m egoworld_ops.models fetch {wanted.name}"
+    return f"Run: egoworld models fetch {wanted.name}"
 
 
 def _is_present(wanted: Weight) -> bool:
@@ -267,40 +266,14 @@ def _fetch_download(entry: Weight, source: Download) -> None:
         with urllib.request.urlopen(source.url, timeout=_DOWNLOAD_TIMEOUT_S) as stream:  # noqa: S310 - addresses come from the registry
             _install(entry, stream)
     except OSError as error:
-        cure = f"Try again; or bring the file and run: python -m egoworld_ops.models register {entry.name} FILE"
+        cure = f"Try again; or bring the file and run: egoworld models register {entry.name} FILE"
         raise StorageUnavailable(source.url, f"download failed: {error}", cure) from error
 
 
-def _list() -> None:
+def listed() -> Iterator[str]:
+    """A line for each weight: its size, licence, whether it is here, and its source; and one for each group."""
     for entry in REGISTRY.values():
         state = "here" if _is_present(entry) else "-"
-        print(f"{entry.name:22} {entry.bytes / 1e6:8.1f} MB  {entry.licence:11} {state:5} {entry.source}")
+        yield f"{entry.name:22} {entry.bytes / 1e6:8.1f} MB  {entry.licence:11} {state:5} {entry.source}"
     for group, names in GROUPS.items():
-        print(f"{group:22} = {', '.join(names)}")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m egoworld_ops.models", description="List, fetch and register model weights.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="all weights, their licence and source, and whether they are here")
-    commands.add_parser("fetch", help="get what is missing, and verify").add_argument("names", nargs="+", metavar="NAME")
-    registering = commands.add_parser("register", help="take over a file that you brought, if it is the right one")
-    registering.add_argument("name", metavar="NAME")
-    registering.add_argument("file", metavar="FILE", type=Path)
-    given = parser.parse_args(arguments)
-    try:
-        if given.command == "list":
-            _list()
-        elif given.command == "fetch":
-            print("\n".join(str(p) for p in fetch(given.names)))
-        else:
-            print(register(given.name, given.file))
-    except EgoworldError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        yield f"{group:22} = {', '.join(names)}"

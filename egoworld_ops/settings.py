@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from egoworld_ops import environment, operators
 from egoworld_ops.contract.quality import Bounds, metrics
 from egoworld_ops.errors import BadSettings
+from egoworld_ops.home import anchored
 from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.section import Section
 from egoworld_ops.video.recordings import PATTERNS
@@ -179,7 +180,8 @@ def load_settings(profile: str | Path | None = None) -> Settings:
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.toml")))
         raise BadSettings(path, str(error), f"Name a TOML file, or one of the profiles {known}") from error
     try:
-        return Settings(**given)
+        made = Settings(**given)
+        return made.model_copy(update={"raw": anchored(made.raw), "lake": anchored(made.lake)})
     except ValidationError as error:
         raise _at_fault(error, path, given) from error
     except SettingsError as error:

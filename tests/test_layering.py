@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 FLOORS = (
-    ("errors", "hashing", "naming", "read_ahead", "section", "types", "gpu_workers.wire"),
+    ("errors", "hashing", "home", "naming", "read_ahead", "section", "types", "gpu_workers.wire"),
     ("contract", "environment", "models", "plugins", "vision", "gpu_workers.broker"),
     ("files", "synthetic"),
     ("video",),

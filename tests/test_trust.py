@@ -13,7 +13,16 @@ from click.testing import CliRunner
 
 from egoworld_assets.chain import pipeline, recording
 from egoworld_assets.cli.main import egoworld
-from egoworld_ops.errors import BadSettings, CorruptVideo, EgoworldError, InputChanged, OperatorCrash, SetupError, StorageUnavailable
+from egoworld_ops.errors import (
+    BadSettings,
+    CorruptVideo,
+    EgoworldError,
+    InputChanged,
+    OperatorCrash,
+    OutOfMemory,
+    SetupError,
+    StorageUnavailable,
+)
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import digest_at, provenance_at, read_table, write_table
 from egoworld_ops.lake import failures, runs
@@ -27,6 +36,7 @@ from tests.egoworld_ops import media
 
 Fault = Callable[[ClipTask, int], EgoworldError | None]
 FULL_DISK = StorageUnavailable("disk", "full", "Free it")
+NO_MEMORY = OutOfMemory("clip", "out of memory", "Lower the number of workers")
 CRASH = OperatorCrash("clip", "ValueError: bad", "Report it")
 
 
@@ -98,7 +108,7 @@ def test_an_error_that_may_pass_is_tried_again_after_the_pauses(settings: Settin
 
 def test_a_clip_whose_attempts_are_used_up_waits_for_a_person(settings: Settings, video_id: str) -> None:
     def first_clip(task: ClipTask, tried: int) -> EgoworldError | None:
-        return FULL_DISK if task.clip.frame_start == 0 else None
+        return NO_MEMORY if task.clip.frame_start == 0 else None
 
     run, pool = pipeline.open_run(settings), FaultyPool(first_clip)
     assert process(settings, [video_id], pool, ONLY_DETECTIONS) == {("detections", "computed"): 1, ("detections", "failed"): 1}
@@ -109,7 +119,7 @@ def test_a_clip_whose_attempts_are_used_up_waits_for_a_person(settings: Settings
     assert process(settings, [video_id], again, ONLY_DETECTIONS)["detections", "failed"] == 1
     assert not again.tried, "a dead letter is not tried again by itself"
 
-    [letter] = failures.redrive(run, failures.Which(error_class="StorageUnavailable"))
+    [letter] = failures.redrive(run, failures.Which(error_class="OutOfMemory"))
     assert letter.clip_id == "f0000000_0000024"
     assert process(settings, [video_id], again, ONLY_DETECTIONS) == {("detections", "done"): 1, ("detections", "computed"): 1}
     assert not list(failures.find(run, failures.Which()))
@@ -242,6 +252,45 @@ def test_a_dry_run_under_changed_settings_makes_no_run(
     assert every_file(settings.lake) == before
 
 
+def test_a_dry_run_reads_what_it_has_just_made(deployed: CliRunner, settings: Settings, video_id: str) -> None:
+    before = every_file(settings.lake)
+    printed = said(deployed, "run", "--video", video_id, "--to", "hand_pose", "--inline", "--dry")
+    assert "5 computed" in printed, "a manifest, and two clips in two stages; nothing of them was there before"
+    assert "nothing was kept" in printed
+    assert every_file(settings.lake) == before
+
+
+def test_run_works_in_this_process_where_the_pool_is_inline(
+    deployed: CliRunner, video_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EGOWORLD_POOL__KIND", "inline")
+    monkeypatch.setenv("EGOWORLD_POOL__FOLDER", str(tmp_path / "pool"))
+    said(deployed, "run", "--video", video_id, "--to", "detections")
+    assert not (tmp_path / "pool").exists(), "no broker was started"
+
+
+def test_a_dead_letter_from_before_is_not_told_as_new_and_typing_errors_are_refused(
+    deployed: CliRunner, settings: Settings, video_id: str
+) -> None:
+    frozen = load_settings("laptop")
+    process(frozen, [video_id], InlinePool(2), pipeline.Part(last=pipeline.MANIFEST))
+    process(frozen, [video_id], FaultyPool(lambda task, tried: CRASH), ONLY_DETECTIONS)
+    again = said(deployed, "run", "--video", video_id, "--from", "detections", "--to", "detections", "--inline", code=1)
+    assert again.count("a dead letter from before, not tried again: clip: ValueError: bad") == 2
+    assert "Traceback" not in again
+    for name in ("dead-letters", "redrive"):
+        for option, wrong, meant in (
+            ("--stage", "detection", "detections"),
+            ("--class", "OperatorCrsh", "OperatorCrash"),
+            ("--video", video_id[:-1], video_id),
+            ("--clip", "f0000000_0000025", "f0000000_0000024"),
+        ):
+            done = deployed.invoke(egoworld, [name, option, wrong])
+            assert isinstance(done.exception, SetupError)
+            assert f"Did you mean {meant}" in str(done.exception)
+    assert "2 dead letter(s)" in said(deployed, "dead-letters", "--video", video_id)
+
+
 def test_dead_letters_are_listed_reproduced_and_redriven_from_the_command_line(
     deployed: CliRunner, settings: Settings, video_id: str
 ) -> None:
@@ -312,7 +361,7 @@ def test_runs_are_listed_shown_and_compared(
     second = Lake(settings.lake).runs()[0].run_id
     listed = said(deployed, "runs", "list")
     assert first in listed
-    assert "2 done, 0 failed, 0 dead letters" in listed
+    assert "3 done, 0 failed, 0 dead letters" in listed
     shown = json.loads(said(deployed, "runs", "show", second))
     assert shown["settings"]["sample_stride"] == 3
     assert shown["weights"]["palm_detection_full"]["licence"] == "Apache-2.0"

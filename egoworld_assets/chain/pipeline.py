@@ -29,7 +29,7 @@ from egoworld_ops.lake import counted, latest, memo
 from egoworld_ops.lake.failure_file import is_dead_letter, record_stand_in
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import rejection
-from egoworld_ops.raw.record import Registered, registered
+from egoworld_ops.raw.record import Registered, forgotten, registered
 from egoworld_ops.settings import Settings
 from egoworld_ops.video.recordings import recordings
 from egoworld_ops.video.sidecar import Sidecar, SidecarPicture, read_sidecar
@@ -89,7 +89,7 @@ class Part:
         first, last: stages from and up to which to go; None is the chain's own.
         clip_id: only this clip.
         anew: compute also what is there already, and what is a dead letter.
-        dry: store nothing.
+        dry: enter nothing in the ledger and leave the latest run: what is stored is looked at and thrown away.
     """
 
     first: str | None = None
@@ -327,11 +327,15 @@ def process(run: Run, video_ids: Sequence[str], settings: Settings, pool: Pool, 
     """Every stage over these videos, or some part of that, each result stored before it is handed on with the name of its stage."""
     for stage in part.stages():
         for result in results(run, stage, video_ids, settings, pool, part):
-            if not part.dry:
-                store(run, stage, result)
+            store(run, stage, result)
             yield stage, result
     if not part.dry:
-        latest.advance(run, video_ids)
+        advance(run, video_ids)
+
+
+def advance(run: Run, video_ids: Iterable[str]) -> bool:
+    """Make the run the latest of its lake if it has earned that by these videos; whether it is the latest then. See `lake.latest`."""
+    return latest.advance(run, video_ids, set(forgotten(run.lake).values()))
 
 
 def results(run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part = ALL) -> Iterator[StageResult]:

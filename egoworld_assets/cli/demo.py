@@ -9,20 +9,23 @@ import pyarrow as pa
 
 from egoworld_assets.chain import pipeline
 from egoworld_assets.cli import processing
+from egoworld_assets.cli.videos import described
+from egoworld_assets.preview import FILE_NAME as PREVIEW
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import InputError
 from egoworld_ops.files.tables import read_table
-from egoworld_ops.lake import lake
+from egoworld_ops.lake import states
 from egoworld_ops.lake.lake import Run
-from egoworld_ops.query.catalog import FILE_NAME
+from egoworld_ops.query import catalog
 from egoworld_ops.query.questions import QUERIES, answer
 from egoworld_ops.raw import register
 from egoworld_ops.report import ground_truth
 from egoworld_ops.settings import Settings
 from egoworld_ops.synthetic import load_truth
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "synthetic" / "kitchen.mp4"
+EXAMPLE = Path(__file__).parents[1] / "example" / "kitchen.mp4"
+"""Shipped with its sidecar and its truth."""
 
 Say = Callable[[str], None]
 
@@ -35,17 +38,26 @@ def run(profile: str | None, video: Path | None, say: Say) -> bool:
     """
     settings = processing.settings(profile)
     path = video or EXAMPLE
-    say(f"Video     {path}")
+    say(f"Video     {path.absolute()}")
     video_id = _register(settings, path)
-    ok = not processing.process([video_id], say)
-    store = lake.Lake(settings.lake)
-    done = pipeline.open_run(settings)
-    say(f"\nResults   {done.video_folder(video_id).absolute()}")
-    say(f"Database  {(store.root / FILE_NAME).absolute()}")
-    say("Pictures  the `preview` asset in the UI (`make ui`), and preview.png beside the results\n")
+    ok = not processing.process(settings, [video_id], say)
+    done = pipeline.find_run(settings)
+    if done is None:
+        return False
+    folder = done.video_folder(video_id)
+    say(f"\nResults   {folder}")
+    if (video_state := states.survey(done, video_id)) is not None:
+        say(f"Status    {described(video_state)}")
+    if (picture := folder / PREVIEW).is_file():
+        say(f"Picture   {picture}")
+    if not ok:
+        say("\nNot everything could be done; what stopped it is said above. `egoworld dead-letters` lists clips that failed")
+        return False
+    database = catalog.write_catalog(done.lake)
+    say(f"Database  {database}\n")
     if video is None:
-        ok = _show_truth(done, video_id, path, say) and ok
-    _show_queries(store.root / FILE_NAME, say)
+        ok = _show_truth(done, video_id, path, say)
+    _show_queries(database, say)
     return ok
 
 
@@ -82,6 +94,6 @@ def _show_truth(run: Run, video_id: str, path: Path, say: Say) -> bool:
 def _show_queries(database: Path, say: Say) -> None:
     first, *others = QUERIES.items()
     say(f"\n{first[0]}\n{first[1]}\n{answer(database, first[1])}")
-    say("Try next, in `duckdb -readonly` or Python (`egoworld queries` runs them all):")
+    say("Try next, with `egoworld sql 'SELECT ...'` or in Python (`egoworld queries` runs them all):")
     for question, _ in others:
         say(f"  - {question}")

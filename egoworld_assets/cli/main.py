@@ -1,23 +1,40 @@
-"""The command line: register videos, process them, look at the contract. Everything long is a Dagster run, seen in the UI too."""
+"""The command line: register videos, process them, look at what came of it. Everything long is a Dagster run, seen in the UI too."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import click
 
-from egoworld_assets.cli import releases
-from egoworld_assets.cli.runs import COMMANDS
+from egoworld_assets.cli import faults, letters, part, questions, releases, runs, videos, weights
+from egoworld_assets.cli.group import Group
 from egoworld_ops.errors import EgoworldError, printable
 
 
-@click.group()
+class _Root(Group):
+    """All commands: what is no error of ours becomes one, which says in a line what a person can do."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if ctx.params.get("debug") or (named := faults.named(error)) is None:
+                raise
+            raise named from error
+
+
+@click.group(cls=_Root)
+@click.version_option(version("egoworld"), prog_name="egoworld")
 @click.option("--profile", envvar="EGOWORLD_PROFILE", help="Settings: a shipped profile's name, or a TOML file.")
+@click.option("--debug", is_flag=True, help="Where egoworld itself fails, show where in the code.")
 @click.pass_context
-def egoworld(context: click.Context, profile: str | None) -> None:
+def egoworld(context: click.Context, profile: str | None, debug: bool) -> None:
     """From raw egocentric video to robot-learning data."""
     context.obj = profile
 
@@ -30,7 +47,8 @@ def register(profile: str | None, paths: Sequence[Path]) -> None:
     from egoworld_assets.cli import processing
     from egoworld_ops.raw import register
 
-    found = register.register(processing.settings(profile), paths)
+    settings = processing.settings(profile)
+    found = register.register(settings, paths)
     processing.add_partitions(found.video_ids)
     for row in found.refused:
         click.echo(f"{row['status']:10}  {printable(row['path'])}: {row['reason']}. {row['cure']}", err=True)
@@ -43,15 +61,24 @@ def register(profile: str | None, paths: Sequence[Path]) -> None:
 
 
 @egoworld.command()
-@click.argument("video_ids", nargs=-1, required=True)
+@click.argument("patterns", nargs=-1, metavar="[VIDEO_ID | PATTERN]...")
+@click.option("--all", "everything", is_flag=True, help="All registered videos.")
+@click.option("--missing", is_flag=True, help="Of these, or of all, the videos of which something is not done yet.")
 @click.pass_obj
-def process(profile: str | None, video_ids: Sequence[str]) -> None:
-    """Run the whole chain over registered videos, in this process."""
+def process(profile: str | None, patterns: Sequence[str], everything: bool, missing: bool) -> None:
+    """Run the whole chain over registered videos, in this process. A PATTERN names several: 'kitchen-*'."""
     from egoworld_assets.cli import processing
 
-    processing.settings(profile)
-    failed = processing.process(video_ids, click.echo)
-    sys.exit(1 if failed else 0)
+    if bool(patterns) == everything and not (missing and not patterns):
+        raise click.UsageError("name videos or patterns, or say --all or --missing; `egoworld videos` lists what there is")
+    settings = processing.settings(profile)
+    wanted = videos.chosen(settings, patterns)
+    if missing:
+        wanted = [video_id for video_id in wanted if videos.lacks(settings, video_id)]
+    if not wanted:
+        click.echo("nothing to do: " + ("all videos are done" if missing else f"no video is registered in lake {settings.lake}"))
+        return
+    sys.exit(1 if processing.process(settings, wanted, click.echo) else 0)
 
 
 @egoworld.command()
@@ -68,19 +95,6 @@ def demo(profile: str | None, video: Path | None) -> None:
 
 
 @egoworld.command()
-@click.pass_obj
-def queries(profile: str | None) -> None:
-    """Run the questions of the README over the lake, and print them with their answers."""
-    from egoworld_ops.query.catalog import FILE_NAME
-    from egoworld_ops.query.questions import QUERIES, answer
-    from egoworld_ops.settings import load_settings
-
-    database = load_settings(profile).lake / FILE_NAME
-    for question, sql in QUERIES.items():
-        click.echo(f"-- {question}{sql};\n{answer(database, sql)}")
-
-
-@egoworld.command()
 def contract() -> None:
     """Print the data contract as Markdown."""
     from egoworld_ops.report.contract_page import contract_page
@@ -88,8 +102,9 @@ def contract() -> None:
     click.echo(contract_page(), nl=False)
 
 
-for _command in (*COMMANDS, *releases.COMMANDS):
-    egoworld.add_command(_command)
+for _module in (videos, part, letters, runs, questions, releases, weights):
+    for _command in _module.COMMANDS:
+        egoworld.add_command(_command)
 
 
 def main() -> None:

@@ -3,41 +3,72 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import click
 import dagster as dg
 
+from egoworld_assets.chain import pipeline
+from egoworld_assets.cli import outcome
 from egoworld_assets.partitions import VIDEO_IDS, add_videos
-from egoworld_ops.errors import BadSettings, SetupError
+from egoworld_ops import home
+from egoworld_ops.errors import BadSettings
 from egoworld_ops.files import locks
+from egoworld_ops.lake.lake import Lake
 from egoworld_ops.settings import Settings, load_settings
 
 Say = Callable[[str], None]
+SHIPPED = Path(__file__).parents[1] / "home"
+"""What a folder needs to be DAGSTER_HOME, and what `dagster dev` starts from."""
+RAW = "raw"
 
 
 def settings(profile: str | None) -> Settings:
-    """The settings of a profile; also what the Dagster resources of this process will see."""
+    """The settings of a profile; also what the Dagster resources of this process will see.
+
+    Raises:
+        BadSettings: a setting, or DAGSTER_HOME, cannot be used.
+    """
+    _make_home()
     if profile:
         os.environ["EGOWORLD_PROFILE"] = profile
     return load_settings(profile)
+
+
+def _make_home() -> None:
+    """Have a folder for Dagster: DAGSTER_HOME, or the working folder. Where it is new it gets the `dagster.yaml` that is shipped.
+
+    Raises:
+        BadSettings: DAGSTER_HOME is no folder.
+    """
+    given = os.environ.get("DAGSTER_HOME", "")
+    place = Path(given or Path.cwd()).expanduser().absolute()
+    if not place.is_dir():
+        raise BadSettings(
+            "DAGSTER_HOME", f"{given} is no folder", f"Make it: `mkdir -p {given}`; or leave it out and use the working folder"
+        )
+    os.environ["DAGSTER_HOME"] = str(place)
+    if not (place / home.INSTANCE).exists():
+        for shipped in sorted(SHIPPED.glob("*.yaml")):
+            shutil.copyfile(shipped, place / shipped.name)
+        (place / RAW).mkdir(exist_ok=True)
+        click.echo(f"new home  {place}: made {home.INSTANCE} and {RAW}/; relative paths of settings begin here", err=True)
 
 
 def instance() -> dg.DagsterInstance:
     """The Dagster instance of DAGSTER_HOME. Processes that open it at once take turns: where it is new, Dagster makes its databases without a lock.
 
     Raises:
-        BadSettings: DAGSTER_HOME is not set, or is no folder.
+        BadSettings: DAGSTER_HOME is no folder.
     """
-    home = os.environ.get("DAGSTER_HOME", "")
-    if not home or not Path(home).is_dir():
-        reason = f"{home} is no folder" if home else "is not set"
-        raise BadSettings("DAGSTER_HOME", reason, "Set it to the folder that holds dagster.yaml; `make` does so")
+    _make_home()
     with ExitStack() as turn:
         with suppress(OSError):  # where no file can be made Dagster makes no databases either
-            turn.enter_context(locks.alone(Path(home)))
+            turn.enter_context(locks.alone(Path(os.environ["DAGSTER_HOME"])))
         return dg.DagsterInstance.get()
 
 
@@ -47,35 +78,37 @@ def add_partitions(video_ids: Sequence[str]) -> None:
         add_videos(dagster, video_ids)
 
 
-def process(video_ids: Sequence[str], say: Say) -> list[str]:
-    """Run the whole chain over registered videos, one Dagster run a video; returns the videos whose run failed.
+def remove_partitions(video_ids: Sequence[str]) -> None:
+    """Let these videos be partitions no longer. What was recorded of them stays."""
+    with instance() as dagster:
+        for video_id in set(video_ids).intersection(dagster.get_dynamic_partitions(str(VIDEO_IDS.name))):
+            dagster.delete_dynamic_partition(str(VIDEO_IDS.name), video_id)
 
-    Raises:
-        SetupError: one of them is no partition of this Dagster instance.
-    """
+
+def process(settings: Settings, video_ids: Sequence[str], say: Say) -> list[str]:
+    """Run the whole chain over registered videos, one Dagster run a video; returns the videos of which not everything could be done."""
     from egoworld_assets.definitions import defs
 
     job = defs.resolve_job_def("process_videos")
     failed = []
+    say(f"lake {settings.lake}")
     with instance() as dagster:
-        registered = set(dagster.get_dynamic_partitions(str(VIDEO_IDS.name)))
-        for video_id in video_ids:
-            if video_id not in registered:
-                raise SetupError(f"video {video_id}", "is not registered here", "Register the raw file: `egoworld register PATH`")
+        add_videos(dagster, video_ids)  # those that were registered under another home
         for n, video_id in enumerate(video_ids, 1):
             say(f"[{n}/{len(video_ids)}] {video_id}")
             quiet: dict[str, Any] = {"loggers": {"brief": {}}}
             result = job.execute_in_process(instance=dagster, partition_key=video_id, run_config=quiet, raise_on_error=False)
-            for event in result.get_asset_materialization_events():
-                if "dagster/row_count" in event.step_materialization_data.materialization.metadata:
-                    say(_summary(event))
-            if not result.success:
+            for line in outcome.table(result):
+                say(line)
+            if not result.success or outcome.lacks(result):
                 failed.append(video_id)
+    _say_latest(settings, say)
     return failed
 
 
-def _summary(event: dg.DagsterEvent) -> str:
-    done = event.step_materialization_data.materialization
-    metadata = {name: entry.value for name, entry in done.metadata.items()}
-    counts = ", ".join(f"{n} {name}" for name, n in metadata.items() if name.startswith(("clips ", "videos ")) and n)
-    return f"  {done.asset_key.to_user_string():<12} {metadata['dagster/row_count']:>7} rows  {metadata['seconds']:>8.2f} s  {counts}"
+def _say_latest(settings: Settings, say: Say) -> None:
+    """What queries mean, where that is not the run that was just written to."""
+    run, latest = pipeline.find_run(settings), Lake(settings.lake).latest_run()
+    if run is not None and latest is not None and run != latest:
+        reason = "it is pinned, or holds more"
+        say(f"latest run: still {latest.run_id} ({reason}); results are in run {run.run_id}: `egoworld runs use {run.run_id}`")

@@ -73,33 +73,50 @@ def _progress() -> Callable[[int, int], None]:
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--yes/--dry-run", default=False, help="Do it. Otherwise what would go is only said.")
 @click.option("--keep", multiple=True, metavar="RUN", help="A run that stays; may be given again.")
-@click.option("--older-h", default=24.0, show_default=True, help="Age of temporary files that crashes left, hours.")
+@click.option(
+    "--remove", multiple=True, metavar="RUN", help="A run that may go although it is the largest of the lake; may be given again."
+)
+@click.option("--older-h", default=24.0, show_default=True, help="Runs and temporary files that changed within so many hours stay.")
 @click.pass_obj
-def gc(profile: str | None, dry_run: bool, keep: Sequence[str], older_h: float) -> None:
-    """Remove runs that are neither released nor in use, and what crashes left behind. Files that other runs link stay theirs."""
+def gc(profile: str | None, yes: bool, keep: Sequence[str], remove: Sequence[str], older_h: float) -> None:
+    """Say which runs nobody needs, and what crashes left; with --yes, remove them. Files that other runs link stay theirs.
+
+    The latest run, the largest, and those released, in use or changed lately stay.
+    """
     from egoworld_assets.chain.recording import ledger_of
     from egoworld_ops.lake import runs
-    from egoworld_ops.lake.lake import Lake
+    from egoworld_ops.lake.lake import Lake, Run
     from egoworld_ops.settings import load_settings
-    from egoworld_ops.upkeep.gc import collect, leased, plan
+    from egoworld_ops.upkeep.gc import changed, collect, largest, leased, plan
 
     settings = load_settings(profile)
     store, book = Lake(settings.lake), ledger_of(settings)
-    named = {runs.find(store, name).run_id for name in keep}
+    named, may_go = ({runs.find(store, name).run_id for name in names} for names in (keep, remove))
+    older_s = older_h * 3600
+    most = largest(store)
 
     def stay(run_id: str) -> str:
-        return "named to be kept" if run_id in named else leased(book, run_id)
+        if run_id in named:
+            return "named to be kept"
+        if (age_s := time.time() - changed(Run(store, run_id))) < older_s:
+            return f"changed {age_s / 3600:.1f} h ago, within {older_h:g} h (--older-h)"
+        if most and most[0] == run_id and run_id not in may_go:
+            return f"the largest of the lake, {most[1]} results; if it may go, say `--remove {run_id}`"
+        return leased(book, run_id)
 
-    older_s = older_h * 3600
-    done = plan(store, stay, older_s) if dry_run else collect(store, stay, older_s, book.forget)
+    done = collect(store, stay, older_s, book.forget) if yes else plan(store, stay, older_s)
     for run_id, reason in done.keep:
         click.echo(f"stays    run {run_id}: {reason}")
     for doomed in done.remove:
-        click.echo(f"{'would go' if dry_run else 'removed '} {doomed.path}: {doomed.reason}")
-    freed = f"{done.freed_bytes / 1e6:,.1f} MB {'would be' if dry_run else 'are'} free"
+        click.echo(f"{'removed ' if yes else 'would go'} {doomed.path}: {doomed.reason}")
+        if most and doomed.run_id == most[0]:
+            click.echo(f"warning: run {most[0]} is the largest of the lake, {most[1]} results", err=True)
+    freed = f"{done.freed_bytes / 1e6:,.1f} MB {'are' if yes else 'would be'} free"
     click.echo(f"{freed}; {done.named_bytes / 1e6:,.1f} MB of files lose a name here, the difference is linked from elsewhere")
+    if done.remove and not yes:
+        click.echo("nothing was removed; `egoworld gc --yes` does it")
 
 
 COMMANDS = (release, verify, gc)

@@ -1,143 +1,12 @@
-"""Commands about what happened and why, and about doing a part of it again: run, dead-letters, redrive, explain, runs."""
+"""Commands about what happened and why: explain, runs, ledger."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
 
 import click
 
-_STAGE = "Name of a stage."
-
-
-@click.command()
-@click.option("--video", "video_id", required=True, help="The video, registered.")
-@click.option("--clip", "clip_id", help="Only this clip.")
-@click.option("--from", "first", help="The stage to begin with; what is above must be there.")
-@click.option("--to", "last", help="The stage to end with.")
-@click.option("--inline", is_flag=True, help="In this process, under a debugger if you like, not in the pool.")
-@click.option("--anew", is_flag=True, help="Compute also what is there already.")
-@click.option("--dry", is_flag=True, help="Compute anew and store nothing.")
-@click.pass_obj
-def run(
-    profile: str | None, video_id: str, clip_id: str | None, first: str | None, last: str | None, inline: bool, anew: bool, dry: bool
-) -> None:
-    """Run a part of the chain over one video in the foreground, without Dagster; seconds, rows and digest of each clip are printed.
-
-    Ends with 1 where not all of it could be done.
-    """
-    from egoworld_assets.chain import pipeline
-    from egoworld_ops.settings import load_settings
-    from gpu_workers.broker_pool import BrokerPool
-    from gpu_workers.inline import InlinePool
-
-    settings = load_settings(profile)
-    pool = InlinePool(settings.pool.threads) if inline else BrokerPool(settings.pool, f"egoworld run {video_id}")
-    part = pipeline.Part(first, last, clip_id, anew or dry, dry)
-    failed = False
-    started = time.monotonic()
-    states: Counter[str] = Counter()
-    clips: set[str] = set()
-    chosen = pipeline.peek_run(settings, video_id) if dry else pipeline.open_run(settings)
-    for stage, result in pipeline.process(chosen, [video_id], settings, pool, part):
-        counted = f"{result.rows:>7} rows {result.seconds:>8.2f} s"
-        click.echo(f"{stage:<12} {result.clip_id or '-':<18} {result.state:<9} {counted}  {result.digest[:12]}".rstrip())
-        states[result.state] += 1
-        clips |= {result.clip_id} if result.clip_id else set()
-        if result.error is not None:
-            failed = True
-            click.echo(f"  {type(result.error).__name__}: {result.error}", err=True)
-            for row in result.tables["failures"].to_pylist() if "failures" in result.tables else ():
-                click.echo(row["traceback"], err=True)
-    if not failed and not clips and part.stages() != [pipeline.MANIFEST]:
-        failed = True
-        click.echo(
-            f"clip {clip_id} is not in video {video_id}" if clip_id else f"video {video_id} has no clips: its manifest says why", err=True
-        )
-    if states["blocked"]:
-        failed = True
-        click.echo("blocked: an input from further up is missing, or failed; begin further up with --from", err=True)
-    click.echo(f"{', '.join(f'{n} {state}' for state, n in states.items() if n) or 'nothing'} in {time.monotonic() - started:.1f} s")
-    sys.exit(1 if failed else 0)
-
-
-def _which(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in (
-        click.option("--run", "run_id", default="latest", show_default=True, help="The run to look at."),
-        click.option("--video", "video_id", help="Only of this video."),
-        click.option("--clip", "clip_id", help="Only this clip."),
-        click.option("--stage", help="Only in this stage."),
-        click.option("--class", "error_class", help="Only of this class of error."),
-    ):
-        command = option(command)
-    return command
-
-
-@click.command("dead-letters")
-@_which
-@click.option("--traceback", is_flag=True, help="Show where in the code it happened.")
-@click.pass_obj
-def dead_letters(
-    profile: str | None,
-    run_id: str,
-    video_id: str | None,
-    clip_id: str | None,
-    stage: str | None,
-    error_class: str | None,
-    traceback: bool,
-) -> None:
-    """List the clips that are not tried again until somebody redrives them, each with the command that reproduces it alone."""
-    from egoworld_ops.lake import failures, runs
-    from egoworld_ops.lake.lake import Lake
-    from egoworld_ops.settings import load_settings
-
-    found = list(failures.find(runs.find(Lake(load_settings(profile).lake), run_id), failures.Which(video_id, clip_id, stage, error_class)))
-    for letter in found:
-        frame = "" if letter.frame_index is None else f", at frame {letter.frame_index}"
-        click.echo(f"{letter.video_id} {letter.clip_id} {letter.stage} ({letter.backend}){frame}, {letter.attempts} attempt(s)")
-        click.echo(f"  {letter.error_class}: {letter.reason}. {letter.cure}")
-        click.echo(f"  {letter.command}")
-        if traceback and letter.traceback:
-            click.echo("".join(f"  | {line}\n" for line in letter.traceback.splitlines()), nl=False)
-    click.echo(f"{len(found)} dead letter(s)")
-
-
-@click.command()
-@_which
-@click.option("--all", "everything", is_flag=True, help="Redrive all of the run, where nothing else is chosen.")
-@click.pass_obj
-def redrive(
-    profile: str | None,
-    run_id: str,
-    video_id: str | None,
-    clip_id: str | None,
-    stage: str | None,
-    error_class: str | None,
-    everything: bool,
-) -> None:
-    """Let the next materialization try dead letters again, by video, clip, stage or class of error."""
-    from egoworld_assets.chain.recording import MANIFEST, ledger_of
-    from egoworld_ops.lake import failures, runs
-    from egoworld_ops.lake.lake import Lake
-    from egoworld_ops.ledger import Change, ClipKey, State
-    from egoworld_ops.settings import load_settings
-
-    if stage == MANIFEST:
-        raise click.UsageError("a manifest is not redriven, it is made anew: `egoworld run --video VIDEO_ID --to manifest --anew`")
-    which = failures.Which(video_id, clip_id, stage, error_class)
-    if which == failures.Which() and not everything:
-        raise click.UsageError("choose by --video, --clip, --stage or --class, or say --all")
-    settings = load_settings(profile)
-    chosen = runs.find(Lake(settings.lake), run_id)
-    driven = failures.redrive(chosen, which)
-    keys = [ClipKey(letter.run_id, letter.video_id, letter.clip_id, letter.stage) for letter in driven]
-    ledger_of(settings).move("redrive", [Change(key, State.PENDING) for key in keys])
-    for letter in driven:
-        click.echo(f"{letter.video_id} {letter.clip_id} {letter.stage}: {letter.error_class}")
-    click.echo(f"{len(driven)} to be tried again; materialize their assets")
+from egoworld_assets.cli.group import Group
 
 
 @click.command()
@@ -158,7 +27,7 @@ def explain(profile: str | None, video_id: str, clip_id: str, stage: str) -> Non
         click.echo(f"  {difference.name}: {difference.a!r} -> {difference.b!r}")
 
 
-@click.group("runs")
+@click.group("runs", cls=Group)
 def runs_group() -> None:
     """The runs of the lake: frozen configurations and what they produced."""
 
@@ -242,7 +111,7 @@ def diff(profile: str | None, a: str, b: str) -> None:
     click.echo(f"{len(clips)} result(s) differ")
 
 
-@click.group("ledger")
+@click.group("ledger", cls=Group)
 def ledger_group() -> None:
     """The record of what happened to every clip in every stage."""
 
@@ -284,4 +153,4 @@ def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.4g}"
 
 
-COMMANDS = (run, dead_letters, redrive, explain, runs_group, ledger_group)
+COMMANDS = (explain, runs_group, ledger_group)

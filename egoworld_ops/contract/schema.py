@@ -321,7 +321,7 @@ INTAKE = Table(
     (
         Column("path", pa.string(), "absolute path of the entry; escaped where it is not UTF-8, and then never registered"),
         Column("video_id", pa.string(), "the video it was registered as, or is a copy of", nullable=True),
-        Column("status", pa.string(), "what became of it", allowed=("registered", "duplicate", "rejected", "unstable")),
+        Column("status", pa.string(), "what became of it", allowed=("registered", "duplicate", "rejected", "unstable", "forgotten")),
         Column("sha256", pa.string(), "SHA-256 of the content, hex; null where it was not read", nullable=True),
         Column("bytes", pa.int64(), "size of the file", "B", "", True, minimum=0),
         Column("mtime_ns", pa.int64(), "time of the last change, as the file system has it", "ns", "", True),

@@ -7,7 +7,7 @@ the answers there were. A run takes over once a video of it is whole and it hold
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -38,8 +38,11 @@ def is_pinned(store: Lake) -> bool:
     return said is not None and said.pinned
 
 
-def advance(run: Run, video_ids: Iterable[str]) -> bool:
+def advance(run: Run, video_ids: Iterable[str], without: Collection[str] = ()) -> bool:
     """Make a run the latest if it has earned it by these videos, in which something was done just now; returns whether it is the latest then.
+
+    Args:
+        without: videos that do not count in the comparison: they were let go.
 
     Raises:
         StorageUnavailable: the storage refuses.
@@ -51,8 +54,8 @@ def advance(run: Run, video_ids: Iterable[str]) -> bool:
         return False
     before = run.lake.latest_run()
     if before is not None:
-        wanted = sum(1 for _ in islice(with_results(before), _folders(run) + 1))
-        if wanted > sum(1 for _ in islice(with_results(run), wanted)):
+        wanted = sum(1 for _ in islice(_counted(before, without), _folders(run) + 1))
+        if wanted > sum(1 for _ in islice(_counted(run, without), wanted)):
             return False
     pointer.write(run.lake.root, Pointer(run.run_id))
     return True
@@ -64,6 +67,10 @@ def with_results(run: Run) -> Iterator[str]:
     for folder in _named(run.path, "video_id="):
         if any(last.issubset(_names(clip)) for clip in _named(folder, "clip_id=")):
             yield folder.name.removeprefix("video_id=")
+
+
+def _counted(run: Run, without: Collection[str]) -> Iterator[str]:
+    return (video_id for video_id in with_results(run) if video_id not in without)
 
 
 def _folders(run: Run) -> int:

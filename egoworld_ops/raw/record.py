@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,21 @@ def update(store: Lake, rows: Sequence[Mapping[str, Any]]) -> None:
         kept = [r for r in read(store).to_pylist() if r["status"] != "registered" or r["video_id"] not in moved]
         merged = {r["path"]: r for r in [*kept, *rows]}
         write_table(_path(store), "intake", schema.from_rows("intake", list(merged.values())), {})
+
+
+def forget(store: Lake, video_ids: Iterable[str]) -> None:
+    """Let registered videos be registered no longer; whoever looks at the raw folder leaves their content alone from now on."""
+    gone = set(video_ids)
+    said = {"status": "forgotten", "reason": "a person let it go", "cure": "`egoworld register FILE` takes it back"}
+    rows = [row | said for row in read(store).to_pylist() if row["status"] == "registered" and row["video_id"] in gone]
+    update(store, rows)
+
+
+def forgotten(store: Lake) -> dict[str, str]:
+    """The videos that were let go and not taken back: video_id by SHA-256 of the content."""
+    rows = read(store).to_pylist()
+    present = {row["sha256"] for row in rows if row["status"] == "registered"}
+    return {row["sha256"]: row["video_id"] for row in rows if row["status"] == "forgotten" and row["sha256"] not in present}
 
 
 def ensure(store: Lake) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from egoworld_ops.errors import NotAVideo
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.raw.passed_over import passed_over
-from egoworld_ops.raw.record import Registered, read, registered, update
+from egoworld_ops.raw.record import Registered, forgotten, read, registered, update
 from egoworld_ops.raw.walk import IntakeEntry, Seen, scan
 from egoworld_ops.settings import Settings
 
@@ -63,7 +63,7 @@ def look(settings: Settings, cursor: str | None, limit: int) -> Found:
     entries, now = scan(settings.raw, _known(store), _seen(rows) | waiting, limit=_affordable(waiting, limit))
     unstable = {path: seen for path, seen in now.items() if seen.status == "unstable"}
     kept = dict(sorted(unstable.items(), key=lambda item: item[0] not in waiting)[:MAX_WAITING])
-    found = _record(store, [e for e in entries if e.status != "unstable" or str(e.path) in kept])
+    found = _record(store, [e for e in entries if e.status != "unstable" or str(e.path) in kept], take_back=False)
     lines = passed_over(settings.raw)
     said = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     again = _remembered(cursor).get("said") == said
@@ -73,6 +73,8 @@ def look(settings: Settings, cursor: str | None, limit: int) -> Found:
 
 def register(settings: Settings, paths: Iterable[Path]) -> Found:
     """Register files, and all videos in folders, now. Files that changed within the last second are looked at again after one.
+
+    What was forgotten stays so in folders, and is taken back where the file itself is named.
 
     A file that still changes then is refused as `unstable`; so is everything that cannot be a video, each with its reason.
     """
@@ -86,7 +88,7 @@ def register(settings: Settings, paths: Iterable[Path]) -> Found:
             again, _ = scan(path, _known(store) | _accepted(entries), now, settle_s=SETTLE_S)
             later = {e.path: e for e in again}
             entries = [later.get(e.path, e) for e in entries]
-        found.append(_record(store, entries))
+        found.append(_record(store, entries, take_back=not path.is_dir()))
     lines = [line for path in paths for line in passed_over(path)]
     return Found([v for f in found for v in f.video_ids], [row for f in found for row in f.refused], "", lines)
 
@@ -97,16 +99,23 @@ def waiting_videos(settings: Settings, partitions: Iterable[str], limit: int) ->
     return [v for v in registered(Lake(settings.lake)) if v not in present][:limit]
 
 
-def _record(store: Lake, entries: Sequence[IntakeEntry]) -> Found:
-    rows = [_row(store, e) for e in entries]
+def _record(store: Lake, entries: Sequence[IntakeEntry], take_back: bool) -> Found:
+    gone = forgotten(store) if entries else {}
+    rows = [_row(e, gone, take_back) for e in entries]
     if rows:
         update(store, rows)
     accepted = [row["video_id"] for row in rows if row["status"] == "registered"]
     return Found(list(dict.fromkeys(accepted)), [row for row in rows if row["status"] != "registered"], "", [])
 
 
-def _row(store: Lake, entry: IntakeEntry) -> dict[str, Any]:
+def _row(entry: IntakeEntry, gone: Mapping[str, str], take_back: bool) -> dict[str, Any]:
+    """The row of an entry; `gone` are the videos that were forgotten, by content."""
     row = entry.row()
+    if entry.status == "registered" and entry.sha256 in gone:
+        row |= {"video_id": gone[str(entry.sha256)]}
+        row |= (
+            {} if take_back else {"status": "forgotten", "reason": "a person let it go", "cure": "`egoworld register FILE` takes it back"}
+        )
     if entry.status == "duplicate":
         row |= {"reason": f"holds the same content as video {entry.video_id}", "cure": "Nothing to do; remove the copy, or keep it"}
     return row
@@ -131,7 +140,8 @@ def _seen(rows: Iterable[Mapping[str, Any]]) -> dict[str, Seen]:
     return {
         r["path"]: Seen(r["bytes"] or 0, r["mtime_ns"] or 0, r["status"])
         for r in rows
-        if r["status"] in ("registered", "rejected") or (r["status"] == "duplicate" and originals.get(r["video_id"], Path()).is_file())
+        if r["status"] in ("registered", "rejected", "forgotten")
+        or (r["status"] == "duplicate" and originals.get(r["video_id"], Path()).is_file())
     }
 
 

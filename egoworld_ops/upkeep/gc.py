@@ -1,4 +1,4 @@
-"""Remove runs that nobody needs: not released, not the newest, not held by a living process, not named to be kept; and what crashes left behind.
+"""Remove runs that nobody needs: not released, not the latest, not held by a living process, not named to be kept; and what crashes left behind.
 
 A run's folder is renamed away before anything in it is deleted, so that no reader takes what is left of it after a crash for a run. A file that
 other runs link loses a name here and nothing else.
@@ -109,6 +109,19 @@ def leased(book: Ledger, run_id: str) -> str:
     return f"{n} clip(s) are being worked on" if n else ""
 
 
+def changed(run: Run) -> float:
+    """When anything in a run was last written, s since the epoch."""
+    return _last_change(run.path)
+
+
+def largest(store: Lake) -> tuple[str, int] | None:
+    """The run with the most results and how many tables of clips those are; of equals the latest, else the newest. None where no run has any."""
+    latest = store.latest_run()
+    sizes = [(sum(1 for _ in run.path.glob("video_id=*/clip_id=*/[!.]*.parquet")), run == latest, run.run_id) for run in store.runs()]
+    results, _, run_id = max(sizes, default=(0, False, ""))
+    return (run_id, results) if results else None
+
+
 @contextmanager
 def _named_errors(store: Lake) -> Iterator[None]:
     try:
@@ -128,13 +141,11 @@ def _look(store: Lake, keep: Keep, older_than_s: float) -> tuple[list[Doomed], l
 
 
 def _reason_to_stay(run: Run, keep: Keep) -> str:
-    if reason := keep(run.run_id):
-        return reason
     if exists(run):
         return "released"
     if (said := pointer.read(run.lake.root)) is not None and said.run_id == run.run_id:
         return "pinned as the latest run" if said.pinned else "the latest run"
-    return ""
+    return keep(run.run_id)
 
 
 def _held(run: Run) -> str:

@@ -1,6 +1,8 @@
 """The asset `release` and the commands release, verify and gc, over runs that the real pipeline made."""
 
+import os
 import subprocess
+import time
 from pathlib import Path
 
 import duckdb
@@ -12,6 +14,7 @@ from egoworld_assets.cli.main import egoworld
 from egoworld_assets.jobs import process_videos
 from egoworld_ops import operators
 from egoworld_ops.files import locks
+from egoworld_ops.lake import pointer
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.ledger import ClipKey, open_ledger
 from egoworld_ops.query.catalog import FILE_NAME
@@ -101,26 +104,63 @@ def test_a_run_of_the_real_pipeline_is_released_verified_and_kept(run: Run) -> N
     assert run.path.is_dir()
 
 
+def age(run: Run, hours: float = 48) -> None:
+    for path in (run.path, *run.path.rglob("*")):
+        os.utime(path, (time.time() - hours * 3600,) * 2)
+
+
+def make_runs(store: Lake, *names: str) -> list[Run]:
+    """Runs of one video each, made two days ago; the last one is the latest."""
+    made = [store.open_run({"a": name}, name, dict) for name in names]
+    for run in made:
+        write_video(run, "v", n_frames=10)
+        age(run)
+        locks.let_go(run.path)
+    pointer.write(store.root, pointer.Pointer(names[-1]))
+    return made
+
+
 def test_gc_lists_and_removes_and_keeps_what_is_named(place: Place) -> None:
     store = Lake(place.settings.lake)
-    for name in ("one", "two", "three"):
-        made = store.open_run({"a": name}, name, dict)
-        write_video(made, "v", n_frames=10)
-        locks.let_go(made.path)
+    make_runs(store, "one", "two", "three")
     with open_ledger(store) as book:
         book.add({ClipKey(name, "masks", "v", "c"): None for name in ("one", "two")})
-    listed = command("gc", "--dry-run", "--keep", "two").output
+    listed = command("gc", "--keep", "two").output
     assert "stays    run two: named to be kept" in listed
-    assert "stays    run three: the run opened last" in listed
+    assert "stays    run three: the latest run" in listed
     assert f"would go {store.root / 'run_id=one'}: not released" in listed
     assert "MB would be free" in listed
+    assert "nothing was removed; `egoworld gc --yes` does it" in listed
     assert len(store.runs()) == 3
-    assert f"removed  {store.root / 'run_id=one'}" in command("gc", "--keep", "two").output
+    assert f"removed  {store.root / 'run_id=one'}" in command("gc", "--keep", "two", "--yes").output
     assert {made.run_id for made in store.runs()} == {"two", "three"}
     with open_ledger(store) as book:
         assert [bool(book.counts(name)) for name in ("one", "two")] == [False, True]
     missing = CliRunner().invoke(egoworld, ["gc", "--keep", "nobody"])
     assert "nobody" in str(missing.exception)
+
+
+def test_gc_leaves_the_main_run_beside_a_small_experiment_that_was_released(place: Place) -> None:
+    store = Lake(place.settings.lake)
+    main, small = make_runs(store, "main", "small")
+    write_video(main, "another", n_frames=10)
+    age(main)
+    assert command("release", "small").exit_code == 0
+    listed = command("gc", "--yes").output
+    assert "stays    run main: the largest of the lake, 12 results; if it may go, say `--remove main`" in listed
+    assert set(store.runs()) == {main, small}
+    removed = CliRunner().invoke(egoworld, ["gc", "--yes", "--remove", "main"])
+    assert "warning: run main is the largest of the lake" in removed.stderr
+    assert store.runs() == [small]
+
+
+def test_gc_leaves_a_run_that_changed_lately(place: Place) -> None:
+    store = Lake(place.settings.lake)
+    one, _ = make_runs(store, "one", "two")
+    path = next(one.path.glob("video_id=*/clip_id=*/masks.parquet"))
+    os.utime(path, (time.time() - 3 * 3600,) * 2)
+    assert "stays    run one: changed 3.0 h ago, within 24 h (--older-h)" in command("gc", "--yes").output
+    assert f"removed  {one.path}" in command("gc", "--yes", "--older-h", "2").output
 
 
 def test_commands_name_a_run_that_is_not_there(place: Place) -> None:

@@ -61,7 +61,7 @@ def test_installed_weights_match_size_and_digest() -> None:
 
 
 def test_missing_weights_name_the_command_that_fetches_them(weights_folder: Path) -> None:
-    with pytest.raises(WeightsMissing, match=r"python -m egoworld_ops\.models fetch palm_detection_full") as caught:
+    with pytest.raises(WeightsMissing, match=r"egoworld models fetch palm_detection_full") as caught:
         models.path("palm_detection_full")
     assert caught.value.culprit == str(weights_folder / "palm_detection_full.tflite")
 
@@ -99,31 +99,29 @@ def test_publisher_that_does_not_answer_is_worth_a_retry(weights_folder: Path, m
     assert caught.value.retryable
 
 
-def test_register_takes_the_right_file_and_refuses_another(
-    weights_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_register_takes_the_right_file_and_refuses_another(weights_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(models.REGISTRY, "tiny", tiny())
     right, wrong = tmp_path / "right", tmp_path / "wrong"
     right.write_bytes(CONTENT)
     wrong.write_bytes(b"something else")
-    assert models.main(["register", "tiny", str(wrong)]) == 1
-    assert "SHA-256" in capsys.readouterr().err
-    assert models.main(["register", "tiny", str(tmp_path / "nowhere")]) == 1
-    assert models.main(["register", "tiny", str(right)]) == 0
+    with pytest.raises(WeightsMismatch, match="SHA-256"):
+        models.register("tiny", wrong)
+    with pytest.raises(WeightsMissing):
+        models.register("tiny", tmp_path / "nowhere")
+    assert models.register("tiny", right) == weights_folder / "tiny.bin"
     assert models.path("tiny").read_bytes() == CONTENT
     assert [p.name for p in weights_folder.iterdir()] == ["tiny.bin"]
 
 
-def test_unknown_names_are_refused(weights_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_names_are_refused(weights_folder: Path) -> None:
     with pytest.raises(BadSettings, match="mediapipe-hands"):
         models.weight("nonsense")
-    assert models.main(["fetch", "nonsense"]) == 1
-    assert "nonsense" in capsys.readouterr().err
+    with pytest.raises(BadSettings, match="nonsense"):
+        models.fetch(["nonsense"])
 
 
-def test_list_says_what_is_here(weights_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert models.main(["list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
+def test_list_says_what_is_here(weights_folder: Path) -> None:
+    lines = list(models.listed())
     assert any(line.startswith("sam2.1_hiera_tiny ") and "dl.fbaipublicfiles.com" in line and " here " not in line for line in lines)
 
 

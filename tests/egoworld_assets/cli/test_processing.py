@@ -55,9 +55,30 @@ def test_a_step_that_fails_says_what_our_error_says_and_not_what_caused_that() -
     assert console._reason(event).endswith("ledger x: is read-only. Restore the storage, then run again")
 
 
-@pytest.mark.parametrize(("home", "reason"), [("", "is not set"), ("nowhere", "is no folder"), ("file", "is no folder")])
-def test_a_home_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str, reason: str) -> None:
+@pytest.mark.parametrize("home", ["nowhere", "file"])
+def test_a_home_that_cannot_be_used_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("DAGSTER_HOME", home and str(tmp_path / home))
-    with pytest.raises(BadSettings, match=f"DAGSTER_HOME.*{reason}.*dagster.yaml"):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / home))
+    with pytest.raises(BadSettings, match=r"DAGSTER_HOME.*is no folder.*mkdir"):
         processing.instance()
+
+
+@pytest.mark.parametrize("given", ["", "home"])
+def test_relative_paths_begin_at_home_wherever_a_command_is_called_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    for name in ("home", "work"):
+        (tmp_path / name).mkdir()
+    for name in ("EGOWORLD_LAKE", "EGOWORLD_RAW"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DAGSTER_HOME", given and str(tmp_path / given))
+    monkeypatch.chdir(tmp_path / "work")
+    place = tmp_path / (given or "work")
+    made = processing.settings(None)
+    assert (made.lake, made.raw) == (place / "output", place / "raw")
+    assert (place / "dagster.yaml").read_bytes() == (ROOT / "dagster.yaml").read_bytes()
+    assert made.raw.is_dir()
+    monkeypatch.chdir(tmp_path)
+    assert processing.settings(None) == made
+    monkeypatch.setenv("EGOWORLD_LAKE", "lakes/one")
+    assert processing.settings(None).lake == place / "lakes" / "one"

@@ -1,0 +1,42 @@
+"""Errors of the command line that are none of ours, as one line with the cure."""
+
+from __future__ import annotations
+
+import errno
+import sys
+
+import click
+
+from egoworld_ops.errors import BadSettings, EgoworldError, OperatorCrash, StorageUnavailable, classify
+
+_PERMISSION = (errno.EACCES, errno.EPERM)
+
+
+def named(error: Exception) -> EgoworldError | None:
+    """The error of ours that stands for `error`; None for those that are ours already, or click's own."""
+    if isinstance(error, (EgoworldError, click.exceptions.Exit, click.ClickException, click.Abort)) or error.__class__ is BrokenPipeError:
+        return None
+    said = f"{type(error).__name__}: {_first_line(error)}"
+    if isinstance(error, OSError):
+        return _of_system(error, said)
+    package = type(error).__module__.partition(".")[0].lstrip("_")
+    if package == "duckdb":
+        return BadSettings("the query", said, 'Mend the SQL; `egoworld sql "SHOW ALL TABLES"` lists tables and columns')
+    if package.startswith("dagster"):
+        return BadSettings("Dagster", said, "See to dagster.yaml and the databases in DAGSTER_HOME, or move them away")
+    return OperatorCrash("egoworld", said, f"This is a bug: report what `egoworld --debug {' '.join(sys.argv[1:])}` prints")
+
+
+def _of_system(error: OSError, said: str) -> EgoworldError:
+    place = error.filename or "the storage"
+    if isinstance(known := classify(error, place), StorageUnavailable):
+        return known
+    if error.errno in _PERMISSION:
+        return StorageUnavailable(
+            place, said, "Let this user write there, or name other folders: EGOWORLD_LAKE, EGOWORLD_RAW, DAGSTER_HOME"
+        )
+    return StorageUnavailable(place, said, "See to the file or its folder, then run again")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "")

@@ -1,0 +1,21 @@
+"""Groups of commands that say what a person may have meant."""
+
+from __future__ import annotations
+
+import click
+
+from egoworld_ops.naming import did_you_mean
+
+
+class Group(click.Group):
+    """A group that names the nearest of its commands where one is misspelt."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with a suggestion.
+
+        Raises:
+            UsageError: there is no such command.
+        """
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            raise click.UsageError(f"there is no command {args[0]!r}. {did_you_mean(args[0], self.list_commands(ctx))}", ctx)
+        return super().resolve_command(ctx, args)
