@@ -36,7 +36,7 @@ def detect_scenes(path: Path) -> None:
     settings = SceneSettings()
     scores = SceneScores(settings.detector)
     seen = probe(path, scores)
-    find_scenes(scores, seen.n_frames, seen.fps, settings)
+    find_scenes(scores, seen.timestamps_s, settings)
 
 
 def timed(work: Callable[[Path], None], path: Path) -> tuple[float, float]:

@@ -6,7 +6,11 @@ A frame's index counts what the decoder gives out from the start of the file, in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+import math
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -16,8 +20,10 @@ import numpy as np
 
 from egoworld_ops.errors import CorruptVideo, EmptyVideo, InputError
 from egoworld_ops.types import Frame, sampled_frames
+from egoworld_ops.video.avi import empty_ticks_after
 from egoworld_ops.video.containers import LIBAV_FAULTS, Media, as_typed, check_size, open_media
 from egoworld_ops.video.picture import PictureFacts, Upright, color_range, to_rgb
+from egoworld_ops.video.timeline import Stamped, Timeline
 
 DECODE_VERSION = "2"
 """Raised whenever the same file gives other pixels, times or counts: colour, rotation, scaling, timing, what is decoded around damage. Part
@@ -27,6 +33,11 @@ Visitor = Callable[[int, float, av.VideoFrame], None]
 """Called with index, timestamp_s and the decoder's own frame, which is valid only during the call. Index 0 begins a pass over the file; where
 a second one is needed, only that one counts, and what was seen before it is to be forgotten."""
 
+_WITH_DTS = ("mov", "mpegts", "mpeg", "flv")
+"""Demuxers of containers that store decoding times; of others libav makes them up."""
+_DTS_KEPT = 256
+_DISCARD = 2
+_LENGTH_TAG = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d{1,9})?)\Z")
 _SLOWEST_RATE = Fraction(1, 10**6)
 _CURE = "Copy the file again from its source, or make the clips anew from the part that decodes"
 
@@ -42,8 +53,10 @@ class VideoProbe:
         width, height: size in pixels of the picture shown, after crop, pixel aspect and rotation.
         rotation_deg: clockwise turn that shows the picture upright: 0, 90, 180 or 270.
         fps: exact frame rate; the mean rate where `vfr`.
-        vfr: true where the timestamps are not evenly spaced to within one tick of the container's clock.
+        vfr: true where the timestamps are not evenly spaced to within one tick of the container's clock and half a frame.
         n_frames: frames that decode, counted.
+        n_frames_expected: frames that the container lists or holds packets of; None where it only promises a length.
+        decoded_share: share of what the container promises that decodes, 0 to 1: of its frames, or of its length where it lists none.
         duration_s: end of the last frame minus start of the first.
         audio_streams: number of audio streams.
         timestamps_s: (n_frames,) float64 presentation times, strictly increasing.
@@ -61,6 +74,8 @@ class VideoProbe:
     fps: Fraction
     vfr: bool
     n_frames: int
+    n_frames_expected: int | None
+    decoded_share: float
     duration_s: float
     audio_streams: int
     timestamps_s: np.ndarray
@@ -177,23 +192,23 @@ def _observe_first(path: Path, picture: Upright) -> None:
 
 def _timed_frames(media: Media, frame_start: int = 0, seek_s: float | None = None) -> Iterator[tuple[int, float, av.VideoFrame]]:
     """Index, time and picture of each frame; from `frame_start` on where `seek_s` is given, and none where that cannot be done exactly."""
-    clock = _Clock(media)
-    index = 0
     landing = None
-    if seek_s is not None:
-        landing = _seek(media, frame_start, seek_s)
-        if landing is None:
-            return
-        index = frame_start
-    for frame in _Frames(media):
-        if landing is not None:
-            if frame.pts is None or frame.pts > landing:
-                return
-            if frame.pts < landing:
-                continue
-            landing = None
-        yield index, clock.time_s(index, frame), frame
-        index += 1
+    if seek_s is not None and (landing := _seek(media, frame_start, seek_s)) is None:
+        return
+    frames = _Frames(media)
+    from_landing = iter(frames) if landing is None else _from(frames, landing)
+    timed = Timeline(media.path, trusted=landing is not None).times(map(frames.stamps.stamped, from_landing))
+    for index, (timestamp_s, frame) in enumerate(timed, 0 if landing is None else frame_start):
+        yield index, timestamp_s, frame
+
+
+def _from(frames: Iterable[av.VideoFrame], landing: int) -> Iterator[av.VideoFrame]:
+    """The frames from the one with that PTS on; none where it is not among them."""
+    skipped = itertools.dropwhile(lambda frame: frame.pts is not None and frame.pts < landing, frames)
+    first = next(skipped, None)
+    if first is not None and first.pts == landing:
+        yield first
+        yield from skipped
 
 
 class _Frames:
@@ -201,17 +216,26 @@ class _Frames:
 
     def __init__(self, media: Media) -> None:
         self._media = media
+        self.stamps = _Stamps(media)
         self.n_packets = 0
+        self.last_packet: tuple[int | None, int] = (None, 0)
+        """Where, in the file, the last packet begins, None where the container does not say; and its size."""
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         try:
             for packet in self._media.container.demux(self._media.stream):
-                self.n_packets += bool(packet.size) and not packet.is_discard
+                if packet.size:
+                    self._note(packet)
                 for frame in packet.decode():
                     check_size(self._media.path, frame.width, frame.height)
                     yield frame
         except LIBAV_FAULTS as error:
             raise as_typed(self._media.path, error, "the stream does not decode") from error
+
+    def _note(self, packet: av.Packet) -> None:
+        self.stamps.note(packet)
+        self.n_packets += not packet.is_discard
+        self.last_packet = (packet.pos, packet.size)
 
 
 def _seek(media: Media, frame_start: int, start_s: float) -> int | None:
@@ -219,7 +243,7 @@ def _seek(media: Media, frame_start: int, start_s: float) -> int | None:
 
     It can where every packet holds one shown frame with a PTS of its own: then a frame's rank by PTS is its index.
     """
-    if not _Clock(media).from_pts:
+    if not _Stamps(media).from_pts:
         return None
     shown, keys = [], []
     try:
@@ -231,7 +255,7 @@ def _seek(media: Media, frame_start: int, start_s: float) -> int | None:
                 if packet.is_keyframe:
                     keys.append((packet.pts, packet.pts if packet.dts is None else min(packet.pts, packet.dts)))
         shown.sort()
-        exact = frame_start < len(shown) == len(set(shown)) and _seconds(shown[frame_start], media) == start_s
+        exact = frame_start < len(shown) == len(set(shown)) and seconds(shown[frame_start], media) == start_s
         before = [seek_to for pts, seek_to in keys if exact and pts <= shown[frame_start]]
         if not before:
             return None
@@ -241,45 +265,59 @@ def _seek(media: Media, frame_start: int, start_s: float) -> int | None:
     return shown[frame_start]
 
 
-def _seconds(pts: int, media: Media) -> float:
+def seconds(pts: int, media: Media) -> float:
+    """Seconds of ticks of the stream's clock."""
     return pts * media.time_base.numerator / media.time_base.denominator
 
 
-class _Clock:
-    """Gives each frame its time: its PTS where that exists and moves forward.
+class _Stamps:
+    """What the container says of each frame's time.
 
-    AVI stores no PTS (what libav makes up is the decoding order): there the frame rate gives the time. Elsewhere a frame without PTS, or
-    with one that is not after the frame before, comes one frame's duration after that.
+    AVI counts time in frames: each chunk, also an empty one, is a tick, and chunks lie in decoding order. There the first frame shown has the
+    tick of the first chunk that holds a picture, the second that of the second, and so on.
     """
 
     def __init__(self, media: Media) -> None:
         self._media = media
         self._rate = media.rates[0] if media.rates else None
-        self.from_pts = media.demuxer != "avi" or not self._rate
-        self.made_up = 0
-        self._last_s: float | None = None
+        self._ticks: deque[int] | None = deque() if media.demuxer == "avi" else None
+        self.last_tick = -1
+        self.reach_s = -math.inf
+        """The latest end of a frame that the container speaks of."""
+        self._stores_dts = media.demuxer in _WITH_DTS
+        self._dts: dict[int, int] = {}
 
-    def time_s(self, index: int, frame: av.VideoFrame) -> float:
-        if self._rate and not self.from_pts:
-            return float(index / self._rate)
-        time_s = None if frame.pts is None else _seconds(frame.pts, self._media)
-        if time_s is None or (self._last_s is not None and time_s <= self._last_s):
-            self.made_up += 1
-            time_s = 0.0 if self._last_s is None else self._last_s + self.duration_s(frame)
-        self._last_s = time_s
-        return time_s
+    @property
+    def from_pts(self) -> bool:
+        """Whether a frame's time is the PTS of its packet."""
+        return self._ticks is None
 
-    def duration_s(self, frame: av.VideoFrame) -> float:
-        """Duration of one frame: its own, else that of the frame rate.
+    def note(self, packet: av.Packet) -> None:
+        """Take note of a packet that goes to the decoder."""
+        if self._ticks is not None:
+            tick = packet.dts if packet.dts is not None else self.last_tick + 1
+            self._ticks.append(tick)
+            self.last_tick = tick
+        elif self._stores_dts and packet.pts is not None and packet.dts is not None:
+            self._dts[packet.pts] = packet.dts
+            if len(self._dts) > _DTS_KEPT:
+                del self._dts[next(iter(self._dts))]
 
-        Raises:
-            CorruptVideo: the file says neither.
-        """
+    def stamped(self, frame: av.VideoFrame) -> Stamped[av.VideoFrame]:
+        """The frame with what is said of its time."""
+        pts = frame.pts
+        if self._ticks is not None:
+            pts = self._ticks.popleft() if self._ticks else None
+        dts = None if pts is None else self._dts.pop(pts, None)
+        lag_s = None if pts is None or dts is None else seconds(pts - dts, self._media)
+        time_s, duration_s = None if pts is None else seconds(pts, self._media), self._duration_s(frame)
+        self.reach_s = max(self.reach_s, -math.inf if time_s is None else time_s + (duration_s or 0.0))
+        return Stamped(frame, time_s, duration_s, lag_s)
+
+    def _duration_s(self, frame: av.VideoFrame) -> float | None:
         if frame.duration > 0:
-            return _seconds(frame.duration, self._media)
-        if not self._rate:
-            raise CorruptVideo(self._media.path, "has neither timestamps nor a frame rate", "Convert it to a container with timestamps")
-        return float(1 / self._rate)
+            return seconds(frame.duration, self._media)
+        return float(1 / self._rate) if self._rate else None
 
 
 @dataclass(slots=True)
@@ -290,33 +328,34 @@ class _Survey:
     codec: str
     rates: tuple[Fraction, ...]
     tick_s: float
-    header_frames: int
-    header_duration_s: float | None
+    listed: int
+    ends_s: float | None
     audio_streams: int
     warnings: list[str]
+    timeline: Timeline
     picture: Upright = field(default_factory=Upright)
     pix_fmt: str = ""
     color_range: str = ""
     times_s: list[float] = field(default_factory=list)
     last_duration_s: float = 0.0
     damaged: list[int] = field(default_factory=list)
-    made_up_times: int = 0
     n_packets: int = 0
+    reach_s: float = -math.inf
     fault: InputError | None = None
 
     @classmethod
     def start(cls, media: Media) -> _Survey:
         stream = media.stream
-        duration = media.container.duration
         return cls(
             path=media.path,
             codec=stream.codec_context.codec.canonical_name,
             rates=media.rates,
             tick_s=float(media.time_base),
-            header_frames=stream.frames,
-            header_duration_s=duration / av.time_base if duration else None,
+            listed=stream.frames,
+            ends_s=_promised_end_s(media),
             audio_streams=len(media.container.streams.audio),
             warnings=[],
+            timeline=Timeline(media.path),
         )
 
     def see(self, index: int, timestamp_s: float, frame: av.VideoFrame, media: Media, as_pinhole: bool) -> None:
@@ -326,8 +365,20 @@ class _Survey:
             if not as_pinhole:
                 self.picture.check_pinhole(self.path)
         self.times_s.append(timestamp_s)
+        self.last_duration_s = seconds(frame.duration, media) if frame.duration > 0 else 0.0
         if frame.is_corrupt:
             self.damaged.append(index)
+
+    def end(self, media: Media, frames: _Frames) -> None:
+        """Take note of what is known once all packets were read."""
+        self.n_packets, self.reach_s = frames.n_packets, frames.stamps.reach_s
+        position, size = frames.last_packet
+        if media.demuxer == "avi" and position is not None:
+            n_empty = empty_ticks_after(self.path, position, size)
+            self.last_duration_s += n_empty * self.tick_s
+            self.listed = max(self.listed - frames.stamps.last_tick - 1 - n_empty, 0) + self.n_packets
+        elif media.demuxer == "mov" and (entries := media.stream.index_entries):
+            self.listed = sum(not entry.flags & _DISCARD for entry in entries)
 
     @property
     def damaged_somewhere(self) -> bool:
@@ -335,10 +386,12 @@ class _Survey:
         return bool(self.fault or self.damaged) or len(self.times_s) != self.n_packets
 
     def result(self) -> VideoProbe:
-        times_s = np.array(self.times_s)
+        times_s, n = np.array(self.times_s), len(self.times_s)
         fps, vfr = _frame_rate(times_s, self.rates, self.tick_s, self.last_duration_s)
         duration_s = float(times_s[-1] - times_s[0]) + (self.last_duration_s or float(1 / fps))
-        self._warn(duration_s)
+        expected = max(self.listed, self.n_packets)
+        missing_s = self._missing_s(duration_s)
+        self._warn(duration_s, missing_s)
         width, height = self.picture.shown.size_px
         return VideoProbe(
             codec=self.codec,
@@ -349,49 +402,72 @@ class _Survey:
             rotation_deg=self.picture.shown.rotation_deg,
             fps=fps,
             vfr=vfr,
-            n_frames=len(times_s),
+            n_frames=n,
+            n_frames_expected=None if missing_s else expected,
+            decoded_share=min(n / expected, 1.0) * duration_s / (duration_s + missing_s),
             duration_s=duration_s,
             audio_streams=self.audio_streams,
             timestamps_s=times_s,
             warning="; ".join(self.warnings) or None,
-            damaged=self.damaged_somewhere or self.header_frames > len(times_s),
+            damaged=self.damaged_somewhere or self.listed > n,
             picture=self.picture.facts(),
         )
 
-    def _warn(self, duration_s: float) -> None:
+    def _missing_s(self, duration_s: float) -> float:
+        """How much earlier the picture ends than the container promises, where it lists no frames; 0 where that is about right."""
+        if self.listed or self.ends_s is None:
+            return 0.0
+        missing_s = self.ends_s - max(self.times_s[0] + duration_s, self.reach_s)
+        return missing_s if missing_s > max(0.5, 0.02 * (duration_s + missing_s)) else 0.0
+
+    def _warn(self, duration_s: float, missing_s: float) -> None:
         n = len(self.times_s)
-        promised_s = self.header_duration_s
-        if self.header_frames > n:
-            self.warnings.append(f"{n} of the {self.header_frames} frames in the header decode")
-        elif not self.header_frames and promised_s and promised_s > duration_s + max(0.5, 0.02 * promised_s):
-            self.warnings.append(f"the header promises {promised_s:.3f} s, the picture ends after {duration_s:.3f} s")
+        if self.listed > n:
+            self.warnings.append(f"{n} of the {self.listed} frames in the header decode")
+        if missing_s:
+            promised = f"the header promises {duration_s + missing_s:.3f} s of picture"
+            self.warnings.append(f"{promised}, it ends after {duration_s:.3f} s")
         if self.fault:
             self.warnings.append(f"decoding stops at frame {n}: {self.fault.reason}")
         if self.damaged:
             self.warnings.append(f"{len(self.damaged)} frames are damaged, the first is {self.damaged[0]}")
         if self.damaged_somewhere and not self.warnings:
             self.warnings.append(f"{self.n_packets} packets gave {n} frames")
-        if self.made_up_times:
-            self.warnings.append(f"{self.made_up_times} frames have no timestamp after the frame before; one frame's duration is added")
+        if placed := self.timeline.placed:
+            which = f"frame {placed[0]} has" if len(placed) == 1 else f"{len(placed)} frames, the first is {placed[0]}, have"
+            self.warnings.append(f"{which} no timestamp that fits those around; placed between its neighbours")
+        if restarts := self.timeline.restarts:
+            self.warnings.append(f"the timestamps start anew at frame {restarts[0]}; what follows is timed from there on")
         self.warnings += self.picture.all_warnings()
+
+
+def _promised_end_s(media: Media) -> float | None:
+    """When the container says that the stream ends, or that it ends itself, on the clock of the frames; None where it says neither."""
+    container, stream = media.container, media.stream
+    if stream.duration:
+        return seconds((stream.start_time or 0) + stream.duration, media)
+    if media.demuxer == "matroska" and (said := _LENGTH_TAG.match(stream.metadata.get("DURATION", ""))):
+        hours, minutes, rest_s = said.groups()
+        return 3600.0 * int(hours) + 60.0 * int(minutes) + float(rest_s)
+    if not container.duration:
+        return None
+    starts = 0 if media.demuxer == "matroska" else container.start_time or 0
+    return (starts + container.duration) / av.time_base
 
 
 def _survey(path: Path, threads: int, visit: Visitor | None, as_pinhole: bool) -> _Survey:
     """One pass over the whole file."""
     with open_media(path, threads) as media:
         survey = _Survey.start(media)
-        clock = _Clock(media)
         frames = _Frames(media)
         try:
-            for index, frame in enumerate(frames):
-                timestamp_s = clock.time_s(index, frame)
+            for index, (timestamp_s, frame) in enumerate(survey.timeline.times(map(frames.stamps.stamped, frames))):
                 survey.see(index, timestamp_s, frame, media, as_pinhole)
-                survey.last_duration_s = _seconds(frame.duration, media) if frame.duration > 0 else 0.0
                 if visit is not None:
                     visit(index, timestamp_s, frame)
         except CorruptVideo as error:
             survey.fault = error
-        survey.made_up_times, survey.n_packets = clock.made_up, frames.n_packets
+        survey.end(media, frames)
     return survey
 
 
@@ -411,6 +487,7 @@ def _frame_rate(times_s: np.ndarray, rates: tuple[Fraction, ...], tick_s: float,
         return (rates[0] if rates else Fraction(1 / last_duration_s if last_duration_s else 1).limit_denominator(1001)), False
     mean = Fraction(len(steps) - 1) / Fraction(span_s)
     for rate in [*map(_standard, rates), *rates, mean.limit_denominator(1001)]:
-        if rate and np.abs(times_s - times_s[0] - steps / float(rate)).max() <= tick_s * 1.001 + 1e-9:
+        slack_s = min(tick_s * 1.001, 0.501 / float(rate)) + 1e-9 if rate else 0.0  # where a tick is a frame, a tick off is a frame dropped
+        if rate and np.abs(times_s - times_s[0] - steps / float(rate)).max() <= slack_s:
             return rate, False
     return max(mean, _SLOWEST_RATE).limit_denominator(_SLOWEST_RATE.denominator), True

@@ -9,7 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
@@ -19,7 +18,7 @@ from egoworld_ops.video.containers import check_name, hash_file, open_regular, s
 from egoworld_ops.video.decoding import VideoProbe, probe
 from egoworld_ops.video.picture import layout_of
 from egoworld_ops.video.recordings import of_content
-from egoworld_ops.video.scenes import Scene, SceneScores, find_scenes, windows
+from egoworld_ops.video.scenes import Scene, SceneScores, find_scenes, frame_ends, windows
 from egoworld_ops.video.settings import SceneSettings
 
 VERSION = "2"
@@ -67,7 +66,7 @@ def make_manifest(
     identity = _identity(path, video_id, sha256, size, recording)
     if isinstance(seen, InputError):
         return schema.from_rows("videos", [identity | _rejection(seen)]), schema.empty("clips")
-    scenes = find_scenes(scores, seen.n_frames, seen.fps, settings)
+    scenes = find_scenes(scores, seen.timestamps_s, settings)
     clips = [row for scene in scenes for row in _clip_rows(video_id, scene, seen, settings)]
     return schema.from_rows("videos", [identity | _facts(seen)]), schema.from_rows("clips", clips)
 
@@ -116,6 +115,8 @@ def _facts(seen: VideoProbe) -> dict[str, Any]:
         "fps_den": seen.fps.denominator,
         "vfr": seen.vfr,
         "n_frames": seen.n_frames,
+        "n_frames_expected": seen.n_frames_expected,
+        "decoded_share": seen.decoded_share,
         "width": seen.width,
         "height": seen.height,
         "rotation_deg": seen.rotation_deg,
@@ -129,7 +130,7 @@ def _facts(seen: VideoProbe) -> dict[str, Any]:
 
 def _clip_rows(video_id: str, scene: Scene, seen: VideoProbe, settings: SceneSettings) -> list[dict[str, Any]]:
     starts_s = seen.timestamps_s
-    ends_s = np.append(starts_s[1:], starts_s[0] + seen.duration_s)
+    ends_s = frame_ends(starts_s, seen.duration_s, settings.max_clip_s)
     return [
         {
             "video_id": video_id,

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from fractions import Fraction
 
 import av
 import cv2
@@ -28,6 +27,9 @@ SCORED_ROWS = 0.5
 PySceneDetect takes all rows of 256 columns; scores differ from its own by 0.3 of 255 in the mean."""
 
 _ROUNDING_S = 1e-6
+_TIMESTAMP_S = 0.0015
+"""Containers round timestamps to as much as a millisecond."""
+_TICKS_A_SECOND = 1_000_000
 _FRAMES_A_BATCH = 4
 _BATCHES_IN_FLIGHT = 2
 
@@ -164,25 +166,24 @@ class _GivenAdaptive(AdaptiveDetector, _ContentOnly):
     """AdaptiveDetector on content values that are known already."""
 
 
-def find_scenes(scores: SceneScores, n_frames: int, fps: Fraction, settings: SceneSettings) -> list[Scene]:
+def find_scenes(scores: SceneScores, times_s: np.ndarray, settings: SceneSettings) -> list[Scene]:
     """Split a video into scenes.
 
     Args:
-        scores: what was seen of the frames, for the detector in `settings`; frames from `n_frames` on are ignored.
-        n_frames: number of frames in the video.
-        fps: frame rate; scenes shorter than `settings.min_scene_s` at this rate are not split off.
-        settings: detector and thresholds.
+        scores: what was seen of the frames, for the detector in `settings`; frames beyond those of `times_s` are ignored.
+        times_s: (n,) float64 presentation times of the video's frames, increasing.
+        settings: detector and thresholds; scenes shorter than `min_scene_s` are not split off.
 
     Returns:
         Scenes in order that cover every frame once; one scene `whole_video` with a `fallback_reason` where scoring failed or no cut was
         found.
     """
-    n_scored = len(scores.finish().values)
+    n_frames, n_scored = len(times_s), len(scores.finish().values)
     reason = scores.failure or (f"only {n_scored} of {n_frames} frames were scored" if n_scored < n_frames else None)
     cuts: dict[int, float] = {}
     if not reason:
         try:
-            cuts = _cuts(scores, n_frames, fps, settings)
+            cuts = _cuts(scores, times_s, settings)
         except (ArithmeticError, ValueError) as error:
             reason = f"the {settings.detector} detector failed: {error}"
     if not cuts:
@@ -194,31 +195,56 @@ def find_scenes(scores: SceneScores, n_frames: int, fps: Fraction, settings: Sce
     ]
 
 
-def _cuts(scores: SceneScores, n_frames: int, fps: Fraction, settings: SceneSettings) -> dict[int, float]:
-    """First frames of new scenes, with the detector's score there."""
-    detector = _detector(settings, max(1, math.ceil(settings.min_scene_s * fps - _ROUNDING_S)))
+def _cuts(scores: SceneScores, times_s: np.ndarray, settings: SceneSettings) -> dict[int, float]:
+    """First frames of new scenes, with the detector's score there.
+
+    The detectors count frames, evenly spaced. What they are told to be a frame's number is its time in ticks of a fine clock.
+    """
+    detector = _detector(settings, max(1, math.ceil((settings.min_scene_s - _TIMESTAMP_S) * _TICKS_A_SECOND)))
     detector.stats_manager = StatsManager()
     values = scores.values
-    clock = FrameTimecode(0, float(fps))
+    ticks = np.round((times_s - times_s[0]) * _TICKS_A_SECOND).astype(np.int64)
+    clock = FrameTimecode(0, float(_TICKS_A_SECOND))
     found: list[FrameTimecode] = []
-    for index in range(n_frames):
-        found += detector.process_frame(FrameTimecode(index, clock), np.array(values[index]))
-    found += detector.post_process(FrameTimecode(n_frames - 1, clock))
+    for value, tick in zip(values, ticks.tolist(), strict=False):
+        found += detector.process_frame(FrameTimecode(tick, clock), np.array(value))
+    found += detector.post_process(FrameTimecode(int(ticks[-1]), clock))
     ratio_key = detector.get_metrics()[-1]
     cuts = {}
     for timecode in found:
-        index = timecode.frame_num
-        if 0 < index < n_frames:
+        index = int(np.searchsorted(ticks, timecode.frame_num + 1, side="right")) - 1
+        if 0 < index < len(ticks):
             cuts[index] = detector.stats_manager.get_metrics(timecode, [ratio_key])[0] if settings.detector == "adaptive" else values[index]
     return cuts
 
 
-def _detector(settings: SceneSettings, min_frames: int) -> SceneDetector:
+def _detector(settings: SceneSettings, min_ticks: int) -> SceneDetector:
     given = settings.threshold
     if settings.detector == "adaptive":
-        return _GivenAdaptive(min_scene_len=min_frames, **({"adaptive_threshold": given} if given else {}))
+        return _GivenAdaptive(min_scene_len=min_ticks, **({"adaptive_threshold": given} if given else {}))
     kind = _GivenContent if settings.detector == "content" else ThresholdDetector
-    return kind(min_scene_len=min_frames, **({"threshold": given} if given else {}))
+    return kind(min_scene_len=min_ticks, **({"threshold": given} if given else {}))
+
+
+def frame_ends(times_s: np.ndarray, duration_s: float, longest_s: float) -> np.ndarray:
+    """(n,) float64 times at which frames end: at the next frame.
+
+    A frame that would stand for longer than `longest_s` ends before a pause instead, after as long as the frame before it (or, where that
+    stands before a pause too, the usual frame). No clip then holds a pause that is longer than a clip may be.
+
+    Args:
+        times_s: (n,) float64 presentation times of the video's frames, increasing.
+        duration_s: end of the last frame minus start of the first, seconds.
+        longest_s: longest clip, seconds.
+    """
+    ends_s = np.append(times_s[1:], times_s[0] + duration_s)
+    stands_s = ends_s - times_s
+    paused = stands_s > longest_s
+    if not paused.all():
+        usual_s = float(np.median(stands_s[~paused]))
+        for index in np.flatnonzero(paused):
+            ends_s[index] = times_s[index] + (usual_s if not index or paused[index - 1] else stands_s[index - 1])
+    return ends_s
 
 
 def windows(scene: Scene, starts_s: np.ndarray, ends_s: np.ndarray, max_clip_s: float, overlap_s: float) -> Iterator[Window]:
@@ -268,7 +294,8 @@ def _first_shared(scene: Scene, own_start: int, starts_s: np.ndarray, overlap_s:
 def _balanced_length_s(scene: Scene, starts_s: np.ndarray, ends_s: np.ndarray, max_clip_s: float, overlap_s: float) -> float:
     """Length that makes the fewest windows about equal, with two frames to spare for rounding; at most `max_clip_s`."""
     first, last = scene.frame_start, scene.frame_end - 1
-    total_s = float(ends_s[last] - starts_s[first])
+    pauses_s = starts_s[first + 1 : last + 1] - ends_s[first:last]
+    total_s = float(ends_s[last] - starts_s[first] - pauses_s.sum())
     if total_s <= max_clip_s + _ROUNDING_S:
         return max_clip_s
     n_windows = math.ceil((total_s - overlap_s) / (max_clip_s - overlap_s) - _ROUNDING_S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -112,7 +112,13 @@ def make_audio(path: Path) -> Path:
 
 
 def _silence(out: av.container.OutputContainer, stream: av.AudioStream) -> None:
-    frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
-    frame.sample_rate, frame.pts = 16000, 0
-    out.mux(stream.encode(frame))
-    out.mux(stream.encode(None))
+    out.mux(list(silence(stream, 0)))
+
+
+def silence(stream: av.AudioStream, length_s: float) -> Iterator[av.Packet]:
+    """Packets of silence, from time 0 on; at least one frame of it."""
+    for start in range(0, max(1, round(length_s * 16000)), 1024):
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+        frame.sample_rate, frame.pts = 16000, start
+        yield from stream.encode(frame)
+    yield from stream.encode(None)

@@ -41,10 +41,11 @@ def shrink(rgb: np.ndarray) -> SmallPicture:
 
 
 class Flow:
-    """Follows points within one region; remembers where they were in the last `memory` frames."""
+    """Follows points within one region; remembers where they were in each frame until it is told to forget."""
 
-    def __init__(self, memory: int, max_points: int, apart_px: int) -> None:
-        self._past: deque[tuple[int, np.ndarray, np.ndarray]] = deque(maxlen=memory)
+    def __init__(self, max_points: int, apart_px: int) -> None:
+        self._past: deque[tuple[int, np.ndarray, np.ndarray]] = deque()
+        self._last = -1
         self._grey: np.ndarray | None = None
         self._ids = np.zeros(0, np.int64)
         self._points = np.zeros((0, 2), np.float32)
@@ -56,7 +57,7 @@ class Flow:
     def see(self, position: int, picture: SmallPicture, free: np.ndarray) -> None:
         """Follow into a frame: its number, its picture, and (h, w) uint8, 1 on the region."""
         self._scale = picture.scale
-        if self._past and self._past[-1][0] != position - 1:
+        if self._last != position - 1:
             self._ids, self._points = self._ids[:0], self._points[:0]
         if self._grey is not None and len(self._ids):
             self._follow(picture.grey, free)
@@ -64,6 +65,12 @@ class Flow:
             self._add(picture.grey, free.copy())
         self._grey = picture.grey
         self._past.append((position, self._ids.copy(), self._points.copy()))
+        self._last = position
+
+    def forget_before(self, position: int) -> None:
+        """Frames before that one are not asked for any more."""
+        while self._past and self._past[0][0] < position:
+            self._past.popleft()
 
     def _follow(self, grey: np.ndarray, free: np.ndarray) -> None:
         assert self._grey is not None

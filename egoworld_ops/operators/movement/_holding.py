@@ -20,6 +20,7 @@ MAX_SLIP_SHARE = 0.5
 MUCH_LESS = 0.4
 MIN_CONFIDENCE = 0.2
 MIN_FRAMES = 3
+_ROUNDING_S = 1e-6
 
 
 def touch(hand_mask: np.ndarray, outline: np.ndarray, reach_px: int) -> float:
@@ -63,7 +64,8 @@ def held(
     slips_m_s: dict[Hand, np.ndarray],
     speeds_m_s: np.ndarray,
     moving: np.ndarray,
-    window: int,
+    times_s: np.ndarray,
+    window_s: float,
     max_slip_m_s: float,
 ) -> dict[Hand, np.ndarray]:
     """Confidence (N,) per frame and hand that it holds the object; 0 where it does not.
@@ -77,11 +79,12 @@ def held(
         slips_m_s: (N,) speed of the hand relative to the object; NaN where unknown.
         speeds_m_s: (N,) speed of the object relative to the background; NaN where unknown.
         moving: (N,) bool.
-        window: frames to average over.
+        times_s: (N,) of the frames, increasing.
+        window_s: time to average over, centred on the frame.
         max_slip_m_s: a hand that slips faster against an object at rest has let go of it.
     """
-    speed = _smooth(np.where(moving, speeds_m_s, np.nan), window)
-    slip = {hand: _smooth(np.where(moving, values, np.nan), window) for hand, values in slips_m_s.items()}
+    speed = _smooth(np.where(moving, speeds_m_s, np.nan), times_s, window_s)
+    slip = {hand: _smooth(np.where(moving, values, np.nan), times_s, window_s) for hand, values in slips_m_s.items()}
     out = {}
     for hand in touches:
         rivals = [np.where(touches[other] > 0, slip[other], np.inf) for other in touches if other != hand]
@@ -95,15 +98,14 @@ def held(
     return out
 
 
-def _smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean over a centred window, of what is known in it; NaN where nothing is."""
-    kernel = np.ones(2 * (window // 2) + 1)
+def _smooth(values: np.ndarray, times_s: np.ndarray, window_s: float) -> np.ndarray:
+    """Mean (N,) over a centred window of time, of what is known in it; NaN where nothing is."""
     known = ~np.isnan(values)
-    total = (
-        np.convolve(np.where(known, values, 0), kernel, "same") if len(values) >= len(kernel) else np.full(len(values), np.nansum(values))
-    )
-    count = np.convolve(known, kernel, "same") if len(values) >= len(kernel) else np.full(len(values), known.sum())
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    first = np.searchsorted(times_s, times_s - window_s / 2 - _ROUNDING_S, side="left")
+    end = np.searchsorted(times_s, times_s + window_s / 2 + _ROUNDING_S, side="right")
+    total, count = (np.concatenate([[0.0], np.cumsum(x)]) for x in (np.where(known, values, 0.0), known))
+    n_known = count[end] - count[first]
+    return np.where(n_known > 0, (total[end] - total[first]) / np.maximum(n_known, 1), np.nan)
 
 
 def _lasting(confidence: np.ndarray, moving: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.movement._flow import Flow, apply, homography, shrink
 from egoworld_ops.operators.movement._holding import held, slip_m_s, touch
+from egoworld_ops.operators.movement._window import Window
 from egoworld_ops.types import HANDS, Camera, Hand
 from egoworld_ops.vision import rle
 from egoworld_ops.vision.geometry import make_transform, matrix_from_quaternion, project, rotation_angle_deg, transform
@@ -95,10 +96,9 @@ class _Object:
 class _Flows:
     """Points followed on the background, on each hand and on each object."""
 
-    def __init__(self, memory: int) -> None:
-        self._memory = memory
-        self.background = Flow(memory, 160, 9)
-        self.hands = {hand: Flow(memory, 50, 5) for hand in HANDS}
+    def __init__(self) -> None:
+        self.background = Flow(160, 9)
+        self.hands = {hand: Flow(50, 5) for hand in HANDS}
         self.objects: dict[int, Flow] = {}
 
     def see(self, position: int, rgb: np.ndarray, hands: dict[Hand, np.ndarray], objects: dict[int, np.ndarray]) -> None:
@@ -111,13 +111,18 @@ class _Flows:
         for hand, mask in hands.items():
             self.hands[hand].see(position, picture, picture.region(mask, 1))
         for track_id, mask in objects.items():
-            self.objects.setdefault(track_id, Flow(self._memory, 60, 5)).see(position, picture, picture.region(mask, 2))
+            self.objects.setdefault(track_id, Flow(60, 5)).see(position, picture, picture.region(mask, 2))
+
+    def forget_before(self, position: int) -> None:
+        """Points of the frames before that one are not asked for any more."""
+        for flow in (self.background, *self.hands.values(), *self.objects.values()):
+            flow.forget_before(position)
 
 
 class Backend(Operator):
     """The `classical` backend of movement."""
 
-    version = "2"
+    version = "3"
     Settings: ClassVar[type[BackendSettings]] = MovementSettings
     seconds_per_frame: ClassVar[float] = 0.02
     settings: MovementSettings
@@ -134,14 +139,12 @@ class Backend(Operator):
         return schema.from_rows("movement", rows) if rows else schema.empty("movement")
 
     def _watch(self, item: ClipInput) -> list[_Object]:
-        """One pass over the frames. A frame's motion is known half a window later; that many frames of points are held, but no pictures."""
+        """One pass over the frames. A frame's motion is known half a window later; that long points are held, but no pictures."""
         masks = _by_frame(item.tables["masks"].select(["frame_index", "track_id", "role", "label", "rle"]))
         poses = {(r["frame_index"], r["track_id"]): r for r in item.tables["object_pose"].to_pylist()}
         if not any(row["role"] == "object" for rows in masks.values() for row in rows):
             return []
-        half = max(round(self.settings.window_s / 2 * float(item.clip.fps) / item.sample_stride), 1)
-        flows, found = _Flows(2 * half + 1), dict[int, _Object]()
-        last = -1
+        flows, found, window = _Flows(), dict[int, _Object](), Window(self.settings.window_s / 2, self.settings.max_gap_s)
         for position, frame in enumerate(item.frames()):
             rows = masks.get(frame.index, [])
             size = (frame.rgb.shape[0], frame.rgb.shape[1])
@@ -154,10 +157,11 @@ class Backend(Operator):
                     at = (position, frame.index, frame.timestamp_s)
                     pose_row = poses.get((frame.index, thing.track_id))
                     thing.moments[position] = self._moment(item.camera, at, objects[thing.track_id], hands, pose_row)
-            self._settle(item.camera, found, flows, position - half, half, position)
-            last = position
-        for position in range(max(last - half + 1, 0), last + 1):
-            self._settle(item.camera, found, flows, position, half, last)
+            for settled, reach in window.see(frame.timestamp_s):
+                self._settle(item.camera, found, flows, settled, reach)
+            flows.forget_before(window.oldest)
+        for settled, reach in window.end():
+            self._settle(item.camera, found, flows, settled, reach)
         return [thing for _, thing in sorted(found.items())]
 
     def _moment(
@@ -171,18 +175,19 @@ class Backend(Operator):
         reach_px = max(round(self.settings.reach_m * camera.fx_px / depth_m), 1)
         return _Moment(*at, pose, why, size, {hand: touch(hand_mask, outline, reach_px) for hand, hand_mask in hands.items()})
 
-    def _settle(self, camera: Camera, found: dict[int, _Object], flows: _Flows, position: int, half: int, newest: int) -> None:
+    def _settle(self, camera: Camera, found: dict[int, _Object], flows: _Flows, position: int, reach: tuple[int, int]) -> None:
         """Work out the motion of all objects around one position, once the frames after it have been seen."""
         for thing in found.values():
             if position in thing.moments:
-                thing.motions[position] = self._motion(camera, thing, flows, position, half, newest)
+                thing.motions[position] = self._motion(camera, thing, flows, position, reach)
 
-    def _motion(self, camera: Camera, thing: _Object, flows: _Flows, position: int, half: int, newest: int) -> _Motion | str:
+    def _motion(self, camera: Camera, thing: _Object, flows: _Flows, position: int, reach: tuple[int, int]) -> _Motion | str:
         moment = thing.moments[position]
         if moment.pose is None:
             return moment.why
-        before = _farthest(thing.moments, range(position, max(position - half, 0) - 1, -1))
-        after = _farthest(thing.moments, range(position, min(position + half, newest) + 1))
+        first, last = reach
+        before = _farthest(thing.moments, range(position, first - 1, -1))
+        after = _farthest(thing.moments, range(position, last + 1))
         elapsed_s = after.timestamp_s - before.timestamp_s
         if elapsed_s <= 0:
             return "no other pose is near in time"
@@ -219,8 +224,8 @@ class Backend(Operator):
         touches = {hand: np.array([m.touches.get(hand, 0.0) for m in moments]) for hand in HANDS}
         slips = {hand: np.array([np.nan if m is None else m.slips_m_s.get(hand, np.nan) for m in known]) for hand in HANDS}
         moving = np.array([s == "moving" for s in states])
-        window = max(round(self.settings.hold_window_s * float(item.clip.fps) / item.sample_stride), 1)
-        confidence = held(touches, slips, speeds, moving, window, self.settings.max_slip_m_s)
+        times_s = np.array([m.timestamp_s for m in moments])
+        confidence = held(touches, slips, speeds, moving, times_s, self.settings.hold_window_s, self.settings.max_slip_m_s)
         rows = []
         for i, (moment, motion) in enumerate(zip(moments, motions, strict=True)):
             row: dict[str, Any] = {

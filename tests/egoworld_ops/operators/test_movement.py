@@ -13,7 +13,9 @@ import pytest
 
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.operators.base import ClipInput
+from egoworld_ops.operators.movement import _holding
 from egoworld_ops.operators.movement._holding import held, touch
+from egoworld_ops.operators.movement._window import Window
 from egoworld_ops.operators.movement.classical import Backend
 from egoworld_ops.video.sidecar import SidecarObject
 from egoworld_ops.vision.geometry import quaternion_from_matrix
@@ -206,13 +208,46 @@ def test_touch_grows_with_what_the_hand_covers() -> None:
 def test_a_hand_that_passes_by_does_not_hold() -> None:
     n, speed = 30, np.full(30, 0.3)
     moving = np.ones(n, bool)
-    one, none = np.ones(n), np.full(n, np.nan)
-    found = held({"left": one, "right": one}, {"left": speed, "right": 0.02 * one}, speed, moving, 9, 0.06)
+    one, none, times_s = np.ones(n), np.full(n, np.nan), np.arange(n) / 30
+    found = held({"left": one, "right": one}, {"left": speed, "right": 0.02 * one}, speed, moving, times_s, 0.3, 0.06)
     assert found["left"].max() == 0
     assert found["right"].min() > 0.9
-    assert held({"left": one, "right": 0 * one}, {"left": none, "right": none}, speed, moving, 9, 0.06)["left"].max() == 0
-    still = held({"left": one, "right": 0 * one}, {"left": 0.0 * one, "right": none}, 0 * speed, ~moving, 9, 0.06)
+    assert held({"left": one, "right": 0 * one}, {"left": none, "right": none}, speed, moving, times_s, 0.3, 0.06)["left"].max() == 0
+    still = held({"left": one, "right": 0 * one}, {"left": 0.0 * one, "right": none}, 0 * speed, ~moving, times_s, 0.3, 0.06)
     assert still["left"].max() == 0
+
+
+def test_holds_are_averaged_over_time_not_over_frames() -> None:
+    """Where frames follow on each other unevenly, as many frames before and after are not as long a time."""
+    times_s = np.concatenate([np.arange(10) / 10, 60 + np.arange(60) / 60])
+    values = np.concatenate([np.zeros(10), np.ones(60)])
+    smooth = _holding._smooth(values, times_s, 0.3)
+    assert smooth == pytest.approx(values), "no second is averaged with one that is a minute away"
+    one = np.where(np.arange(70) == 40, 1.0, 0.0)
+    assert np.flatnonzero(_holding._smooth(one, times_s, 0.3)).tolist() == list(range(31, 50))
+
+
+def reaches(times_s: np.ndarray, half_s: float = 0.065, longest_s: float = 0.5) -> list[tuple[int, int]]:
+    window = Window(half_s, longest_s)
+    found = [settled for time_s in times_s for settled in window.see(time_s)]
+    found += window.end()
+    assert [position for position, _ in found] == list(range(len(times_s)))
+    return [reach for _, reach in found]
+
+
+@pytest.mark.parametrize(("rate", "half"), [(24, 2), (25, 2), (29.97, 2), (30, 2), (60, 4), (1, 0), (4, 1)])
+def test_a_window_of_time_is_as_many_frames_as_fit(rate: float, half: int) -> None:
+    n = 40
+    assert reaches(np.arange(n) / rate + 7200) == [(max(i - half, 0), min(i + half, n - 1)) for i in range(n)]
+
+
+def test_a_window_of_time_follows_the_rate_and_stops_at_a_pause() -> None:
+    times_s = np.concatenate([np.arange(20) / 30, 200 + np.arange(40) / 60])
+    found = reaches(times_s)
+    assert found[10] == (8, 12)
+    assert found[19] == (17, 19)
+    assert found[20] == (20, 24)
+    assert found[40] == (36, 44)
 
 
 def test_kitchen_states_and_holds_are_right(synthetic_example: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scenedetect import AdaptiveDetector, ContentDetector, SceneManager, ThresholdDetector, open_video
 
 from egoworld_ops.video.decoding import probe
-from egoworld_ops.video.scenes import Scene, SceneScores, Window, find_scenes, windows
+from egoworld_ops.video.scenes import Scene, SceneScores, Window, find_scenes, frame_ends, windows
 from egoworld_ops.video.settings import SceneSettings
 from tests.egoworld_ops import media
 
@@ -25,7 +25,7 @@ def found(path: Path, **settings: object) -> list[Scene]:
     given_settings = SceneSettings(**settings)
     scores = SceneScores(given_settings.detector)
     seen = probe(path, scores)
-    return find_scenes(scores, seen.n_frames, seen.fps, given_settings)
+    return find_scenes(scores, seen.timestamps_s, given_settings)
 
 
 def starts(scenes: list[Scene]) -> list[int]:
@@ -88,7 +88,7 @@ def test_a_scoring_failure_is_one_scene_that_says_so() -> None:
     scores = SceneScores("adaptive")
     scores(0, 0.0, av.VideoFrame())
     scores(1, 0.1, av.VideoFrame(64, 48))
-    scenes = find_scenes(scores, 2, Fraction(10), SceneSettings())
+    scenes = find_scenes(scores, np.arange(2) / 10, SceneSettings())
     assert len(scenes) == 1
     assert (scenes[0].frame_end, scenes[0].method) == (2, "whole_video")
     assert "frame 0 could not be scored" in str(scenes[0].fallback_reason)
@@ -188,3 +188,23 @@ def _check_window(w: Window, scene: Scene, starts_s: np.ndarray, ends_s: np.ndar
     assert w.overlap_s <= overlap_s + 1e-5
     if w.own_start > scene.frame_start:  # the frame before the first shared one would be too far away
         assert w.frame_start == scene.frame_start or starts_s[w.own_start] - starts_s[w.frame_start - 1] > overlap_s
+
+
+@pytest.mark.parametrize("detector", ["adaptive", "content"])
+def test_short_scenes_are_short_in_time_whatever_the_rate(tmp_path: Path, detector: str) -> None:
+    """60 frames a second, then a pause of minutes: at the mean rate, half a second would be less than a frame."""
+    pts = [*range(100), *range(20_000, 20_100)]
+    cuts = [30, 36, 75, 130, 136, 175]
+    path = media.make(
+        tmp_path / "a.mkv", 200, (96, 72), pts=[round(p * 1000 / 60) for p in pts], time_base=Fraction(1, 1000), picture=media.scenes(cuts)
+    )
+    assert starts(found(path, detector=detector, min_scene_s=0.3)) == [0, 30, 75, 130, 175]
+
+
+def test_clips_end_before_a_pause() -> None:
+    times_s = np.concatenate([np.arange(60) / 30, 182 + np.arange(3000) / 60])
+    ends_s = frame_ends(times_s, times_s[-1] + 1 / 60, 30.0)
+    assert ends_s[58:61] == pytest.approx([59 / 30, 2.0, 182 + 1 / 60])
+    cut = list(windows(Scene(0, 0, 3060, None, "content"), times_s, ends_s, 30.0, 1.0))
+    assert [(w.own_start, round(w.end_s - w.start_s, 1)) for w in cut] == [(0, 2.0), (60, 26.5), (1652, 24.5)]
+    assert [round(w.overlap_s, 3) for w in cut] == [0, 0, 1]
