@@ -17,10 +17,25 @@ warnings.filterwarnings("ignore", message=".*(backfill_policy|max_partitions_per
 BACKFILL = dg.BackfillPolicy.multi_run(max_partitions_per_run=MAX_VIDEOS_A_RUN)
 
 
-def add_videos(instance: dg.DagsterInstance, video_ids: Sequence[str]) -> list[str]:
-    """Add partitions for the videos that have none, in chunks that every storage takes; returns those added."""
-    known = set(instance.get_dynamic_partitions("video_id"))
-    fresh = [v for v in dict.fromkeys(video_ids) if v not in known]
+def offered(lake_id: str) -> dg.DynamicPartitionsDefinition:
+    """The videos of a lake that were made partitions once: those the sensor leaves alone, though a person deletes the partition."""
+    return dg.DynamicPartitionsDefinition(name=f"egoworld_offered_{lake_id}")
+
+
+def add_videos(instance: dg.DagsterInstance, video_ids: Sequence[str], lake_id: str = "") -> list[str]:
+    """Add partitions for the videos that have none, in chunks that every storage takes; returns those added.
+
+    Args:
+        lake_id: the lake they are registered in; the sensor then leaves them to whoever calls this.
+    """
+    if lake_id:
+        _add(instance, str(offered(lake_id).name), video_ids)
+    return _add(instance, str(VIDEO_IDS.name), video_ids)
+
+
+def _add(instance: dg.DagsterInstance, name: str, keys: Sequence[str]) -> list[str]:
+    known = set(instance.get_dynamic_partitions(name))
+    fresh = [key for key in dict.fromkeys(keys) if key not in known]
     for start in range(0, len(fresh), MAX_KEYS_A_CALL):
-        instance.add_dynamic_partitions("video_id", fresh[start : start + MAX_KEYS_A_CALL])
+        instance.add_dynamic_partitions(name, fresh[start : start + MAX_KEYS_A_CALL])
     return fresh

@@ -3,9 +3,10 @@
 import dagster as dg
 
 from egoworld_assets.jobs import process_videos
-from egoworld_assets.partitions import VIDEO_IDS
+from egoworld_assets.partitions import MAX_KEYS_A_CALL, VIDEO_IDS, offered
 from egoworld_assets.resources import Egoworld
 from egoworld_ops.errors import printable
+from egoworld_ops.lake.lake import Lake
 
 MAX_VIDEOS_A_TICK = 50
 
@@ -18,20 +19,39 @@ MAX_VIDEOS_A_TICK = 50
 )
 def new_raw_videos(context: dg.SensorEvaluationContext, egoworld: Egoworld) -> dg.SensorResult:
     """One bounded look at the raw folder."""
-    from egoworld_ops.raw import register
+    from egoworld_ops.raw import record, register
 
     found = register.look(egoworld.settings, context.cursor, MAX_VIDEOS_A_TICK)
     for row in found.refused:
         context.log.warning(f"{printable(row['path'])}: {row['status']}: {row['reason']}. {row['cure']}")
     for line in found.passed_over:
         context.log.warning(line)
-    fresh = register.waiting_videos(egoworld.settings, context.instance.get_dynamic_partitions("video_id"), MAX_VIDEOS_A_TICK)
+    store = Lake(egoworld.settings.lake)
+    lake_id = record.lake_id(store)
+    fresh, by_hand = _not_offered(context.instance, store, lake_id)
     context.log.info(f"{len(fresh)} new video(s), {len(found.refused)} file(s) not taken")
+    additions = [(VIDEO_IDS, fresh), (offered(lake_id), [*fresh, *by_hand])]
     return dg.SensorResult(
-        run_requests=[dg.RunRequest(run_key=video_id, partition_key=video_id) for video_id in fresh],
-        dynamic_partitions_requests=[VIDEO_IDS.build_add_request(fresh)] if fresh else [],
+        run_requests=[dg.RunRequest(run_key=f"{lake_id}:{video_id}", partition_key=video_id) for video_id in fresh],
+        dynamic_partitions_requests=[partitions.build_add_request(keys) for partitions, keys in additions if keys],
         cursor=found.cursor,
     )
+
+
+def _not_offered(instance: dg.DagsterInstance, store: Lake, lake_id: str) -> tuple[list[str], list[str]]:
+    """Registered videos that were never made partitions for this lake: those to be processed now, and those a person has begun with.
+
+    Nothing is lost where a tick ended between registering and adding; a partition that a person deleted stays away; and a new lake has its
+    videos processed, though an earlier one has made them partitions of this instance.
+    """
+    from egoworld_ops.raw import record
+
+    present = set(instance.get_dynamic_partitions(str(VIDEO_IDS.name)))
+    known = set(instance.get_dynamic_partitions(str(offered(lake_id).name)))
+    unknown = [video_id for video_id in record.registered(store) if video_id not in known]
+    runs = store.runs()
+    by_hand = {v for v in present.intersection(unknown) if any(run.video_folder(v).exists() for run in runs)}
+    return [v for v in unknown if v not in by_hand][:MAX_VIDEOS_A_TICK], sorted(by_hand)[:MAX_KEYS_A_CALL]
 
 
 SENSORS = [new_raw_videos]

@@ -137,7 +137,7 @@ def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings, par
     with nullcontext() if part.dry else recording.record(settings, run, MANIFEST) as record:
         for video_id in video_ids:
             try:
-                entry = _entry(known, video_id)
+                entry = _entry(known, video_id, run)
                 result = _manifest_result(run, entry, settings, by_name[video_id], part.anew or part.dry, others)
             except EgoworldError as error:
                 result = StageResult(video_id, None, "failed", error=error)
@@ -157,11 +157,10 @@ def _count_manifest(run: Run, result: StageResult) -> None:
         counted.count(run, result.video_id)
 
 
-def _entry(known: Mapping[str, Registered], video_id: str) -> Registered:
+def _entry(known: Mapping[str, Registered], video_id: str, run: Run) -> Registered:
     if video_id not in known:
-        raise SetupError(
-            f"video {video_id}", "is not registered", "Register the raw file: `egoworld register PATH`, or wait for the sensor"
-        )
+        reason = f"is not registered in the lake {run.lake.root.absolute()}"
+        raise SetupError(f"video {video_id}", reason, "Register the raw file: `egoworld register PATH`, or wait for the sensor")
     return known[video_id]
 
 

@@ -19,6 +19,7 @@ from egoworld_ops import home
 from egoworld_ops.errors import BadSettings
 from egoworld_ops.files import locks
 from egoworld_ops.lake.lake import Lake
+from egoworld_ops.raw import record
 from egoworld_ops.settings import Settings, load_settings
 
 Say = Callable[[str], None]
@@ -73,9 +74,10 @@ def instance() -> dg.DagsterInstance:
 
 
 def add_partitions(video_ids: Sequence[str]) -> None:
-    """Make each video a partition of the assets."""
+    """Make each video of the lake a partition of the assets."""
+    lake_id = record.lake_id(Lake(load_settings().lake))
     with instance() as dagster:
-        add_videos(dagster, video_ids)
+        add_videos(dagster, video_ids, lake_id)
 
 
 def remove_partitions(video_ids: Sequence[str]) -> None:
@@ -93,7 +95,7 @@ def process(settings: Settings, video_ids: Sequence[str], say: Say) -> list[str]
     failed = []
     say(f"lake {settings.lake}")
     with instance() as dagster:
-        add_videos(dagster, video_ids)  # those that were registered under another home
+        add_videos(dagster, video_ids, record.lake_id(Lake(settings.lake)))  # those that were registered under another home
         for n, video_id in enumerate(video_ids, 1):
             say(f"[{n}/{len(video_ids)}] {video_id}")
             quiet: dict[str, Any] = {"loggers": {"brief": {}}}

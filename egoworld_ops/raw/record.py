@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from egoworld_ops.contract import schema
 from egoworld_ops.files.tables import read_table, write_table
-from egoworld_ops.files.whole import make_folder, named_errors, sweep
+from egoworld_ops.files.whole import make_folder, named_errors, sweep, write_bytes
 from egoworld_ops.lake.lake import Lake
 
 
@@ -62,6 +63,17 @@ def forgotten(store: Lake) -> dict[str, str]:
     rows = read(store).to_pylist()
     present = {row["sha256"] for row in rows if row["status"] == "registered"}
     return {row["sha256"]: row["video_id"] for row in rows if row["status"] == "forgotten" and row["sha256"] not in present}
+
+
+def lake_id(store: Lake) -> str:
+    """What tells this lake from others, also from one that lay at its place before: 12 hex digits, made once and kept beside `intake`."""
+    path = store.root / "intake" / "lake_id"
+    with named_errors(path), suppress(FileNotFoundError):
+        return path.read_text("ascii")
+    with _lock(store):
+        if not path.exists():
+            write_bytes(path, uuid.uuid4().hex[:12].encode())
+        return path.read_text("ascii")
 
 
 def ensure(store: Lake) -> None:

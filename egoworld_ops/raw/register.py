@@ -93,12 +93,6 @@ def register(settings: Settings, paths: Iterable[Path]) -> Found:
     return Found([v for f in found for v in f.video_ids], [row for f in found for row in f.refused], "", lines)
 
 
-def waiting_videos(settings: Settings, partitions: Iterable[str], limit: int) -> list[str]:
-    """Registered videos that are no partition yet: nothing is lost where a tick ended between the two."""
-    present = set(partitions)
-    return [v for v in registered(Lake(settings.lake)) if v not in present][:limit]
-
-
 def _record(store: Lake, entries: Sequence[IntakeEntry], take_back: bool) -> Found:
     gone = forgotten(store) if entries else {}
     rows = [_row(e, gone, take_back) for e in entries]

@@ -4,10 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
-from egoworld_assets.sensors import new_raw_videos
 from egoworld_ops.errors import NotAVideo
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.raw import register
@@ -114,17 +112,3 @@ def test_a_missing_raw_folder_is_an_error(settings: Settings) -> None:
     settings.raw.rmdir()
     with pytest.raises(NotAVideo, match="EGOWORLD_RAW"):
         register.look(settings, None, 10)
-
-
-def test_the_sensor_asks_for_a_video_registered_before_a_crash(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    from egoworld_assets.resources import Egoworld
-
-    monkeypatch.setenv("EGOWORLD_LAKE", str(settings.lake))
-    monkeypatch.setenv("EGOWORLD_RAW", str(settings.raw))
-    [video_id] = register.register(settings, [media.make(settings.raw / "a.mp4", 5)]).video_ids
-    with dg.DagsterInstance.ephemeral() as instance, dg.build_sensor_context(instance=instance) as context:
-        result = new_raw_videos(context, egoworld=Egoworld())
-        assert isinstance(result, dg.SensorResult)
-        assert [(r.run_key, r.partition_key) for r in result.run_requests or []] == [(video_id, video_id)]
-        instance.add_dynamic_partitions("video_id", [video_id])
-        assert not new_raw_videos(context, egoworld=Egoworld()).run_requests
