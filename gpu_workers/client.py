@@ -74,7 +74,7 @@ def run(settings: PoolSettings, name: str, orders: Iterable[Order]) -> Iterator[
         while plan.fill() or out:
             try:
                 session = session or _Session(settings, name)
-                while len(out) < session.window and (order := plan.pop()):
+                while len(out) < session.window and plan.fill() and (order := plan.pop()):
                     out[order.submit.key] = order
                     session.say(order.submit, order.payload)
                 answer = session.answer()
@@ -136,17 +136,22 @@ def _lost(settings: PoolSettings, error: BaseException) -> PoolLost:
 
 
 class _Plan:
-    """Takes orders from a lazy source, a bounded number ahead, and gives the longest of them first."""
+    """Takes orders from a lazy source, a bounded number ahead, and gives the longest of them first.
+
+    The first order is taken alone and each time twice as many, so that devices have work while the rest is still being planned.
+    """
 
     def __init__(self, source: Iterator[Order]) -> None:
         self._source = source
         self._count = itertools.count()
         self._ahead: list[tuple[float, int, Order]] = []
+        self._bound = 1
 
     def fill(self) -> bool:
         """Take ahead; whether there is anything."""
-        for order in itertools.islice(self._source, max(0, LOOKAHEAD - len(self._ahead))):
+        for order in itertools.islice(self._source, max(0, self._bound - len(self._ahead))):
             self.push(order)
+        self._bound = min(LOOKAHEAD, 2 * self._bound)
         return bool(self._ahead)
 
     def push(self, order: Order) -> None:

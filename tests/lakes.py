@@ -26,17 +26,31 @@ def write_video(run: Run, name: str, n_frames: int = 60, clip_s: float = 1.0, ov
     """A video of random, valid rows in all tables; returns its video_id. Another seed gives other rows, digests and times."""
     sha256 = hashlib.sha256(name.encode()).hexdigest()
     video_id = f"{name}-{sha256[:12]}"
-    starts_s = np.arange(n_frames) / FPS
-    cut = list(windows(Scene(0, 0, n_frames, None, "whole_video", "no cut"), starts_s, starts_s + 1 / FPS, clip_s, overlap_s))
-    for window in cut:
+    for window in _cut(n_frames, clip_s, overlap_s):
         write_clip(run, video_id, sha256, window, seed)
+    return write_manifest(run, name, n_frames, clip_s, overlap_s, seed)
+
+
+def write_manifest(
+    run: Run, name: str, n_frames: int = 60, clip_s: float = 1.0, overlap_s: float = 0.2, seed: int = 0, path: str | None = None
+) -> str:
+    """The manifest alone of such a video, whose raw file lies at `path`; counted, with what is there of its clips."""
+    sha256 = hashlib.sha256(name.encode()).hexdigest()
+    video_id, cut = f"{name}-{sha256[:12]}", _cut(n_frames, clip_s, overlap_s)
     said = {"schema": schema.SCHEMA_VERSION, "video": sha256, "seed": seed}
     stamp = make_provenance(sha256_of(said), said, len(cut), 0.1, run.run_id)
     clips = schema.from_rows("clips", [_clip_row(video_id, window) for window in cut])
+    row = video_row(video_id, sha256, n_frames) | ({"path": path} if path else {})
     write_table(run.video_table("clips", video_id), "clips", clips, stamp)
-    write_table(run.video_table("videos", video_id), "videos", schema.from_rows("videos", [video_row(video_id, sha256, n_frames)]), stamp)
+    write_table(run.video_table("videos", video_id), "videos", schema.from_rows("videos", [row]), stamp)
     counted.count(run, video_id)
     return video_id
+
+
+def _cut(n_frames: int, clip_s: float, overlap_s: float) -> list[Window]:
+    starts_s = np.arange(n_frames) / FPS
+    scene = Scene(0, 0, n_frames, None, "whole_video", "no cut")
+    return list(windows(scene, starts_s, starts_s + 1 / FPS, clip_s, overlap_s))
 
 
 def write_clip(run: Run, video_id: str, sha256: str, window: Window, seed: int) -> None:

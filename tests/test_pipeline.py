@@ -22,9 +22,9 @@ from egoworld_ops.lake import failures, lake, runs
 from egoworld_ops.lake import states as survey
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.raw import register as raw_folder
-from egoworld_ops.raw import walk
 from egoworld_ops.raw.record import registered
 from egoworld_ops.settings import Settings, load_settings
+from egoworld_ops.video import containers
 from egoworld_ops.video.sidecar import sidecar_path
 from gpu_workers.inline import InlinePool
 from gpu_workers.pool import Done, Failed
@@ -250,7 +250,7 @@ def test_a_raw_file_that_the_disk_does_not_give_is_no_dead_letter(
     store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
     os.utime(video, ns=(1, 1))  # so that its content is looked at
     with monkeypatch.context() as patch:
-        patch.setattr(walk, "hash_file", raising(StorageUnavailable(video, "Input/output error", "Check the disk")))
+        patch.setattr(containers, "hash_file", raising(StorageUnavailable(video, "Input/output error", "Check the disk")))
         assert store_all(run, "detections", video_ids, settings, pool) == {"failed": 2}
     assert not list(failures.find(run, failures.Which()))
     assert store_all(run, "detections", video_ids, settings, pool) == {"computed": 2}

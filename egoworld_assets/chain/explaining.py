@@ -9,6 +9,7 @@ from typing import Any
 
 from egoworld_assets.chain import pipeline, planning
 from egoworld_assets.chain.planning import Planner
+from egoworld_assets.chain.raw_files import Contents
 from egoworld_ops import operators
 from egoworld_ops.errors import BadSettings, EgoworldError, SetupError
 from egoworld_ops.execution.identity import backend_of
@@ -92,7 +93,7 @@ class _Look:
             here = self._target is not None and wanted.path == self._place(self._target, stage)
             return Explanation(f"{'done' if here else 'linked from another run'}: nothing is computed", wanted.path)
         try:
-            planning.check_content(self._clip, self._entry)
+            Contents(None).check(self._clip, self._entry)
         except EgoworldError as error:
             return Explanation(f"cannot be computed: {error}")
         return self._computed(stage, wanted)

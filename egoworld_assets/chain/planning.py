@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -10,14 +11,14 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from egoworld_ops import errors, operators
+from egoworld_assets.chain.raw_files import Contents, of_raw_file, raw_state
+from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import (
     ContractError,
     EgoworldError,
     InputChanged,
     InputError,
-    NotAVideo,
     RawFileAway,
     SetupError,
     StorageUnavailable,
@@ -25,19 +26,20 @@ from egoworld_ops.errors import (
 )
 from egoworld_ops.execution.identity import clip_identity, operator_identity
 from egoworld_ops.execution.task import ClipTask
-from egoworld_ops.files.tables import digest_at, make_provenance, provenance_at, read_result
+from egoworld_ops.files.tables import make_provenance, provenance_at, read_result
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import counted, lake, memo, states
 from egoworld_ops.lake.failure_file import Failure, is_dead_letter
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.states import StageState
-from egoworld_ops.raw.record import Registered, registered
+from egoworld_ops.raw.record import registered
 from egoworld_ops.settings import Settings
 from egoworld_ops.types import Clip
 from egoworld_ops.video.intrinsics import resolve
 from egoworld_ops.video.sidecar import Sidecar, read_sidecar, sidecar_path
 from gpu_workers.pool import Done, Failed
 
+_MOST_VIDEOS = 16
 State = Literal["computed", "linked", "done", "failed", "blocked"]
 
 
@@ -71,6 +73,11 @@ class StageResult:
     recalled: bool = False
     beside: StageResult | None = None
 
+    @property
+    def unread(self) -> bool:
+        """Whether what is there cannot be read now: nothing was decided, and nothing is to be stored or recorded."""
+        return isinstance(self.error, StorageUnavailable) and not self.digest
+
 
 @dataclass(frozen=True, slots=True)
 class _Submitted:
@@ -78,6 +85,15 @@ class _Submitted:
 
     identity: Mapping[str, Any]
     raw_state: list[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Video:
+    """What is the same for all clips of a video, and the states of the files it was read from."""
+
+    files: list[memo.FileState]
+    clips: Mapping[str, Clip]
+    sidecar: Sidecar | InputError
 
 
 class Planner:
@@ -94,6 +110,8 @@ class Planner:
         self._registered = registered(run.lake)
         self._submitted: dict[str, _Submitted] = {}
         self._with_video: tuple[str, list[Run]] = "", []
+        self._contents = Contents(run.lake)
+        self._videos: OrderedDict[str, _Video] = OrderedDict()
 
     def plan(self, video_id: str, clip_id: str | None = None) -> Iterator[StageResult | ClipTask]:
         """A result for each clip that needs no work, a task for each that does; for all clips or for one.
@@ -102,17 +120,31 @@ class Planner:
         """
         try:
             found = self._recalled(video_id) if clip_id is None else None
-            clips = clips_of(self._run, video_id) if found is None else []
+            video = self._video(video_id) if found is None else None
         except EgoworldError as error:
             yield StageResult(video_id, None, "failed", error=error)
             return
         yield from (StageResult(video_id, f.clip_id, "done", f.rows, digest=f.digest, recalled=True) for f in found or ())
-        sidecar: Sidecar | EgoworldError | None = None
-        for clip in clips:
-            if clip_id not in (None, clip.clip_id):
-                continue
-            sidecar = sidecar or _sidecar_or_error(clip)
-            yield self._plan_clip(clip, sidecar)
+        if video is not None:
+            clips = video.clips.values() if clip_id is None else filter(None, [video.clips.get(clip_id)])
+            yield from (self._plan_clip(clip, video.sidecar) for clip in clips)
+
+    def _video(self, video_id: str) -> _Video:
+        """A video's clips and sidecar, read once as long as their files stay as they are.
+
+        Raises:
+            SetupError, ContractError, StorageUnavailable: as `clips_of`.
+        """
+        files = [memo.file_state(self._run.video_table(name, video_id)) for name in lake.VIDEO_TABLES]
+        known = self._videos.get(video_id)
+        if known is None or known.files != [*files, _sidecar_state(known.clips)]:
+            clips = {clip.clip_id: clip for clip in clips_of(self._run, video_id)}
+            files.append(_sidecar_state(clips))
+            sidecar = _sidecar_or_error(next(iter(clips.values()))) if clips else Sidecar()
+            known = self._videos[video_id] = _Video(files, clips, sidecar)
+            while len(self._videos) > _MOST_VIDEOS:
+                self._videos.popitem(last=False)
+        return known
 
     def _recalled(self, video_id: str) -> list[memo.Found] | None:
         """The results of a video, where nothing has changed since they were last found whole."""
@@ -139,11 +171,15 @@ class Planner:
     def _wanted(self, video_id: str) -> dict[str, Any] | None:
         """All that a video's results depend on but the clips' own files; None where that cannot be told by states of files."""
         entry = self._registered.get(video_id)
-        if entry is None or (self._stage.sidecar and memo.file_state(sidecar_path(entry.path)) is not None):
-            return None  # a sidecar may name further files
+        try:
+            if entry is None or (self._stage.sidecar and memo.file_state(sidecar_path(entry.path)) is not None):
+                return None  # a sidecar may name further files
+            raw = memo.file_state(entry.path)
+        except StorageUnavailable:  # of the raw folder: its results are looked at one by one
+            return None
         folder = self._run.video_folder(video_id)
         manifest = [memo.file_state(f"{folder}/{name}.parquet") for name in lake.VIDEO_TABLES]
-        return {"settings": self._configuration, "raw": memo.file_state(entry.path), "manifest": manifest}
+        return {"settings": self._configuration, "raw": raw, "manifest": manifest}
 
     @cached_property
     def _configuration(self) -> str:
@@ -160,7 +196,7 @@ class Planner:
             }
         )
 
-    def _plan_clip(self, clip: Clip, sidecar: Sidecar | EgoworldError) -> StageResult | ClipTask:
+    def _plan_clip(self, clip: Clip, sidecar: Sidecar | InputError) -> StageResult | ClipTask:
         there = self._states(clip)
         inputs = {name: self._run.clip_table(name, clip.video_id, clip.clip_id) for name in self._stage.inputs}
         if away := next((state.error for state in there.values() if state.error), None):
@@ -169,13 +205,18 @@ class Planner:
         if missing := [name for name, value in digests.items() if value is None]:
             return StageResult(clip.video_id, clip.clip_id, "blocked", stale=any(_failed_for_good(there[name]) for name in missing))
         own = there[self._stage.name]
-        if isinstance(sidecar, EgoworldError):
+        if isinstance(sidecar, InputError):
             return self._refused(clip, sidecar, sha256_of({"sidecar": str(sidecar)}), own)
         try:
             task, identity = self.task(clip, sidecar, inputs, {name: value for name, value in digests.items() if value is not None})
         except InputError as error:
             return self._refused(clip, error, sha256_of({"input": str(error)}), own)
-        settled = None if self._anew else self._settled(clip, task.key, own)
+        except StorageUnavailable as error:  # a mesh
+            return StageResult(clip.video_id, clip.clip_id, "failed", error=error)
+        try:
+            settled = None if self._anew else self._settled(clip, task.key, own)
+        except StorageUnavailable as error:  # the result of another run
+            return StageResult(clip.video_id, clip.clip_id, "failed", error=error)
         return settled or self._submit(task, identity, own)
 
     def _states(self, clip: Clip) -> dict[str, StageState]:
@@ -221,7 +262,7 @@ class Planner:
 
     def _submit(self, task: ClipTask, identity: Mapping[str, Any], own: StageState) -> StageResult | ClipTask:
         try:
-            check_content(task.clip, self._registered.get(task.clip.video_id))
+            self._contents.check(task.clip, self._registered.get(task.clip.video_id))
         except EgoworldError as error:
             return self._refused(task.clip, error, task.key, own)
         self._submitted[task.key] = _Submitted(identity, raw_state(task.clip))
@@ -232,7 +273,7 @@ class Planner:
 
         Where the raw file is away, and with it maybe a sidecar, nobody can tell what the wanted result is: one that is there stays, and counts.
         """
-        failure = self._failure(clip, error := _of_raw_file(error, clip), key)
+        failure = self._failure(clip, error := of_raw_file(error, clip), key)
         unknown = isinstance(error, RawFileAway) and self._stage.sidecar and memo.file_state(sidecar_path(clip.video_path)) is None
         return replace(failure, tables={}) if unknown and own.digest is not None else failure
 
@@ -265,20 +306,24 @@ class Planner:
             error = UnstableFile(task.clip.video_path, "changed while it was worked on", "Register it again once it rests")
             return self._failure(task.clip, error, task.key)
         if isinstance(outcome, Failed):
-            return self._failure(task.clip, _of_raw_file(outcome.error, task.clip), task.key, outcome, attempts)
-        if _digests(task.inputs) != submitted.identity["inputs"]:
-            error = InputChanged(
-                f"clip {task.clip.clip_id}", "an input table changed while it was worked on", "Materialize the stage again"
-            )
-            return self._failure(task.clip, error, task.key)
+            return self._failure(task.clip, of_raw_file(outcome.error, task.clip), task.key, outcome, attempts)
         try:
+            self._check_inputs(task.clip, submitted.identity["inputs"])
             check_result(task, outcome.table)
-        except ContractError as error:
+        except (ContractError, InputChanged, StorageUnavailable) as error:
             return self._failure(task.clip, error, task.key)
         rows = outcome.table.num_rows
         stamp = make_provenance(task.key, submitted.identity, rows, outcome.seconds, self._run.run_id)
         tables = {self._stage.name: outcome.table}
         return StageResult(task.clip.video_id, task.clip.clip_id, "computed", rows, outcome.seconds, tables, stamp, digest=task.key)
+
+    def _check_inputs(self, clip: Clip, digests: Mapping[str, str]) -> None:
+        """Raise InputChanged where other inputs count than when the clip was planned, or none, and StorageUnavailable where that cannot be told."""
+        there = states.clip_states(self._run, clip.video_id, clip.clip_id, states.upstream(self._stage.name))
+        if away := next((state.error for state in there.values() if state.error), None):
+            raise away
+        if any(there[name].counts != digest for name, digest in digests.items()):
+            raise InputChanged(f"clip {clip.clip_id}", "an input table changed while it was worked on", "Materialize the stage again")
 
     def _failure(self, clip: Clip, error: EgoworldError, key: str, outcome: Failed | None = None, attempts: int = 1) -> StageResult:
         row = {
@@ -332,26 +377,6 @@ def clips_of(run: Run, video_id: str) -> list[Clip]:
     return manifest.clips_from_tables(videos, clips)
 
 
-def raw_state(clip: Clip) -> list[int] | None:
-    """Size and time of change of the raw file; None where it is not there."""
-    try:
-        state = clip.video_path.stat()
-    except OSError:
-        return None
-    return [state.st_size, state.st_mtime_ns]
-
-
-def _of_raw_file(error: EgoworldError, clip: Clip) -> EgoworldError:
-    """RawFileAway in the place of an error that says so: the manifest found a video in this content, so only the file's state is at fault.
-
-    Where the file is away, what lies beside it, such as a sidecar, is too.
-    """
-    if isinstance(error, InputError) and raw_state(clip) is None:
-        return RawFileAway(clip.video_path, "is not there", "Put the file back")
-    unread = isinstance(error, StorageUnavailable) and error.culprit == errors.printable(clip.video_path)
-    return RawFileAway(error.culprit, error.reason, error.cure) if unread or isinstance(error, NotAVideo) else error
-
-
 def _is_for_good(error: EgoworldError) -> bool:
     """Whether the content of the input itself is at fault, so that the same work can only fail again."""
     return isinstance(error, InputError) and not error.passing
@@ -361,31 +386,13 @@ def _failed_for_good(state: StageState) -> bool:
     return state.state == "failed" and state.failure is not None and _is_for_good(state.failure.error)
 
 
-def _digests(inputs: Mapping[str, Path]) -> dict[str, str | None]:
-    return {name: digest_at(path) for name, path in inputs.items()}
-
-
-def _sidecar_or_error(clip: Clip) -> Sidecar | EgoworldError:
+def _sidecar_or_error(clip: Clip) -> Sidecar | InputError:
     try:
         return read_sidecar(clip.video_path)
-    except EgoworldError as error:
+    except InputError as error:
         return error
 
 
-def check_content(clip: Clip, entry: Registered | None) -> None:
-    """Look whether the raw file holds what was registered. It is read only where its size or time of change differ.
-
-    Raises:
-        UnstableFile: it holds something else.
-        RawFileAway: it is not there, or cannot be read.
-    """
-    from egoworld_ops.video.containers import hash_file
-
-    if entry is not None and entry.path == clip.video_path and raw_state(clip) == [entry.bytes, entry.mtime_ns]:
-        return
-    try:
-        found, _ = hash_file(clip.video_path)
-    except EgoworldError as error:
-        raise _of_raw_file(error, clip) from error
-    if found != clip.video_sha256:
-        raise UnstableFile(clip.video_path, "holds other content than when it was registered", "Restore the file, or register it again")
+def _sidecar_state(clips: Mapping[str, Clip]) -> memo.FileState:
+    """Of the sidecar of the video that these clips are of."""
+    return memo.file_state(sidecar_path(next(iter(clips.values())).video_path)) if clips else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 
 from egoworld_assets.chain import retrying
 from egoworld_assets.chain.planning import Planner, StageResult
@@ -15,6 +17,16 @@ from gpu_workers.pool import Pool
 Plan = Iterator[StageResult | ClipTask]
 _ELSEWHERE_S = 1.0
 """How often to look whether a clip that another process has is done."""
+_MOST_AT_ONCE = 256
+"""So many clips at most are planned before the first of them is submitted; the first by itself, then each time twice as many."""
+
+
+@dataclass(slots=True)
+class _Left:
+    """What a round leaves: tasks that another process has, and results of what cannot be read now."""
+
+    elsewhere: list[ClipTask] = field(default_factory=list)
+    unread: list[StageResult] = field(default_factory=list)
 
 
 def settle(
@@ -22,15 +34,27 @@ def settle(
 ) -> Iterator[StageResult]:
     """The result of every clip that is planned. One that needs no work comes as it is met; one that runs elsewhere, when it has ended there.
 
+    What cannot be read now is looked at again after each of the pauses.
+
     Args:
         planner: made the plans, and says what outcomes mean.
         plans: one a video, or a clip; advanced only as fast as results are taken.
         record: the ledger's entries for this stage; None enters nothing.
     """
-    elsewhere = yield from _round(planner, plans, pool, retry_after_s, record, insist=False)
+    left = yield from _round(planner, plans, pool, retry_after_s, record, insist=False)
+    elsewhere = left.elsewhere
+    for pause_s in retry_after_s:
+        if left.unread:
+            time.sleep(pause_s)
+            again = (planner.plan(result.video_id, result.clip_id) for result in left.unread)
+            left = yield from _round(planner, again, pool, retry_after_s, record, insist=False)
+            elsewhere += left.elsewhere
+    yield from left.unread
     while elsewhere:
         again = (planner.plan(task.clip.video_id, task.clip.clip_id) for task in elsewhere)
-        elsewhere = yield from _round(planner, again, pool, retry_after_s, record, insist=True)
+        left = yield from _round(planner, again, pool, retry_after_s, record, insist=True)
+        yield from left.unread
+        elsewhere = left.elsewhere
         if elsewhere and record:
             time.sleep(_ELSEWHERE_S)
             record.look()
@@ -38,19 +62,20 @@ def settle(
 
 def _round(
     planner: Planner, plans: Iterable[Plan], pool: Pool, retry_after_s: tuple[float, ...], record: Record | None, insist: bool
-) -> Generator[StageResult, None, list[ClipTask]]:
-    """Once through the plans; returns the tasks that another process has."""
+) -> Generator[StageResult, None, _Left]:
+    """Once through the plans."""
     found: deque[list[StageResult]] = deque()
-    elsewhere: list[ClipTask] = []
+    left = _Left()
 
     def todo() -> Iterator[ClipTask]:
-        for plan in plans:
-            planned = list(plan)
-            found.append([p for p in planned if isinstance(p, StageResult)])
+        for planned in _in_parts(plans):
+            results = [p for p in planned if isinstance(p, StageResult)]
+            left.unread += [result for result in results if result.unread]
+            found.append([result for result in results if not result.unread])
             tasks = [p for p in planned if isinstance(p, ClipTask)]
-            ours = record.take(tasks, insist) if record and tasks else tasks
-            elsewhere.extend(task for task in tasks if task not in ours)
-            yield from ours
+            ours = {task.key for task in (record.take(tasks, insist) if record and tasks else tasks)}
+            left.elsewhere += [task for task in tasks if task.key not in ours]
+            yield from (task for task in tasks if task.key in ours)
 
     def met() -> Iterator[StageResult]:
         while found:
@@ -66,4 +91,12 @@ def _round(
         if record:
             record.ended(result, tried.attempts, tried.outcome.worker)
     yield from met()
-    return elsewhere
+    return left
+
+
+def _in_parts(plans: Iterable[Plan]) -> Iterator[list[StageResult | ClipTask]]:
+    size = 1
+    for plan in plans:
+        while part := list(islice(plan, size)):
+            yield part
+            size = min(_MOST_AT_ONCE, 2 * size)

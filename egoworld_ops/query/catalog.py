@@ -36,7 +36,8 @@ def write_catalog(lake: Lake) -> Path:
     place.ensure(lake)
     statements = view_statements(lake)
     made_with = hashlib.sha256("\n".join(statements).encode()).hexdigest()
-    as_it_was = target.exists() and stamp.exists() and stamp.read_text("utf-8") == made_with
+    with named_errors(stamp):
+        as_it_was = target.exists() and stamp.exists() and stamp.read_text("utf-8") == made_with
     record.ensure(lake)
     place.ensure(lake, again=not as_it_was)
     if as_it_was:

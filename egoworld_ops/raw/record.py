@@ -76,6 +76,17 @@ def lake_id(store: Lake) -> str:
         return path.read_text("ascii")
 
 
+def touched(store: Lake, entry: Registered, size: int, mtime_ns: int) -> None:
+    """A registered file was touched or copied in place and holds what it held: note its state, so that nobody reads it again to find that."""
+    with _lock(store):
+        rows = read(store).to_pylist()
+        meant = [r for r in rows if (r["path"], r["sha256"], r["status"]) == (str(entry.path), entry.sha256, "registered")]
+        for row in meant:
+            row |= {"bytes": size, "mtime_ns": mtime_ns}
+        if meant:
+            write_table(_path(store), "intake", schema.from_rows("intake", rows), {})
+
+
 def ensure(store: Lake) -> None:
     """Write an empty table where there is none."""
     if not _path(store).exists():

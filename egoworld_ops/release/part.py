@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from egoworld_ops.contract import encodings, schema
-from egoworld_ops.errors import ContractError
+from egoworld_ops.errors import ContractError, unreadable
 from egoworld_ops.files.tables import PROVENANCE_KEY, digest_at, read_result
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.states import contract_of_rows
@@ -95,7 +95,9 @@ def record_of(path: Path, wanted: str, sources: int) -> FileRecord | None:
         return None
     try:
         n_rows = pq.read_metadata(path).num_rows
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None and (away := unreadable(error, path)) is not None:
+            raise away from error
         return None
     return FileRecord(sha256_of_file(path), path.stat().st_size, n_rows, wanted, sources)
 

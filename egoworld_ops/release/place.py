@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from egoworld_ops.contract.schema import empty
-from egoworld_ops.errors import ContractError
+from egoworld_ops.errors import ContractError, unreadable
 from egoworld_ops.files import locks
 from egoworld_ops.files.tables import write_table
 from egoworld_ops.files.whole import NO_LINKS, make_folder, named_errors, sweep, sync_folder, write_bytes
@@ -141,7 +141,8 @@ def read(run: Run) -> Manifest | None:
     """What the release of a run says of itself; None where there is none.
 
     Raises:
-        ContractError: its release.json cannot be read.
+        ContractError: its release.json is damaged.
+        StorageUnavailable: its release.json is there and cannot be read now.
     """
     path = folder(run) / MANIFEST_NAME
     try:
@@ -154,6 +155,8 @@ def read(run: Run) -> Manifest | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and (away := unreadable(error, path)) is not None:
+            raise away from error
         raise ContractError(path, f"cannot be read: {error!r}", "Delete it and release the run again") from error
 
 

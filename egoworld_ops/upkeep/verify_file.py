@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from egoworld_ops.contract import schema, validation
-from egoworld_ops.errors import ContractError
+from egoworld_ops.errors import ContractError, unreadable
 from egoworld_ops.files import seal
 from egoworld_ops.files.tables import read_result
 from egoworld_ops.hashing import sha256_of
@@ -48,11 +48,17 @@ class Checked:
 
 
 def check_file(path: Path, table: str) -> Checked:
-    """Read a file and check all that can be checked without any other."""
+    """Read a file and check all that can be checked without any other.
+
+    Raises:
+        StorageUnavailable: it is there and cannot be read now.
+    """
     try:
         rows, said = read_result(path, table)
         sealed, footer = seal.is_sealed(path.read_bytes()), pq.read_metadata(path)
     except (ContractError, pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None and (away := unreadable(error, path)) is not None:
+            raise away from error
         found = error if isinstance(error, ContractError) else ContractError(path, f"cannot be read as Parquet: {error}", MAKE_AGAIN)
         return Checked(path, None, {}, [found])
     try:

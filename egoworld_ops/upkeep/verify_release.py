@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from egoworld_ops.contract import encodings, schema, validation
-from egoworld_ops.errors import ContractError, EgoworldError
+from egoworld_ops.errors import ContractError, EgoworldError, unreadable
 from egoworld_ops.files.tables import provenance_at, read_table
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import states
@@ -39,7 +39,7 @@ def pieces(run: Run) -> list[Piece]:
     folder = place.folder(run)
     try:
         manifest = place.read(run)
-    except ContractError as error:
+    except EgoworldError as error:
         return [Piece(folder, partial(list, [error]))]
     if manifest is None:
         return [Piece(folder, partial(_no_release, run))]
@@ -110,6 +110,8 @@ def _part(run: Run, contents: Contents, manifest: Manifest, part: PartRecord, ta
         for _ in reading.batches:
             pass
     except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None and (away := unreadable(error, path)) is not None:
+            return [away]
         return [ContractError(path, f"cannot be read: {error}", _RELEASE_AGAIN)]
     if reading.n_rows != record.rows:
         reading.reasons.setdefault(f"holds {reading.n_rows} rows, and {MANIFEST_NAME} says {record.rows}")

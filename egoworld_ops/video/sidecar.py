@@ -10,20 +10,22 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
 import os
 import stat
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
-from egoworld_ops.errors import BadSidecar
+from egoworld_ops.errors import STORAGE_ERRNOS, BadSidecar, StorageUnavailable, unreadable
 from egoworld_ops.types import VIDEO_SUFFIXES
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -119,14 +121,32 @@ class Sidecar(_Part):
         return objects
 
     def section_digest(self, section: str, folder: Path) -> str:
-        """SHA-256 over one section and, for objects, over the content of the meshes it names in `folder`."""
+        """SHA-256 over one section and, for objects, over the content of the meshes it names in `folder`.
+
+        Raises:
+            BadSidecar: a mesh is not a regular file there, or too large.
+            StorageUnavailable: a mesh cannot be read now.
+        """
         value = self.model_dump(mode="json", include={section})
         digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode())
         if section == "objects":
             for item in self.objects:
                 if item.mesh:
-                    digest.update(_read_regular(mesh_path(folder, item.mesh), MAX_MESH_BYTES))
+                    digest.update(_mesh_sha256(mesh_path(folder, item.mesh)))
         return digest.hexdigest()
+
+
+_meshes: dict[Path, tuple[tuple[int, ...], bytes]] = {}
+
+
+def _mesh_sha256(path: Path) -> bytes:
+    """SHA-256 of a mesh's content, which is read once a process as long as the file stays as it is: every clip of the video asks for it."""
+    with _named(path):
+        now = path.stat()
+    state = now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
+    if _meshes.get(path, ((), b""))[0] != state:
+        _meshes[path] = state, hashlib.sha256(_read_regular(path, MAX_MESH_BYTES)).digest()
+    return _meshes[path][1]
 
 
 def wrong_unit(size_m: Sequence[float]) -> str:
@@ -146,9 +166,30 @@ def sidecar_path(video_path: Path) -> Path:
     """
     path = video_path.with_name(video_path.stem + SUFFIX)
     forms = [video_path.with_name(unicodedata.normalize(form, video_path.stem) + SUFFIX) for form in ("NFC", "NFD")]
-    found = next((place for place in (path, *forms) if os.path.lexists(place)), None)
+    found = next((place for place in (path, *forms) if _is_there(place)), None)
     misnamed = video_path.with_name(video_path.name + SUFFIX)
-    return found or (misnamed if os.path.lexists(misnamed) and not _videos_of(misnamed) else path)
+    return found or (misnamed if _is_there(misnamed) and not _videos_of(misnamed) else path)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something is there; StorageUnavailable where that cannot be told now: a sidecar that is not seen would change what is made."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if (away := unreadable(error, path)) is not None:
+            raise away from error
+        return False
+    return True
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if (away := unreadable(error, path)) is not None:
+            raise away from error
+        raise BadSidecar(path, f"cannot be read: {error.strerror}", _CURE) from error
 
 
 def _videos_of(sidecar: Path) -> list[str]:
@@ -170,9 +211,10 @@ def read_sidecar(video_path: Path) -> Sidecar:
     Raises:
         BadSidecar: the file cannot be read, is not valid JSON of the format above, names a mesh that is not there, or would be that of two
             videos; or there is none, but one whose name is meant for this video and not quite right.
+        StorageUnavailable: the storage does not answer now.
     """
     path = sidecar_path(video_path)
-    if not os.path.lexists(path):
+    if not _is_there(path):
         return Sidecar()
     if path.name == video_path.name + SUFFIX:
         raise BadSidecar(path, "is not read, as its name holds the video's suffix", f"Rename it to {video_path.stem}{SUFFIX}")
@@ -212,6 +254,8 @@ def _read_regular(path: Path, limit: int) -> bytes:
                 raise BadSidecar(path, "is not a regular file", _CURE)
             content = file.read(limit + 1)
     except OSError as error:
+        if error.errno in STORAGE_ERRNOS and error.errno != errno.ENXIO:  # which is what opening a socket gives
+            raise StorageUnavailable(path, f"cannot be read: {error.strerror}", "Restore the storage, then run again") from error
         raise BadSidecar(path, f"cannot be read: {error.strerror}", _CURE) from error
     if len(content) > limit:
         raise BadSidecar(path, f"is larger than {limit} bytes", _CURE)
@@ -225,6 +269,8 @@ def mesh_path(folder: Path, name: str) -> Path:
         BadSidecar: it is not a regular file there.
     """
     path = folder / name
-    if path.is_symlink() or not path.is_file():
+    with _named(path):
+        there = not path.is_symlink() and path.is_file()
+    if not there:
         raise BadSidecar(path, "the mesh named in the sidecar is not a regular file", "Put the mesh beside the video")
     return path

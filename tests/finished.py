@@ -1,0 +1,55 @@
+"""A video whose stages are all done, with the digests that planning asks for, and nothing decoded or computed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from egoworld_assets.chain import pipeline
+from egoworld_assets.chain.planning import StageResult
+from egoworld_ops.execution.task import ClipTask
+from egoworld_ops.lake.lake import Run
+from egoworld_ops.raw import register
+from egoworld_ops.settings import Settings, load_settings
+from gpu_workers.pool import Done, Failed
+from tests import lakes
+
+
+class RowsPool:
+    """Gives valid rows for every task, and knows how many it was given."""
+
+    def __init__(self) -> None:
+        self.tasks: list[ClipTask] = []
+
+    def run(self, tasks: Iterable[ClipTask]) -> Iterator[Done | Failed]:
+        for task in tasks:
+            self.tasks.append(task)
+            frames = np.arange(task.clip.frame_start, task.clip.frame_end)
+            yield Done(task, lakes.stage_rows(task.stage, task.clip.video_id, task.clip.clip_id, frames, np.random.default_rng(1)), 0.1)
+
+
+def settings_in(folder: Path) -> Settings:
+    """Settings for a lake and a raw folder below it, without pauses between attempts."""
+    return load_settings("laptop").model_copy(update={"lake": folder / "lake", "raw": folder / "raw", "retry_after_s": ()})
+
+
+def registered_video(settings: Settings, name: str = "v", n_frames: int = 60, clip_s: float = 1.0) -> tuple[Run, str]:
+    """A registered raw file, of which the run that these settings write to has a manifest and nothing else."""
+    settings.raw.mkdir(exist_ok=True)
+    path = settings.raw / f"{name}.mp4"
+    path.write_bytes(name.encode())  # so the SHA-256 of its content is the one that `write_video` takes
+    [video_id] = register.register(settings, [path]).video_ids
+    run = pipeline.open_run(settings)
+    assert lakes.write_manifest(run, name, n_frames, clip_s, path=str(path)) == video_id
+    return run, video_id
+
+
+def go(
+    run: Run, video_id: str, settings: Settings, first: str = "detections", last: str | None = None
+) -> tuple[RowsPool, list[StageResult]]:
+    """Have the stages done from `first` on; the pool, and what became of each clip."""
+    pool = RowsPool()
+    results = [result for _, result in pipeline.process(run, [video_id], settings, pool, pipeline.Part(first=first, last=last))]
+    return pool, results
