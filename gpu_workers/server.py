@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from egoworld_ops.errors import SetupError
+from egoworld_ops.errors import PoolRefused, SetupError
 from gpu_workers import snapshot
 from gpu_workers.broker import events
 from gpu_workers.broker.machine import Broker
@@ -201,6 +201,10 @@ class Server:
                 said, payload = await frames.receive_async(reader)
                 self._client_said(name, messages.parse(said, messages.TO_BROKER), payload)
                 await writer.drain()
+        except PoolRefused as refused:
+            self.broker.state.counts["bad frames"] += 1
+            log.warning("client %s: %s", name, refused)
+            _write(writer, messages.Refusal(refused.reason, refused.cure))
         except (frames.FrameError, TimeoutError) as error:
             self.broker.state.counts["bad frames"] += 1
             log.warning("client %s: %s", name, error or "said nothing")
@@ -214,8 +218,10 @@ class Server:
 
     async def _greet(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         _, user, _ = CREDENTIALS.unpack(writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
-        if user != os.getuid() or len(self._writers) >= _MAX_CLIENTS:
-            raise frames.FrameError("this pool is another user's" if user != os.getuid() else f"{_MAX_CLIENTS} clients are connected")
+        if user != os.getuid():
+            raise PoolRefused("the pool", "is another user's", "Set pool.folder to a place of your own")
+        if len(self._writers) >= _MAX_CLIENTS:
+            raise PoolRefused("the pool", f"{_MAX_CLIENTS} clients are connected", "Wait until one has ended, or run fewer steps at once")
         said, _ = await asyncio.wait_for(frames.receive_async(reader), _GREETING_S)
         hello = messages.parse({"type": said.get("type"), "protocol": said.get("protocol"), "pid": 0}, (messages.Hello,))
         if hello.protocol != messages.PROTOCOL_VERSION:
