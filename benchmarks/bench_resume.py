@@ -58,7 +58,8 @@ def fill(settings: Settings, run: Run) -> list[str]:
     """Registered videos whose clips all have results, gone through once; returns their ids."""
     planner_tables = (STAGE, "detections")
     settings.raw.mkdir()
-    templates = {name: _Template(settings.lake, name, run) for name in (*planner_tables, *lake.VIDEO_TABLES)}
+    beside = (*lake.VIDEO_TABLES, "states")
+    templates = {name: _Template(settings.lake, name, run) for name in (*planner_tables, *beside)}
     ids = [f"video-{i:012x}" for i in range(N_VIDEOS)]
     rows = [
         {
@@ -79,7 +80,7 @@ def fill(settings: Settings, run: Run) -> list[str]:
             clip.mkdir(parents=True)
             for name in planner_tables:
                 templates[name].link(clip / f"{name}.parquet")
-        for name in lake.VIDEO_TABLES:
+        for name in beside:
             templates[name].link(run.video_table(name, video_id))
     planner = planning.Planner(run, STAGE, settings)
     for video_id in ids:
