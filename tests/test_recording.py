@@ -92,7 +92,9 @@ def test_a_stage_that_is_broken_off_gives_back_what_it_had_taken(settings: Setti
     results = pipeline.process(pipeline.open_run(settings), [video_id], settings, InlinePool(2), ONLY_DETECTIONS)
     next(results)
     results.close()
-    assert states(settings, video_id) == [State.PENDING], "it was not entered: who took it did not say it was stored; the other was not begun"
+    assert states(settings, video_id) == [State.PENDING], (
+        "it was not entered: who took it did not say it was stored; the other was not begun"
+    )
     assert run_part(settings, video_id, InlinePool(2), ONLY_DETECTIONS) == {"done": 1, "computed": 1}
 
 
