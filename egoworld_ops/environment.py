@@ -28,10 +28,10 @@ def check_names(settings: type[BaseModel]) -> None:
     ]
     if unread:
         near = (difflib.get_close_matches(unread[0].upper(), sorted(known), 1, _NEAR) or [""])[0]
-        meant = f": did you mean {near}?" if near else ""
+        meant = f"Did you mean {near}? " if near else ""
         others = f" (nor {', '.join(unread[1:])})" if unread[1:] else ""
-        cure = "Name a setting of docs/architecture.md, with two underscores before the name within a section, or unset it"
-        raise BadSettings(f"environment variable {unread[0]}", f"is read by nobody{others}{meant}", cure)
+        cure = f"{meant}Name a setting of docs/architecture.md, with two underscores before the name within a section, or unset it"
+        raise BadSettings(f"environment variable {unread[0]}", f"is read by nobody{others}", cure)
 
 
 def _is_meant(name: str, known: set[str]) -> bool:

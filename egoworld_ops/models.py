@@ -145,7 +145,7 @@ def sha256(name: str) -> str:
 def folder() -> Path:
     """Where the weight files lie."""
     if given := os.environ.get("EGOWORLD_WEIGHTS"):
-        return Path(given)
+        return Path(given).expanduser()
     checkout = Path(__file__).resolve().parents[1]
     if (checkout / "pyproject.toml").is_file():
         return checkout / ".weights"

@@ -193,13 +193,13 @@ def load_settings(profile: str | Path | None = None) -> Settings:
 def _at_fault(error: ValidationError, path: Path, given: dict[str, Any]) -> BadSettings:
     """The first error, and the variable or the profile that it comes from."""
     first = error.errors()[0]
-    where, reason = ".".join(str(p) for p in first["loc"]), first["msg"]
+    where, reason, cure = ".".join(str(p) for p in first["loc"]), first["msg"], _CURE
     if first["type"] == "extra_forbidden" and (near := difflib.get_close_matches(str(first["loc"][-1]), _names_at(first["loc"][:-1]), 1)):
-        reason = f"there is no such setting: did you mean {near[0]}?"
+        reason, cure = "there is no such setting", f"Did you mean {near[0]}? {_CURE}"
     variables = environment.variables_of(first["loc"])
     if not variables or _fails_alone(given, first["loc"]):
-        return BadSettings(f"{path}, setting {where}", reason, _CURE)
-    return BadSettings(f"environment variable {variables[0]}, setting {where}", reason, _CURE)
+        return BadSettings(f"{path}, setting {where}", reason, cure)
+    return BadSettings(f"environment variable {variables[0]}, setting {where}", reason, cure)
 
 
 def _fails_alone(given: dict[str, Any], location: tuple[int | str, ...]) -> bool:

@@ -52,6 +52,9 @@ _NEARLY_SQUARE = Fraction(1, 100)
 """Pixels this near to square are taken for square: encoders state such ratios where they have rounded a size."""
 _WIDEST = Fraction(4)
 """Beyond it a pixel aspect is no lens's and no format's, but a damaged header's."""
+_WIDE_PX = 1920
+_TWO_SIDE_BY_SIDE = 3.2
+"""Wider than any film format; two 16:9 pictures side by side are 3.6 to 1."""
 _ANYWAY = 'or write "picture": {"use_as_pinhole": true} into its sidecar'
 
 
@@ -276,6 +279,11 @@ class Upright:
         if self._colours[2] in _HDR:
             kind = f"HDR ({_HDR[self._colours[2]]}, transfer {facts.color_transfer})"
             said.append(f"colours are {kind} and shown without tone mapping; convert the video to SDR for colours as people see them")
+        width, height = self.shown.size_px
+        if self._projection is None and width == 2 * height and width >= _WIDE_PX:
+            said.append("the picture is twice as wide as high, as 360 degree pictures are; if it is one, make a rectilinear view of it")
+        if self._stereo_mode is None and width >= max(_WIDE_PX, _TWO_SIDE_BY_SIDE * height):
+            said.append("the picture is as wide as two side by side; if it holds two views, crop it to one")
         if self._stereo_mode not in (None, *_ONE_VIEW):
             said.append(f"stereo {self._stereo_mode} is used as one pinhole picture, as the sidecar says")
         if self._projection not in (None, "rectilinear"):

@@ -104,7 +104,7 @@ def test_a_variable_that_is_read_or_not_ours_is_left_alone(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("EGOWORLD_SCENES__DETECTR", "content", "did you mean detector"),
+        ("EGOWORLD_SCENES__DETECTR", "content", "Did you mean detector"),
         ("EGOWORLD_SCENES__DETECTOR", "magic", "adaptive"),
         ("EGOWORLD_SCENES", '{"max_clip_s": -1}', "greater than 0"),
         ("EGOWORLD_SCENES", "content", "no JSON"),

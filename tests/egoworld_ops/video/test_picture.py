@@ -11,6 +11,7 @@ import pytest
 
 from egoworld_ops.errors import BadSidecar, UnsupportedPicture
 from egoworld_ops.settings import CameraSettings
+from egoworld_ops.video import boxes
 from egoworld_ops.video.boxes import Crop
 from egoworld_ops.video.decoding import decode, probe
 from egoworld_ops.video.intrinsics import resolve
@@ -226,6 +227,24 @@ def test_a_spherical_picture_in_matroska_is_refused(tmp_path: Path) -> None:
     path = splice.into_matroska(media.make(tmp_path / "a.mkv", 3), projection)
     with pytest.raises(UnsupportedPicture, match="equirectangular"):
         probe(path)
+
+
+@pytest.mark.parametrize(("size", "said"), [((1920, 960), "360 degree"), ((2048, 576), "two side by side"), ((1920, 1080), "")])
+def test_a_shape_that_only_spherical_or_stereo_pictures_have_is_warned_of(tmp_path: Path, size: tuple[int, int], said: str) -> None:
+    warning = probe(media.make(tmp_path / "a.mp4", 2, size)).warning
+    assert said in warning if said and warning else (warning is None) == (said == "")
+
+
+def test_headers_that_make_no_sense_say_nothing(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for demuxer, suffix in (("mov", "mp4"), ("matroska", "mkv"), ("mpegts", "ts")):
+        whole = np.frombuffer(media.make(tmp_path / f"a.{suffix}", 2).read_bytes(), np.uint8)
+        for _ in range(200):
+            spoilt = whole[: rng.integers(1, len(whole))].copy()
+            spoilt[rng.integers(0, len(spoilt), 20)] = rng.choice([0, 1, 127, 255], 20)
+            (tmp_path / "x").write_bytes(spoilt.tobytes())
+            with (tmp_path / "x").open("rb") as file:
+                boxes.tracks(file.fileno(), demuxer)
 
 
 def test_an_encrypted_mp4_says_so(tmp_path: Path) -> None:
