@@ -137,6 +137,7 @@ def test_an_error_in_the_profile_is_not_laid_on_a_variable_beside_it(monkeypatch
 
 def test_a_byte_order_mark_and_a_tilde_are_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("EGOWORLD_RAW", raising=False)
     (tmp_path / "p.toml").write_bytes(b"\xef\xbb\xbfraw = '~/raw'\n[stages.masks]\nbackend = 'classical'\npython = '~/bin/python'\n")
     monkeypatch.setenv("EGOWORLD_LAKE", "~/lake")
     monkeypatch.setenv("EGOWORLD_POOL__FOLDER", "~/pool")
