@@ -23,7 +23,7 @@ _DRM_OBJECTS = (
     bytes.fromhex("14e68a292226174cb935dae07ee9289c"),  # Extended Content Encryption Object
 )
 _TS_PACKET, _M2TS_PACKET = 188, 192
-_TS_LOOKED_AT = 4000
+_TS_LOOKED_AT = 500
 
 # Matroska element IDs, with their length marker
 _SEGMENT, _TRACKS, _TRACK = 0x18538067, 0x1654AE6B, 0xAE

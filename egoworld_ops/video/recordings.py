@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 PATTERNS: Mapping[str, str] = {
-    "gopro": r"G(?:[HXLS][0-9A-Z]{2}|OPR|P\d\d)(?P<recording>\d{4})",
+    "gopro": r"G(?:[HXLS][0-9A-Z]{2}|OPR|P\d\d)(?P<recording>\d{4})(?:[ _-].*)?",
     "dji": r"DJI_(?P<recording>\d{14}_\d{4}|\d{4})(?:_[A-Z])?(?:_\d{2,3})?",
     "insta360": r"(?:PRO_)?(?:VID|LRV)_(?P<recording>\d{8}_\d{6})(?:_\d\d_\d{3})?",
-    "iphone": r"IMG_E?(?P<recording>\d+)(?: \d)?",
+    "iphone": r"IMG_E?(?P<recording>\d{1,6})(?:[ _-].*)?",
     "pixel": r"PXL_(?P<recording>\d{8}_\d{9})(?:[~.].*)?",
     "samsung": r"(?P<recording>\d{8}_\d{6})(?:_\d+)?",
     "parts": r"(?P<recording>.+?)[ _-]*(?:part|pt|chapter|segment|seg)[ _-]?\d+",
@@ -21,7 +21,7 @@ PATTERNS: Mapping[str, str] = {
 """How cameras name the files of one recording: what the group `recording` matches is the same in all of them; case does not matter.
 GoPro's chapters and proxies, DJI's parts and lenses, Insta360's lenses and parts, what phones make of edited copies, and numbered parts."""
 
-_COPY_MARK = re.compile(r"(?: ?\(\d+\)|(?: -)? copy(?: ?\(?\d+\)?)?)$", re.IGNORECASE)
+_COPY_MARK = re.compile(r"^copy of |(?: ?\(\d+\)|[ _-]+(?:copy|kopie|copia|copie)(?: ?\(?\d+\)?)?)$", re.IGNORECASE)
 _CARD_FOLDER = re.compile(r"\d{3}[A-Z0-9_]{5}|DCIM", re.IGNORECASE)
 """Folders that cameras make on a card (DCF): they tell nothing of the recording."""
 

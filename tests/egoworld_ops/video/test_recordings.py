@@ -23,7 +23,7 @@ def grouped(*names: str, patterns: dict[str, str] | None = None, raw: Path = RAW
     "names",
     [
         ("GH010123.MP4", "GH020123.MP4", "gh030123.mp4", "GL010123.MP4"),
-        ("GX010044.MP4", "GX020044.MP4"),
+        ("GX010044.MP4", "GX020044.MP4", "GX010044_1698765432.MP4"),
         ("GOPR0123.MP4", "GP010123.MP4", "GP020123.MP4"),
         ("P01/100GOPRO/GH010123.MP4", "P01/101GOPRO/GH020123.MP4"),
         ("DJI_0012.MP4", "DJI_0012_001.MP4", "DJI_0012_002.MP4"),
@@ -34,11 +34,11 @@ def grouped(*names: str, patterns: dict[str, str] | None = None, raw: Path = RAW
             "VID_20230101_120000_10_001.mp4",
             "LRV_20230101_120000_11_001.mp4",
         ),
-        ("IMG_1.mov", "IMG_1 (1).mov", "IMG_E1.mov", "IMG_1 2.mov", "img_1 copy.MOV"),
+        ("IMG_1.mov", "IMG_1 (1).mov", "IMG_E1.mov", "IMG_1 2.mov", "img_1 copy.MOV", "IMG_1-edited.mov"),
         ("PXL_20230101_120000123.mp4", "PXL_20230101_120000123~2.mp4"),
         ("20230101_120000.mp4", "20230101_120000(0).mp4"),
         ("kitchen part 1.mp4", "kitchen part 2.mp4", "Kitchen-part3.mp4"),
-        ("take.mp4", "take (1).mp4", "take - Copy.mp4", "take copy 2.mov"),
+        ("take.mp4", "take (1).mp4", "take - Copy.mp4", "take copy 2.mov", "Copy of take.mp4", "take_copy.mp4"),
     ],
 )
 def test_parts_and_copies_are_one_recording(names: tuple[str, ...]) -> None:
