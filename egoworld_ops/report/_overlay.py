@@ -9,9 +9,10 @@ from typing import Any
 import cv2
 import numpy as np
 
+from egoworld_ops.operators.rows import pose_of
 from egoworld_ops.types import Camera
 from egoworld_ops.vision import rle
-from egoworld_ops.vision.geometry import make_transform, matrix_from_quaternion, project, transform
+from egoworld_ops.vision.geometry import project, transform
 
 Color = tuple[int, int, int]
 
@@ -85,10 +86,9 @@ def _hand(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
 
 def _object(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
     """The cuboid of its dimensions, where known, and its axes."""
-    pose = [row[c] for c in ("qw", "qx", "qy", "qz", "x_m", "y_m", "z_m")]
-    if None in pose:
+    T_camera_object = pose_of(row)
+    if T_camera_object is None:
         return
-    T_camera_object = make_transform(matrix_from_quaternion(np.array(pose[:4])), np.array(pose[4:]))
     half_m = np.array(row["dimensions_m"] or [2 * DEFAULT_AXIS_M] * 3) / 2
 
     def segments_px(segments_m: np.ndarray) -> np.ndarray:

@@ -67,6 +67,22 @@ def project(camera: Camera, points_m: np.ndarray) -> np.ndarray:
     return np.stack([camera.fx_px * points[..., 0] / z + camera.cx_px, camera.fy_px * points[..., 1] / z + camera.cy_px], -1)
 
 
+def skew(vectors: np.ndarray) -> np.ndarray:
+    """(..., 3, 3) cross-product matrices of (..., 3) vectors."""
+    x, y, z = np.moveaxis(vectors, -1, 0)
+    o = np.zeros_like(x)
+    return np.stack([np.stack([o, -z, y], -1), np.stack([z, o, -x], -1), np.stack([-y, x, o], -1)], -2)
+
+
+def rotations(vectors: np.ndarray) -> np.ndarray:
+    """(N, 3, 3) rotations by axis-angle vectors (N, 3), radians: Rodrigues' formula."""
+    angle = np.linalg.norm(vectors, axis=1)[:, None, None]
+    safe = np.maximum(angle, 1e-12)
+    K = skew(vectors / safe[:, 0])
+    turned: np.ndarray = np.eye(3) + np.sin(angle) * K + (1 - np.cos(angle)) * (K @ K)
+    return turned
+
+
 def rotation_angle_deg(R_a: np.ndarray, R_b: np.ndarray) -> float:
     """Angle between two rotations, degrees."""
     cos = (np.trace(np.asarray(R_a).T @ np.asarray(R_b)) - 1) / 2

@@ -14,6 +14,9 @@ import cv2
 import numpy as np
 
 from egoworld_ops.operators.detections._hand_shape import HandShape
+from egoworld_ops.vision.boxes import iou
+from egoworld_ops.vision.colors import cells
+from egoworld_ops.vision.flow import Search, follow
 
 _SIDE_PX = 160
 _MIN_SIDE_PX = 24
@@ -39,7 +42,8 @@ _SAME_BOX_IOU = 0.2
 _SAME_COLOR = 0.6
 _PATIENCE_LOOKS = 4
 _MEMORY = 0.98
-_BINS = 8
+_BITS = 3
+_SEARCH = Search(window_px=11, levels=2)
 _HUES = 32
 _CELLS = 1024
 _SHADOW_LIKENESS = 0.4
@@ -153,7 +157,7 @@ class MotionColorFinder:
         if not shapes:
             return []
         flesh = np.logical_or.reduce([s.flesh | s.forearm for s in shapes])
-        cell = _cells(picture)
+        cell = cells(picture, _BITS)
         found = []
         for hand, shape in zip(self._hands, shapes, strict=True):
             seeds = _seeds(picture, cell, shape, hand.odds, flesh)
@@ -170,7 +174,7 @@ class MotionColorFinder:
     def _identify(self, box: np.ndarray, colors: np.ndarray) -> int | None:
         """The number of the object in a box if it is to be proposed now, else None; keeps the books."""
         patience = _PATIENCE_LOOKS * self._every_frames
-        same = [(_iou(k.box, box), n) for n, k in enumerate(self._known) if self._count - k.seen <= patience]
+        same = [(float(iou(k.box, box)), n) for n, k in enumerate(self._known) if self._count - k.seen <= patience]
         overlap, number = max(same, default=(0.0, -1))
         if overlap < _SAME_BOX_IOU:
             likeness, number = max(((float(np.sqrt(k.colors * colors).sum()), n) for n, k in enumerate(self._known)), default=(0.0, -1))
@@ -238,10 +242,10 @@ def _track(before: np.ndarray, now: np.ndarray, mask: np.ndarray) -> tuple[np.nd
     corners = cv2.goodFeaturesToTrack(before, _MAX_FEATURES, 0.01, 3, mask=mask.view(np.uint8))
     if corners is None:
         return np.zeros((0, 2)), np.zeros((0, 2))
-    there, ok, _ = cv2.calcOpticalFlowPyrLK(before, now, corners, np.empty_like(corners), winSize=(11, 11), maxLevel=2)
-    end = there.reshape(-1, 2)
-    good = (ok.ravel() > 0) & ((end >= 0) & (end <= np.array(now.shape[::-1]) - 1)).all(1)
-    return corners.reshape(-1, 2)[good], end[good]
+    start = corners.reshape(-1, 2)
+    end, found = follow(before, now, start, _SEARCH)
+    good = found & ((end >= 0) & (end <= np.array(now.shape[::-1]) - 1)).all(1)
+    return start[good], end[good]
 
 
 def _fit(start: np.ndarray, end: np.ndarray) -> np.ndarray | None:
@@ -283,13 +287,6 @@ def _error(before: np.ndarray, now: np.ndarray, source: np.ndarray) -> np.ndarra
     return cv2.blur(cv2.absdiff(now, moved).astype(np.float32), (3, 3))
 
 
-def _cells(picture: np.ndarray) -> np.ndarray:
-    """(h, w) int32 colour cell in Lab, chroma stretched."""
-    lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB).astype(np.int32)
-    chroma = np.clip((lab[..., 1:] - 128) * 2 + 128, 0, 255) >> 5
-    return np.asarray(((lab[..., 0] >> 5) * _BINS + chroma[..., 0]) * _BINS + chroma[..., 1])
-
-
 def _histogram(cell: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """(1024,) share of the masked pixels in each colour cell."""
     counts = np.bincount(cell[mask], minlength=_CELLS).astype(float)
@@ -308,9 +305,3 @@ def _parts(mask: np.ndarray, smallest: float) -> np.ndarray:
     good = stats[:, cv2.CC_STAT_AREA] >= smallest
     good[0] = False
     return np.asarray(good[labels])
-
-
-def _iou(first: np.ndarray, second: np.ndarray) -> float:
-    sides = np.minimum(first[:2] + first[2:], second[:2] + second[2:]) - np.maximum(first[:2], second[:2])
-    both = float(np.prod(np.maximum(sides, 0)))
-    return both / max(1e-9, float(np.prod(first[2:]) + np.prod(second[2:])) - both)

@@ -10,6 +10,7 @@ import numpy as np
 
 from egoworld_ops.operators.detections._network import Network
 from egoworld_ops.operators.detections._roi import Roi
+from egoworld_ops.vision.boxes import iou
 
 _STRIDES_PX = (8, 16, 16, 16)
 _ANCHORS_PER_LAYER = 2
@@ -88,16 +89,9 @@ def _suppressed(values: np.ndarray, scores: np.ndarray) -> list[tuple[np.ndarray
     """Weighted non-maximum suppression: each best palm becomes the score-weighted mean of all that overlap it."""
     found = []
     while len(scores):
-        same = _iou(values[0], values) > _SUPPRESSION_IOU
+        boxes = np.concatenate([values[:, 0] - values[:, 1] / 2, values[:, 1]], 1)
+        same = iou(boxes[0], boxes) > _SUPPRESSION_IOU
         same[0] = True
         found.append((np.average(values[same], axis=0, weights=scores[same]), float(scores[0])))
         values, scores = values[~same], scores[~same]
     return found
-
-
-def _iou(one: np.ndarray, many: np.ndarray) -> np.ndarray:
-    """(N,) overlap of one (9, 2) palm with (N, 9, 2) palms."""
-    low = np.maximum(one[0] - one[1] / 2, many[:, 0] - many[:, 1] / 2)
-    high = np.minimum(one[0] + one[1] / 2, many[:, 0] + many[:, 1] / 2)
-    shared = np.clip(high - low, 0, None).prod(-1)
-    return shared / (one[1].prod() + many[:, 1].prod(-1) - shared)

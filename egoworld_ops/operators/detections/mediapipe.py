@@ -26,6 +26,7 @@ from egoworld_ops.operators.detections._palm import PalmDetector
 from egoworld_ops.operators.detections._proposals import HandBox, ObjectProposer, Proposal, ProposalSettings
 from egoworld_ops.operators.detections._sides import assign_sides
 from egoworld_ops.operators.detections._tracking import HandTracker, TrackedHand
+from egoworld_ops.operators.rows import common
 from egoworld_ops.read_ahead import ReadAhead
 from egoworld_ops.types import Frame, Hand
 
@@ -97,16 +98,9 @@ class Backend(Operator):
         sides = assign_sides([{h.track: h.landmarks.right for h in s.hands} for s in seen])
         rows: list[dict[str, Any]] = []
         for frame, side in zip(seen, sides, strict=True):
-            common = {
-                "video_id": item.clip.video_id,
-                "clip_id": item.clip.clip_id,
-                "frame_index": frame.index,
-                "timestamp_s": frame.timestamp_s,
-                "sample_stride": item.sample_stride,
-                "backend": "mediapipe",
-            }
-            rows += [common | _hand_row(h, side[h.track], frame.size_px) for h in frame.hands]
-            rows += [common | _object_row(p) for p in frame.objects]
+            shared = common(item, frame.index, frame.timestamp_s, "mediapipe")
+            rows += [shared | _hand_row(h, side[h.track], frame.size_px) for h in frame.hands]
+            rows += [shared | _object_row(p) for p in frame.objects]
         return schema.from_rows("detections", rows)
 
     def _watch(self, item: ClipInput) -> list[_Seen]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from egoworld_ops.types import Camera
+from egoworld_ops.vision.geometry import rotations
 
 _MAX_STEPS = 30
 _CONVERGED = 1e-4
@@ -56,7 +57,7 @@ def solve(points_m: np.ndarray, points_px: np.ndarray, camera: Camera, huber_px:
     converged = np.zeros(len(R), bool)
     for _ in range(_MAX_STEPS):
         turn, shift_m = problem.step(R, t_m, damping)
-        R_new, t_new = rotation(turn) @ R, t_m + shift_m
+        R_new, t_new = rotations(turn) @ R, t_m + shift_m
         cost_new = problem.cost(R_new, t_new)
         better = cost_new <= cost
         R = np.where(better[:, None, None], R_new, R)
@@ -136,28 +137,12 @@ class _Problem:
         return np.stack([D[:, 2, 1] - D[:, 1, 2], D[:, 0, 2] - D[:, 2, 0], D[:, 1, 0] - D[:, 0, 1]], axis=1) / 2
 
 
-def rotation(vectors: np.ndarray) -> np.ndarray:
-    """(N, 3, 3) rotations by axis-angle vectors (N, 3), radians: Rodrigues' formula."""
-    angle = np.linalg.norm(vectors, axis=1)[:, None, None]
-    safe = np.maximum(angle, 1e-12)
-    K = _skew(vectors / safe[:, 0])
-    turned: np.ndarray = np.eye(3) + np.sin(angle) * K + (1 - np.cos(angle)) * (K @ K)
-    return turned
-
-
 def _towards(rays: np.ndarray) -> np.ndarray:
     """(N, 3, 3) smallest rotations that bring the optical axis onto rays (N, 2), given at unit depth."""
     sine_over_cosine = np.linalg.norm(rays, axis=1, keepdims=True)
     angle = np.arctan(sine_over_cosine)
     axis = np.concatenate([-rays[:, 1:], rays[:, :1], np.zeros((len(rays), 1))], axis=1) / np.maximum(sine_over_cosine, 1e-12)
-    return rotation(axis * angle)
-
-
-def _skew(vectors: np.ndarray) -> np.ndarray:
-    """(..., 3, 3) cross-product matrices of (..., 3) vectors."""
-    x, y, z = np.moveaxis(vectors, -1, 0)
-    o = np.zeros_like(x)
-    return np.stack([np.stack([o, -z, y], -1), np.stack([z, o, -x], -1), np.stack([-y, x, o], -1)], -2)
+    return rotations(axis * angle)
 
 
 def _linear_translation(turned_m: np.ndarray, rays: np.ndarray) -> np.ndarray:

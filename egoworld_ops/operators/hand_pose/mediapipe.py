@@ -17,11 +17,9 @@ from pydantic import Field
 from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.hand_pose import _pnp
-from egoworld_ops.types import HANDS, Camera
-from egoworld_ops.vision.geometry import quaternion_from_matrix
+from egoworld_ops.operators.rows import PASSED_ON, intrinsics, passed_on, pose_columns
+from egoworld_ops.types import HANDS
 from egoworld_ops.vision.hand_frame import in_wrist_frame, wrist_rotations
-
-_PASSED_ON = ("video_id", "clip_id", "frame_index", "timestamp_s", "sample_stride")
 
 
 class Settings(BackendSettings):
@@ -58,10 +56,11 @@ class Backend(Operator):
         poses = _pnp.solve(landmarks_m, points_px, item.camera, options.robust_share * extent_px, options.rotation_pull_share * extent_px)
         is_right = np.array(hands["role"].to_pylist()) == "hand_right"
         R_hand_wrist = wrist_rotations(landmarks_m, is_right)
-        intrinsics = _intrinsics(item.camera)
+        shared = intrinsics(item.camera) | {"observed": True}
         rows = []
-        for i, row in enumerate(hands.select([*_PASSED_ON, "score"]).to_pylist()):
-            row |= intrinsics | {"hand": HANDS[int(is_right[i])], "joints_px": points_px[i], "observed": True, "backend": "mediapipe"}
+        for i, detected in enumerate(hands.select([*PASSED_ON, "score"]).to_pylist()):
+            row = passed_on(detected, "mediapipe") | shared
+            row |= {"hand": HANDS[int(is_right[i])], "joints_px": points_px[i], "score": detected["score"]}
             rows.append(row | _pose(poses, i, landmarks_m[i], R_hand_wrist[i], options.max_reprojection_share * extent_px[i]))
         return schema.from_rows("hand_pose", rows)
 
@@ -77,23 +76,11 @@ def _pose(poses: _pnp.Poses, i: int, landmarks_m: np.ndarray, R_hand_wrist: np.n
     if np.isnan(R_hand_wrist).any():
         return {"reprojection_px": error_px, "reason": "wrist, index and middle knuckle lie on a line: the wrist frame is not defined"}
     joints_m = landmarks_m @ poses.R_camera_hand[i].T + poses.t_camera_hand_m[i]
-    q = quaternion_from_matrix(poses.R_camera_hand[i] @ R_hand_wrist)
     return {
         "joints_m": joints_m,
         "joints_wrist_m": in_wrist_frame(landmarks_m, R_hand_wrist),
         "reprojection_px": error_px,
-        **dict(zip(("qw", "qx", "qy", "qz"), q, strict=True)),
-        **dict(zip(("x_m", "y_m", "z_m"), joints_m[0], strict=True)),
-    }
-
-
-def _intrinsics(camera: Camera) -> dict[str, Any]:
-    return {
-        "fx_px": camera.fx_px,
-        "fy_px": camera.fy_px,
-        "cx_px": camera.cx_px,
-        "cy_px": camera.cy_px,
-        "intrinsics_source": camera.source,
+        **pose_columns(poses.R_camera_hand[i] @ R_hand_wrist, joints_m[0]),
     }
 
 

@@ -19,8 +19,9 @@ from pydantic import Field
 from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.mapping._robots import FINGERS, Robot, find_robot
+from egoworld_ops.operators.rows import passed_on, pose_columns, pose_of
 from egoworld_ops.types import HANDS, Hand
-from egoworld_ops.vision.geometry import invert, make_transform, matrix_from_quaternion, quaternion_from_matrix, transform
+from egoworld_ops.vision.geometry import invert, transform
 
 if TYPE_CHECKING:
     from egoworld_ops.operators.mapping._kinematics import HandModel
@@ -82,8 +83,7 @@ class Backend(Operator):
         usable_m = [j for j, reason in zip(joints_m, reasons, strict=True) if j is not None and reason is None]
         scaling = self._scaling(solver.model, usable_m) if solver and usable_m else None
         for pose, joints, reason in zip(poses, joints_m, reasons, strict=True):
-            row = {k: pose[k] for k in ("video_id", "clip_id", "frame_index", "timestamp_s", "sample_stride", "hand")}
-            row |= {"robot": self.settings.robot, "backend": "dex"}
+            row = passed_on(pose, "dex") | {"hand": pose["hand"], "robot": self.settings.robot}
             if solver is None:
                 yield row | {"joint_names": [], "converged": False, "reason": f"robot {self.settings.robot} has no {hand} hand"}
             elif reason is not None or joints is None or scaling is None:
@@ -140,9 +140,8 @@ def _solve(solver: HandSolver, joints_m: np.ndarray, scaling: float) -> dict[str
 
 def _base_pose(model: HandModel, pose: Mapping[str, Any]) -> dict[str, float]:
     """T_camera_robot_wrist of one row: the human wrist's pose times the robot's fixed offset. Empty where the wrist's pose is not known."""
-    q, t = [pose[f"q{a}"] for a in "wxyz"], [pose[f"{a}_m"] for a in "xyz"]
-    if None in q or None in t or not np.isfinite([*q, *t]).all():
+    T_camera_wrist = pose_of(pose)
+    if T_camera_wrist is None:
         return {}
-    T = make_transform(matrix_from_quaternion(np.array(q)), np.array(t)) @ model.T_wrist_base
-    quaternion, position_m = quaternion_from_matrix(T[:3, :3]), T[:3, 3]
-    return dict(zip(("qw", "qx", "qy", "qz"), quaternion, strict=True)) | dict(zip(("x_m", "y_m", "z_m"), position_m, strict=True))
+    T = T_camera_wrist @ model.T_wrist_base
+    return pose_columns(T[:3, :3], T[:3, 3])

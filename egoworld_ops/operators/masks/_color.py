@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
-_BINS = 16
-_SHIFT = 4
+BITS = 4
+_BINS = 2**BITS
 _CELLS = _BINS**3
 _FLOOR = 2e-4
-
-
-def cells(rgb: np.ndarray) -> np.ndarray:
-    """(H, W) int32 number of the colour cell each pixel of (H, W, 3) uint8 falls into, in Lab stretched along its chroma axes."""
-    lab = cv2.cvtColor(rgb, cv2.COLOR_RGB2LAB).astype(np.int32)
-    chroma = np.clip((lab[..., 1:] - 128) * 2 + 128, 0, 255) >> _SHIFT
-    return np.asarray(((lab[..., 0] >> _SHIFT) * _BINS + chroma[..., 0]) * _BINS + chroma[..., 1])
 
 
 def histogram(cell: np.ndarray, weight: np.ndarray) -> np.ndarray:

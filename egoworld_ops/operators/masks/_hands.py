@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from egoworld_ops.operators.masks._color import ColorModel, cells, log_ratio
+from egoworld_ops.operators.masks._color import BITS, ColorModel, log_ratio
 from egoworld_ops.operators.masks._hand_prior import HandPrior, hand_prior
 from egoworld_ops.operators.masks._regions import Crop, Evidence, edge_aware, keep_near, signed_distance
+from egoworld_ops.vision.colors import cells
 
 _SIDE_PX = 192
 _MARGIN_M = 0.03
@@ -79,7 +80,7 @@ class HandSegmenter:
 
     def _color(self, role: str, picture: np.ndarray, core: np.ndarray, rest: np.ndarray, objects: np.ndarray | None) -> np.ndarray:
         """(h, w) log odds of each pixel by its colour, once the hand's colours are brought up to date with this picture."""
-        cell = cells(picture)
+        cell = cells(picture, BITS)
         model = self._colors.setdefault(role, ColorModel(_MEMORY))
         if model.thing is None:
             model.update(cell, core.astype(float), rest.astype(float))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from egoworld_ops.vision.flow import Search, follow_and_return
+
 _SIDE_PX = 320
 _MAX_FEATURES = 120
 _MIN_INLIERS = 6
 _MIN_INLIER_SHARE = 0.4
 _TOLERANCE_PX = 1.0
-_WINDOW = (15, 15)
-_LEVELS = 3
+_SEARCH = Search(window_px=15, levels=3)
 
 
 class Motion:
@@ -36,7 +37,7 @@ class Motion:
 
         Features that land in `now_hidden` (H, W) bool are left out. None where too few features agree on one motion.
         """
-        if self._before is None or self._now is None or min(self._now.shape) < 2 * _WINDOW[0]:
+        if self._before is None or self._now is None or min(self._now.shape) < 2 * _SEARCH.window_px:
             return None
         corners = cv2.goodFeaturesToTrack(self._before, _MAX_FEATURES, 0.01, 4, mask=self._small(mask))
         if corners is None or len(corners) < _MIN_INLIERS:
@@ -61,10 +62,8 @@ class Motion:
     def _track(self, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         assert self._before is not None
         assert self._now is not None
-        there, ok, _ = cv2.calcOpticalFlowPyrLK(self._before, self._now, corners, np.empty_like(corners), winSize=_WINDOW, maxLevel=_LEVELS)
-        back, ok_back, _ = cv2.calcOpticalFlowPyrLK(self._now, self._before, there, np.empty_like(there), winSize=_WINDOW, maxLevel=_LEVELS)
-        start, end = corners.reshape(-1, 2), there.reshape(-1, 2)
-        good = (ok.ravel() > 0) & (ok_back.ravel() > 0) & (np.abs(back.reshape(-1, 2) - start).max(1) < _TOLERANCE_PX)
+        start = corners.reshape(-1, 2)
+        end, good = follow_and_return(self._before, self._now, start, _SEARCH, _TOLERANCE_PX)
         good &= ((end >= 0) & (end < self._now.shape[::-1])).all(1)
         return start[good], end[good]
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from egoworld_ops.operators.masks._color import ColorModel, cells, histogram, log_ratio
+from egoworld_ops.operators.masks._color import BITS, ColorModel, histogram, log_ratio
 from egoworld_ops.operators.masks._motion import Motion
 from egoworld_ops.operators.masks._regions import Crop, Evidence, edge_aware, keep_near, signed_distance
+from egoworld_ops.vision.colors import cells
 from egoworld_ops.vision.rle import mask_bbox
 
 _SIDE_PX = 192
@@ -131,7 +132,7 @@ class ObjectTrack:
 
     def _color(self, picture: np.ndarray, thing: np.ndarray, rest: np.ndarray) -> np.ndarray:
         """(h, w) float32 log odds of each pixel by its colour; learned here where nothing was yet."""
-        cell = cells(picture)
+        cell = cells(picture, BITS)
         if self._colors.thing is None or self._colors.around is None:
             self._colors.update(cell, thing.astype(float), rest.astype(float))
         assert self._colors.thing is not None
@@ -148,7 +149,7 @@ class ObjectTrack:
             whole[crop.window] = crop.enlarge(grown.astype(np.float32)) > 0.5
             core = cv2.erode(mask.view(np.uint8), np.ones((3, 3), np.uint8)) > 0
             rest = cv2.dilate(grown.view(np.uint8), np.ones((5, 5), np.uint8)) == 0
-            self._colors.update(cells(picture), core.astype(float), (rest & ~near_hand).astype(float))
+            self._colors.update(cells(picture, BITS), core.astype(float), (rest & ~near_hand).astype(float))
         self._whole = whole
 
 
@@ -190,7 +191,7 @@ def cut_out_of_box(rgb: np.ndarray, box_px: np.ndarray, hands: np.ndarray, exact
 
 def _guess(picture: np.ndarray, inside: np.ndarray, near: np.ndarray, elsewhere: np.ndarray) -> np.ndarray | None:
     """What stands out of the picture's other colours in and near a guessed box, by GrabCut or by colour alone; None where nothing does."""
-    cell = cells(picture)
+    cell = cells(picture, BITS)
     alike = near & (histogram(cell, inside.astype(float)) > _STANDS_OUT * elsewhere)[cell]
     for cut in (_grab_cut(picture, alike, near) if alike.sum() >= _MIN_PX else alike, alike):
         whole = keep_near(cut, inside, _MIN_PX)
@@ -213,7 +214,7 @@ def _colors_elsewhere(rgb: np.ndarray, box_px: np.ndarray, hands: np.ndarray) ->
     frame = Crop.around(np.array([0.0, 0.0, rgb.shape[1], rgb.shape[0]]), 0.0, rgb.shape[:2], _GRABCUT_SIDE_PX)
     assert frame is not None
     rest = ~frame.shrink_mask(hands) & ~_rectangle(frame, box_px, 0.0)
-    return histogram(cells(frame.shrink(rgb)), rest.astype(float))
+    return histogram(cells(frame.shrink(rgb), BITS), rest.astype(float))
 
 
 def _rectangle(crop: Crop, box_px: np.ndarray, margin_px: float) -> np.ndarray:

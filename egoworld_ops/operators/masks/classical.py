@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 import cv2
@@ -19,10 +18,14 @@ from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.masks._hands import HandPrompt, HandSegmenter
 from egoworld_ops.operators.masks._motion import Motion
 from egoworld_ops.operators.masks._objects import ObjectTrack, Sighting
+from egoworld_ops.operators.masks._pixels import pixel_columns
 from egoworld_ops.operators.masks._regions import Evidence
+from egoworld_ops.operators.rows import by_frame, common
 from egoworld_ops.types import Frame
 from egoworld_ops.vision import rle
+from egoworld_ops.vision.boxes import iou
 
+_PROMPT_COLUMNS = ("frame_index", "role", "track_id", "label", "box_px", "points_px", "source")
 _HAND_TRACKS = {"hand_left": 1, "hand_right": 2}
 _REPROMPT_IOU = 0.25
 
@@ -52,26 +55,15 @@ class Backend(Operator):
     def run(self, item: ClipInput) -> pa.Table:
         """Masks of one clip; empty where the detections are."""
         assert isinstance(self.settings, ClassicalSettings)
-        prompts = _by_frame(item.tables["detections"])
+        prompts = by_frame(item.tables["detections"], _PROMPT_COLUMNS)
         if not prompts:
             return schema.empty("masks")
         cv2.setNumThreads(self.threads)
         scene = _Scene(self.settings)
         rows: list[dict[str, Any]] = []
         for frame in item.frames():
-            rows += [
-                {
-                    "video_id": item.clip.video_id,
-                    "clip_id": item.clip.clip_id,
-                    "frame_index": frame.index,
-                    "timestamp_s": frame.timestamp_s,
-                    "sample_stride": item.sample_stride,
-                    "mask_scale": 1.0,
-                    "backend": "classical",
-                    **found,
-                }
-                for found in scene.advance(frame, prompts.get(frame.index, []))
-            ]
+            shared = common(item, frame.index, frame.timestamp_s, "classical")
+            rows += [shared | found for found in scene.advance(frame, prompts.get(frame.index, []))]
         return schema.from_rows("masks", rows)
 
 
@@ -85,7 +77,7 @@ class _Scene:
         self._tracks: dict[int, ObjectTrack] = {}
         self._hand_pixels: np.ndarray | None = None
 
-    def advance(self, frame: Frame, prompts: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def advance(self, frame: Frame, prompts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The masks of the next frame, without the columns that all rows share."""
         rgb = frame.rgb
         self._motion.advance(rgb)
@@ -110,7 +102,7 @@ class _Scene:
                 found[_HAND_TRACKS[hand.role]] = evidence
         return found
 
-    def _segment_objects(self, rgb: np.ndarray, hands: np.ndarray, prompts: list[Mapping[str, Any]]) -> dict[int, Sighting]:
+    def _segment_objects(self, rgb: np.ndarray, hands: np.ndarray, prompts: Sequence[Mapping[str, Any]]) -> dict[int, Sighting]:
         sightings: dict[int, Sighting | None] = {}
         alive = {number: track for number, track in self._tracks.items() if track.alive}
         if alive and self._hand_pixels is not None:
@@ -133,18 +125,7 @@ def _still_there(track: ObjectTrack, sighting: Sighting | None, box_px: np.ndarr
     """Whether a followed object is seen where a prompt says it is."""
     if track.whole is None or sighting is None or not sighting.observed:
         return False
-    have = rle.mask_bbox(track.whole)
-    low, high = np.maximum(have[:2], box_px[:2]), np.minimum(have[:2] + have[2:], box_px[:2] + box_px[2:])
-    both = np.prod(np.maximum(high - low, 0))
-    return bool(both >= _REPROMPT_IOU * (np.prod(have[2:]) + np.prod(box_px[2:]) - both))
-
-
-def _by_frame(detections: pa.Table) -> dict[int, list[Mapping[str, Any]]]:
-    wanted = ["frame_index", "role", "track_id", "label", "box_px", "points_px", "source"]
-    grouped: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in detections.select(wanted).to_pylist():
-        grouped[row["frame_index"]].append(row)
-    return dict(grouped)
+    return bool(iou(rle.mask_bbox(track.whole), box_px) >= _REPROMPT_IOU)
 
 
 def _compose(
@@ -162,16 +143,8 @@ def _compose(
 
 
 def _row(track: int, role: str, label: str | None, mask: np.ndarray, logit: np.ndarray, observed: bool) -> dict[str, Any] | None:
-    area_px = int(mask.sum())
-    if area_px == 0:
+    pixels = pixel_columns(mask)
+    if pixels is None:
         return None
-    return {
-        "track_id": track,
-        "role": role,
-        "label": label,
-        "rle": rle.encode(mask),
-        "bbox_px": rle.mask_bbox(mask),
-        "area_px": area_px,
-        "score": float((1 / (1 + np.exp(-logit[mask]))).mean()),
-        "observed": observed,
-    }
+    score = float((1 / (1 + np.exp(-logit[mask]))).mean())
+    return {"track_id": track, "role": role, "label": label, "score": score, "observed": observed, **pixels}

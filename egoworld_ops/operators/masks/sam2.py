@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from itertools import dropwhile, islice
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
@@ -22,9 +21,10 @@ from egoworld_ops.contract import schema
 from egoworld_ops.errors import OutOfMemory
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.masks import _sam2_needs as needs
+from egoworld_ops.operators.masks._pixels import pixel_columns
 from egoworld_ops.operators.masks._sam2_prompts import Prompt, prompts_by_frame
-from egoworld_ops.types import Clip, Frame, sampled_frames
-from egoworld_ops.vision import rle
+from egoworld_ops.operators.rows import common
+from egoworld_ops.types import Frame, sampled_frames
 
 if TYPE_CHECKING:
     import torch
@@ -150,8 +150,7 @@ class Backend(Operator):
                 row = _row(mask, tracks[mask.track_id])
                 if row is not None:
                     visible.add(mask.track_id)
-                    where = {"frame_index": index, "timestamp_s": timestamp_s, "sample_stride": item.sample_stride}
-                    yield _ids(clip) | where | row | {"backend": self._label}
+                    yield common(item, index, timestamp_s, self._label) | row
 
     def _encoded(self, state: dict[str, Any], frames: Iterator[Frame], found: Mapping[int, Any]) -> Iterator[tuple[int, int, float]]:
         """Position in the clip, index in the video and time of each frame from the first prompted one on, once its features are in the state.
@@ -189,27 +188,13 @@ def _weights_name(options: Settings) -> str:
     return f"sam2.1_hiera_{options.model}"
 
 
-def _ids(clip: Clip) -> dict[str, Any]:
-    return {"video_id": clip.video_id, "clip_id": clip.clip_id}
-
-
 def _row(tracked: TrackedMask, track: Prompt) -> dict[str, Any] | None:
     """The columns that describe one mask; None where it is empty."""
     mask = (tracked.logits > 0).cpu().numpy()
-    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not ys.size:
+    pixels = pixel_columns(mask)
+    if pixels is None:
         return None
-    return {
-        "track_id": track.track_id,
-        "role": track.role,
-        "label": track.label,
-        "rle": rle.encode(mask),
-        "mask_scale": 1.0,
-        "bbox_px": [xs[0], ys[0], xs[-1] - xs[0] + 1, ys[-1] - ys[0] + 1],
-        "area_px": int(mask.sum()),
-        "score": tracked.score,
-        "observed": True,
-    }
+    return {"track_id": track.track_id, "role": track.role, "label": track.label, "score": tracked.score, "observed": True, **pixels}
 
 
 @contextmanager

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from egoworld_ops.vision.flow import Search, follow_and_return
+
 WIDTH_PX = 400
 """Pictures are made smaller, to about this width, before points are followed."""
 MIN_POINTS = 12
 _ROUND_TRIP_PX = 0.5
 _AGREE_PX = 1.5
-_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 15, 0.03)
+_SEARCH = Search(window_px=13, levels=2, steps=15, least_step_px=0.03)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +76,7 @@ class Flow:
 
     def _follow(self, grey: np.ndarray, free: np.ndarray) -> None:
         assert self._grey is not None
-        start = self._points.reshape(-1, 1, 2)
-        there, found = follow(self._grey, grey, start)
-        back, returned = follow(grey, self._grey, there)
-        there = there.reshape(-1, 2)
-        good = found & returned & (np.abs(back - start).max(-1).ravel() < _ROUND_TRIP_PX)
+        there, good = follow_and_return(self._grey, grey, self._points, _SEARCH, _ROUND_TRIP_PX)
         column, row = np.round(there).astype(int).T
         good &= (column >= 0) & (row >= 0) & (column < free.shape[1]) & (row < free.shape[0])
         good[good] = free[row[good], column[good]] > 0
@@ -102,12 +100,6 @@ class Flow:
         # Pixel centres are whole numbers: full = (small + 1/2) / scale - 1/2.
         was, now = ((known[f][1][rows].astype(np.float64) + 0.5) / self._scale - 0.5 for f, rows in ((start, a), (end, b)))
         return was, now
-
-
-def follow(before: np.ndarray, now: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where points (N, 1, 2) of one grey picture are in the other, and (N,) bool whether they were found (Bouguet's pyramidal Lucas-Kanade)."""
-    there, found, _ = cv2.calcOpticalFlowPyrLK(before, now, points, points.copy(), winSize=(13, 13), maxLevel=2, criteria=_STOP)
-    return np.asarray(there, np.float32), np.asarray(found).ravel().astype(bool)
 
 
 def homography(was_px: np.ndarray, now_px: np.ndarray) -> np.ndarray | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -18,9 +17,10 @@ from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.movement._flow import Flow, apply, homography, shrink
 from egoworld_ops.operators.movement._holding import held, slip_m_s, touch
 from egoworld_ops.operators.movement._window import Window
+from egoworld_ops.operators.rows import by_frame, common, pose_of
 from egoworld_ops.types import HANDS, Camera, Hand
 from egoworld_ops.vision import rle
-from egoworld_ops.vision.geometry import make_transform, matrix_from_quaternion, project, rotation_angle_deg, transform
+from egoworld_ops.vision.geometry import make_transform, project, rotation_angle_deg, transform
 
 NAME = "classical"
 _PROBES = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / 2
@@ -140,7 +140,7 @@ class Backend(Operator):
 
     def _watch(self, item: ClipInput) -> list[_Object]:
         """One pass over the frames. A frame's motion is known half a window later; that long points are held, but no pictures."""
-        masks = _by_frame(item.tables["masks"].select(["frame_index", "track_id", "role", "label", "rle"]))
+        masks = by_frame(item.tables["masks"], ("frame_index", "track_id", "role", "label", "rle"))
         poses = {(r["frame_index"], r["track_id"]): r for r in item.tables["object_pose"].to_pylist()}
         if not any(row["role"] == "object" for rows in masks.values() for row in rows):
             return []
@@ -229,15 +229,10 @@ class Backend(Operator):
         rows = []
         for i, (moment, motion) in enumerate(zip(moments, motions, strict=True)):
             row: dict[str, Any] = {
-                "video_id": item.clip.video_id,
-                "clip_id": item.clip.clip_id,
-                "frame_index": moment.frame_index,
-                "timestamp_s": moment.timestamp_s,
-                "sample_stride": item.sample_stride,
+                **common(item, moment.frame_index, moment.timestamp_s, NAME),
                 "track_id": thing.track_id,
                 "label": thing.label,
                 "state": states[i],
-                "backend": NAME,
             }
             holders = [hand for hand in HANDS if confidence[hand][i] > 0]
             if holders:
@@ -305,19 +300,12 @@ def _farthest(moments: dict[int, _Moment], order: range) -> _Moment:
 def _pose_of(row: dict[str, Any] | None) -> tuple[np.ndarray | None, str]:
     if row is None:
         return None, "the object has no pose: not in object_pose"
-    if row["qw"] is None:
+    pose = pose_of(row)
+    if pose is None:
         return None, f"the object has no pose: {row['reason'] or 'unknown'}"
     if not row["converged"]:
         return None, "the object's pose has not converged"
-    q_wxyz = np.array([row["qw"], row["qx"], row["qy"], row["qz"]])
-    return make_transform(matrix_from_quaternion(q_wxyz), np.array([row["x_m"], row["y_m"], row["z_m"]])), ""
-
-
-def _by_frame(table: pa.Table) -> dict[int, list[dict[str, Any]]]:
-    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in table.to_pylist():
-        found[row["frame_index"]].append(row)
-    return found
+    return pose, ""
 
 
 def _motion_columns(motion: _Motion | str) -> dict[str, Any]:

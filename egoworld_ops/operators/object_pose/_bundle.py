@@ -13,9 +13,9 @@ import numpy as np
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
 from egoworld_ops.operators.object_pose._registration import edge_equations, edge_support, look, outline_equations, overlap_with
 from egoworld_ops.operators.object_pose._shapes import Shape
-from egoworld_ops.operators.object_pose._view import jacobian, lift, pixel_derivative, rays, skew, step
+from egoworld_ops.operators.object_pose._view import jacobian, lift, pixel_derivative, rays, step
 from egoworld_ops.types import Camera
-from egoworld_ops.vision.geometry import project
+from egoworld_ops.vision.geometry import project, skew
 
 POINT_WIDTH_PX = 1.5
 MIN_FRONTAL_COS = 0.2

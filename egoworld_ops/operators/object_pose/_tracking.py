@@ -13,6 +13,7 @@ import numpy as np
 
 from egoworld_ops.operators.object_pose._keyframes import Keyframe, cut_out
 from egoworld_ops.types import Frame
+from egoworld_ops.vision.flow import Search, follow_and_return
 
 MAX_POINTS = 140
 MAX_KEYFRAMES = 24
@@ -23,7 +24,7 @@ _APART_PX = 6
 _BORDER_PX = 5
 _ROI_MARGIN_PX = 40
 Box = Sequence[int]
-_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03)
+_SEARCH = Search(window_px=17, levels=3, steps=20, least_step_px=0.03)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +95,8 @@ class Follower:
         x0, y0 = (max(min(self._box[i], box[i]) - _ROI_MARGIN_PX, 0) for i in (0, 1))
         x1, y1 = (max(self._box[i] + self._box[i + 2], box[i] + box[i + 2]) + _ROI_MARGIN_PX for i in (0, 1))
         before, now = np.ascontiguousarray(self._grey[y0:y1, x0:x1]), np.ascontiguousarray(grey[y0:y1, x0:x1])
-        start = (self._points - (x0, y0)).astype(np.float32).reshape(-1, 1, 2)
-        there, found = follow(before, now, start)
-        back, returned = follow(now, before, there)
-        good = found & returned & (np.abs(back - start).max(-1).ravel() < _ROUND_TRIP_PX)
-        self._ids, self._points = self._ids[good], there.reshape(-1, 2)[good] + np.array([x0, y0], np.float32)
+        there, good = follow_and_return(before, now, (self._points - (x0, y0)).astype(np.float32), _SEARCH, _ROUND_TRIP_PX)
+        self._ids, self._points = self._ids[good], there[good] + np.array([x0, y0], np.float32)
 
     def _drop_outside(self, mask: np.ndarray, hands: np.ndarray) -> None:
         column, row = np.round(self._points).astype(int).T
@@ -135,12 +133,6 @@ def _thin(track: Track) -> None:
             kept.append(keyframe)
     track.keyframes = kept[-MAX_KEYFRAMES:]
     track.spacing *= 2
-
-
-def follow(before: np.ndarray, now: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where points (N, 1, 2) of one grey picture are in the other, and (N,) bool whether they were found."""
-    there, found, _ = cv2.calcOpticalFlowPyrLK(before, now, points, points.copy(), winSize=(17, 17), maxLevel=3, criteria=_STOP)
-    return np.asarray(there, np.float32), np.asarray(found).ravel().astype(bool)
 
 
 def grey_of(rgb: np.ndarray) -> np.ndarray:

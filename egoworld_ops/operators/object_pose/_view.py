@@ -12,7 +12,7 @@ import numpy as np
 
 from egoworld_ops.operators.object_pose._shapes import SHARP_COS, Shape
 from egoworld_ops.types import Camera
-from egoworld_ops.vision.geometry import make_transform, project, transform
+from egoworld_ops.vision.geometry import make_transform, project, skew, transform
 
 
 def step(T_camera_object: np.ndarray, move: np.ndarray) -> np.ndarray:
@@ -39,13 +39,6 @@ def pixel_derivative(camera: Camera, points_camera_m: np.ndarray) -> np.ndarray:
     d[:, 0, 0], d[:, 1, 1] = camera.fx_px / z, camera.fy_px / z
     d[:, 0, 2], d[:, 1, 2] = -camera.fx_px * x / z**2, -camera.fy_px * y / z**2
     return d
-
-
-def skew(v: np.ndarray) -> np.ndarray:
-    """Cross-product matrices (N, 3, 3) of (N, 3)."""
-    m = np.zeros((len(v), 3, 3))
-    m[:, 2, 1], m[:, 0, 2], m[:, 1, 0] = v[:, 0], v[:, 1], v[:, 2]
-    return m - m.transpose(0, 2, 1)
 
 
 def rays(camera: Camera, points_px: np.ndarray) -> np.ndarray:

@@ -6,8 +6,7 @@ hand that holds the object gives that factor; where none does, the pose is null.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import cv2
@@ -20,11 +19,12 @@ from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
 from egoworld_ops.operators.object_pose._solve import Estimate, solve
 from egoworld_ops.operators.object_pose._structure import Structured, solve_unknown
 from egoworld_ops.operators.object_pose._tracking import MIN_MASK_PX, Follower, Track, grey_of
+from egoworld_ops.operators.rows import by_frame, common, intrinsics, pose_columns
 from egoworld_ops.video.sidecar import SidecarObject, mesh_path
 from egoworld_ops.vision import rle
-from egoworld_ops.vision.geometry import quaternion_from_matrix
 
 NAME = "classical"
+_MASK_COLUMNS = ("frame_index", "track_id", "role", "label", "rle", "area_px", "observed")
 MIN_CONVERGED_INLIERS = 15
 MAX_CONVERGED_PX = 2.0
 
@@ -79,7 +79,7 @@ def described(objects: Sequence[SidecarObject], labels: dict[int, str | None]) -
 
 def _labels(masks: pa.Table) -> dict[int, str | None]:
     """The label of each object track, by track id."""
-    return {row["track_id"]: row["label"] for row in _rows(masks.select(["track_id", "role", "label"])) if row["role"] == "object"}
+    return {row["track_id"]: row["label"] for row in masks.select(["track_id", "role", "label"]).to_pylist() if row["role"] == "object"}
 
 
 def _shape(item: ClipInput, given: SidecarObject | None) -> Shape | None:
@@ -93,7 +93,7 @@ def _shape(item: ClipInput, given: SidecarObject | None) -> Shape | None:
 
 def observe(item: ClipInput) -> list[Track]:
     """Follow points on every masked object through the clip, in one pass over its frames."""
-    masks = _masks_by_frame(item.tables["masks"])
+    masks = by_frame(item.tables["masks"], _MASK_COLUMNS)
     followers: dict[int, Follower] = {}
     if not any(row["role"] == "object" for rows in masks.values() for row in rows):
         return []
@@ -117,49 +117,23 @@ def observe(item: ClipInput) -> list[Track]:
     return [follower.track for _, follower in sorted(followers.items())]
 
 
-def _masks_by_frame(table: pa.Table) -> dict[int, list[dict[str, Any]]]:
-    wanted = ["frame_index", "track_id", "role", "label", "rle", "area_px", "observed"]
-    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for row in _rows(table.select(wanted)):
-        found[row["frame_index"]].append(row)
-    return found
-
-
-def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    for batch in table.to_batches():
-        yield from batch.to_pylist()
-
-
 def _row(item: ClipInput, track: Track, position: int, solved: Structured) -> dict[str, Any]:
     sighting, outcome, camera = track.sightings[position], solved.outcomes[position], item.camera
-    row: dict[str, Any] = {
-        "video_id": item.clip.video_id,
-        "clip_id": item.clip.clip_id,
-        "frame_index": sighting.frame_index,
-        "timestamp_s": sighting.timestamp_s,
-        "sample_stride": item.sample_stride,
+    row = common(item, sighting.frame_index, sighting.timestamp_s, NAME) | intrinsics(camera)
+    row |= {
         "track_id": track.track_id,
         "label": track.label,
         "dimensions_m": solved.dimensions_m,
         "scale_source": solved.scale_source,
         "converged": False,
-        "fx_px": camera.fx_px,
-        "fy_px": camera.fy_px,
-        "cx_px": camera.cx_px,
-        "cy_px": camera.cy_px,
-        "intrinsics_source": camera.source,
         "observed": sighting.observed,
-        "backend": NAME,
     }
     return row | ({"reason": outcome} if isinstance(outcome, str) else _pose_columns(outcome))
 
 
 def _pose_columns(estimate: Estimate) -> dict[str, Any]:
     T = estimate.T_camera_object
-    return dict(zip(("qw", "qx", "qy", "qz"), quaternion_from_matrix(T[:3, :3]).tolist(), strict=True)) | {
-        "x_m": float(T[0, 3]),
-        "y_m": float(T[1, 3]),
-        "z_m": float(T[2, 3]),
+    return pose_columns(T[:3, :3], T[:3, 3]) | {
         "score": float(np.clip(estimate.score, 0, 1)),
         "method": estimate.method,
         "inliers": estimate.inliers,
