@@ -57,7 +57,7 @@ def test_the_ledger_says_what_became_of_each_clip_and_agrees_with_the_files(sett
     run_part(settings, video_id, pool, ONLY_DETECTIONS)
     assert states(settings, video_id) == [State.DEAD_LETTER, State.DONE]
     book, run = recording.ledger_of(settings), pipeline.open_run(settings)
-    [letter] = book.dead_letters(run.run_id)
+    [[letter]] = book.all_rows(run.run_id, State.DEAD_LETTER)
     assert (letter.attempts, letter.error_class) == (2, "OutOfMemory")
     counts = book.counts(run.run_id)
     ledger.rebuild(book, Lake(settings.lake))

@@ -194,8 +194,6 @@ def _values(verb: Verb, change: sa.FromClause) -> dict[str, Any]:
         return {"attempts": CLIPS.c.attempts - word(1)}
     if verb == "add":
         return {"digest": new.digest, "attempts": word(0), **outcome}
-    if verb == "invalidate":
-        return {"digest": kept("digest"), "attempts": word(0), **outcome}
     if verb == "redrive":
         return {"attempts": word(0)}
     if verb in ("finish", "settle", "rebuild"):

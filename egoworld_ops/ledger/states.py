@@ -24,7 +24,7 @@ class State(StrEnum):
     DEAD_LETTER = "DeadLetter"
 
 
-Verb = Literal["add", "start", "finish", "give_back", "recover", "settle", "retry", "give_up", "invalidate", "redrive", "rebuild"]
+Verb = Literal["add", "start", "finish", "give_back", "recover", "settle", "redrive", "rebuild"]
 
 _P, _R, _D, _F, _X = State.PENDING, State.RUNNING, State.DONE, State.FAILED, State.DEAD_LETTER
 
@@ -42,12 +42,6 @@ MOVES: Mapping[Verb, Mapping[State, frozenset[State]]] = {
     # Found, not run: a result by its digest (also while another owner still runs the same work), or a failure that is on record or that
     # needs no attempt (a bad sidecar). A failure takes the place of a result only where it is of other work.
     "settle": {_R: frozenset({_D}), **{source: frozenset({_D, _F, _X}) for source in (_P, _D, _F, _X)}},
-    # An attempt is left.
-    "retry": {_F: frozenset({_P})},
-    # None is.
-    "give_up": {_F: frozenset({_X})},
-    # The result is not valid any more, or its file is gone.
-    "invalidate": {_D: frozenset({_P})},
     # By a person.
     "redrive": {_X: frozenset({_P})},
     # What the files say, like settle; a row without its file is pending again. A stale file does not settle what waits with another digest.

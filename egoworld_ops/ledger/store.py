@@ -101,34 +101,12 @@ class Ledger:
         """Record what was found and need not run: a result on disk, made or linked; a failure on record, or of what cannot be begun."""
         return self.move("settle", found)
 
-    def retry(self, keys: Iterable[ClipKey]) -> Moves:
-        """Failed -> Pending: an attempt is left."""
-        return self.move("retry", _to(State.PENDING, keys))
-
-    def give_up(self, keys: Iterable[ClipKey]) -> Moves:
-        """Failed -> DeadLetter: no attempt is left. The error stays."""
-        return self.move("give_up", [Change(key, State.DEAD_LETTER) for key in keys])
-
-    def invalidate(self, keys: Iterable[ClipKey]) -> Moves:
-        """Done -> Pending: the result is not valid any more, or its file is gone."""
-        return self.move("invalidate", _to(State.PENDING, keys))
-
     # Questions
 
     def rows(self, keys: Iterable[ClipKey]) -> dict[ClipKey, Row]:
         """What is known of these clips; nothing of those without a row."""
         listed = list(keys)
         return self._database.read(lambda connection: moves.rows(connection, listed))
-
-    def states(self, keys: Iterable[ClipKey]) -> dict[ClipKey, State]:
-        """The state of each of these clips that has a row."""
-        return {key: row.state for key, row in self.rows(keys).items()}
-
-    def pending(self, run_id: str, stage: str, limit: int | None = None) -> list[ClipKey]:
-        """Clips of a stage that wait, in the order they were made known."""
-        fits = (CLIPS.c.run_id == run_id, CLIPS.c.stage == stage, CLIPS.c.state == State.PENDING.value)
-        statement = sa.select(*KEY_COLUMNS).where(*fits).order_by(CLIPS.c.id).limit(limit)
-        return self._database.read(lambda connection: [ClipKey(*row) for row in connection.execute(statement)])
 
     def counts(self, run_id: str) -> dict[str, dict[State, int]]:
         """How many clips of a run are in which state, by stage. States that no clip is in are left out."""
@@ -138,20 +116,6 @@ class Ledger:
         for stage, state, n in self._database.read(lambda connection: connection.execute(statement).all()):
             counted.setdefault(stage, {})[State(state)] = n
         return counted
-
-    def dead_letters(
-        self,
-        run_id: str | None = None,
-        *,
-        video_id: str | None = None,
-        clip_id: str | None = None,
-        error_class: str | None = None,
-        stage: str | None = None,
-    ) -> list[Row]:
-        """The dead letters that fit, by key."""
-        fits = _dead(run_id=run_id, video_id=video_id, clip_id=clip_id, error_class=error_class, stage=stage)
-        statement = sa.select(CLIPS).where(*fits).order_by(*KEY_COLUMNS)
-        return self._database.read(lambda connection: [moves.row_of(row) for row in connection.execute(statement)])
 
     def all_rows(self, run_id: str, *states: State) -> Iterator[list[Row]]:
         """All rows of a run that are in one of these states, a page at a time. Rows that move meanwhile may be missed."""
@@ -223,10 +187,6 @@ class Ledger:
 
 def _to(state: State, keys: Iterable[ClipKey]) -> list[Change]:
     return [Change(key, state) for key in keys]
-
-
-def _dead(**wanted: str | None) -> list[sa.ColumnElement[bool]]:
-    return [CLIPS.c.state == word(State.DEAD_LETTER), *(CLIPS.c[name] == value for name, value in wanted.items() if value is not None)]
 
 
 def _owners(connection: sa.Connection) -> list[Seen]:

@@ -82,11 +82,8 @@ def word(value: str | int) -> ColumnElement[Any]:
 
 
 Index("ledger_clips_by_state", CLIPS.c.run_id, CLIPS.c.stage, CLIPS.c.state, CLIPS.c.id)
-for _name, _state, _columns in (
-    ("ledger_clips_running", State.RUNNING, (CLIPS.c.owner,)),
-    ("ledger_clips_dead", State.DEAD_LETTER, (CLIPS.c.run_id, CLIPS.c.stage, CLIPS.c.error_class)),
-):
-    Index(_name, *_columns, sqlite_where=CLIPS.c.state == word(_state), postgresql_where=CLIPS.c.state == word(_state))
+_RUNNING = CLIPS.c.state == word(State.RUNNING)
+Index("ledger_clips_running", CLIPS.c.owner, sqlite_where=_RUNNING, postgresql_where=_RUNNING)
 
 GIVEN: dict[str, TypeEngine] = {
     **dict.fromkeys(("run_id", "video_id", "clip_id", "stage", "owner", "worker", "digest", "error_class", "message", "at"), Text()),

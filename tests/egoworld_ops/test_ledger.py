@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from itertools import count, takewhile
 from pathlib import Path
 from threading import Barrier
@@ -111,6 +112,16 @@ def put(ledger: Ledger, clip: ClipKey, state: State, owner: Owner) -> None:
         ledger.settle([Change(clip, state, "d1")])
 
 
+def states_of(ledger: Ledger, clips: Iterable[ClipKey]) -> dict[ClipKey, State]:
+    """The state of each of these clips that has a row."""
+    return {clip: row.state for clip, row in ledger.rows(clips).items()}
+
+
+def dead_letters(ledger: Ledger, run_id: str) -> list[ClipKey]:
+    """The dead letters of a run, sorted."""
+    return sorted(row.key for page in ledger.all_rows(run_id, X) for row in page)
+
+
 class Clock:
     """Monotonic seconds that go when told to."""
 
@@ -136,11 +147,11 @@ def test_each_allowed_move_works_and_each_other_raises(ledger: Ledger) -> None:
                     change = Change(clip, target, "d1" if needs_same else "d2")
                     if target in MOVES[verb].get(source, ()):
                         assert ledger.move(verb, [change], source, owner).moved == [clip], (verb, source, target)
-                        assert ledger.states([clip]) == {clip: target}
+                        assert states_of(ledger, [clip]) == {clip: target}
                     else:
                         with pytest.raises(IllegalMove, match=verb):
                             ledger.move(verb, [change], source, owner)
-                        assert ledger.states([clip]) == {clip: source}
+                        assert states_of(ledger, [clip]) == {clip: source}
 
 
 def test_who_comes_second_is_told_and_changes_nothing(ledger: Ledger) -> None:
@@ -229,15 +240,15 @@ def test_the_row_tells_what_happened(ledger: Ledger) -> None:
         ledger.finish([Change.failure(key(0), error, "d1", dead_letter=False, seconds=2.0)], owner)
         row = ledger.rows([key(0)])[key(0)]
         assert (row.state, row.error_class, row.message) == (F, "OutOfMemory", r"clip 1: no memory\nleft")
-        ledger.retry([key(0)])
+        ledger.add({key(0): "d2"})
         ledger.start([key(0)], owner)
-        assert ledger.rows([key(0)])[key(0)].attempts == 2
+        assert ledger.rows([key(0)])[key(0)].attempts == 1, "other work, counted anew"
         ledger.give_back([key(0)], owner)
-        assert ledger.rows([key(0)])[key(0)].attempts == 1
+        assert ledger.rows([key(0)])[key(0)].attempts == 0
         ledger.start([key(0)], owner)
-        ledger.finish([Change.done(key(0), "d1", 7, 1.5, "gpu-2")], owner)
+        ledger.finish([Change.done(key(0), "d2", 7, 1.5, "gpu-2")], owner)
     row = ledger.rows([key(0)])[key(0)]
-    assert (row.state, row.attempts, row.owner, row.worker, row.digest) == (D, 2, None, "gpu-2", "d1")
+    assert (row.state, row.attempts, row.owner, row.worker, row.digest) == (D, 1, None, "gpu-2", "d2")
     assert (row.error_class, row.message, row.seconds, row.rows) == (None, None, 1.5, 7)
     assert row.first_at < row.last_at
 
@@ -255,34 +266,30 @@ def test_what_is_found_settles_a_clip_but_no_failure_takes_the_place_of_its_resu
         assert ledger.settle([Change.done(key(8), "d2", 1)]).lost == {key(8): R}
 
 
-def test_dead_letters_are_listed_and_redriven_by_what_they_are(ledger: Ledger) -> None:
+def test_dead_letters_are_listed_by_run_and_redriven(ledger: Ledger) -> None:
     letters = [key(0), key(1), key(0, "mapping"), key(0, video_id="v2"), ClipKey(RUN, "v3", WHOLE_VIDEO, "manifest")]
     ledger.settle([Change(k, X, "d1", error_class="CorruptVideo" if k.video_id == "v2" else "PoisonClip", attempts=3) for k in letters])
     ledger.settle([Change(ClipKey("another", "v1", "c", "masks"), X, "d1"), Change(key(3), F, "d1")])
-    assert [row.key for row in ledger.dead_letters(RUN)] == sorted(letters)
-    assert len(ledger.dead_letters()) == 6
-    assert [row.key for row in ledger.dead_letters(error_class="CorruptVideo")] == [letters[3]]
-    assert [row.key for row in ledger.dead_letters(RUN, stage="mapping")] == [letters[2]]
-    assert [row.key for row in ledger.dead_letters(RUN, video_id="v1", clip_id=key(1).clip_id)] == [letters[1]]
+    assert dead_letters(ledger, RUN) == sorted(letters)
+    assert dead_letters(ledger, "another") == [ClipKey("another", "v1", "c", "masks")]
     assert set(ledger.move("redrive", [Change(k, P) for k in letters]).moved) == set(letters)
-    assert ledger.dead_letters(RUN) == []
+    assert dead_letters(ledger, RUN) == []
     assert {(row.state, row.attempts) for row in ledger.rows(letters).values()} == {(P, 0)}
     assert ledger.counts("another") == {"masks": {X: 1}}
 
 
-def test_what_is_pending_comes_in_order_and_many_clips_go_in_one_call(ledger: Ledger) -> None:
+def test_many_clips_go_in_one_call(ledger: Ledger) -> None:
     many = keys(12_000)
     with ledger.owner() as owner:
         ledger.add({**dict.fromkeys(many, "d1"), key(0, "mapping"): None})
-        assert ledger.pending(RUN, "masks", 3) == many[:3]
         assert ledger.start(many, owner).moved == many
-        assert ledger.pending(RUN, "masks") == []
+        assert [row.key for page in ledger.all_rows(RUN, P) for row in page] == [key(0, "mapping")]
         assert len(ledger.finish([Change.done(k, "d1", 1) for k in many], owner).moved) == 12_000
     assert ledger.counts(RUN) == {"mapping": {P: 1}, "masks": {D: 12_000}}
-    assert ledger.invalidate([many[5]]).moved == [many[5]]
+    assert ledger.add({many[5]: "d2"}) == {many[5]: P}
     assert sum(len(page) for page in ledger.all_rows(RUN, D, F)) == 11_999
     assert ledger.forget(RUN) == 12_001
-    assert ledger.states(many) == {}
+    assert states_of(ledger, many) == {}
 
 
 def test_of_transactions_that_block_each_other_one_is_run_again(postgres_url: str) -> None:
@@ -303,8 +310,8 @@ def test_of_transactions_that_block_each_other_one_is_run_again(postgres_url: st
         ledger.add(dict.fromkeys(keys(2), "d0"))
         for each in [threads.submit(settle_both, database, keys(2)[::step], f"d{step}") for step in (1, -1)]:
             each.result()
-        assert len(tries) == 3
-        assert {row.digest for row in ledger.rows(keys(2)).values()} == {tries[-1]}
+        assert len(tries) > 2, "none was run again"
+        assert {row.digest for row in ledger.rows(keys(2)).values()} in ({"d1"}, {"d-1"})
 
 
 def test_many_who_open_a_new_ledger_at_once_make_it_once(url: str) -> None:
@@ -367,7 +374,7 @@ def test_an_owner_on_another_host_loses_its_clips_after_a_lease_without_a_beat_w
         ledger.beat(beating.id, ELSEWHERE, 6)
         clock.now_s += 0.6
         assert ledger.recover() == keys(1)
-        assert ledger.states(keys(3)) == {key(0): P, key(1): R, key(2): P}
+        assert states_of(ledger, keys(3)) == {key(0): P, key(1): R, key(2): P}
 
 
 @pytest.mark.parametrize(
@@ -418,7 +425,7 @@ def test_an_owner_that_beats_while_it_is_judged_keeps_its_clips(url: str) -> Non
         late.now_s = clock.now_s
         other._observer._clock = late
         assert other.recover() == []
-        assert ledger.states([key(0)]) == {key(0): R}
+        assert states_of(ledger, [key(0)]) == {key(0): R}
 
 
 def test_clips_of_an_owner_that_is_not_known_any_more_are_recovered(url: str, ledger: Ledger) -> None:
@@ -474,7 +481,7 @@ def test_clips_that_an_owner_could_not_give_back_are_recovered_at_once(url: str)
             ledger.start(keys(2), owner)
             holder.exec_driver_sql(lock)
         holder.exec_driver_sql("ROLLBACK")
-        assert set(ledger.states(keys(2)).values()) == {R}
+        assert set(states_of(ledger, keys(2)).values()) == {R}
         with opened(url) as again:
             assert again.recover() == keys(2)
     engine.dispose()
@@ -523,7 +530,7 @@ def test_a_locked_database_is_waited_for_then_named_and_works_again(url: str) ->
             assert 0.25 < time.monotonic() - started < 10
             assert raised.value.retryable
             holder.exec_driver_sql("ROLLBACK")
-        assert ledger.states([key(0)]) == {}
+        assert states_of(ledger, [key(0)]) == {}
         assert ledger.add({key(0): "d1"}) == {key(0): P}
     engine.dispose()
 
@@ -610,7 +617,7 @@ def test_connections_that_the_server_ends_are_made_again(postgres_url: str, serv
     with opened(postgres_url) as ledger:
         ledger.add({key(0): "d1"})
         run_sql(server, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname <> 'postgres'")
-        assert ledger.states([key(0)]) == {key(0): P}
+        assert states_of(ledger, [key(0)]) == {key(0): P}
 
 
 ADDER = """
@@ -685,15 +692,11 @@ def work(ledger: Ledger, run: Run) -> list[ClipKey]:
     torn = CorruptVideo("a.mp4", "torn", "Copy it again")
     ledger.add(dict.fromkeys([*manifests, *clips], None))
     with ledger.owner() as owner:
-        for _ in range(3):
-            ledger.start([clips[1], clips[2]], owner)
-            ledger.finish([Change(k, F) for k in clips[1:3]], owner)
-            ledger.retry(clips[1:3])
         ledger.start([*manifests, clips[0]], owner)
         ledger.finish([Change.done(clips[0], "d0", 3, 0.25), Change.done(manifests[0], "m1", 4, 0.5)], owner)
         rejection = CorruptVideo("/raw/a.mp4", "torn", "Copy it again")
         ledger.finish([Change.failure(manifests[1], rejection, "m1", dead_letter=True, seconds=0.5)], owner)
-    outcomes = [Change.failure(clips[n], torn, f"d{n}", dead_letter=n == 2, seconds=0.5) for n in (1, 2)]
+    outcomes = [replace(Change.failure(clips[n], torn, f"d{n}", dead_letter=n == 2, seconds=0.5), attempts=3) for n in (1, 2)]
     ledger.settle([*outcomes, Change.done(clips[3], "d3", 3, 0.25)])
     for n, clip in enumerate(clips):
         if n in (0, 3):
@@ -747,7 +750,7 @@ def test_the_files_win_over_the_ledger(tmp_path: Path) -> None:
         (run.clip_folder("v1", gone.clip_id)).mkdir()
         (run.clip_folder("v1", gone.clip_id) / ".tmp-7-masks.parquet").write_bytes(b"x")
         rebuilt = rebuild(ledger, store)
-        states = ledger.states([*keys(7), key(8)])
+        states = states_of(ledger, [*keys(7), key(8)])
         assert list(states.values()) == [P, P, P, X, D, D, R, P]
         assert (rebuilt.reset, rebuilt.running, len(rebuilt.unreadable)) == (3, 1, 1)
 
@@ -764,7 +767,7 @@ def test_a_failure_file_of_older_days_is_a_dead_letter_where_no_retry_helps(tmp_
     pq.write_table(rows.drop_columns(["dead_letter"]), path)
     with open_ledger(store) as ledger:
         rebuild(ledger, store)
-        assert ledger.states([key(0)]) == {key(0): X}
+        assert states_of(ledger, [key(0)]) == {key(0): X}
 
 
 def test_a_run_that_is_not_there_cannot_be_rebuilt(tmp_path: Path) -> None:
