@@ -162,13 +162,16 @@ def wrong_unit(size_m: Sequence[float]) -> str:
 def sidecar_path(video_path: Path) -> Path:
     """Where the sidecar of a video lies, or would: names that differ in Unicode's normal forms alone, as copies between systems do, are one.
 
-    Where there is none, one that is named after the whole file (`clip.mp4.egoworld.json`); `read_sidecar` says that it must be renamed.
+    Where there is none, one whose name is meant for it: after the whole file (`clip.mp4.egoworld.json`), or in capital or small letters;
+    `read_sidecar` says that it must be renamed.
     """
     path = video_path.with_name(video_path.stem + SUFFIX)
     forms = [video_path.with_name(unicodedata.normalize(form, video_path.stem) + SUFFIX) for form in ("NFC", "NFD")]
-    found = next((place for place in (path, *forms) if _is_there(place)), None)
-    misnamed = video_path.with_name(video_path.name + SUFFIX)
-    return found or (misnamed if _is_there(misnamed) and not _videos_of(misnamed) else path)
+    if found := next((place for place in (path, *forms) if _is_there(place)), None):
+        return found
+    stem = video_path.stem
+    near = (video_path.with_name(name + SUFFIX) for name in (video_path.name, stem.lower(), stem.upper(), stem.capitalize()))
+    return next((place for place in near if _is_there(place) and not _videos_of(place)), path)
 
 
 def _is_there(path: Path) -> bool:
@@ -216,8 +219,9 @@ def read_sidecar(video_path: Path) -> Sidecar:
     path = sidecar_path(video_path)
     if not _is_there(path):
         return Sidecar()
-    if path.name == video_path.name + SUFFIX:
-        raise BadSidecar(path, "is not read, as its name holds the video's suffix", f"Rename it to {video_path.stem}{SUFFIX}")
+    right = video_path.stem + SUFFIX
+    if unicodedata.normalize("NFC", path.name) != unicodedata.normalize("NFC", right):
+        raise BadSidecar(path, f"is not read, as its name is not quite that of {video_path.name}", f"Rename it to {right}")
     others = _videos_of(path)
     if others and others != [video_path.name]:
         raise BadSidecar(path, f"stands beside several videos of that name: {sorted(others)}", "Rename all but one of the videos")

@@ -228,3 +228,13 @@ def test_a_sidecar_named_after_the_whole_file_is_no_silent_pinhole(tmp_path: Pat
     (tmp_path / "clip.MP4.mov").touch()
     assert read_sidecar(video) == Sidecar()
     assert read_sidecar(tmp_path / "clip.MP4.mov").camera is not None
+
+
+@pytest.mark.parametrize("stem", ["CLIP", "Clip"])
+def test_a_sidecar_in_other_letters_is_no_silent_pinhole(tmp_path: Path, stem: str) -> None:
+    video = tmp_path / "clip.mp4"
+    (tmp_path / f"{stem}.egoworld.json").write_text(json.dumps(GOOD))
+    with pytest.raises(BadSidecar, match=r"Rename it to clip\.egoworld\.json"):
+        read_sidecar(video)
+    (tmp_path / f"{stem}.mov").touch()
+    assert read_sidecar(video) == Sidecar()
