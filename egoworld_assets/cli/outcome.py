@@ -12,6 +12,7 @@ import dagster as dg
 from egoworld_assets.chain import pipeline
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
+from egoworld_ops.contract.reasons import CURES
 
 
 def table(result: dg.ExecuteInProcessResult) -> Iterator[str]:
@@ -45,22 +46,28 @@ def _line(stage: str, metadata: Mapping[str, Any]) -> str:
 
 
 def _without_value(stage: str, metadata: Mapping[str, Any]) -> Iterator[str]:
-    """What is to be said of rows without a value: how many there are, why, and the cure of the most frequent reason."""
+    """What is to be said of rows without a value: how many have one, and of the most frequent kind of reason the cure."""
     rows, missing = _reasons(Path(metadata["folder"]), stage)
     if missing:
-        reason, n = missing.most_common(1)[0]
-        yield f"{rows - missing.total()} of {rows} rows with a value; {n} without: {reason}"
+        kinds: Counter[str] = Counter()
+        for (kind, _), n in missing.items():
+            kinds[kind] += n
+        kind, n = kinds.most_common(1)[0]
+        reason = next(text for (k, text), _ in missing.most_common() if k == kind)
+        yield f"{rows - missing.total()} of {rows} rows with a value; {n} {kind}: {reason}. {CURES.get(kind, '')}".rstrip()
 
 
-def _reasons(folder: Path, stage: str) -> tuple[int, Counter[str]]:
-    """Rows of a stage in a video's folder, and why values are missing in how many."""
+def _reasons(folder: Path, stage: str) -> tuple[int, Counter[tuple[str, str]]]:
+    """Rows of a stage in a video's folder, and in how many of them a value is missing for which kind of reason, and why."""
     import pyarrow.parquet as pq
 
-    found: Counter[str] = Counter()
+    found: Counter[tuple[str, str]] = Counter()
+    wanted = ["reason", "reason_class"]
     rows = 0
-    if "reason" in (column.name for column in schema.table(stage).columns) if stage != pipeline.MANIFEST else False:
+    if stage != pipeline.MANIFEST and set(wanted) <= {column.name for column in schema.table(stage).columns}:
         for path in sorted(folder.glob(f"clip_id=*/{stage}.parquet")):
-            reasons = pq.read_table(path, columns=["reason"])["reason"].to_pylist()
-            rows += len(reasons)
-            found.update(reason for reason in reasons if reason)
+            with pq.ParquetFile(path) as file:
+                given = file.read(columns=wanted).to_pylist()
+            rows += len(given)
+            found.update((row["reason_class"], row["reason"]) for row in given if row["reason"])
     return rows, found

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from egoworld_ops.contract import gathered
+from egoworld_ops.contract.reasons import CURES
 from egoworld_ops.errors import ContractError
 
 SCHEMA_VERSION = "3"
@@ -137,6 +138,13 @@ def pose(frame: str, what: str) -> tuple[Column, ...]:
 def reason(what: str) -> Column:
     """Why `what` is null."""
     return Column("reason", pa.string(), f"why {what} is null; null where it is not", nullable=True)
+
+
+def reason_class() -> Column:
+    """The kind of reason, beside `reason`."""
+    return Column(
+        "reason_class", pa.string(), "the kind of reason, for counting; null where `reason` is", nullable=True, allowed=tuple(CURES)
+    )
 
 
 ROLE = Column("role", pa.string(), "what the row is about", allowed=("hand_left", "hand_right", "object"))

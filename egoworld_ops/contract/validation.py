@@ -31,6 +31,7 @@ def violations(name: str, rows: pa.Table) -> Iterable[str]:
     for column in contract.columns:
         yield from _column_violations(column, rows[column.name])
     yield from _quaternion_violations(rows)
+    yield from _reason_violations(rows)
     yield from _key_violations(contract, rows)
 
 
@@ -74,6 +75,13 @@ def _quaternion_violations(rows: pa.Table) -> Iterable[str]:
         yield "quaternions are not of unit norm"
     if q.size and (q[0] < 0).any():
         yield "quaternions with qw < 0"
+
+
+def _reason_violations(rows: pa.Table) -> Iterable[str]:
+    if not {"reason", "reason_class"} <= set(rows.schema.names):
+        return
+    if not rows["reason"].is_null().equals(rows["reason_class"].is_null()):
+        yield "reason_class is null where reason is not, or the other way round"
 
 
 def _key_violations(contract: schema.Table, rows: pa.Table) -> Iterable[str]:

@@ -41,6 +41,7 @@ TABLE = schema.Table(
         *schema.INTRINSICS,
         schema.OBSERVED,
         schema.reason("the pose"),
+        schema.reason_class(),
     ),
 )
 

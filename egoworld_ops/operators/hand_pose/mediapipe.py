@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from egoworld_ops.contract import schema
+from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.hand_pose import _pnp
 from egoworld_ops.operators.rows import PASSED_ON, intrinsics, passed_on, pose_columns
@@ -68,13 +69,14 @@ class Backend(Operator):
 def _pose(poses: _pnp.Poses, i: int, landmarks_m: np.ndarray, R_hand_wrist: np.ndarray, limit_px: float) -> dict[str, Any]:
     """The columns of hand `i`'s pose, or why there is none."""
     if not poses.converged[i]:
-        return {"reason": "no pose in front of the camera fits the landmarks"}
+        return Reason("no_fit", "no pose in front of the camera fits the landmarks").columns()
     error_px = float(poses.reprojection_px[i])
     if error_px > limit_px:
-        reason = f"reprojection error {error_px:.1f} px is above {limit_px:.1f} px for a hand of this size"
-        return {"reprojection_px": error_px, "reason": reason}
+        reason = Reason("poor_fit", f"reprojection error {error_px:.1f} px is above {limit_px:.1f} px for a hand of this size")
+        return {"reprojection_px": error_px, **reason.columns()}
     if np.isnan(R_hand_wrist).any():
-        return {"reprojection_px": error_px, "reason": "wrist, index and middle knuckle lie on a line: the wrist frame is not defined"}
+        reason = Reason("degenerate", "wrist, index and middle knuckle lie on a line: the wrist frame is not defined")
+        return {"reprojection_px": error_px, **reason.columns()}
     joints_m = landmarks_m @ poses.R_camera_hand[i].T + poses.t_camera_hand_m[i]
     return {
         "joints_m": joints_m,

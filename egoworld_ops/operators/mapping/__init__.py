@@ -24,6 +24,7 @@ TABLE = schema.Table(
         schema.Column("converged", pa.bool_(), "whether the solver converged"),
         schema.Column("at_limit", pa.list_(pa.bool_()), "joints within 1e-3 rad of a limit", "", "", True),
         schema.reason("qpos_rad"),
+        schema.reason_class(),
     ),
 )
 

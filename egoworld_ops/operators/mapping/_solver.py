@@ -11,6 +11,7 @@ import pinocchio as pin
 from dex_retargeting.kinematics_adaptor import MimicJointKinematicAdaptor
 from dex_retargeting.optimizer import VectorOptimizer
 
+from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.mapping._kinematics import HandModel
 from egoworld_ops.vision.geometry import transform
 
@@ -31,7 +32,7 @@ class Solution:
     """(n_joints,) float64 joint angles within the limits, or None with the reason why there are none."""
 
     qpos_rad: np.ndarray | None
-    reason: str | None = None
+    reason: Reason | None = None
 
 
 class HandSolver(VectorOptimizer):  # type: ignore[misc]  # the library has no types
@@ -69,11 +70,11 @@ class HandSolver(VectorOptimizer):  # type: ignore[misc]  # the library has no t
         try:
             x = self.opt.optimize((self.lower_rad + self.upper_rad) / 2)
         except (RuntimeError, ValueError, nlopt.RoundoffLimited) as error:
-            return Solution(None, f"the solver failed: {type(error).__name__}: {error}")
+            return Solution(None, Reason("not_converged", f"the solver failed: {type(error).__name__}: {error}"))
         if self.opt.last_optimize_result() == nlopt.MAXEVAL_REACHED:
-            return Solution(None, f"the solver did not converge within {self.opt.get_maxeval()} evaluations")
+            return Solution(None, Reason("not_converged", f"the solver did not converge within {self.opt.get_maxeval()} evaluations"))
         if not np.isfinite(x).all():
-            return Solution(None, "the solver gave joint angles that are not finite")
+            return Solution(None, Reason("not_converged", "the solver gave joint angles that are not finite"))
         return Solution(self._full(np.clip(x, self.lower_rad, self.upper_rad))[self.model.joint_indices])
 
     def get_objective_function(self, target_vector: np.ndarray, *_: object) -> Callable[[np.ndarray, np.ndarray], float]:

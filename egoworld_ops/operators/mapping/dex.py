@@ -17,6 +17,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from egoworld_ops.contract import schema
+from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.mapping._robots import FINGERS, Robot, find_robot
 from egoworld_ops.operators.rows import passed_on, pose_columns, pose_of
@@ -85,9 +86,10 @@ class Backend(Operator):
         for pose, joints, reason in zip(poses, joints_m, reasons, strict=True):
             row = passed_on(pose, "dex") | {"hand": pose["hand"], "robot": self.settings.robot}
             if solver is None:
-                yield row | {"joint_names": [], "converged": False, "reason": f"robot {self.settings.robot} has no {hand} hand"}
+                no_hand = Reason("no_such_hand", f"robot {self.settings.robot} has no {hand} hand")
+                yield row | {"joint_names": [], "converged": False, **no_hand.columns()}
             elif reason is not None or joints is None or scaling is None:
-                yield row | {"joint_names": list(solver.model.joint_names), "converged": False, "reason": reason}
+                yield row | {"joint_names": list(solver.model.joint_names), "converged": False, **(reason.columns() if reason else {})}
             else:
                 yield row | _solve(solver, joints, scaling) | _base_pose(solver.model, pose)
 
@@ -108,17 +110,17 @@ def _joints(pose: Mapping[str, Any]) -> np.ndarray | None:
     return None if pose["joints_wrist_m"] is None else np.array(pose["joints_wrist_m"], np.float64)
 
 
-def _why_unusable(pose: Mapping[str, Any], joints_m: np.ndarray | None) -> str | None:
+def _why_unusable(pose: Mapping[str, Any], joints_m: np.ndarray | None) -> Reason | None:
     """Why a human pose cannot be mapped; None where it can."""
     if joints_m is None:
-        return f"no hand pose: {pose['reason'] or 'none given'}"
+        return Reason("no_upstream", f"no hand pose: {pose['reason'] or 'none given'}")
     if not np.isfinite(joints_m).all():
-        return "hand pose is not finite"
+        return Reason("implausible", "hand pose is not finite")
     lengths_m = finger_lengths(joints_m)
     low_m, high_m = FINGER_LENGTH_M
     wrong = [f"{name} {length:.3g}" for name, length in zip(FINGERS, lengths_m, strict=True) if not low_m <= length <= high_m]
     if wrong:
-        return f"no human hand: wrist to tip want {low_m:g} to {high_m:g} m, got {', '.join(wrong)}"
+        return Reason("implausible", f"no human hand: wrist to tip want {low_m:g} to {high_m:g} m, got {', '.join(wrong)}")
     return None
 
 
@@ -131,7 +133,7 @@ def _solve(solver: HandSolver, joints_m: np.ndarray, scaling: float) -> dict[str
     solution: Solution = solver.solve(tips_m, middles_m)
     row: dict[str, Any] = {"joint_names": list(model.joint_names), "scaling": scaling}
     if solution.qpos_rad is None:
-        return row | {"converged": False, "reason": solution.reason}
+        return row | {"converged": False, **(solution.reason.columns() if solution.reason else {})}
     q = solution.qpos_rad
     residual_m = np.linalg.norm(model.tips_m(q) - tips_m, axis=1).mean()
     at_limit = (np.abs(q[:, None] - model.limits_rad) <= AT_LIMIT_RAD).any(1)

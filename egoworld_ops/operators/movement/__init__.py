@@ -33,6 +33,7 @@ TABLE = schema.Table(
         schema.Column("held_by", pa.string(), "the hand that holds it; null where none does", "", "", True, ("left", "right", "both")),
         schema.Column("hold_score", pa.float32(), "confidence of held_by", "", "", True, minimum=0, maximum=1),
         schema.reason("velocity or state"),
+        schema.reason_class(),
     ),
 )
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from egoworld_ops.contract import schema
+from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.movement._flow import Flow, apply, homography, shrink
 from egoworld_ops.operators.movement._holding import held, slip_m_s, touch
@@ -59,7 +60,7 @@ class _Moment:
     frame_index: int
     timestamp_s: float
     pose: np.ndarray | None
-    why: str
+    why: Reason | None
     size_m: np.ndarray
     touches: dict[Hand, float]
 
@@ -90,7 +91,7 @@ class _Object:
     track_id: int
     label: str | None
     moments: dict[int, _Moment] = field(default_factory=dict)
-    motions: dict[int, _Motion | str] = field(default_factory=dict)
+    motions: dict[int, _Motion | Reason] = field(default_factory=dict)
 
 
 class _Flows:
@@ -181,18 +182,18 @@ class Backend(Operator):
             if position in thing.moments:
                 thing.motions[position] = self._motion(camera, thing, flows, position, reach)
 
-    def _motion(self, camera: Camera, thing: _Object, flows: _Flows, position: int, reach: tuple[int, int]) -> _Motion | str:
+    def _motion(self, camera: Camera, thing: _Object, flows: _Flows, position: int, reach: tuple[int, int]) -> _Motion | Reason:
         moment = thing.moments[position]
-        if moment.pose is None:
+        if moment.why is not None:
             return moment.why
         first, last = reach
         before = _farthest(thing.moments, range(position, first - 1, -1))
         after = _farthest(thing.moments, range(position, last + 1))
         elapsed_s = after.timestamp_s - before.timestamp_s
         if elapsed_s <= 0:
-            return "no other pose is near in time"
+            return Reason("too_far_apart", "no other pose is near in time")
         if elapsed_s > self.settings.max_gap_s:
-            return f"the nearest poses are {elapsed_s:.2f} s apart"
+            return Reason("too_far_apart", f"the nearest poses are {elapsed_s:.2f} s apart")
         assert before.pose is not None
         assert after.pose is not None
         span = (before.position, after.position)
@@ -218,7 +219,7 @@ class Backend(Operator):
     def _rows(self, item: ClipInput, thing: _Object, positions: range) -> list[dict[str, Any]]:
         """The rows of one unbroken stretch: what an object does before a loss says nothing about what it does after it."""
         moments, motions = [thing.moments[p] for p in positions], [thing.motions[p] for p in positions]
-        known = [None if isinstance(m, str) else m for m in motions]
+        known = [None if isinstance(m, Reason) else m for m in motions]
         speeds = np.array([np.nan if m is None or m.speed_m_s is None else m.speed_m_s for m in known])
         states = self._states(known)
         touches = {hand: np.array([m.touches.get(hand, 0.0) for m in moments]) for hand in HANDS}
@@ -297,22 +298,22 @@ def _farthest(moments: dict[int, _Moment], order: range) -> _Moment:
     return [moments[p] for p in unbroken if moments[p].pose is not None][-1]
 
 
-def _pose_of(row: dict[str, Any] | None) -> tuple[np.ndarray | None, str]:
+def _pose_of(row: dict[str, Any] | None) -> tuple[np.ndarray | None, Reason | None]:
     if row is None:
-        return None, "the object has no pose: not in object_pose"
+        return None, Reason("no_upstream", "the object has no pose: not in object_pose")
     pose = pose_of(row)
     if pose is None:
-        return None, f"the object has no pose: {row['reason'] or 'unknown'}"
+        return None, Reason("no_upstream", f"the object has no pose: {row['reason'] or 'unknown'}")
     if not row["converged"]:
-        return None, "the object's pose has not converged"
-    return pose, ""
+        return None, Reason("not_converged", "the object's pose has not converged")
+    return pose, None
 
 
-def _motion_columns(motion: _Motion | str) -> dict[str, Any]:
-    if isinstance(motion, str):
-        return {"reason": motion}
+def _motion_columns(motion: _Motion | Reason) -> dict[str, Any]:
+    if isinstance(motion, Reason):
+        return motion.columns()
     vx, vy, vz = (float(v) for v in motion.velocity_m_s)
     columns: dict[str, Any] = {"vx_m_s": vx, "vy_m_s": vy, "vz_m_s": vz}
     if motion.speed_m_s is None:
-        return columns | {"reason": "too few background points agree on the camera's motion"}
+        return columns | Reason("too_few_points", "too few background points agree on the camera's motion").columns()
     return columns | {"speed_background_m_s": motion.speed_m_s, "turning_background_rad_s": motion.turning_rad_s}

@@ -32,6 +32,7 @@ TABLE = schema.Table(
         *schema.INTRINSICS,
         schema.OBSERVED,
         schema.reason("the pose"),
+        schema.reason_class(),
     ),
 )
 

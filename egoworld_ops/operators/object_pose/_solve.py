@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.object_pose._bundle import Points, link, refine
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
 from egoworld_ops.operators.object_pose._registration import Candidate, fit_edges, judge, register, solve_step, tilts
@@ -91,11 +92,11 @@ class SurfaceMap:
             self.descriptor_places.append(places[face >= 0])
 
 
-def solve(camera: Camera, shape: Shape, track: Track) -> list[Estimate | str]:
+def solve(camera: Camera, shape: Shape, track: Track) -> list[Estimate | Reason]:
     """For each sighting an estimate, or the reason why there is none."""
     hypotheses = _hypotheses(camera, shape, track)
     if not hypotheses:
-        return ["the known shape fits the mask in no keyframe"] * len(track.sightings)
+        return [Reason("no_fit", "the known shape fits the mask in no keyframe")] * len(track.sightings)
     poses = _settle(camera, shape, track, hypotheses)
     methods = {max(poses, key=lambda k: track.keyframes[k].clearness): "registered"}
     methods |= dict.fromkeys(_find_again(camera, shape, track, poses), "reregistered")
@@ -293,7 +294,7 @@ def _learn_links(camera: Camera, shape: Shape, surface: SurfaceMap, poses: list[
 
 def every_frame(
     camera: Camera, shape: Shape | None, track: Track, surface: SurfaceMap, anchors: dict[int, tuple[np.ndarray, str]]
-) -> list[Estimate | str]:
+) -> list[Estimate | Reason]:
     """Solve all sightings, nearest to an anchor first, each guided by its solved neighbour and adding what it newly sees."""
     found: dict[int, Estimate] = {}
     for direction in (1, -1):
@@ -325,8 +326,8 @@ def _estimate(agreement: Agreement, method: str) -> Estimate:
     return Estimate(agreement.T_camera_object, method, count, agreement.reprojection_px, score)
 
 
-def _why_not(track: Track, position: int) -> str:
+def _why_not(track: Track, position: int) -> Reason:
     count = len(track.sightings[position].ids)
     if count < MIN_POINTS:
-        return f"only {count} points could be followed on the object, {MIN_POINTS} are needed"
-    return "the points followed on the object agree on no pose"
+        return Reason("too_few_points", f"only {count} points could be followed on the object, {MIN_POINTS} are needed")
+    return Reason("no_fit", "the points followed on the object agree on no pose")

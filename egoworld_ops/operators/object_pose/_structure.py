@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
+from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.object_pose._bundle import Points
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
 from egoworld_ops.operators.object_pose._solve import Estimate, SurfaceMap, every_frame, points_in, solve_points
@@ -41,7 +42,7 @@ _NEIGHBOURS = 6
 class Structured:
     """What came out for one object: per sighting an estimate or a reason; its size (3,) in metres where known; what fixed the scale."""
 
-    outcomes: list[Estimate | str]
+    outcomes: list[Estimate | Reason]
     dimensions_m: np.ndarray | None
     scale_source: str
 
@@ -71,7 +72,7 @@ def solve_unknown(camera: Camera, track: Track, hand_pose: pa.Table) -> Structur
 
 
 def _none(track: Track, reason: str) -> Structured:
-    return Structured([reason] * len(track.sightings), None, "none")
+    return Structured([Reason("no_size", reason)] * len(track.sightings), None, "none")
 
 
 def recover(camera: Camera, track: Track) -> Structure | None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
+from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
 from egoworld_ops.operators.object_pose._solve import Estimate, solve
@@ -128,7 +129,7 @@ def _row(item: ClipInput, track: Track, position: int, solved: Structured) -> di
         "converged": False,
         "observed": sighting.observed,
     }
-    return row | ({"reason": outcome} if isinstance(outcome, str) else _pose_columns(outcome))
+    return row | (outcome.columns() if isinstance(outcome, Reason) else _pose_columns(outcome))
 
 
 def _pose_columns(estimate: Estimate) -> dict[str, Any]:

@@ -137,6 +137,7 @@ def test_points_that_no_hand_makes_give_null_with_a_reason() -> None:
     rows = solve_rows([scattered, flat, collapsed]).to_pylist()
     assert "reprojection error" in rows[0]["reason"]
     assert "wrist frame is not defined" in rows[1]["reason"]
+    assert [row["reason_class"] for row in rows[:2]] == ["poor_fit", "degenerate"]
     assert all(r["reason"] for r in rows)
     assert all(r[c] is None for r in rows for c in ("joints_m", "joints_wrist_m", "qw", "x_m", "z_m"))
 

@@ -233,7 +233,7 @@ def test_a_solver_that_does_not_converge_is_null(a_hand: np.ndarray) -> None:
     assert row["qpos_rad"] is None
     assert row["residual_m"] is None
     assert not row["converged"]
-    assert row["reason"] == "the solver did not converge within 2 evaluations"
+    assert (row["reason"], row["reason_class"]) == ("the solver did not converge within 2 evaluations", "not_converged")
 
 
 def test_the_hand_hangs_where_the_human_wrist_is(a_hand: np.ndarray) -> None:
@@ -315,7 +315,7 @@ def test_another_robot_by_setting(gripper: RobotHand) -> None:
     assert right["qpos_rad"] == pytest.approx(q, abs=2e-3)
     assert right["residual_m"] < 1e-3
     assert left["qpos_rad"] is None
-    assert left["reason"] == "robot gripper has no left hand"
+    assert (left["reason"], left["reason_class"]) == ("robot gripper has no left hand", "no_such_hand")
 
 
 def test_a_robot_that_does_not_fit_its_description_is_refused(gripper: RobotHand) -> None:

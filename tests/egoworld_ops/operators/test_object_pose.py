@@ -188,7 +188,7 @@ def test_without_size_and_hand_there_is_no_pose_but_a_reason() -> None:
     assert {r["qw"] for r in rows} == {None}
     assert {r["scale_source"] for r in rows} == {"none"}
     assert not any(r["converged"] for r in rows)
-    assert all("no size is given" in r["reason"] for r in rows)
+    assert all("no size is given" in r["reason"] and r["reason_class"] == "no_size" for r in rows)
 
 
 def test_without_size_the_holding_hand_gives_it() -> None:

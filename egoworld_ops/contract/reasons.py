@@ -1,0 +1,43 @@
+"""Why a value is null, in a word that programs can count: column `reason_class` beside `reason`, and the cure of each kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+CURES: Mapping[str, str] = {
+    "no_size": "Give the object's dimensions or mesh in VIDEO.egoworld.json",
+    "no_fit": "Give intrinsics, dimensions or a mesh that are nearer to the truth in VIDEO.egoworld.json",
+    "poor_fit": "Give the camera's intrinsics in VIDEO.egoworld.json; or raise stages.hand_pose.mediapipe.max_reprojection_share",
+    "degenerate": "Nothing to do: the hand is seen end on",
+    "too_few_points": "Nothing to do where the thing is hidden or blurred; a sharper video helps",
+    "no_upstream": "See the reason in the table upstream",
+    "implausible": "See the hand's row in hand_pose; intrinsics in VIDEO.egoworld.json fix the scale",
+    "no_such_hand": "Name a robot that has this hand in stages.mapping.dex.robot",
+    "not_converged": "Raise the backend's number of evaluations; or look at the row upstream",
+    "too_far_apart": "Nothing to do where the object is out of sight for long; a smaller sample_stride helps",
+}
+"""By kind; the kinds are the values that `reason_class` may take."""
+
+
+class Reason(str):
+    """Why there is no value: the sentence for people, of a kind for programs.
+
+    Args:
+        kind: of CURES.
+        text: the sentence.
+    """
+
+    __slots__ = ("kind",)
+    kind: str
+
+    def __new__(cls, kind: str, text: str) -> Reason:
+        """Raise ValueError for a kind that there is not."""
+        if kind not in CURES:
+            raise ValueError(f"kind: want one of {', '.join(CURES)}, got {kind!r}")
+        made = super().__new__(cls, text)
+        made.kind = kind
+        return made
+
+    def columns(self) -> dict[str, str]:
+        """Columns `reason` and `reason_class`."""
+        return {"reason": str(self), "reason_class": self.kind}
