@@ -75,7 +75,9 @@ class LakeIOManager(dg.ConfigurableIOManager):  # type: ignore[misc]
         for n, result in enumerate(obj.results, 1):
             pipeline.store(obj.run, obj.stage, result)
             tallies[result.video_id].add(result)
-            if result.error is not None:
+            if result.error is not None and result.dead_letter and not result.tables:
+                context.log.warning(f"{obj.stage}: a dead letter from before, not tried again until it is redriven: {result.error}")
+            elif result.error is not None:
                 context.log.warning(f"{obj.stage} failed: {result.error}")
             if time.monotonic() - reported > PROGRESS_EVERY_S:
                 reported = time.monotonic()

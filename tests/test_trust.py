@@ -370,7 +370,8 @@ def test_runs_are_listed_shown_and_compared(
     assert {"cores", "gpus", "name"} <= shown["host"].keys()
     difference = said(deployed, "runs", "diff", first, second)
     assert "frozen.sample_stride: 1 -> 3" in difference
-    assert "2 result(s) differ" in difference
+    assert "2 result(s) differ; --clips prints each" in difference
+    assert said(deployed, "runs", "diff", first, second, "--clips").count(f"detections   {video_id} f") == 2
     assert "0 result(s) differ" in said(deployed, "runs", "diff", first, first)
     command = [Path(sys.executable).with_name("egoworld"), "runs", "show", "nope"]
     assert f"is not in {settings.lake}" in subprocess.run(command, capture_output=True, text=True, check=False).stderr

@@ -93,10 +93,11 @@ def use(profile: str | None, run_id: str | None, let_go: bool) -> None:
 @runs_group.command()
 @click.argument("a")
 @click.argument("b")
+@click.option("--clips", "each", is_flag=True, help="Print every clip whose result differs.")
 @click.pass_obj
-def diff(profile: str | None, a: str, b: str) -> None:
-    """In what two runs differ: configuration, code and packages, and the quality metrics of clips whose results differ."""
-    from egoworld_ops.lake import runs
+def diff(profile: str | None, a: str, b: str, each: bool) -> None:
+    """In what two runs differ: configuration, code and packages, and each quality metric, with the ten clips in which B is most worse than A."""
+    from egoworld_ops.lake import comparing, runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.settings import load_settings
 
@@ -104,11 +105,19 @@ def diff(profile: str | None, a: str, b: str) -> None:
     left, right = runs.find(store, a), runs.find(store, b)
     for difference in runs.configuration(left, right):
         click.echo(f"{difference.name}: {difference.a!r} -> {difference.b!r}")
-    clips = list(runs.results(left, right))
-    for clip in clips:
-        metrics = ", ".join(f"{m.name} {_number(m.a)} -> {_number(m.b)}" for m in clip.metrics) or "the same metrics"
-        click.echo(f"{clip.stage:<12} {clip.video_id} {clip.clip_id}: {metrics}")
-    click.echo(f"{len(clips)} result(s) differ")
+    found = comparing.Comparison()
+    for clip in runs.results(left, right):
+        found.add(clip)
+        if each:
+            metrics = ", ".join(f"{m.name} {_number(m.a)} -> {_number(m.b)}" for m in clip.metrics) or "the same metrics"
+            click.echo(f"{clip.stage:<12} {clip.video_id} {clip.clip_id}: {metrics}")
+    for metric in found.metrics():
+        click.echo(f"{metric.stage:<12} {metric.name}: median {_number(metric.a)} -> {_number(metric.b)} over {metric.clips} clip(s)")
+        for worse in metric.worst:
+            click.echo(f"{'':<12}   {worse.video_id} {worse.clip_id} {_number(worse.a)} -> {_number(worse.b)}")
+    for stage, (in_a, in_b) in found.alone.items():
+        click.echo(f"{stage:<12} {in_a} clip(s) only in {left.run_id}, {in_b} only in {right.run_id}")
+    click.echo(f"{found.results} result(s) differ{'; --clips prints each' if found.results and not each else ''}")
 
 
 @click.group("ledger", cls=Group)
