@@ -17,6 +17,7 @@ from egoworld_ops.files.tables import digest_at, provenance_at
 from egoworld_ops.lake import runs, states
 from egoworld_ops.lake.failure_file import Failure
 from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.naming import did_you_mean
 from egoworld_ops.raw.record import registered
 from egoworld_ops.settings import Settings
 from egoworld_ops.types import Clip
@@ -47,11 +48,11 @@ def explain(settings: Settings, video_id: str, clip_id: str, stage: str) -> Expl
         SetupError: there is no such clip.
     """
     if stage not in operators.stages():
-        raise BadSettings(f"stage {stage}", "no stage of that name works on clips", f"Name one of {', '.join(operators.stages())}")
+        raise BadSettings(f"stage {stage}", "no stage of that name works on clips", did_you_mean(stage, operators.stages()))
     run = pipeline.peek_run(settings, video_id)
-    clip = next((clip for clip in planning.clips_of(run, video_id) if clip.clip_id == clip_id), None)
-    if clip is None:
-        raise SetupError(f"clip {clip_id}", f"is not in video {video_id} of run {run.run_id}", "`SELECT clip_id FROM clips` lists them")
+    clips = {clip.clip_id: clip for clip in planning.clips_of(run, video_id)}
+    if (clip := clips.get(clip_id)) is None:
+        raise SetupError(f"clip {clip_id}", f"is not in video {video_id} of run {run.run_id}", did_you_mean(clip_id, clips))
     if recut := _recut(run, settings):
         verdict = "computed: the manifest is made anew first, and may cut the video into other clips"
         return Explanation(verdict, run.video_table("clips", video_id), recut)

@@ -29,6 +29,7 @@ from egoworld_ops.lake import counted, latest, memo
 from egoworld_ops.lake.failure_file import is_dead_letter, record_stand_in
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import rejection
+from egoworld_ops.naming import did_you_mean
 from egoworld_ops.raw.record import Registered, forgotten, registered
 from egoworld_ops.settings import Settings
 from egoworld_ops.video.recordings import recordings
@@ -107,7 +108,7 @@ class Part:
         every = [MANIFEST, *operators.stages()]
         for name in (self.first, self.last):
             if name is not None and name not in every:
-                raise BadSettings(f"stage {name}", "there is no such stage", f"Name one of {', '.join(every)}")
+                raise BadSettings(f"stage {name}", "there is no such stage", did_you_mean(name, every))
         wanted = _below(self.first) if self.first else every
         if self.last is not None:
             wanted = [name for name in wanted if name == self.last or self.last in _below(name)]

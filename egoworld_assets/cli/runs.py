@@ -16,10 +16,16 @@ from egoworld_assets.cli.group import Group
 @click.pass_obj
 def explain(profile: str | None, video_id: str, clip_id: str, stage: str) -> None:
     """Say whether the next materialization would compute a clip, and which part of its digest differs."""
+    from egoworld_assets.chain import pipeline
     from egoworld_assets.chain.explaining import explain as explained
+    from egoworld_assets.chain.planning import has_manifest
+    from egoworld_assets.cli import videos
     from egoworld_ops.settings import load_settings
 
-    said = explained(load_settings(profile), video_id, clip_id, stage)
+    settings = load_settings(profile)
+    if not has_manifest(pipeline.peek_run(settings, video_id), video_id):
+        [video_id] = videos.chosen(settings, [video_id])  # says what was meant, where it is not even registered
+    said = explained(settings, video_id, clip_id, stage)
     click.echo(said.verdict)
     if said.nearest:
         click.echo(f"nearest result: {said.nearest}")

@@ -139,11 +139,26 @@ def write_video_as(run: object, video_id: str) -> bool:
 
 def test_a_video_that_is_nearly_right_names_the_video_and_the_lake(settings: Settings) -> None:
     [video_id] = register.register(settings, [media.make(settings.raw / "kitchen.mp4", 5)]).video_ids
-    for arguments in (("process", "kitchn"), ("forget", video_id[:-1]), ("videos", "kitchen.mp4"), ("run", "--video", video_id[:-1])):
+    explained = ("explain", video_id[:-1], "f0", "masks")
+    for arguments in (
+        ("process", "kitchn"),
+        explained,
+        ("forget", video_id[:-1]),
+        ("videos", "kitchen.mp4"),
+        ("run", "--video", video_id[:-1]),
+    ):
         wrong = refused(*arguments)
         assert f"is not registered in lake {settings.lake}" in wrong
         assert f"Did you mean {video_id}?" in wrong
     assert Lake(settings.lake).runs() == [], "a name that means nothing opens no run"
+
+
+def test_stages_and_clips_that_are_nearly_right_name_the_right_one(settings: Settings) -> None:
+    [video_id] = register.register(settings, [media.make(settings.raw / "kitchen.mp4", 5)]).video_ids
+    assert write_video_as(Lake(settings.lake).open_run({"a": 1}, "one", dict), video_id)
+    assert "Did you mean masks?" in refused("explain", video_id, "f0000000_0000020", "mask")
+    assert "Did you mean f0000000_0000020?" in refused("explain", video_id, "f0000000_0000021", "masks")
+    assert "Did you mean masks?" in refused("run", "--video", video_id, "--from", "mask")
 
 
 def test_process_without_a_name_says_what_to_name(settings: Settings) -> None:
