@@ -13,7 +13,6 @@ from egoworld_assets.chain import pipeline
 from egoworld_assets.chain.planning import StageResult
 from egoworld_assets.resources import Egoworld
 from egoworld_ops.contract import schema
-from egoworld_ops.files.tables import read_table
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.lake import Run
 
@@ -91,13 +90,20 @@ class LakeIOManager(dg.ConfigurableIOManager):  # type: ignore[misc]
             raise _failure(obj.stage, tallies)
 
     def load_input(self, context: dg.InputContext) -> pa.Table:
-        """The rows of the upstream stage for the partitions of this step."""
+        """The rows of the upstream stage that count, for the partitions of this step: each owned frame once. Of the manifest, the rows of `clips`.
+
+        Raises:
+            ContractError, InputChanged, StorageUnavailable: a file is damaged, is replaced meanwhile, or cannot be read now.
+        """
+        from egoworld_ops.release.part import owned_rows
+        from egoworld_ops.release.plan import Contents
+
         run, stage = self.egoworld.run(), context.asset_key.path[-1]
-        if stage == pipeline.MANIFEST:
-            paths = [run.video_table("clips", v) for v in context.asset_partition_keys]
-            return pa.concat_tables([read_table(p, "clips") for p in paths])
-        paths = [p for v in context.asset_partition_keys for p in sorted(run.video_folder(v).glob(f"clip_id=*/{stage}.parquet"))]
-        return pa.concat_tables([schema.empty(stage), *(read_table(p, stage) for p in paths)])
+        table = "clips" if stage == pipeline.MANIFEST else stage
+        contents = Contents(run)
+        there = [v for v in context.asset_partition_keys if contents.has(v)]
+        files = contents.sources(there, [table])[table]
+        return pa.concat_tables([schema.empty(table), *(owned_rows(file) for file in files)])
 
 
 def _failure(stage: str, tallies: Mapping[str, _Tally]) -> dg.Failure:

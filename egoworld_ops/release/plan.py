@@ -153,6 +153,17 @@ class Contents:
             )
         return Look(videos, lacking)
 
+    def has(self, video_id: str) -> bool:
+        """Whether a video has a manifest, and all of it can be read.
+
+        Raises:
+            ContractError, StorageUnavailable: as `look`.
+        """
+        state = self._state(video_id)
+        if state and (away := state.unreadable()) is not None:
+            raise away
+        return state is not None
+
     def with_digests(self, part: PlannedPart, layout: Mapping[str, Any]) -> PlannedPart:
         """The part with the digest of each of its files.
 
