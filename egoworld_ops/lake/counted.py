@@ -33,7 +33,7 @@ from egoworld_ops.files import locks
 from egoworld_ops.files.tables import digest_at, read_table, write_table
 from egoworld_ops.files.whole import make_folder, named_errors
 from egoworld_ops.lake import memo, states
-from egoworld_ops.lake.lake import VIDEO_TABLES, Lake, Run
+from egoworld_ops.lake.lake import VIDEO_TABLES, Run
 from egoworld_ops.lake.states import MANIFEST, StageState
 
 TABLE = "states"
@@ -117,19 +117,6 @@ def count(run: Run, video_id: str, clip_ids: Collection[str] | None = None) -> N
                 after |= _clip_rows(video_id, clip_id, states.clip_states(run, video_id, clip_id))
         if before is None or after != before:
             _write(run, video_id, after)
-
-
-def count_all(store: Lake) -> Iterator[Run]:
-    """Write the table anew for every video of every run; yields each run when it is through. For lakes that were made before the table was.
-
-    Raises:
-        StorageUnavailable: as `count`.
-    """
-    for run in store.runs():
-        for video_id in states.video_ids(run):
-            if (run.video_folder(video_id)).is_dir():
-                count(run, video_id)
-        yield run
 
 
 class Counting:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from egoworld_ops.errors import ContractError, SetupError, printable
 from egoworld_ops.files.tables import provenance_at
-from egoworld_ops.lake import states
+from egoworld_ops.lake import counted, states
 from egoworld_ops.lake.failure_file import Failure
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import MANIFEST, StageState
@@ -48,7 +48,7 @@ class Rebuilt:
 
 
 def rebuild(ledger: Ledger, store: Lake, run_id: str | None = None) -> Rebuilt:
-    """Make the rows of one run, or of all, agree with its files. Doing it again changes nothing.
+    """Make the rows of one run, or of all, agree with its files, and so table `states` of each video. Doing it again changes nothing.
 
     The footer of a table gives digest, rows and seconds; a failure is one row to read. What is pending has no file: its rows stay, or come back when
     the stage is planned next. Rows of runs that are not in the lake are left alone.
@@ -94,6 +94,7 @@ def _found(run: Run, unreadable: list[Path]) -> Iterator[Change]:
         except ContractError as error:
             unreadable.append(folder if error.culprit == printable(folder) else folder / _MANIFEST_FILE)
             continue
+        counted.count(run, video_id)
         if manifest is None:
             continue
         yield _manifest(ClipKey(run.run_id, video_id, WHOLE_VIDEO, MANIFEST), manifest.state, provenance_at(folder / _MANIFEST_FILE) or {})
