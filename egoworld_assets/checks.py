@@ -88,15 +88,17 @@ def _complete(run: Run, stage: str, video_id: str) -> _Verdict:
 
 
 def _clips(stage: str, video: states.VideoState) -> _Verdict:
-    here = {clip.clip_id: clip.stages[stage] for clip in video.clips}
-    undone = {clip_id: state for clip_id, state in here.items() if state.state != "done"}
-    failed = sum(state.failure is not None for state in undone.values())
-    findings = [f"clip {clip_id}: {_why(state)}" for clip_id, state in undone.items()]
-    return _Verdict(findings, ERROR if len(undone) == len(here) else WARN, {"clips": len(here), "failed": failed})
+    undone = [clip for clip in video.clips if clip.stages[stage].state != "done"]
+    failed = sum(clip.stages[stage].failure is not None for clip in undone)
+    findings = [f"clip {clip.clip_id}: {_why(clip, stage)}" for clip in undone]
+    return _Verdict(findings, ERROR if len(undone) == len(video.clips) else WARN, {"clips": len(video.clips), "failed": failed})
 
 
-def _why(state: states.StageState) -> str:
+def _why(clip: states.ClipState, stage: str) -> str:
     """Why a clip has no result that counts."""
+    state = clip.stages[stage]
+    if state.state == "stale" and any(clip.stages[name].state != "done" for name in operators.stages()[stage].inputs):
+        return _UPSTREAM
     said = state.failure.error if state.state == "failed" and state.failure else state.error
     return str(said) if said else _REASONS.get(state.state, _UPSTREAM)
 
