@@ -96,6 +96,24 @@ class _Video:
     sidecar: Sidecar | InputError
 
 
+@dataclass(slots=True)
+class _Elsewhere:
+    """Where other runs have results of a video in a stage: runs by clip and digest, newest first; and those of which that is not told."""
+
+    video_id: str
+    with_result: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
+    untold: list[Run] = field(default_factory=list)
+
+    def add(self, run: Run, stage: str) -> None:
+        """One more run."""
+        rows = counted.rows_of(run, self.video_id)
+        if rows is None and run.video_folder(self.video_id).is_dir():
+            self.untold.append(run)
+        for row in (rows or {}).values():
+            if row["stage"] == stage and row["digest"]:
+                self.with_result.setdefault((row["clip_id"], row["digest"]), []).append(run)
+
+
 class Planner:
     """Decides for each clip of a stage whether it is done, describes the work where it is not, and takes the outcome of that work.
 
@@ -109,7 +127,7 @@ class Planner:
         self._operator = operator_identity(stage, settings)
         self._registered = registered(run.lake)
         self._submitted: dict[str, _Submitted] = {}
-        self._with_video: tuple[str, list[Run]] = "", []
+        self._elsewhere: _Elsewhere | None = None
         self._contents = Contents(run.lake)
         self._videos: OrderedDict[str, _Video] = OrderedDict()
 
@@ -256,7 +274,7 @@ class Planner:
             return StageResult(clip.video_id, clip.clip_id, "done", own.rows or 0, digest=key)
         path = self._run.clip_table(self._stage.name, clip.video_id, clip.clip_id)
         withdraw = partial(counted.withdraw, self._run, clip.video_id, clip.clip_id, self._stage.name)
-        if (state := self._run.adopt(path, key, self._others(clip.video_id), withdraw)) is not None:
+        if (state := self._run.adopt(path, key, self._others(clip, key), withdraw)) is not None:
             return StageResult(clip.video_id, clip.clip_id, state, (provenance_at(path) or {})["rows"], digest=key)
         return self.known_failure(clip, key, own.failure)
 
@@ -277,11 +295,13 @@ class Planner:
         unknown = isinstance(error, RawFileAway) and self._stage.sidecar and memo.file_state(sidecar_path(clip.video_path)) is None
         return replace(failure, tables={}) if unknown and own.digest is not None else failure
 
-    def _others(self, video_id: str) -> list[Run]:
-        """The other runs that have something of a video, newest first; looked up once a video."""
-        if self._with_video[0] != video_id:
-            self._with_video = video_id, [run for run in self._runs if run.video_folder(video_id).is_dir()]
-        return self._with_video[1]
+    def _others(self, clip: Clip, key: str) -> list[Run]:
+        """The other runs that may have the result of that key, as table `states` of each says, which is asked once a video."""
+        if self._elsewhere is None or self._elsewhere.video_id != clip.video_id:
+            self._elsewhere = _Elsewhere(clip.video_id)
+            for run in self._runs:
+                self._elsewhere.add(run, self._stage.name)
+        return [*self._elsewhere.with_result.get((clip.clip_id, key), ()), *self._elsewhere.untold]
 
     @cached_property
     def _runs(self) -> list[Run]:

@@ -16,7 +16,7 @@ from egoworld_assets.resources import Egoworld
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.execution.identity import code_version
-from egoworld_ops.files.tables import provenance_at, write_table
+from egoworld_ops.files.tables import PROVENANCE_KEY, provenance_at, write_table
 from egoworld_ops.settings import load_settings
 from egoworld_ops.video.sidecar import sidecar_path
 from tests import damage
@@ -124,7 +124,8 @@ def test_a_file_that_breaks_the_contract_blocks_what_is_below(place: Place, writ
     table = pq.read_table(path, partitioning=None)
     row = {"video_id": video_id, "clip_id": path.parent.name.removeprefix("clip_id="), "frame_index": -5, "timestamp_s": 0.0}
     row |= {"sample_stride": 1, "role": "object", "track_id": 10, "box_px": [0.0] * 4, "score": 7.0, "source": "palm", "backend": "x"}
-    pq.write_table(pa.Table.from_pylist([row], schema=table.schema), path)
+    origin = {PROVENANCE_KEY: pq.read_metadata(path).metadata[PROVENANCE_KEY]}
+    pq.write_table(pa.Table.from_pylist([row], schema=table.schema).replace_schema_metadata(origin), path)
 
     result = place.run([video_id], "detections", "masks")
 
