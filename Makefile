@@ -1,4 +1,4 @@
-# Two commands: `make demo` runs the main job, `make test` the tests. Each sets up all it needs.
+# Two commands: `make demo` runs the main job, `make test` the checks and the tests. Each sets up all it needs.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +14,7 @@ demo: $(VENV)/.installed $(VENV)/.weights
 # Tests that kill, wait and race have the machine for themselves; the others share the cores.
 ALONE := tests/e2e tests/gpu_workers/test_chaos.py tests/test_chaos_runs.py
 
-test: $(VENV)/.installed $(VENV)/.weights
+test: $(VENV)/.installed $(VENV)/.weights check
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(addprefix --ignore=,$(ALONE))
 	$(BIN)/python -m pytest -q $(ALONE)
 

@@ -113,9 +113,9 @@ def listed() -> list[tuple[Plugin, BrokenPlugin | None]]:
 @cache
 def _installed() -> Mapping[str, tuple[Plugin, ...]]:
     found: dict[str, dict[Plugin, None]] = defaultdict(dict)  # one that is found twice on the path counts once
-    for point in entry_points():
-        if point.group in GROUPS:
+    for group in GROUPS:
+        for point in entry_points(group=group):
             about = point.dist.metadata if point.dist else {}
-            plugin = Plugin(point.group, point.name, point.value, str(about["Name"] or "?"), str(about["Version"] or "?"))
-            found[point.group][plugin] = None
+            plugin = Plugin(group, point.name, point.value, str(about["Name"] or "?"), str(about["Version"] or "?"))
+            found[group][plugin] = None
     return {group: tuple(plugins) for group, plugins in found.items()}

@@ -106,7 +106,7 @@ class Starter:
 @contextlib.contextmanager
 def starter() -> Iterator[Starter]:
     """One that ends with the block."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER_", "EGOWORLD_"))}
+    kept = {k: v for k, v in os.environ.items() if k == "EGOWORLD_WEIGHTS" or not k.startswith(("DAGSTER_", "EGOWORLD_"))}
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.chaos_runs.starter"],
         cwd=ROOT,

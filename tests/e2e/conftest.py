@@ -26,7 +26,7 @@ def deployment(root: Path, **settings: object) -> Deployment:
     shutil.copy(ROOT / "dagster.yaml", home)
     given = {"LAKE": lake, "RAW": raw} | ({"POOL__FOLDER": os.environ["EGOWORLD_POOL__FOLDER"]} if "POOL__FOLDER" not in settings else {})
     chosen = {f"EGOWORLD_{name}": str(value) for name, value in (given | settings).items()}
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER_", "EGOWORLD_"))}
+    kept = {k: v for k, v in os.environ.items() if k == "EGOWORLD_WEIGHTS" or not k.startswith(("DAGSTER_", "EGOWORLD_"))}
     path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
     return Deployment(home, lake, raw, kept | chosen | {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1", "PATH": path})
 

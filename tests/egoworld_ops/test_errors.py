@@ -15,9 +15,13 @@ def leaves(kind: type[errors.EgoworldError]) -> list[type[errors.EgoworldError]]
 def test_every_error_says_culprit_reason_and_cure(kind: type[errors.EgoworldError]) -> None:
     said = str(kind("a.mp4", "it is empty", "Copy it again"))
     assert said == "a.mp4: it is empty. Copy it again"
-    assert kind.retryable == issubclass(kind, errors.TransientError)
     assert errors.__doc__ is not None
     assert kind.__name__ in errors.__doc__
+
+
+def test_a_retry_helps_where_memory_a_disk_the_pool_or_a_file_being_written_is_at_fault_and_nowhere_else() -> None:
+    retryable = {kind.__name__ for kind in leaves(errors.EgoworldError) if kind("a", "b", "c").retryable}
+    assert retryable == {"InputChanged", "OutOfMemory", "PoolLost", "StorageUnavailable"}
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from egoworld_ops import operators
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.operators.base import ClipInput
+from egoworld_ops.operators.detections import mediapipe
 from egoworld_ops.operators.detections._palm import _anchors, views
 from egoworld_ops.operators.detections._roi import Roi, roi_from_landmarks, upright_angle_rad
 from egoworld_ops.operators.detections._sides import assign_sides
@@ -185,3 +186,22 @@ def test_two_hands_of_a_frame_are_never_on_one_side() -> None:
     assert sides[6] == {1: "right", 2: "left"}
     assert assign_sides([]) == []
     assert assign_sides([{}, {}]) == [{}, {}]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "box"),
+    [
+        ((100, 100), (200, 150), (90, 90, 120, 70)),
+        ((-30, 100), (70, 150), (0, 90, 80, 70)),
+        ((580, 100), (680, 150), (570, 90, 70, 70)),
+        ((100, -30), (150, 70), (90, 0, 70, 80)),
+        ((100, 420), (150, 520), (90, 410, 70, 70)),
+        ((700, 100), (800, 150), (640, 90, 0, 70)),
+    ],
+    ids=["inside", "left", "right", "top", "bottom", "wholly outside"],
+)
+def test_a_hand_box_ends_at_the_edge_that_the_hand_leaves_the_picture_by(
+    low: tuple[int, int], high: tuple[int, int], box: tuple[int, int, int, int]
+) -> None:
+    points_px = np.linspace(low, high, 21)
+    assert mediapipe.hand_box(points_px, (640, 480)).tolist() == pytest.approx(box)

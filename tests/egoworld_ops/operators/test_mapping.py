@@ -125,6 +125,24 @@ def test_random_joint_values_come_back_at_the_tips(hand: str) -> None:
     assert worst <= 10
 
 
+def test_a_larger_human_hand_is_scaled_down_and_moves_the_robot_alike(a_hand: np.ndarray) -> None:
+    large, small = (retarget([hand_pose_row(0, hand="right", joints_wrist_m=size * a_hand)])[0] for size in (1.1, 0.9))
+    assert small["scaling"] / large["scaling"] == pytest.approx(1.1 / 0.9)
+    assert small["qpos_rad"] == pytest.approx(large["qpos_rad"], abs=0.01)
+    robot_m = ROBOTS["allegro"].right.hand_length_m
+    bones_m = np.linalg.norm(np.diff(np.concatenate([a_hand[:1], a_hand[9:13]]), axis=0), axis=1).sum()
+    assert large["scaling"] == pytest.approx(robot_m / (1.1 * bones_m), rel=1e-3)
+
+
+@pytest.mark.parametrize("scaling", [1.0, 1.6])
+def test_the_residual_is_the_distance_to_the_human_fingertips_scaled(a_hand: np.ndarray, scaling: float) -> None:
+    [row] = retarget([hand_pose_row(0, hand="right", joints_wrist_m=a_hand)], scaling=scaling)
+    model = HandModel(ROBOTS["allegro"].right)
+    tips_m = transform(model.T_wrist_base, model.tips_m(np.array(row["qpos_rad"])))
+    wanted_m = scaling * (a_hand - a_hand[0])[[4 + 4 * FINGERS.index(name) for name in model.fingers]]
+    assert row["residual_m"] == pytest.approx(np.linalg.norm(tips_m - wanted_m, axis=1).mean(), abs=1e-5)
+
+
 def test_left_is_the_mirror_of_right(a_hand: np.ndarray) -> None:
     mirrored = a_hand * [1, -1, 1]
     right, left = retarget([hand_pose_row(0, hand="right", joints_wrist_m=a_hand)]), retarget([hand_pose_row(0, joints_wrist_m=mirrored)])

@@ -87,6 +87,16 @@ def test_constant_velocity_is_recovered() -> None:
     assert {r["held_by"] for r in rows} == {None}
 
 
+def test_turning_is_in_radians_a_second() -> None:
+    rate_rad_s = 0.6
+    turns = [cv2.Rodrigues(np.array([0.0, 0.0, rate_rad_s * i / FPS]))[0] for i in range(N)]
+    boxes = [STILL_BOX.copy() for _ in turns]
+    for box, turn in zip(boxes, turns, strict=True):
+        box[:3, :3] = turn @ STILL_BOX[:3, :3]
+    for row in run(posed_clip(boxes, [STILL_WALL] * N)):
+        assert row["turning_background_rad_s"] == pytest.approx(rate_rad_s, rel=0.1)
+
+
 def test_a_still_box_is_still() -> None:
     rows = run(posed_clip([STILL_BOX] * N, [STILL_WALL] * N))
     assert {r["state"] for r in rows} == {"still"}
