@@ -1,11 +1,13 @@
 """The asset graph, made from the registry of stages: `manifest` and one asset a stage. A new stage needs no line here."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 
 import dagster as dg
 
 from egoworld_assets.chain import pipeline
-from egoworld_assets.io import ResultStream
+from egoworld_assets.chain.planning import StageResult
+from egoworld_assets.outcome import Outcome
 from egoworld_assets.partitions import BACKFILL, GROUP, VIDEO_IDS
 from egoworld_assets.preview import preview
 from egoworld_assets.resources import Egoworld
@@ -13,10 +15,12 @@ from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import BadSettings, SetupError
 from egoworld_ops.execution.identity import code_version
+from egoworld_ops.lake.lake import Run
 from egoworld_ops.operators.base import Stage
 from egoworld_ops.settings import load_settings
 
 PRIORITY_TAG = "egoworld/priority"
+PROGRESS_EVERY_S = 10.0
 
 
 def column_schema(table: str) -> dg.TableSchema:
@@ -43,10 +47,11 @@ def column_schema(table: str) -> dg.TableSchema:
     metadata={"dagster/column_schema": column_schema("clips"), "videos": column_schema("videos")},
     kinds={"parquet", "pyav"},
 )
-def manifest(context: dg.AssetExecutionContext, egoworld: Egoworld) -> ResultStream:
+def manifest(context: dg.AssetExecutionContext, egoworld: Egoworld) -> Outcome:
     """Tables `videos` and `clips`."""
     run = egoworld.run()
-    return ResultStream(context, run, pipeline.MANIFEST, pipeline.manifest_results(run, context.partition_keys, egoworld.settings))
+    results = pipeline.manifest_results(run, context.partition_keys, egoworld.settings)
+    return _stored(context, run, pipeline.MANIFEST, results)
 
 
 def priority_of(tags: Mapping[str, str]) -> int:
@@ -85,13 +90,33 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         metadata={"dagster/column_schema": column_schema(stage.name)},
         kinds={"parquet"},
     )
-    def compute(context: dg.AssetExecutionContext, egoworld: Egoworld) -> ResultStream:
+    def compute(context: dg.AssetExecutionContext, egoworld: Egoworld) -> Outcome:
         run = egoworld.run()
         pool = egoworld.pool(f"{stage.name}, run {context.run.run_id[:8]}", priority_of(context.run.tags))
         results = pipeline.stage_results(run, stage.name, context.partition_keys, egoworld.settings, pool)
-        return ResultStream(context, run, stage.name, results)
+        return _stored(context, run, stage.name, results)
 
     return compute
+
+
+def _stored(context: dg.AssetExecutionContext, run: Run, stage: str, results: Iterator[StageResult]) -> Outcome:
+    """Store each result as it comes, so that what is done is durable at once, and say of each video, also among many, what became of it."""
+    outcome = Outcome(run, stage, context.partition_keys)
+    reported = started = time.monotonic()
+    for n, result in enumerate(results, 1):
+        pipeline.store(run, stage, result)
+        outcome.add(result)
+        if result.error is not None and result.dead_letter and not result.tables:
+            context.log.warning(f"{stage}: a dead letter from before, not tried again until it is redriven: {result.error}")
+        elif result.error is not None:
+            context.log.warning(f"{stage} failed: {result.error}")
+        if time.monotonic() - reported > PROGRESS_EVERY_S:
+            reported = time.monotonic()
+            context.log.info(f"{stage}: {n} results in {reported - started:.0f} s, now at video {result.video_id}")
+    for video_id in context.partition_keys:
+        context.add_asset_metadata(outcome.metadata(video_id), partition_key=video_id)
+    context.set_data_version(context.asset_key, outcome.data_version())
+    return outcome
 
 
 ASSETS: list[dg.AssetsDefinition] = [manifest, *(stage_asset(s) for s in operators.stages().values()), preview]

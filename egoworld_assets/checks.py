@@ -17,8 +17,8 @@ from egoworld_assets.chain import pipeline, planning
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
 from egoworld_ops import operators
-from egoworld_ops.contract import quality
-from egoworld_ops.errors import EgoworldError
+from egoworld_ops.contract import quality, schema
+from egoworld_ops.errors import EgoworldError, UnknownVideo
 from egoworld_ops.files.tables import read_table
 from egoworld_ops.lake import lake, states
 from egoworld_ops.lake.lake import Run
@@ -55,7 +55,11 @@ class _Verdict:
 
 
 def _files(run: Run, stage: str, video_id: str) -> dict[Path, str]:
-    """The files of a stage that are there for a video, and the table each holds."""
+    """The files of a stage that are there for a video, and the table each holds; none of a key that no video can have."""
+    try:
+        planning.check_key(video_id)
+    except UnknownVideo:
+        return {}
     if stage == pipeline.MANIFEST:
         return {path: t for t in lake.VIDEO_TABLES if (path := run.video_table(t, video_id)).exists()}
     return dict.fromkeys(sorted(run.video_folder(video_id).glob(f"clip_id=*/{stage}.parquet")), stage)
@@ -78,13 +82,15 @@ def _contract(run: Run, stage: str, video_id: str) -> _Verdict:
 
 def _complete(run: Run, stage: str, video_id: str) -> _Verdict:
     try:
+        planning.check_key(video_id)
         video = states.survey(run, video_id)
         if video is None:
             raise planning.no_manifest(run, video_id)
         readable = _readable(video)
         return readable if stage == pipeline.MANIFEST or readable.findings else _clips(stage, video)
     except EgoworldError as error:
-        return _Verdict([str(error)], ERROR, {"status": "no manifest"})
+        status = "unknown video" if isinstance(error, UnknownVideo) else "no manifest"
+        return _Verdict([str(error)], ERROR, {"status": status})
 
 
 def _clips(stage: str, video: states.VideoState) -> _Verdict:
@@ -110,10 +116,22 @@ def _readable(video: states.VideoState) -> _Verdict:
 
 
 def _quality(run: Run, stage: str, video_id: str, connection: "DuckDBPyConnection", bounds: "Mapping[str, Bounds]") -> _Verdict:
+    files = _files(run, stage, video_id)
     table = "clips" if stage == pipeline.MANIFEST else stage
-    measured = quality.measure(connection, stage, [p for p, t in _files(run, stage, video_id).items() if t == table])
+    measured = quality.measure(connection, stage, of_table := [p for p, t in files.items() if t == table])
     numbers = {name: "no rows" if value is None else value for name, value in measured.items()}
-    return _Verdict(quality.verdicts(stage, measured, bounds), WARN, numbers)
+    findings = quality.verdicts(stage, measured, bounds)
+    if stage == pipeline.MANIFEST:
+        return _Verdict([*findings, *_warnings(files)], WARN, numbers)
+    counted = quality.count_values(connection, stage, of_table)
+    empty = [f"rows with a value: {counted.said(stage)}"] if counted.rows and not counted.with_value else []
+    return _Verdict([*findings, *empty], WARN, numbers | {"rows": counted.rows, "rows with a value": counted.said(stage)})
+
+
+def _warnings(files: Mapping[Path, str]) -> list[str]:
+    """What is odd about a video that can be used."""
+    [videos] = [read_table(path, table) for path, table in files.items() if table == "videos"] or [schema.empty("videos")]
+    return [f"{video['path']}: {video['warning']}" for video in videos.to_pylist() if video["warning"]]
 
 
 def _checks(stage: str) -> dg.AssetChecksDefinition:

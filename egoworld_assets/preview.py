@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import pyarrow as pa
 
+from egoworld_assets.chain.planning import clips_of
 from egoworld_assets.partitions import BACKFILL, GROUP, VIDEO_IDS
 from egoworld_assets.resources import Egoworld
 from egoworld_ops import operators
@@ -14,7 +15,6 @@ from egoworld_ops.contract import schema
 from egoworld_ops.errors import classify
 from egoworld_ops.files.tables import provenance_at, read_table
 from egoworld_ops.files.whole import write_bytes
-from egoworld_ops.lake import lake
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.types import Clip
 
@@ -64,10 +64,7 @@ def _metadata(run: Run, video_id: str, settings: "Settings") -> dict[str, Any]:
 
 
 def _clip_to_show(run: Run, video_id: str) -> Clip | None:
-    from egoworld_ops.video import manifest
-
-    clips = manifest.clips_from_tables(*(read_table(run.video_table(t, video_id), t) for t in lake.VIDEO_TABLES))[:MAX_CLIPS]
-    return max(clips, key=lambda clip: _rows(run, clip), default=None)
+    return max(clips_of(run, video_id)[:MAX_CLIPS], key=lambda clip: _rows(run, clip), default=None)
 
 
 def _rows(run: Run, clip: Clip) -> int:

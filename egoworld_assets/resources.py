@@ -1,11 +1,13 @@
 """Resources: settings and, lazily, what they lead to (the run, the pool). Building one touches neither disk nor network."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from egoworld_assets.chain import pipeline
+from egoworld_ops.errors import BadSettings
 from egoworld_ops.lake.lake import Run
 from gpu_workers.inline import InlinePool
 from gpu_workers.pool import Pool
@@ -13,15 +15,54 @@ from gpu_workers.pool import Pool
 if TYPE_CHECKING:
     from egoworld_ops.settings import Settings
 
+PROFILE_TAG = "egoworld/profile"
+BACKFILL_TAG = "dagster/backfill"
+ASSET_JOB = "__ASSET_JOB"
+"""Dagster's name for the job of whatever assets are materialized; a backfill of such runs keeps its run config when it is re-executed."""
 _INLINE: dict[int, Pool] = {}
+
+
+def chosen_profile(configured: str | None, run: dg.DagsterRun | None) -> str | None:
+    """The profile of a run: as its tag says, which every kind of re-execution keeps, else as the resource was configured.
+
+    Raises:
+        BadSettings: the two differ; or the run is of the backfill of a job, and Dagster would forget the configuration when that is re-executed.
+    """
+    tagged = run.tags.get(PROFILE_TAG) if run else None
+    if configured and tagged and configured != tagged:
+        raise BadSettings(
+            f"run tag {PROFILE_TAG}", f"names {tagged}, and the run config {configured}", "Name one profile; the tag suffices"
+        )
+    if run and configured and not tagged and BACKFILL_TAG in run.tags and run.job_name != ASSET_JOB and _from_run_config(run):
+        reason = f"is named by the run config alone ({configured}), which Dagster loses when the backfill of a job is re-executed"
+        raise BadSettings("the profile", reason, f"Launch it with the tag {PROFILE_TAG}={configured} instead")
+    return tagged or configured
+
+
+def profile_tags(profile: str | None) -> dict[str, str]:
+    """The run tags that name a profile; the path of a file is made one that holds from any folder."""
+    if not profile:
+        return {}
+    return {PROFILE_TAG: profile if profile.isidentifier() else str(Path(profile).absolute())}
+
+
+def _from_run_config(run: dg.DagsterRun) -> bool:
+    return bool(run.run_config.get("resources", {}).get("egoworld", {}).get("config", {}).get("profile"))
 
 
 class Egoworld(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The settings of this deployment, the run they write to, and the pool that does the work."""
 
-    profile: str | None = Field(default=None, description="Profile: a name, or a TOML file; EGOWORLD_PROFILE, else laptop")
+    profile: str | None = Field(
+        default=None, description=f"Profile: a name, or a TOML file; EGOWORLD_PROFILE, else laptop. The run tag {PROFILE_TAG} says it too."
+    )
 
     _settings: Any = PrivateAttr(default=None)
+    _dagster_run: dg.DagsterRun | None = PrivateAttr(default=None)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Remember which run of Dagster this is for: its tags may name the profile."""
+        self._dagster_run, self._settings = context.run, None
 
     @property
     def settings(self) -> "Settings":
@@ -29,7 +70,7 @@ class Egoworld(dg.ConfigurableResource):  # type: ignore[type-arg]
         from egoworld_ops.settings import load_settings
 
         if self._settings is None:
-            self._settings = load_settings(self.profile)
+            self._settings = load_settings(chosen_profile(self.profile, self._dagster_run))
         chosen: Settings = self._settings
         return chosen
 

@@ -12,6 +12,7 @@ EgoworldError
 │   ├── EmptyVideo            a video stream without one decodable frame
 │   ├── CorruptVideo          decoding stopped before the range that was asked for
 │   ├── UnsupportedPicture    the picture is encrypted, or stored in a way that no pinhole camera makes
+│   ├── UnknownVideo          no video of this name is registered, or the run holds no manifest of it
 │   ├── UnstableFile          the file changed while it was read
 │   ├── RawFileAway           the raw file of a known video is not there, or cannot be read now
 │   ├── BadSidecar            the sidecar file beside the video does not fit its format
@@ -108,6 +109,12 @@ class CorruptVideo(InputError):
 
 class UnsupportedPicture(InputError):
     """The picture is encrypted, or stored in a way that no pinhole camera makes: stereo, spherical, colours that cannot be shown."""
+
+
+class UnknownVideo(InputError):
+    """No video of this name is registered, or the run holds no manifest of it."""
+
+    passing = True
 
 
 class UnstableFile(InputError):

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from egoworld_assets.chain import recording
-from egoworld_assets.chain.planning import Planner, StageResult, State, has_manifest
+from egoworld_assets.chain.planning import UNKNOWN_CURE, Planner, StageResult, State, check_key, has_manifest
 from egoworld_assets.chain.settling import settle
 from egoworld_ops import models, operators
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import BadSettings, BadSidecar, EgoworldError, SetupError, UnsupportedPicture
+from egoworld_ops.errors import BadSettings, BadSidecar, EgoworldError, UnknownVideo, UnsupportedPicture
 from egoworld_ops.execution.identity import operator_identity
 from egoworld_ops.files.tables import PARQUET, digest_at, make_provenance, provenance_at, read_table, write_table
 from egoworld_ops.hashing import sha256_of
@@ -30,6 +30,7 @@ from egoworld_ops.lake.failure_file import is_dead_letter, record_stand_in
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import rejection
 from egoworld_ops.naming import did_you_mean
+from egoworld_ops.raw import record as intake
 from egoworld_ops.raw.record import Registered, forgotten, registered
 from egoworld_ops.settings import Settings
 from egoworld_ops.video.recordings import recordings
@@ -159,9 +160,9 @@ def _count_manifest(run: Run, result: StageResult) -> None:
 
 
 def _entry(known: Mapping[str, Registered], video_id: str, run: Run) -> Registered:
+    check_key(video_id)
     if video_id not in known:
-        reason = f"is not registered in the lake {run.lake.root.absolute()}"
-        raise SetupError(f"video {video_id}", reason, "Register the raw file: `egoworld register PATH`, or wait for the sensor")
+        raise UnknownVideo(f"video {video_id}", f"is not registered in the lake {run.lake.root.absolute()}", UNKNOWN_CURE)
     return known[video_id]
 
 
@@ -353,6 +354,8 @@ def store(run: Run, stage: str, result: StageResult) -> None:
     is written.
     """
     if result.clip_id is None:
+        if stage == MANIFEST and isinstance(result.error, UnknownVideo):
+            intake.refuse(run.lake, result.video_id, result.error)
         if result.tables:
             counted.withdraw(run, result.video_id, counted.WHOLE_VIDEO, MANIFEST)
         for name in (name for name in ("clips", "videos") if name in result.tables):

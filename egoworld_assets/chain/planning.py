@@ -20,8 +20,8 @@ from egoworld_ops.errors import (
     InputChanged,
     InputError,
     RawFileAway,
-    SetupError,
     StorageUnavailable,
+    UnknownVideo,
     UnstableFile,
 )
 from egoworld_ops.execution.identity import clip_identity, operator_identity
@@ -34,12 +34,13 @@ from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.states import StageState
 from egoworld_ops.raw.record import registered
 from egoworld_ops.settings import Settings
-from egoworld_ops.types import Clip
+from egoworld_ops.types import Clip, check_id
 from egoworld_ops.video.intrinsics import resolve
 from egoworld_ops.video.sidecar import Sidecar, read_sidecar, sidecar_path
 from gpu_workers.pool import Done, Failed
 
 _MOST_VIDEOS = 16
+UNKNOWN_CURE = "Register the raw file (`egoworld register PATH`), which makes its partition; remove a partition that stands for no file"
 State = Literal["computed", "linked", "done", "failed", "blocked"]
 
 
@@ -370,25 +371,34 @@ class Planner:
         )
 
 
+def check_key(video_id: str) -> None:
+    """Raise UnknownVideo where no video can have this name, such as a partition that was added by hand."""
+    try:
+        check_id("video_id", video_id)
+    except ValueError as error:
+        raise UnknownVideo(f"video {video_id!r}", f"cannot be the name of a video: {error}", UNKNOWN_CURE) from error
+
+
 def has_manifest(run: Run, video_id: str) -> bool:
     """Whether a video has both tables of its manifest in a run."""
     return all(memo.file_state(run.video_table(name, video_id)) for name in lake.VIDEO_TABLES)
 
 
-def no_manifest(run: Run, video_id: str) -> SetupError:
+def no_manifest(run: Run, video_id: str) -> UnknownVideo:
     """The error of a video that has no manifest in a run."""
-    return SetupError(f"video {video_id}", f"has no manifest in run {run.run_id}", "Materialize the asset `manifest` first")
+    return UnknownVideo(f"video {video_id}", f"has no manifest in run {run.run_id}", "Materialize the asset `manifest` first")
 
 
 def clips_of(run: Run, video_id: str) -> list[Clip]:
     """The clips of a video, as its manifest in a run has them.
 
     Raises:
-        SetupError: it has none there.
+        UnknownVideo: it has none there.
         ContractError: it cannot be read.
     """
     from egoworld_ops.video import manifest
 
+    check_key(video_id)
     if not has_manifest(run, video_id):
         raise no_manifest(run, video_id)
     (videos, said), (clips, of_clips) = (read_result(run.video_table(name, video_id), name) for name in lake.VIDEO_TABLES)

@@ -29,14 +29,12 @@ RAW = "raw"
 
 
 def settings(profile: str | None) -> Settings:
-    """The settings of a profile; also what the Dagster resources of this process will see.
+    """The settings of a profile, and a home for Dagster.
 
     Raises:
         BadSettings: a setting, or DAGSTER_HOME, cannot be used.
     """
     _make_home()
-    if profile:
-        os.environ["EGOWORLD_PROFILE"] = profile
     return load_settings(profile)
 
 

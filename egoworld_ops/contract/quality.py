@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from egoworld_ops.contract import gathered
+from egoworld_ops.contract import gathered, schema
+from egoworld_ops.contract.values import REASON, Values
 from egoworld_ops.section import Section
 
 if TYPE_CHECKING:
@@ -69,6 +71,16 @@ def measure(connection: duckdb.DuckDBPyConnection, stage: str, files: Sequence[P
     query = f"SELECT {select} FROM read_parquet($files, hive_partitioning = false)"
     row = connection.execute(query, {"files": [glob.escape(str(f)) for f in files]}).fetchall()[0]
     return {m.name: None if value is None else float(value) for m, value in zip(wanted, row, strict=True)}
+
+
+def count_values(connection: duckdb.DuckDBPyConnection, stage: str, files: Sequence[Path]) -> Values:
+    """Rows of `files`, and why some have no value; all rows have one where the table has no column that says why not."""
+    reason = REASON if any(c.name == REASON for c in schema.table(stage).columns) else "NULL"
+    if not files:
+        return Values()
+    query = f"SELECT {reason}, count(*) FROM read_parquet($files, hive_partitioning = false) GROUP BY 1 ORDER BY 1"
+    counted = dict(connection.execute(query, {"files": [glob.escape(str(f)) for f in files]}).fetchall())
+    return Values(sum(counted.values()), Counter({why: n for why, n in counted.items() if why is not None}))
 
 
 def verdicts(stage: str, measured: Mapping[str, float | None], bounds: Mapping[str, Bounds]) -> list[str]:

@@ -346,7 +346,11 @@ INTAKE = Table(
     "One entry of the raw folder, and what became of it.",
     ("path",),
     (
-        Column("path", pa.string(), "absolute path of the entry; escaped where it is not UTF-8, and then never registered"),
+        Column(
+            "path",
+            pa.string(),
+            "absolute path, escaped where it is not UTF-8 and then never registered; or the key of a partition that stands for no file",
+        ),
         Column("video_id", pa.string(), "the video it was registered as, or is a copy of", nullable=True),
         Column("status", pa.string(), "what became of it", allowed=("registered", "duplicate", "rejected", "unstable", "forgotten")),
         Column("sha256", pa.string(), "SHA-256 of the content, hex; null where it was not read", nullable=True),

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
+from egoworld_ops.errors import EgoworldError, printable
 from egoworld_ops.files.tables import read_table, write_table
 from egoworld_ops.files.whole import make_folder, named_errors, sweep, write_bytes
 from egoworld_ops.lake.lake import Lake
@@ -45,7 +46,9 @@ def update(store: Lake, rows: Sequence[Mapping[str, Any]]) -> None:
     """Add or replace rows of `intake`, by path; a video has one registered path, the newest. Safe against other processes doing the same."""
     moved = {r["video_id"] for r in rows if r["status"] == "registered"}
     with _lock(store):
-        kept = [r for r in read(store).to_pylist() if r["status"] != "registered" or r["video_id"] not in moved]
+        kept = [
+            r for r in read(store).to_pylist() if r["path"] not in moved and (r["status"] != "registered" or r["video_id"] not in moved)
+        ]
         merged = {r["path"]: r for r in [*kept, *rows]}
         write_table(_path(store), "intake", schema.from_rows("intake", list(merged.values())), {})
 
@@ -85,6 +88,12 @@ def touched(store: Lake, entry: Registered, size: int, mtime_ns: int) -> None:
             row |= {"bytes": size, "mtime_ns": mtime_ns}
         if meant:
             write_table(_path(store), "intake", schema.from_rows("intake", rows), {})
+
+
+def refuse(store: Lake, key: str, error: EgoworldError) -> None:
+    """Enter a key that stands for no registered video, such as a partition added by hand. Registering a video of this name takes the row away."""
+    said = {"error_class": type(error).__name__, "reason": error.reason, "cure": error.cure}
+    update(store, [{"path": printable(key), "status": "rejected", **said}])
 
 
 def ensure(store: Lake) -> None:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from egoworld_assets import console
 from egoworld_assets.assets import ASSETS
 from egoworld_assets.chain import pipeline
 from egoworld_assets.dead_letters_asset import dead_letters
@@ -40,8 +41,9 @@ def test_metadata_and_checks_of_a_run_over_many_videos(place: Place, tmp_path: P
     assert result.success
     manifest, detections = metadata(result, "manifest"), metadata(result, "detections")
     assert {v: manifest[v]["dagster/row_count"] for v in manifest} == {one: 1, two: 2, three: 3, bad: 0}
-    assert {v: detections[v]["clips computed"] for v in detections} == {one: 1, two: 2, three: 3, bad: 0}
-    assert manifest[bad]["status"] == "failed"
+    clips = {one: "1 computed", two: "2 computed", three: "3 computed", bad: "none: see the check manifest_complete"}
+    assert {v: detections[v]["clips"] for v in detections} == clips
+    assert (manifest[bad]["status"], detections[bad]["status"], detections[one]["status"]) == ("failed", "no clips", "ok")
     assert "bad.mp4" in str(manifest[bad]["first failure"])
     judged = checks(result)
     assert {v for name, v in judged if name == "manifest_contract"} == {one, two, three, bad}
@@ -54,7 +56,8 @@ def test_metadata_and_checks_of_a_run_over_many_videos(place: Place, tmp_path: P
     assert target.storage_id == place.dagster.fetch_materializations(of_two, limit=1).records[0].storage_id
 
     again = metadata(place.run([one, two, three, bad], "manifest", "detections"), "detections")
-    assert {v: (m["clips computed"], m["clips done"]) for v, m in again.items()} == {one: (0, 1), two: (0, 2), three: (0, 3), bad: (0, 0)}
+    clips = {one: "1 done before", two: "2 done before", three: "3 done before", bad: "none: see the check manifest_complete"}
+    assert {v: m["clips"] for v, m in again.items()} == clips
 
 
 def test_a_raw_file_that_is_away_at_its_first_manifest_stops_no_other_video(place: Place, tmp_path: Path) -> None:
@@ -65,7 +68,7 @@ def test_a_raw_file_that_is_away_at_its_first_manifest_stops_no_other_video(plac
     result = place.run([away, here], "manifest", "detections", "masks")
 
     assert result.success
-    assert metadata(result, "masks")[here]["clips computed"] == 1
+    assert metadata(result, "masks")[here]["clips"] == "1 computed"
     judged = checks(result)
     assert judged["manifest_contract", away].passed, "nothing is there that could break it"
     for name in ("manifest_complete", "masks_complete"):
@@ -86,7 +89,7 @@ def test_a_table_from_before_a_failure_is_not_complete_nor_is_what_was_made_of_i
     judged = checks(result)
     assert "one.egoworld.json" in str(judged["hand_pose_complete", one].description)
     assert "further up is missing" in str(judged["mapping_complete", one].description)
-    assert metadata(result, "mapping")[one]["clips blocked"] == 1
+    assert metadata(result, "mapping")[one]["clips"] == "1 blocked"
     assert judged["hand_pose_complete", two].passed
     assert judged["mapping_complete", two].passed
     run = pipeline.open_run(place.settings)
@@ -97,16 +100,34 @@ def test_a_table_from_before_a_failure_is_not_complete_nor_is_what_was_made_of_i
     assert checks(result)["mapping_complete", one].passed, "a failure that cannot be read is none"
 
 
-def test_a_video_that_cannot_be_read_fails_its_own_run(place: Place, tmp_path: Path) -> None:
+def test_a_video_that_cannot_be_read_is_the_same_alone_and_among_others(place: Place, tmp_path: Path) -> None:
     (tmp_path / "raw" / "bad.mp4").write_bytes(b"not a video")
     [bad] = place.register(tmp_path / "raw")
-    for _ in ("the first time", "known from the first time"):
-        result = place.run([bad], "manifest", "detections")
-        assert not result.success
-        [failure] = result.get_step_failure_events()
-        said = str(failure.step_failure_data.error.message)
-        assert failure.step_key == "manifest"
+    media.make(tmp_path / "raw" / "good.mp4", 20, picture=media.scenes([]))
+    [good] = place.register(tmp_path / "raw" / "good.mp4")
+    seen = []
+    for together in ([bad], [bad, good], [bad]):
+        result = place.run(together, "manifest", "detections")
+        assert result.success, "what a video is fails no step"
+        judged = {name: check for (name, video_id), check in checks(result).items() if video_id == bad}
+        said = str(judged["manifest_complete"].description)
         assert all(part in said for part in ("bad.mp4", "does not start like a video", "Put ")), said
+        of_bad = metadata(result, "manifest")[bad]
+        seen.append(({name: (c.passed, c.severity) for name, c in judged.items()}, of_bad["status"], of_bad["first failure"]))
+    assert seen[0] == seen[1] == seen[2]
+    assert seen[0][0]["manifest_complete"] == seen[0][0]["detections_complete"] == (False, dg.AssetCheckSeverity.ERROR)
+
+
+def test_a_stage_that_cannot_be_set_up_fails_its_step(place: Place, written: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    video_id, path = written
+    monkeypatch.setenv("EGOWORLD_STAGES__HAND_POSE__BACKEND", "mediapipe")
+    monkeypatch.setenv("EGOWORLD_STAGES__HAND_POSE__PYTHON", str(path.with_name("no_python")))
+
+    result = place.run([video_id], "hand_pose")
+
+    assert not result.success
+    [failure] = result.get_step_failure_events()
+    assert "no_python" in console._reason(failure)
 
 
 @pytest.fixture
