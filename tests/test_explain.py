@@ -7,7 +7,7 @@ import pytest
 
 from egoworld_assets.chain import pipeline
 from egoworld_assets.chain.explaining import explain
-from egoworld_ops.errors import BadSettings, SetupError
+from egoworld_ops.errors import BadSettings, SetupError, UnknownVideo
 from egoworld_ops.settings import Settings
 from gpu_workers.inline import InlinePool
 from tests.test_trust import CRASH, ONLY_DETECTIONS, FaultyPool, every_file, process, settings, video_id
@@ -62,7 +62,7 @@ def test_settings_that_cut_the_video_anew_are_named(settings: Settings, video_id
 def test_what_is_not_there_is_named(settings: Settings, video_id: str) -> None:
     with pytest.raises(SetupError, match="is not in video"):
         explain(settings, video_id, "f9", "detections")
-    with pytest.raises(SetupError, match="has no manifest"):
+    with pytest.raises(UnknownVideo, match="has no manifest"):
         explain(settings, "nobody-0123456789ab", CLIP, "detections")
     for stage in ("mask", pipeline.MANIFEST):
         with pytest.raises(BadSettings, match="Name one of"):
