@@ -40,7 +40,7 @@ def run(profile: str | None, video: Path | None, say: Say) -> bool:
     path = video or EXAMPLE
     say(f"Video     {path.absolute()}")
     video_id = _register(settings, path)
-    ok = not processing.process(settings, [video_id], say)
+    ok = not processing.process(settings, [video_id], say, profile)
     done = pipeline.find_run(settings)
     if done is None:
         return False
@@ -70,7 +70,7 @@ def _register(settings: Settings, path: Path) -> str:
         if row.get("video_id"):
             return str(row["video_id"])
         raise InputError(path, row["reason"], row["cure"])
-    processing.add_partitions(found.video_ids)
+    processing.add_partitions(settings, found.video_ids)
     return found.video_ids[0]
 
 

@@ -49,7 +49,7 @@ def register(profile: str | None, paths: Sequence[Path]) -> None:
 
     settings = processing.settings(profile)
     found = register.register(settings, paths)
-    processing.add_partitions(found.video_ids)
+    processing.add_partitions(settings, found.video_ids)
     for row in found.refused:
         click.echo(f"{row['status']:10}  {printable(row['path'])}: {row['reason']}. {row['cure']}", err=True)
     for line in found.passed_over:
@@ -78,7 +78,7 @@ def process(profile: str | None, patterns: Sequence[str], everything: bool, miss
     if not wanted:
         click.echo("nothing to do: " + ("all videos are done" if missing else f"no video is registered in lake {settings.lake}"))
         return
-    sys.exit(1 if processing.process(settings, wanted, click.echo) else 0)
+    sys.exit(1 if processing.process(settings, wanted, click.echo, profile) else 0)
 
 
 @egoworld.command()

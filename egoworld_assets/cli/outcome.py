@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,8 @@ from egoworld_assets.chain import pipeline
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import CURES
+
+ERROR = dg.AssetCheckSeverity.ERROR
 
 
 def table(result: dg.ExecuteInProcessResult) -> Iterator[str]:
@@ -30,9 +33,10 @@ def table(result: dg.ExecuteInProcessResult) -> Iterator[str]:
 
 
 def lacks(result: dg.ExecuteInProcessResult) -> bool:
-    """Whether a clip, or the video itself, failed or was blocked in some stage."""
-    states = [f"{unit} {state}" for unit in ("videos", "clips") for state in ("failed", "blocked")]
-    return any(metadata.get(state) for _, metadata in map(_metadata, result.get_asset_materialization_events()) for state in states)
+    """Whether a clip, or the video itself, failed or was blocked in some stage, or a check says that something is wrong."""
+    said = (metadata.get("status") for _, metadata in map(_metadata, result.get_asset_materialization_events()))
+    checks = result.get_asset_check_evaluations()
+    return bool({"failed", "incomplete"}.intersection(said)) or any(c.severity == ERROR and not c.passed for c in checks)
 
 
 def _metadata(event: dg.DagsterEvent) -> tuple[str, dict[str, Any]]:
@@ -41,8 +45,9 @@ def _metadata(event: dg.DagsterEvent) -> tuple[str, dict[str, Any]]:
 
 
 def _line(stage: str, metadata: Mapping[str, Any]) -> str:
-    counts = ", ".join(f"{n} {name}" for name, n in metadata.items() if name.startswith(("clips ", "videos ")) and n)
-    return f"{metadata['dagster/row_count']:>7} rows  {metadata['seconds']:>8.2f} s  {counts}"
+    unit = "videos" if stage == pipeline.MANIFEST else "clips"
+    counts = re.sub(r"(\d+) ", rf"\1 {unit} ", metadata[unit])
+    return f"{metadata['dagster/row_count']:>7} rows  {metadata['seconds']:>8} s  {counts}"
 
 
 def _without_value(stage: str, metadata: Mapping[str, Any]) -> Iterator[str]:

@@ -15,6 +15,7 @@ import dagster as dg
 from egoworld_assets.chain import pipeline
 from egoworld_assets.cli import outcome
 from egoworld_assets.partitions import VIDEO_IDS, add_videos
+from egoworld_assets.resources import profile_tags
 from egoworld_ops import home
 from egoworld_ops.errors import BadSettings
 from egoworld_ops.files import locks
@@ -71,9 +72,9 @@ def instance() -> dg.DagsterInstance:
         return dg.DagsterInstance.get()
 
 
-def add_partitions(video_ids: Sequence[str]) -> None:
+def add_partitions(settings: Settings, video_ids: Sequence[str]) -> None:
     """Make each video of the lake a partition of the assets."""
-    lake_id = record.lake_id(Lake(load_settings().lake))
+    lake_id = record.lake_id(Lake(settings.lake))
     with instance() as dagster:
         add_videos(dagster, video_ids, lake_id)
 
@@ -85,8 +86,12 @@ def remove_partitions(video_ids: Sequence[str]) -> None:
             dagster.delete_dynamic_partition(str(VIDEO_IDS.name), video_id)
 
 
-def process(settings: Settings, video_ids: Sequence[str], say: Say) -> list[str]:
-    """Run the whole chain over registered videos, one Dagster run a video; returns the videos of which not everything could be done."""
+def process(settings: Settings, video_ids: Sequence[str], say: Say, profile: str | None = None) -> list[str]:
+    """Run the whole chain over registered videos, one Dagster run a video; returns the videos of which not everything could be done.
+
+    Args:
+        profile: that of the settings: a tag of the runs, so that they have it also when they are re-executed in the UI.
+    """
     from egoworld_assets.definitions import defs
 
     job = defs.resolve_job_def("process_videos")
@@ -97,7 +102,8 @@ def process(settings: Settings, video_ids: Sequence[str], say: Say) -> list[str]
         for n, video_id in enumerate(video_ids, 1):
             say(f"[{n}/{len(video_ids)}] {video_id}")
             quiet: dict[str, Any] = {"loggers": {"brief": {}}}
-            result = job.execute_in_process(instance=dagster, partition_key=video_id, run_config=quiet, raise_on_error=False)
+            tags = profile_tags(profile)
+            result = job.execute_in_process(instance=dagster, partition_key=video_id, run_config=quiet, tags=tags, raise_on_error=False)
             for line in outcome.table(result):
                 say(line)
             if not result.success or outcome.lacks(result):

@@ -68,8 +68,8 @@ def _child(asked: dict[str, Any]) -> None:
         settings = processing.settings("laptop")
         register.register(settings, [Path(asked["raw"])])
         video_ids = sorted(registered(Lake(settings.lake)), reverse=asked["backwards"])
-        processing.add_partitions(video_ids)
-        code = 1 if processing.process(video_ids, lambda line: print(line, flush=True)) else 0
+        processing.add_partitions(settings, video_ids)
+        code = 1 if processing.process(settings, video_ids, lambda line: print(line, flush=True)) else 0
     except BaseException:
         import traceback
 
