@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from egoworld_ops import operators
-from egoworld_ops.errors import ContractError, PoolLost, SetupError, recorded
+from egoworld_ops.errors import ContractError, PoolLost, SetupError, printable, recorded
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.operators.base import BackendSettings
@@ -22,6 +22,8 @@ from gpu_workers.pool import Done, Failed
 from gpu_workers.wire import messages
 
 _RUNNER = "gpu_workers.runner:OperatorRunner"
+MAX_OPTIONS = 60
+"""Characters of an operator's options that are shown in its name."""
 
 
 class BrokerPool:
@@ -69,9 +71,12 @@ class BrokerPool:
 
 
 def _named(task: ClipTask, options: BackendSettings) -> str:
-    """What takes its own time and memory: stage, backend and, where they are not the backend's defaults, which options."""
+    """What takes its own time and memory, as people read it: stage, backend and the options that are not the backend's defaults."""
     chosen = options.model_dump(mode="json", exclude_defaults=True)
-    return f"{task.stage}.{task.backend}" + (f"#{sha256_of(chosen)[:8]}" if chosen else "")
+    said = " ".join(f"{name}={value}" for name, value in sorted(chosen.items()))
+    if len(said) > MAX_OPTIONS or not said.isprintable():
+        said = f"{printable(said)[:MAX_OPTIONS]}… {sha256_of(chosen)[:8]}"
+    return f"{task.stage}.{task.backend}" + (f" {said}" if chosen else "")
 
 
 def _code_of(runner: str) -> str:

@@ -138,6 +138,7 @@ class Planner:
         A video that cannot be planned at all (no manifest, a bad sidecar) is one failed result, or one a clip.
         """
         try:
+            check_key(video_id)
             found = self._recalled(video_id) if clip_id is None else None
             video = self._video(video_id) if found is None else None
         except EgoworldError as error:
