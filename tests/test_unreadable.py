@@ -109,8 +109,11 @@ def test_who_counts_lists_or_rebuilds_says_that_it_cannot_be_read(there: Place, 
                 release(run, ReleaseSettings())
             assert [type(finding) for finding in verify(run) if "masks" in str(finding.culprit)][:1] == [StorageUnavailable]
         assert place.read(run) is None
-    with unreadable(run.lake.root / "intake" / "intake.parquet", number), pytest.raises(StorageUnavailable):
-        registered(run.lake)
+    for calls in (("open",), ("open", "stat")):
+        with unreadable(run.lake.root / "intake" / "intake.parquet", number, calls), pytest.raises(StorageUnavailable):
+            registered(run.lake)
+    with unreadable(run.path / "run.json", number, ("open", "stat")), pytest.raises(StorageUnavailable):
+        run.lake.latest_run()
     with unreadable(run.lake.root / f".{catalog.FILE_NAME}.sha256", number), pytest.raises(StorageUnavailable):
         catalog.write_catalog(run.lake)
 

@@ -162,7 +162,7 @@ class Lake:
         if said is None:
             return None
         run = Run(self, said.run_id)
-        with named_errors(run.path):
+        with named_errors(run.path), named_errors(run.path):
             return run if (run.path / "run.json").is_file() else None
 
     def find_run(self, frozen: Mapping[str, Any], wanted: str | None) -> Run | None:

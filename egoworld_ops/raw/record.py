@@ -33,7 +33,9 @@ class Registered:
 def read(store: Lake) -> pa.Table:
     """Table `intake`: every raw file seen so far; empty where none was."""
     path = _path(store)
-    return read_table(path, "intake") if path.exists() else schema.empty("intake")
+    with named_errors(path):
+        there = path.exists()
+    return read_table(path, "intake") if there else schema.empty("intake")
 
 
 def registered(store: Lake) -> dict[str, Registered]:
@@ -98,7 +100,9 @@ def refuse(store: Lake, key: str, error: EgoworldError) -> None:
 
 def ensure(store: Lake) -> None:
     """Write an empty table where there is none."""
-    if not _path(store).exists():
+    with named_errors(_path(store)):
+        there = _path(store).exists()
+    if not there:
         update(store, [])
 
 
