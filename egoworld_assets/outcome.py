@@ -18,7 +18,7 @@ from egoworld_assets.chain.planning import StageResult, check_key
 from egoworld_ops.contract import values
 from egoworld_ops.contract.values import Values
 from egoworld_ops.errors import EgoworldError, InputError, UnknownVideo
-from egoworld_ops.execution.identity import sha256_of
+from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.lake import Run
 
 MAX_REASONS = 50

@@ -47,7 +47,8 @@ def profile_tags(profile: str | None) -> dict[str, str]:
 
 
 def _from_run_config(run: dg.DagsterRun) -> bool:
-    return bool(run.run_config.get("resources", {}).get("egoworld", {}).get("config", {}).get("profile"))
+    given: Any = run.run_config
+    return bool(given.get("resources", {}).get("egoworld", {}).get("config", {}).get("profile"))
 
 
 class Egoworld(dg.ConfigurableResource):  # type: ignore[type-arg]
