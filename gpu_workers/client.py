@@ -131,7 +131,7 @@ def _close(session: _Session | None) -> None:
 
 
 def _lost(settings: PoolSettings, error: BaseException) -> PoolLost:
-    cure = "Start it with `python -m gpu_workers serve`, or look at broker.log beside its socket"
+    cure = "Start it with `egoworld pool serve`, or look at broker.log beside its socket"
     return PoolLost(f"pool at {socket_path(settings.folder)}", f"no broker answers: {type(error).__name__}: {error}", cure)
 
 

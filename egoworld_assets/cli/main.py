@@ -94,6 +94,15 @@ def demo(profile: str | None, video: Path | None) -> None:
     sys.exit(0 if ok else 1)
 
 
+@egoworld.command("pool", context_settings={"ignore_unknown_options": True}, add_help_option=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def pool(arguments: Sequence[str]) -> None:
+    """Run the worker pool of this host, look at it, change its size: serve, status, scale."""
+    from gpu_workers.__main__ import pool as group
+
+    group(list(arguments) or ["--help"], prog_name="egoworld pool")
+
+
 @egoworld.command()
 def contract() -> None:
     """Print the data contract as Markdown."""

@@ -111,7 +111,7 @@ def load_truth(truth_dir: Path) -> SceneTruth:
         tables = {name: pq.read_table(truth_dir / f"{name}.parquet", schema=schema) for name, schema in SCHEMAS.items()}
         return SceneTruth(**tables, cuts=tuple(scene["cuts"]), scene=scene)
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(truth_dir, str(error), "Render the scene anew: python -m egoworld_ops.synthetic --help") from error
+        raise InputError(truth_dir, str(error), "Restore the folder, or install egoworld anew where it is the shipped example") from error
 
 
 def render_frame(config: SceneConfig, frame_index: int) -> tuple[np.ndarray, FrameTruth]:

@@ -148,7 +148,7 @@ def test_killed_it_leaves_nothing_and_the_next_one_takes_its_place(folder: Path)
 
 def test_clients_start_it_when_they_need_it_share_it_and_it_ends_when_idle(folder: Path) -> None:
     settings = on_demand(folder, idle_exit_s=1.5)
-    with pytest.raises(PoolLost, match="python -m gpu_workers serve"):
+    with pytest.raises(PoolLost, match="egoworld pool serve"):
         client.status(settings)
     askers = [Client(settings, [order(f"{name}{i}", 0.05) for i in range(5)], name) for name in "abc"]
     parents = {about(a)["parent"] for asker in askers for a in asker.end().values()}

@@ -161,6 +161,11 @@ def test_stages_and_clips_that_are_nearly_right_name_the_right_one(settings: Set
     assert "Did you mean masks?" in refused("run", "--video", video_id, "--from", "mask")
 
 
+def test_the_pool_has_its_commands_here_too(settings: Settings, tmp_path: Path) -> None:
+    assert "serve" in said("pool", "--help")
+    assert "egoworld pool serve" in refused("pool", "status", "--folder", str(tmp_path / "no pool"))
+
+
 def test_process_without_a_name_says_what_to_name(settings: Settings) -> None:
     assert "--all or --missing" in refused("process")
     assert "no video is registered" in said("process", "--all")
