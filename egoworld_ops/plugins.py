@@ -115,7 +115,7 @@ def _installed() -> Mapping[str, tuple[Plugin, ...]]:
     found: dict[str, dict[Plugin, None]] = defaultdict(dict)  # one that is found twice on the path counts once
     for group in GROUPS:
         for point in entry_points(group=group):
-            about = point.dist.metadata if point.dist else {}
-            plugin = Plugin(group, point.name, point.value, str(about["Name"] or "?"), str(about["Version"] or "?"))
+            name, version = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
+            plugin = Plugin(group, point.name, point.value, name or "?", version or "?")
             found[group][plugin] = None
     return {group: tuple(plugins) for group, plugins in found.items()}

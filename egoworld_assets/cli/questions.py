@@ -10,7 +10,7 @@ import click
 @click.command()
 @click.pass_obj
 def queries(profile: str | None) -> None:
-    """Run the questions of the README over the lake, and print them with their answers."""
+    """Run the questions of docs/queries.md over the lake, and print them with their answers."""
     from egoworld_ops.query.questions import QUERIES, answer
 
     database = _database(profile)

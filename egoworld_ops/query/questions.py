@@ -1,4 +1,4 @@
-"""Questions people ask of the lake, in SQL over `egoworld.duckdb`. The README and the demo show these, with their output."""
+"""Questions people ask of the lake, in SQL over `egoworld.duckdb`. `docs/queries.md` and the demo show these, with their output."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class ReleaseSettings(Section):
     level: int | None = None
     """None takes the codec's default."""
     bloom_columns: tuple[Literal["video_id", "clip_id"], ...] = ("video_id",)
-    """Columns with bloom filters: who asks for one video reads no row group that does not hold it, though its least and greatest lie about it."""
+    """Columns with bloom filters: a query for one video skips row groups without it, also those whose minimum and maximum enclose its id."""
     writers: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: min(4, os.cpu_count() or 1))
     """Parts that are written at once; each takes about three row groups of memory."""
     incomplete: Literal["include", "leave_out", "refuse"] = "include"

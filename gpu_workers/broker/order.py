@@ -50,7 +50,7 @@ def _on_some_slot(state: State, queue: Sequence[Task], level: int, now: float) -
             return Placement(task, slot, _worker_for(state, slot, task))
         if holder.environment == task.spec.environment and not task.alone and roomy(slot, holder, task):
             return Placement(task, slot, holder)
-        waiting.remove(task)  # it is its turn but it cannot join what runs there: the slot is left to empty itself for it
+        waiting.remove(task)  # its turn, but it cannot run beside what runs there: nothing else starts on the slot until that has ended
     return None
 
 
