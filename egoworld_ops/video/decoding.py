@@ -36,7 +36,9 @@ a second one is needed, only that one counts, and what was seen before it is to 
 _WITH_DTS = ("mov", "mpegts", "mpeg", "flv")
 """Demuxers of containers that store decoding times; of others libav makes them up."""
 _DTS_KEPT = 256
-_DISCARD = 2
+_KEY, _DISCARD = 1, 2
+_MOST_LEADING = 16
+"""Frames that are decoded after a keyframe and shown before it are at most so many (H.264 and HEVC)."""
 _LENGTH_TAG = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d{1,9})?)\Z")
 _SLOWEST_RATE = Fraction(1, 10**6)
 _CURE = "Copy the file again from its source, or make the clips anew from the part that decodes"
@@ -192,14 +194,68 @@ def _observe_first(path: Path, picture: Upright) -> None:
 
 def _timed_frames(media: Media, frame_start: int = 0, seek_s: float | None = None) -> Iterator[tuple[int, float, av.VideoFrame]]:
     """Index, time and picture of each frame; from `frame_start` on where `seek_s` is given, and none where that cannot be done exactly."""
-    landing = None
-    if seek_s is not None and (landing := _seek(media, frame_start, seek_s)) is None:
-        return
     frames = _Frames(media)
-    from_landing = iter(frames) if landing is None else _from(frames, landing)
-    timed = Timeline(media.path, trusted=landing is not None).times(map(frames.stamps.stamped, from_landing))
-    for index, (timestamp_s, frame) in enumerate(timed, 0 if landing is None else frame_start):
+    shown: Iterable[av.VideoFrame] = frames
+    if seek_s is not None:
+        keys = _seek_listed(media, frame_start)
+        if keys:
+            shown = _counted(frames, frame_start, keys, seek_s, media)
+        elif (landing := _seek(media, frame_start, seek_s)) is not None:
+            shown = _from(frames, landing)
+        else:
+            return
+    timed = Timeline(media.path, trusted=seek_s is not None).times(map(frames.stamps.stamped, shown))
+    for index, (timestamp_s, frame) in enumerate(timed, 0 if seek_s is None else frame_start):
         yield index, timestamp_s, frame
+
+
+def _seek_listed(media: Media, frame_start: int) -> dict[int, int]:
+    """Move to a keyframe before frame `frame_start` by the list of packets in the header, so that nothing before it is read.
+
+    Returns:
+        By the position of a keyframe in the file, how many shown packets lie before it; nothing where the header lists not all packets.
+    """
+    entries = media.stream.index_entries if media.demuxer == "mov" else None
+    if not entries or len(entries) != media.stream.frames:
+        return {}
+    keys: dict[int, int] = {}
+    n_shown, seek_to = 0, None
+    for entry in entries:
+        if n_shown + _MOST_LEADING > frame_start and keys:
+            break
+        if entry.flags & _KEY:
+            keys[entry.pos], seek_to = n_shown, entry.timestamp
+        n_shown += not entry.flags & _DISCARD
+    if seek_to is None:
+        return {}
+    try:
+        media.container.seek(seek_to, stream=media.stream)
+    except LIBAV_FAULTS:
+        return {}
+    return keys
+
+
+def _counted(frames: _Frames, frame_start: int, keys: dict[int, int], start_s: float, media: Media) -> Iterator[av.VideoFrame]:
+    """The frames from number `frame_start` on, counted from the keyframe at which decoding began; none where it is not the one at `start_s`.
+
+    Frames shown before the keyframe, but decoded after it, lie before it in both counts. What its PTS would place elsewhere is refused so.
+    """
+    decoded = iter(frames)
+    n_seen = 0
+    for frame in decoded:
+        n_before = keys.get(frames.first_position) if frames.first_position is not None else None
+        if frame.pts is None or frames.first_pts is None or n_before is None:
+            return
+        if frame.pts < frames.first_pts:
+            continue
+        if n_seen > (n_between := frame_start - n_before - frames.n_leading):
+            return
+        if n_seen == n_between:
+            if seconds(frame.pts, media) == start_s:
+                yield frame
+                yield from decoded
+            return
+        n_seen += 1
 
 
 def _from(frames: Iterable[av.VideoFrame], landing: int) -> Iterator[av.VideoFrame]:
@@ -218,6 +274,10 @@ class _Frames:
         self._media = media
         self.stamps = _Stamps(media)
         self.n_packets = 0
+        self.first_pts: int | None = None
+        self.first_position: int | None = None
+        self.n_leading = 0
+        """Packets whose frames are shown before that of the first packet."""
         self.last_packet: tuple[int | None, int] = (None, 0)
         """Where, in the file, the last packet begins, None where the container does not say; and its size."""
 
@@ -234,6 +294,10 @@ class _Frames:
 
     def _note(self, packet: av.Packet) -> None:
         self.stamps.note(packet)
+        if not self.n_packets and self.first_pts is None:
+            self.first_pts, self.first_position = packet.pts, packet.pos
+        elif self.first_pts is not None and packet.pts is not None and packet.pts < self.first_pts:
+            self.n_leading += not packet.is_discard
         self.n_packets += not packet.is_discard
         self.last_packet = (packet.pos, packet.size)
 

@@ -80,6 +80,30 @@ def test_a_seek_decodes_less(tmp_path: Path) -> None:
     assert seconds(float(seen.timestamps_s[240])) < 0.5 * seconds(None)
 
 
+@pytest.mark.parametrize("moov", ["faststart", ""])
+def test_a_clip_of_an_mp4_does_not_read_what_lies_before_or_after(tmp_path: Path, moov: str) -> None:
+    noise = np.random.default_rng(1)
+
+    def picture(index: int, width: int, height: int) -> np.ndarray:
+        rgb = media.numbered(index, width, height)
+        rgb[height // 2 :] = noise.integers(0, 255, rgb[height // 2 :].shape)
+        return rgb
+
+    path = media.make(tmp_path / "a.mp4", 600, (320, 240), picture=picture, options={"movflags": moov} if moov else None)
+    times_s = probe(path).timestamps_s
+    for start in (60, 300, 560):
+        before = read_bytes()
+        numbers = [media.number_of(f.rgb) for f in decode(path, start, start + 24, start_s=times_s[start])]
+        share = (read_bytes() - before) / path.stat().st_size
+        assert numbers == [i % 256 for i in range(start, start + 24)]
+        assert share < 0.6, f"{share:.2f} of the file were read for a 25th of its frames"
+
+
+def read_bytes() -> int:
+    """Bytes that this process has read from files."""
+    return int(Path("/proc/self/io").read_text().split("rchar: ")[1].split()[0])
+
+
 def test_a_wrong_start_time_changes_nothing(tmp_path: Path) -> None:
     path = media.make(tmp_path / "a.mp4", 40)
     for wrong_s in (0.0, 0.5, 1e9, float("nan")):
