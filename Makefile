@@ -6,7 +6,7 @@ export DAGSTER_HOME := $(CURDIR)
 export DAGSTER_DISABLE_TELEMETRY := 1
 export VIDEO
 
-.PHONY: demo test check bench bench-pool chaos chaos-runs chaos-stack docs ui clean
+.PHONY: demo test check bench bench-pool chaos chaos-runs chaos-stack docs versions ui clean
 
 demo: $(VENV)/.installed $(VENV)/.weights
 	@$(BIN)/egoworld demo $${VIDEO:+"$$VIDEO"}
@@ -37,6 +37,10 @@ chaos: $(VENV)/.installed $(VENV)/.weights
 
 chaos-runs: $(VENV)/.installed $(VENV)/.weights
 	$(BIN)/python -m tests.chaos_runs
+
+# After code was changed on purpose: raise the version of what gives other results, then record the code of all versions.
+versions: $(VENV)/.installed
+	$(BIN)/python -m egoworld_ops.execution.code
 
 docs: $(VENV)/.installed
 	$(BIN)/egoworld contract > docs/data_contract.md

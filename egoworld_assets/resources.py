@@ -9,8 +9,7 @@ from pydantic import Field, PrivateAttr
 from egoworld_assets.chain import pipeline
 from egoworld_ops.errors import BadSettings
 from egoworld_ops.lake.lake import Run
-from gpu_workers.inline import InlinePool
-from gpu_workers.pool import Pool
+from gpu_workers.pool import Pool, make
 
 if TYPE_CHECKING:
     from egoworld_ops.settings import Settings
@@ -19,7 +18,6 @@ PROFILE_TAG = "egoworld/profile"
 BACKFILL_TAG = "dagster/backfill"
 ASSET_JOB = "__ASSET_JOB"
 """Dagster's name for the job of whatever assets are materialized; a backfill of such runs keeps its run config when it is re-executed."""
-_INLINE: dict[int, Pool] = {}
 
 
 def chosen_profile(configured: str | None, run: dg.DagsterRun | None) -> str | None:
@@ -86,9 +84,4 @@ class Egoworld(dg.ConfigurableResource):  # type: ignore[type-arg]
             name: who asks.
             priority: higher goes first in a pool that is shared.
         """
-        from gpu_workers.broker_pool import BrokerPool
-
-        chosen = self.settings.pool
-        if chosen.kind == "broker":
-            return BrokerPool(chosen, name, priority)
-        return _INLINE.setdefault(chosen.threads, InlinePool(chosen.threads))  # one a process: operators stay warm from step to step
+        return make(self.settings.pool, name, priority)

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
 from typing import Any
 
 from egoworld_ops.errors import BrokenPlugin
@@ -67,8 +67,12 @@ class Plugin:
             raise self.broken(f"cannot be loaded: {type(error).__name__}: {error}") from error
 
     def broken(self, reason: str) -> BrokenPlugin:
-        """The error of a plug-in that is not what it must be."""
-        return BrokenPlugin(f"plug-in {self}", reason, f"Mend or uninstall the package {self.package}")
+        """The error of a plug-in that is not what it must be; it is remembered, and logged once."""
+        problem = BrokenPlugin(f"plug-in {self}", reason, f"Mend or uninstall the package {self.package}")
+        if self not in _problems:
+            _problems[self] = problem
+            log.warning("%s", problem)
+        return problem
 
 
 _problems: dict[Plugin, BrokenPlugin] = {}
@@ -83,21 +87,14 @@ def found(group: str, built_in: Collection[str]) -> dict[str, Plugin]:
     for name, same in sorted(by_name.items()):
         if name in built_in:
             for plugin in same:
-                note(plugin, plugin.broken(f"{name!r} is the name of a part of egoworld, which stays"))
+                plugin.broken(f"{name!r} is the name of a part of egoworld, which stays")
         elif len(same) > 1:
             packages = ", ".join(plugin.package for plugin in same)
             for plugin in same:
-                note(plugin, plugin.broken(f"several packages bring {name!r}, and none of them is taken: {packages}"))
+                plugin.broken(f"several packages bring {name!r}, and none of them is taken: {packages}")
         else:
             taken[name] = same[0]
     return taken
-
-
-def note(plugin: Plugin, problem: BrokenPlugin) -> None:
-    """Remember, and log once, that a plug-in cannot be used."""
-    if plugin not in _problems:
-        _problems[plugin] = problem
-        log.warning("%s", problem)
 
 
 def problem_with(group: str, name: str) -> BrokenPlugin | None:
@@ -112,10 +109,12 @@ def listed() -> list[tuple[Plugin, BrokenPlugin | None]]:
 
 @cache
 def _installed() -> Mapping[str, tuple[Plugin, ...]]:
-    found: dict[str, dict[Plugin, None]] = defaultdict(dict)  # one that is found twice on the path counts once
-    for group in GROUPS:
-        for point in entry_points(group=group):
-            name, version = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
-            plugin = Plugin(group, point.name, point.value, name or "?", version or "?")
-            found[group][plugin] = None
+    found: dict[str, list[Plugin]] = defaultdict(list)
+    seen: set[str] = set()
+    for package in distributions():
+        points = [point for point in package.entry_points if point.group in GROUPS]
+        if points and package.name not in seen:  # the first on the path is the one that is imported
+            seen.add(package.name)
+            for point in points:
+                found[point.group].append(Plugin(point.group, point.name, point.value, package.name, package.version))
     return {group: tuple(plugins) for group, plugins in found.items()}

@@ -12,12 +12,12 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from egoworld_ops import environment, operators
+from egoworld_ops import environment, operators, plugins
 from egoworld_ops.contract.quality import Bounds, metrics
 from egoworld_ops.errors import BadSettings
 from egoworld_ops.home import anchored
@@ -26,6 +26,8 @@ from egoworld_ops.section import Section
 from egoworld_ops.video.recordings import PATTERNS
 from egoworld_ops.video.settings import CameraSettings, SceneSettings
 
+POOLS = ("broker", "inline")
+"""The kinds of pool that are built in."""
 PROFILES = Path(__file__).parent / "profiles"
 _CURE = "Mend the setting; docs/architecture.md lists them"
 
@@ -86,11 +88,20 @@ def _pool_folder() -> Path:
     return Path(base, "egoworld-pool") if base else Path(f"/tmp/egoworld-pool-{os.getuid()}")  # noqa: S108
 
 
+def _check_pool(kind: str) -> str:
+    known = [*POOLS, *plugins.found(plugins.POOLS, POOLS)]
+    if kind not in known:
+        raise ValueError(f"there is no pool {kind!r}; there are {', '.join(known)}")
+    return kind
+
+
 class PoolSettings(Section):
     """How clips are worked on. Not part of any digest."""
 
-    kind: Literal["broker", "inline"] = "broker"
-    """`broker`: this host's workers, shared by all runs. `inline`: the process of the step, for debugging."""
+    kind: Annotated[str, AfterValidator(_check_pool)] = "broker"
+    """`broker`: this host's workers, shared by all runs. `inline`: the process of the step, for debugging. Or what a package brings."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of a pool that a package brings, which checks them."""
     threads: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: os.cpu_count() or 1)
     """Of the inline pool."""
     folder: Folder = Field(default_factory=_pool_folder)

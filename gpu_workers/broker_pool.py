@@ -17,7 +17,7 @@ from egoworld_ops.hashing import sha256_of
 from egoworld_ops.operators.base import BackendSettings
 from egoworld_ops.settings import PoolSettings
 from gpu_workers import client
-from gpu_workers.code import file_fingerprint, fingerprint
+from gpu_workers.code import file_fingerprint, operator_code, runner_code
 from gpu_workers.pool import Done, Failed
 from gpu_workers.wire import messages
 
@@ -45,7 +45,7 @@ class BrokerPool:
         def orders() -> Iterator[client.Order]:
             for task in tasks:
                 out[task.key] = task
-                yield client.Order(self._submit(task), json.dumps(task.to_json(), allow_nan=False).encode())
+                yield client.Order(self._submit(task), _payload(task))
 
         for answer in client.run(self._settings, self._name, orders()):
             yield _outcome(out.pop(answer.result.key), answer)
@@ -81,7 +81,12 @@ def _named(task: ClipTask, options: BackendSettings) -> str:
 
 def _code_of(runner: str) -> str:
     where = runner.rpartition(":")[0]
-    return file_fingerprint(Path(where)) if where.endswith(".py") else fingerprint()
+    return file_fingerprint(Path(where)) if where.endswith(".py") else runner_code(where)
+
+
+def _payload(task: ClipTask) -> bytes:
+    """The task as the worker's runner gets it, with the fingerprint of the operator that it is meant for."""
+    return json.dumps(task.to_json() | {"code": operator_code(task.stage, task.backend)}, allow_nan=False).encode()
 
 
 def _outcome(task: ClipTask, answer: client.Answer) -> Done | Failed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 from egoworld_ops.errors import SetupError, classify
@@ -13,6 +14,7 @@ from gpu_workers.worker import innermost
 
 if TYPE_CHECKING:
     from egoworld_ops.execution.executor import Executor
+    from egoworld_ops.settings import PoolSettings
 
 
 class InlinePool:
@@ -49,3 +51,13 @@ class InlinePool:
         if self._executor is None:
             self._executor = Executor(self._threads)
         return self._executor
+
+
+def inline_pool(settings: PoolSettings, name: str, priority: int) -> InlinePool:
+    """The inline pool of this process, which stays warm from step to step; as `gpu_workers.pool.make` builds pools."""
+    return _of_threads(settings.threads)
+
+
+@cache
+def _of_threads(threads: int) -> InlinePool:
+    return InlinePool(threads)

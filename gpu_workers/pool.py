@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
+from egoworld_ops import plugins
 from egoworld_ops.errors import EgoworldError
 from egoworld_ops.execution.task import ClipTask
+
+if TYPE_CHECKING:
+    from egoworld_ops.settings import PoolSettings
+
+Build = Callable[["PoolSettings", str, int], "Pool"]
+_BUILT_IN: Mapping[str, str] = {"broker": "gpu_workers.broker_pool:BrokerPool", "inline": "gpu_workers.inline:inline_pool"}
+"""The kinds of pool that are built in, named as packages name theirs (`egoworld_ops.plugins.POOLS`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +55,24 @@ class Pool(Protocol):
             SetupError: the installation or the settings are wrong; no clip can succeed.
             PoolLost: the pool went away; what has not been returned has to be submitted again.
         """
+
+
+def make(settings: PoolSettings, name: str = "", priority: int = 0) -> Pool:
+    """The pool that the settings choose.
+
+    Args:
+        name: who asks, for people who look at the pool's status.
+        priority: higher goes first in a pool that is shared.
+
+    Raises:
+        BrokenPlugin: a package brings it, and it cannot be used.
+    """
+    if built_in := _BUILT_IN.get(settings.kind):
+        build: Build = pkgutil.resolve_name(built_in)
+        return build(settings, name, priority)
+    plugin = plugins.found(plugins.POOLS, _BUILT_IN)[settings.kind]
+    brought = plugin.load()
+    made: Pool | None = brought(settings, name, priority) if callable(brought) else None
+    if made is None or not callable(getattr(made, "run", None)):
+        raise plugin.broken(f"{plugin.target}, called with settings, name and priority, gives nothing that has `run`")
+    return made

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from egoworld_ops.errors import OperatorCrash, classify
+from egoworld_ops.errors import OperatorCrash, StaleCode, classify
 from egoworld_ops.execution.executor import Executor, Prepared
 from egoworld_ops.execution.task import ClipTask
-from gpu_workers.code import fingerprint
+from gpu_workers.code import operator_code, remember_tables, runner_code
 from gpu_workers.worker import Job
 
 NAME = f"{__name__}:OperatorRunner"
@@ -21,11 +21,19 @@ class OperatorRunner:
     """Runs `ClipTask`s."""
 
     def __init__(self, threads: int) -> None:
-        self.code = fingerprint()
+        self.code = runner_code(__name__)
+        remember_tables()
         self._executor = Executor(threads)
 
     def prepare(self, task: Mapping[str, Any]) -> Prepared:
-        """As `Executor.prepare`."""
+        """As `Executor.prepare`.
+
+        Raises:
+            StaleCode: this process has other code of the operator than the client; the broker then starts a worker anew.
+        """
+        if operator_code(task["stage"], task["backend"]) != task["code"]:
+            culprit = f"operator {task['stage']}.{task['backend']}"
+            raise StaleCode(culprit, "the code on disk is not the code that the run was started with", "Start the run again")
         return self._executor.prepare(ClipTask.from_json(task))
 
     def compute(self, prepared: Prepared, job: Job) -> pa.Table:

@@ -15,16 +15,16 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 FLOORS = (
-    ("errors", "hashing", "home", "naming", "read_ahead", "section", "types", "gpu_workers.wire"),
+    ("errors", "hashing", "home", "naming", "read_ahead", "section", "sources", "types", "gpu_workers.wire"),
     ("contract", "environment", "models", "plugins", "vision", "gpu_workers.broker"),
-    ("files", "synthetic"),
+    ("files", "robots", "synthetic"),
     ("video",),
     ("operators",),
     ("operators.*", "lake"),
     ("ledger", "release"),
     ("settings",),
     ("execution", "raw", "report"),
-    ("query", "upkeep", "gpu_workers"),
+    ("exports", "query", "upkeep", "gpu_workers"),
     ("egoworld_assets.chain",),
     ("egoworld_assets",),
     ("egoworld_assets.cli",),

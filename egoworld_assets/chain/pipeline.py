@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from egoworld_assets.chain.settling import settle
 from egoworld_ops import models, operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import BadSettings, BadSidecar, EgoworldError, UnknownVideo, UnsupportedPicture
-from egoworld_ops.execution.identity import operator_identity
+from egoworld_ops.execution import code
+from egoworld_ops.execution.identity import backend_of, operator_identity
 from egoworld_ops.files.tables import PARQUET, digest_at, make_provenance, provenance_at, read_table, write_table
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import counted, latest, memo
@@ -38,16 +39,17 @@ from egoworld_ops.video.sidecar import Sidecar, SidecarPicture, read_sidecar
 from gpu_workers.pool import Pool
 
 MANIFEST = "manifest"
+_PACKAGES = ("egoworld", "dagster", "pyarrow", "duckdb", "av", "scenedetect-headless", "opencv-python-headless", "numpy", "pydantic")
+"""What every run is made with, whatever its backends."""
 
 
 def frozen_configuration(settings: Settings) -> dict[str, Any]:
     """What makes a run this run: schema, scene, camera and sampling settings, and every stage's code, settings and weights."""
-    from egoworld_ops.video import manifest
 
     return {
         "schema": schema.SCHEMA_VERSION,
         "manifest": {
-            "version": manifest.VERSION,
+            "version": code.version(code.MANIFEST),
             "scenes": settings.scenes.model_dump(mode="json"),
             "recordings": settings.recordings,
         },
@@ -191,12 +193,11 @@ def _manifest_of(
     run: Run, entry: Registered, settings: Settings, shared: str, as_pinhole: bool, anew: bool, others: Sequence[Run]
 ) -> StageResult:
     from egoworld_ops.video import manifest
-    from egoworld_ops.video.decoding import DECODE_VERSION
 
     identity = {
         "schema": schema.SCHEMA_VERSION,
-        "decode": DECODE_VERSION,
-        "version": manifest.VERSION,
+        "decode": code.version(code.DECODE),
+        "version": code.version(code.MANIFEST),
         "scenes": settings.scenes.model_dump(mode="json"),
         "video": entry.sha256,
         "path": str(entry.path),
@@ -389,22 +390,10 @@ def _about(settings: Settings, run_lake: Lake) -> dict[str, Any]:
     """What `run.json` says beside the configuration: enough to know later how the run was made, and on what."""
     from gpu_workers.gpus import Nvml
 
-    packages = (
-        "egoworld",
-        "dagster",
-        "pyarrow",
-        "duckdb",
-        "av",
-        "scenedetect-headless",
-        "opencv-python-headless",
-        "numpy",
-        "torch",
-        "sam2",
-    )
     known = sorted({name for stage in operators.stages() for name in operator_identity(stage, settings)["weights"]})
     return {
         "settings": settings.model_dump(mode="json"),
-        "packages": {name: version(name) for name in packages},
+        "packages": {name: _version(name) for name in sorted({*_PACKAGES, *_packages_of_operators(settings)})},
         "python": sys.version.split()[0],
         "host": {
             "name": platform.node(),
@@ -418,6 +407,23 @@ def _about(settings: Settings, run_lake: Lake) -> dict[str, Any]:
         "parquet": PARQUET,
         "conventions": {"schema": schema.SCHEMA_VERSION, **schema.CONVENTIONS},
     }
+
+
+def _packages_of_operators(settings: Settings) -> Iterator[str]:
+    """The packages that the chosen backends and their fallbacks say they use, and those that bring them."""
+    for stage in operators.stages():
+        chosen = settings.stages.get(stage)
+        for backend in {backend_of(stage, settings), chosen.fallback if chosen else ""} - {""}:
+            yield from operators.load(stage, backend).packages
+            yield from operators.brought_by(stage, backend)
+
+
+def _version(package: str) -> str | None:
+    """The version of a package that is installed here; None where it is not: a backend may have an interpreter of its own."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _input_digest(store: Lake) -> dict[str, Any]:

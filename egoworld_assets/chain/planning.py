@@ -24,6 +24,7 @@ from egoworld_ops.errors import (
     UnknownVideo,
     UnstableFile,
 )
+from egoworld_ops.execution import code
 from egoworld_ops.execution.identity import clip_identity, operator_identity
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import make_provenance, provenance_at, read_result
@@ -204,12 +205,10 @@ class Planner:
     @cached_property
     def _configuration(self) -> str:
         """Digest of what is the same for all videos."""
-        from egoworld_ops.video.decoding import DECODE_VERSION
-
         return sha256_of(
             {
                 "schema": schema.SCHEMA_VERSION,
-                "decode": DECODE_VERSION,
+                "decode": code.version(code.DECODE),
                 "operator": self._operator,
                 "camera": self._settings.camera.model_dump(mode="json"),
                 "sample_stride": self._settings.sample_stride,

@@ -99,12 +99,10 @@ def _no_clips(chosen: Run, video_id: str, clip_id: str | None) -> str:
 
 
 def _pool(settings: Settings, video_id: str, inline: bool) -> Pool:
-    from gpu_workers.broker_pool import BrokerPool
-    from gpu_workers.inline import InlinePool
+    from gpu_workers.pool import make
 
-    if inline or settings.pool.kind == "inline":
-        return InlinePool(settings.pool.threads)
-    return BrokerPool(settings.pool, f"egoworld run {video_id}")
+    chosen = settings.pool.model_copy(update={"kind": "inline"}) if inline else settings.pool
+    return make(chosen, f"egoworld run {video_id}")
 
 
 @contextmanager

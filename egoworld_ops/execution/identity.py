@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from egoworld_ops import models, operators
 from egoworld_ops.contract.schema import SCHEMA_VERSION
+from egoworld_ops.execution import code
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.operators.base import BackendSettings, Operator, Stage
 from egoworld_ops.types import Camera, Clip
@@ -45,9 +46,10 @@ def operator_identity(stage: str, settings: Settings) -> dict[str, Any]:
     return {
         "stage": stage,
         "backend": backend_of(stage, settings),
-        "version": operator.version,
+        "version": code.version_of_backend(stage, backend_of(stage, settings)),
         "settings": options.model_dump(mode="json"),
         "weights": {name: models.sha256(name) for name in operator.weights(options)},
+        **({"brought": brought} if (brought := operator.brought(options)) else {}),
     }
 
 
@@ -56,7 +58,7 @@ def code_version(stage: str, settings: Settings) -> str:
     backend = backend_of(stage, settings)
     chosen = settings.stages.get(stage)
     options = chosen.options(backend) if chosen else {}
-    parts = {"schema": SCHEMA_VERSION, "version": operators.version_of(stage, backend), "options": options}
+    parts = {"schema": SCHEMA_VERSION, "version": code.version_of_backend(stage, backend), "options": options}
     return f"{backend}-{sha256_of(json.loads(json.dumps(parts, default=str)))[:12]}"
 
 
@@ -69,12 +71,10 @@ def clip_identity(
         operator: as from `operator_identity`.
         inputs: digests of the input tables, by stage.
     """
-    from egoworld_ops.video.decoding import DECODE_VERSION
-
     sections = {s: sidecar.section_digest(s, clip.video_path.parent) for s in stage.sidecar if s != "camera"}
     return {
         "schema": SCHEMA_VERSION,
-        "decode": DECODE_VERSION,
+        "decode": code.version(code.DECODE),
         "operator": dict(operator),
         "video": clip.video_sha256,
         "frames": [clip.frame_start, clip.frame_end],

@@ -88,6 +88,9 @@ class Operator(ABC):
 
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
 
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Distributions that its results come from, beside numpy and pyarrow; each run says in which version it had them."""
+
     seconds_per_frame: ClassVar[float] = 0.1
     """A guess, good for planning until a pool has seen one clip."""
 
@@ -114,6 +117,11 @@ class Operator(ABC):
     def weights(cls, settings: BackendSettings) -> tuple[str, ...]:
         """Names in `egoworld_ops.models` of the weight files this backend loads with these settings."""
         return ()
+
+    @classmethod
+    def brought(cls, settings: BackendSettings) -> Mapping[str, Any]:
+        """What installed packages bring by names in these settings, such as a robot, as JSON: it decides results, and is part of the digest."""
+        return {}
 
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
         """Whether `run` will look at frames of a clip with these input tables; they are decoded ahead then, and only then."""

@@ -10,8 +10,8 @@ import numpy as np
 
 from egoworld_ops.errors import EgoworldError
 from egoworld_ops.operators.mapping._kinematics import HandModel
-from egoworld_ops.operators.mapping._robots import find_robot
 from egoworld_ops.report._overlay import Color, lines, text
+from egoworld_ops.robots import find_robot
 from egoworld_ops.vision.geometry import matrix_from_quaternion
 
 R_VIEW_BASE = np.array([[0.0, 1.0, 0.0], [0.0, 0.0, -1.0], [-1.0, 0.0, 0.0]])

@@ -102,7 +102,7 @@ class Broker:
         client.submitted += 1
         state.submitted += 1
         state.counts["submitted"] += 1
-        task = Task(state.submitted, event.client, event.spec, event.payload)
+        task = Task(state.submitted, event.client, event.spec, event.payload, submitted_at=now)
         state.tasks[task.number] = task
         client.tasks[key] = task.number
         if times := state.machine_deaths.get(key):
@@ -241,6 +241,10 @@ class Broker:
         slot, spec = self.state.slots[worker.slot], task.spec
         self._release(task, worker, message.seconds)
         slot.warm = True
+        if isinstance(message, messages.Broke) and message.error_class == "StaleCode" and worker.started_at < task.submitted_at:
+            worker.tired = True  # it is older than the run: one that is started now has the code of the run
+            self._end(task, messages.Result(spec.key, "cancelled")) if task.abandoned else self._requeue(task)
+            return
         if isinstance(message, messages.Broke):
             error = (message.error_class, message.culprit, message.reason, message.cure, message.traceback, message.frame)
             self._end(task, messages.Result(spec.key, "failed", message.seconds, worker.name, *error))

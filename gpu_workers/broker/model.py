@@ -109,6 +109,7 @@ class Task:
     last_end: str = ""
     last_words: str = ""
     deadline: float | None = None
+    submitted_at: float = 0.0
     entered_at: float = 0.0
     charged_s: float = 0.0
     frames_done: int = 0
@@ -125,7 +126,7 @@ class Worker:
 
     Args:
         killed_for: why the broker has killed it, where it has.
-        tired: holds so much memory that it gets nothing more, and leaves once it has done what it holds.
+        tired: holds so much memory, or code so old, that it gets nothing more, and leaves once it has done what it holds.
         leaving: told to end; gets nothing more.
         deadline: when it must be ready, have passed its test, or be gone.
         loaded: operators it has run, and the memory each needs.

@@ -13,9 +13,9 @@ from PIL import Image
 
 from egoworld_ops.contract import schema
 from egoworld_ops.operators.mapping._kinematics import HandModel
-from egoworld_ops.operators.mapping._robots import ROBOTS
 from egoworld_ops.report import _overlay
 from egoworld_ops.report.contact_sheet import GAP_PX, INSET_WIDTH_PX, STRIP_HEIGHT_PX, contact_sheet
+from egoworld_ops.robots import ROBOTS
 from egoworld_ops.types import Camera, Frame
 from egoworld_ops.vision import rle
 from egoworld_ops.vision.geometry import project

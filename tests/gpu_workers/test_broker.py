@@ -802,6 +802,57 @@ def test_a_task_held_for_a_self_test_fails_too_when_its_code_has_changed() -> No
     assert host.results["poison"].error_class == "StaleCode"
 
 
+def broke(host: Host, key: str) -> None:
+    """The worker that holds a task finds that it has other code of the operator than the client."""
+    host.enter(key, "decoding", "decoded", "computing")
+    host.say(
+        host.worker(key), messages.Broke(host.task(key).number, 0.0, "StaleCode", "operator hands", "is other code", "Start again", "", -1)
+    )
+
+
+def test_a_worker_with_older_code_of_an_operator_does_what_it_holds_and_another_takes_its_place() -> None:
+    host = Host()
+    host.submit("before")
+    old = host.ready()
+    host.finish("before")
+    host.now = 1.0
+    host.submit("new", "other operator")
+    broke(host, "new")
+    assert "new" not in host.results
+    host.finish("other operator")
+    assert not host.state.workers[old].usable
+    host.die(old)
+    young = host.ready()
+    assert host.holds(young) == ["new"]
+    host.finish("new")
+    assert host.results["new"].outcome == "done"
+    assert host.state.counts["worker deaths"] == 0
+
+
+def test_a_worker_that_is_younger_than_a_task_and_has_other_code_of_its_operator_says_so() -> None:
+    host = Host()
+    host.submit("1", "2")
+    host.now = 1.0
+    worker = host.ready()
+    broke(host, "1")
+    assert host.results["1"].error_class == "StaleCode"
+    assert host.state.workers[worker].usable, "the other operators it has are the right ones"
+    host.finish("2")
+
+
+def test_a_task_that_nobody_wants_any_more_is_not_given_to_a_younger_worker() -> None:
+    host = Host()
+    host.submit("before")
+    host.ready()
+    host.finish("before")
+    host.now = 1.0
+    host.submit("new")
+    host.enter("new", "decoding", "decoded", "computing")
+    host.cancel("new")
+    host.say(host.worker("new"), messages.Broke(host.task("new").number, 0.0, "StaleCode", "operator hands", "is other code", "", "", -1))
+    assert host.results["new"].outcome == "cancelled"
+
+
 # the end
 
 

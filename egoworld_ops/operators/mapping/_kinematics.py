@@ -11,7 +11,7 @@ import pinocchio as pin
 from dex_retargeting.robot_wrapper import RobotWrapper
 
 from egoworld_ops.errors import BadSettings
-from egoworld_ops.operators.mapping._robots import FINGERS, RobotHand, urdf_path
+from egoworld_ops.robots import FINGERS, RobotHand, urdf_path
 from egoworld_ops.vision.geometry import invert, make_transform, matrix_from_quaternion, transform
 
 

@@ -19,8 +19,8 @@ from pydantic import Field
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
-from egoworld_ops.operators.mapping._robots import FINGERS, Robot, find_robot
 from egoworld_ops.operators.rows import passed_on, pose_columns, pose_of
+from egoworld_ops.robots import FINGERS, ROBOTS, Robot, find_robot
 from egoworld_ops.types import HANDS, Hand
 from egoworld_ops.vision.geometry import invert, transform
 
@@ -37,9 +37,9 @@ class DexSettings(BackendSettings):
     """Settings of the backend `dex`."""
 
     robot: str = "allegro"
-    """A robot of `_robots.ROBOTS`, or of `robots`."""
+    """A robot of `egoworld_ops.robots.ROBOTS`, or of `robots`."""
     robots: dict[str, Robot] = Field(default={})
-    """Further robots, described as `_robots.RobotHand` says."""
+    """Further robots, described as `egoworld_ops.robots.RobotHand` says."""
     scaling: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Robot size over human size; None measures it per clip and hand: the robot's hand length over the median human one."""
     middle_weight: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -52,6 +52,7 @@ class Backend(Operator):
     """Solves one robot hand pose for each human hand pose."""
 
     version = "2"
+    packages = ("dex-retargeting", "pin", "nlopt", "torch", "example-robot-data")
     Settings: ClassVar[type[BackendSettings]] = DexSettings
     seconds_per_frame: ClassVar[float] = 0.01
     settings: DexSettings
@@ -65,6 +66,14 @@ class Backend(Operator):
         hands = {"left": robot.left, "right": robot.right}
         models = {side: HandModel(hand) for side, hand in hands.items() if hand is not None}
         self._solvers = {s: HandSolver(m, settings.middle_weight, settings.max_evaluations) for s, m in models.items()}
+
+    @classmethod
+    def brought(cls, settings: BackendSettings) -> Mapping[str, Any]:
+        """The description of a robot that an installed package brings, wherever its URDF lies: that is known by its SHA-256."""
+        assert isinstance(settings, DexSettings)
+        if settings.robot in settings.robots or settings.robot in ROBOTS:
+            return {}
+        return {"robot": find_robot(settings.robot, {}).model_dump(mode="json", exclude={"left": {"urdf"}, "right": {"urdf"}})}
 
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
         """Never: it works on tables alone."""

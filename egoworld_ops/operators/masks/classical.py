@@ -45,6 +45,7 @@ class Backend(Operator):
     """The laptop's default."""
 
     version = "1"
+    packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = ClassicalSettings
     seconds_per_frame: ClassVar[float] = 0.06
 

@@ -69,6 +69,7 @@ class Backend(Operator):
     """SAM 2.1 by the `sam2` package. `score` is the probability that the track is visible in the frame (sigmoid of the object score)."""
 
     version: ClassVar[str] = "1"
+    packages: ClassVar[tuple[str, ...]] = ("sam2", "torch", "torchvision", "hydra-core", "omegaconf", "pycocotools", "pillow")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 1.0
     """Between a GPU's tenth and a CPU's ten, for want of a figure by device: it plans the first clip only."""

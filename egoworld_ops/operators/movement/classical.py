@@ -124,6 +124,7 @@ class Backend(Operator):
     """The `classical` backend of movement."""
 
     version = "3"
+    packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = MovementSettings
     seconds_per_frame: ClassVar[float] = 0.02
     settings: MovementSettings

@@ -34,6 +34,7 @@ class Backend(Operator):
     """The `classical` backend of object_pose."""
 
     version = "2"
+    packages = ("opencv-python-headless", "scipy", "trimesh", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     seconds_per_frame: ClassVar[float] = 0.12
 

@@ -22,8 +22,8 @@ from egoworld_ops.errors import BadSettings, UnknownRobot
 from egoworld_ops.operators import load
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.mapping._kinematics import HandModel
-from egoworld_ops.operators.mapping._robots import FINGERS, ROBOTS, Finger, Robot, RobotHand
 from egoworld_ops.operators.mapping._solver import TOLERANCE, HandSolver
+from egoworld_ops.robots import FINGERS, ROBOTS, Finger, Robot, RobotHand
 from egoworld_ops.types import HANDS, Camera, Clip
 from egoworld_ops.video.sidecar import Sidecar
 from egoworld_ops.vision.geometry import invert, make_transform, matrix_from_quaternion, transform

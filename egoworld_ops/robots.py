@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from egoworld_ops import plugins
 from egoworld_ops.errors import BadSettings, SetupError, UnknownRobot
 
 FingerName = Literal["thumb", "index", "middle", "ring", "little"]
@@ -96,7 +97,7 @@ ROBOTS: Mapping[str, Robot] = {
         right=_allegro("right", "79d43eb18475a2d6b1fa7cdf072f0f1077375519bab7c82ce88c4dce62d67d40"),
     ),
 }
-"""Robots known by name. Further ones come with the settings."""
+"""Robots known by name. Further ones come with installed packages, and with the settings."""
 
 
 def find_robot(name: str, given: Mapping[str, Robot]) -> Robot:
@@ -104,12 +105,21 @@ def find_robot(name: str, given: Mapping[str, Robot]) -> Robot:
 
     Raises:
         UnknownRobot: there is none.
+        BrokenPlugin: a package brings it, and it cannot be used.
     """
-    robot = given.get(name) or ROBOTS.get(name)
+    robot = given.get(name) or ROBOTS.get(name) or _brought(name)
     if robot is None:
-        known = ", ".join(sorted({*ROBOTS, *given}))
+        known = ", ".join(sorted({*ROBOTS, *given, *plugins.found(plugins.ROBOTS, ROBOTS)}))
         cure = f"Name one of {known}, or describe it under stages.mapping.dex.robots"
-        raise UnknownRobot(f"robot {name}", "there is no such robot hand", cure)
+        raise plugins.problem_with(plugins.ROBOTS, name) or UnknownRobot(f"robot {name}", "there is no such robot hand", cure)
+    return robot
+
+
+def _brought(name: str) -> Robot | None:
+    plugin = plugins.found(plugins.ROBOTS, ROBOTS).get(name)
+    robot = plugin.load() if plugin else None
+    if plugin and not isinstance(robot, Robot):
+        raise plugin.broken(f"{plugin.target} is no `egoworld_ops.robots.Robot`")
     return robot
 
 

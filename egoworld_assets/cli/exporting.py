@@ -1,0 +1,84 @@
+"""Commands about what goes out and comes in: export rows to other formats, list the plug-ins that are installed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import click
+
+
+@click.command(name="export")
+@click.argument("format_name", metavar="FORMAT")
+@click.argument("run_id", metavar="RUN")
+@click.argument("target", metavar="DEST", type=click.Path(path_type=Path))
+@click.option("--video", "video_ids", multiple=True, help="Only this video; may be given again.")
+@click.pass_obj
+def export(profile: str | None, format_name: str, run_id: str, target: Path, video_ids: Sequence[str]) -> None:
+    """Write the rows of RUN that count to DEST, a new folder: each owned frame once. `egoworld plugins` lists the formats."""
+    from egoworld_ops import exports
+    from egoworld_ops.errors import BadSettings
+    from egoworld_ops.exports.base import rows_of
+    from egoworld_ops.files.whole import named_errors, remove, temporary_folder
+    from egoworld_ops.lake import runs
+    from egoworld_ops.lake.lake import Lake
+    from egoworld_ops.settings import load_settings
+
+    write = exports.load(format_name)
+    if os.path.lexists(target):
+        raise BadSettings(target, "is there already", "Name a new folder: an export takes its place in one step")
+    rows = rows_of(runs.find(Lake(load_settings(profile).lake), run_id), video_ids)
+    if unknown := set(video_ids) - set(rows.videos):
+        raise BadSettings(f"video {min(unknown)}", f"has no manifest in run {rows.run.run_id}", "`egoworld runs show` lists the videos")
+    with named_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = temporary_folder(target.parent, "export")
+        try:
+            files = write(rows, folder)
+            sizes = [(path.relative_to(folder), path.stat().st_size) for path in files]
+            os.rename(folder, target)
+        except BaseException:
+            remove(folder)
+            raise
+    for path, size in sizes:
+        click.echo(f"{size / 1e6:>10,.2f} MB  {target / path}")
+    if rows.incomplete:
+        click.echo(f"{len(rows.incomplete)} video(s) are incomplete: {', '.join(list(rows.incomplete)[:5])}", err=True)
+
+
+@click.command()
+def plugins() -> None:
+    """List what installed packages bring, and what is wrong with it; and the formats of `egoworld export`. Ends with 1 where something is wrong."""
+    from egoworld_ops import exports
+    from egoworld_ops import plugins as installed
+
+    _load_all()
+    problems = 0
+    for plugin, problem in installed.listed():
+        click.echo(f"{plugin.group:<20} {plugin.name:<24} {plugin.package} {plugin.version}  {problem or 'ok'}")
+        problems += problem is not None
+    for name in exports.formats():
+        click.echo(f"{'format':<20} {name:<24} {exports.described(name)}")
+    sys.exit(1 if problems else 0)
+
+
+def _load_all() -> None:
+    """Ask for everything that packages bring, so that what is wrong with it is known."""
+    from egoworld_ops import exports, operators, robots
+    from egoworld_ops import plugins as installed
+    from egoworld_ops.errors import BrokenPlugin
+
+    asked: list[Callable[[], object]] = [partial(operators.load, s, b) for s in operators.stages() for b in operators.backends(s)]
+    asked += [partial(exports.load, name) for name in exports.formats()]
+    asked += [partial(robots.find_robot, name, {}) for name in installed.found(installed.ROBOTS, robots.ROBOTS)]
+    asked += [plugin.load for plugin in installed.found(installed.POOLS, ()).values()]
+    for ask in asked:
+        with suppress(BrokenPlugin):  # it is listed
+            ask()
+
+
+COMMANDS = (export, plugins)

@@ -1,0 +1,70 @@
+"""What an exporter gets: the rows of a run that count, each owned frame once, as a stream. Knows no format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from egoworld_ops.contract import schema
+from egoworld_ops.lake.lake import RUN_TABLES, Run
+from egoworld_ops.release.part import owned_rows
+from egoworld_ops.release.plan import Contents, Look
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a run that count: results made of inputs that count, of the frames that each clip owns.
+
+    Args:
+        run: where they are from.
+        videos: the videos they are of, sorted.
+        incomplete: by video and stage, how many clips have no table that counts, and why; None stands for a video without a manifest.
+    """
+
+    run: Run
+    videos: Sequence[str]
+    incomplete: Mapping[str, Mapping[str, Mapping[str, int]] | None]
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """All tables, each after those its rows stand on."""
+        return RUN_TABLES
+
+    def schema_of(self, table: str) -> pa.Schema:
+        """The contract of a table: columns with their types, units, frames and meaning."""
+        return schema.table(table).arrow_schema()
+
+    def of(self, table: str) -> Iterator[pa.Table]:
+        """The rows of a table, clip by clip, in the contract's order. May be empty; may be called again.
+
+        Raises:
+            ContractError, InputChanged: a file is damaged, or changed meanwhile.
+        """
+        contents = Contents(self.run)
+        for video_id in self.videos:
+            for source in contents.sources([video_id], (table,))[table]:
+                yield owned_rows(source)
+
+    def described(self) -> dict[str, Any]:
+        """What an export should say of its origin, as JSON: run, schema and conventions, videos, and what is incomplete."""
+        return {
+            "run_id": self.run.run_id,
+            "schema": schema.SCHEMA_VERSION,
+            "conventions": dict(schema.CONVENTIONS),
+            "videos": list(self.videos),
+            "incomplete": dict(self.incomplete),
+        }
+
+
+def rows_of(run: Run, videos: Sequence[str] = ()) -> Rows:
+    """The rows of a run, of these videos or of all.
+
+    Raises:
+        ContractError: a manifest cannot be read.
+    """
+    look: Look = Contents(run).look("include")
+    wanted = [video_id for video_id in look.videos if not videos or video_id in videos]
+    return Rows(run, wanted, {v: missing for v, missing in look.incomplete.items() if not videos or v in videos})
