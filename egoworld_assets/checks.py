@@ -117,15 +117,22 @@ def _readable(video: states.VideoState) -> _Verdict:
 
 def _quality(run: Run, stage: str, video_id: str, connection: "DuckDBPyConnection", bounds: "Mapping[str, Bounds]") -> _Verdict:
     files = _files(run, stage, video_id)
-    table = "clips" if stage == pipeline.MANIFEST else stage
-    measured = quality.measure(connection, stage, of_table := [p for p, t in files.items() if t == table])
+    if stage == pipeline.MANIFEST:
+        return _quality_of_video(files, connection, bounds)
+    measured = quality.measure(connection, stage, of_table := list(files))
     numbers = {name: "no rows" if value is None else value for name, value in measured.items()}
     findings = quality.verdicts(stage, measured, bounds)
-    if stage == pipeline.MANIFEST:
-        return _Verdict([*findings, *_warnings(files)], WARN, numbers)
     counted = quality.count_values(connection, stage, of_table)
     empty = [f"rows with a value: {counted.said(stage)}"] if counted.rows and not counted.with_value else []
     return _Verdict([*findings, *empty], WARN, numbers | {"rows": counted.rows, "rows with a value": counted.said(stage)})
+
+
+def _quality_of_video(files: Mapping[Path, str], connection: "DuckDBPyConnection", bounds: "Mapping[str, Bounds]") -> _Verdict:
+    measured: dict[str, float | None] = {}
+    for table in lake.VIDEO_TABLES:
+        measured |= quality.measure(connection, pipeline.MANIFEST, [p for p, t in files.items() if t == table], table)
+    numbers = {name: "no rows" if value is None else value for name, value in measured.items()}
+    return _Verdict([*quality.verdicts(pipeline.MANIFEST, measured, bounds), *_warnings(files)], WARN, numbers)
 
 
 def _warnings(files: Mapping[Path, str]) -> list[str]:

@@ -32,6 +32,7 @@ class Metric:
         name: with its unit.
         sql: an aggregate over the rows of the stage; null where nothing can be said.
         minimum, maximum: outside of these the metric warns.
+        table: whose rows `sql` is over, where that is not the stage's own table.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Metric:
     doc: str
     minimum: float | None = None
     maximum: float | None = None
+    table: str = ""
 
     def verdict(self, value: float | None) -> str | None:
         """What is wrong with the value, as a sentence; None where nothing is."""
@@ -51,7 +53,10 @@ class Metric:
         return None
 
 
-_MANIFEST = (Metric("clip_s_median", "median(end_s - start_s)", "length of the clips", minimum=0.25),)
+_MANIFEST = (
+    Metric("clip_s_median", "median(end_s - start_s)", "length of the clips", minimum=0.25, table="clips"),
+    Metric("decoded_share", "min(decoded_share)", "share of what the file promises that decodes", minimum=0.99, table="videos"),
+)
 
 
 def metrics(stage: str) -> tuple[Metric, ...]:
@@ -62,9 +67,13 @@ def metrics(stage: str) -> tuple[Metric, ...]:
     return known.metrics if known else ()
 
 
-def measure(connection: duckdb.DuckDBPyConnection, stage: str, files: Sequence[Path]) -> dict[str, float | None]:
-    """The metrics of a stage over the rows of `files`, by name; all None where there are no rows."""
-    wanted = metrics(stage)
+def measure(connection: duckdb.DuckDBPyConnection, stage: str, files: Sequence[Path], table: str = "") -> dict[str, float | None]:
+    """The metrics of a stage over the rows of `files`, by name; all None where there are no rows.
+
+    Args:
+        table: that the files hold, where it is not the stage's own.
+    """
+    wanted = [m for m in metrics(stage) if m.table == table]
     if not files or not wanted:
         return {m.name: None for m in wanted}
     select = ", ".join(f"{m.sql} AS {m.name}" for m in wanted)

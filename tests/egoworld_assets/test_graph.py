@@ -60,6 +60,21 @@ def test_metadata_and_checks_of_a_run_over_many_videos(place: Place, tmp_path: P
     assert {v: m["clips"] for v, m in again.items()} == clips
 
 
+def test_a_video_of_which_a_part_decodes_is_not_green_everywhere(place: Place, tmp_path: Path) -> None:
+    whole = media.make(tmp_path / "raw" / "whole.mkv", 120)
+    cut = tmp_path / "raw" / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 3])
+    ids = [v for path in (whole, cut) for v in place.register(path)]
+
+    result = place.run(ids, "manifest")
+
+    good, bad = (checks(result)["manifest_quality", v] for v in ids)
+    assert (good.passed, good.metadata["decoded_share"].value) == (True, 1.0)
+    assert (bad.passed, bad.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert bad.metadata["decoded_share"].value < 0.5
+    assert "decoded_share is" in str(bad.description)
+
+
 def test_a_raw_file_that_is_away_at_its_first_manifest_stops_no_other_video(place: Place, tmp_path: Path) -> None:
     paths = [media.make(tmp_path / "raw" / f"{name}.mp4", 20, size=(n, 96)) for name, n in (("away", 128), ("here", 144))]
     away, here = (v for path in paths for v in place.register(path))
