@@ -22,12 +22,14 @@ FPS = 30
 TRACKS, ROLES, HANDS = (1, 2, 10), ("hand_left", "hand_right", "object"), ("left", "right")
 
 
-def write_video(run: Run, name: str, n_frames: int = 60, clip_s: float = 1.0, overlap_s: float = 0.2, seed: int = 0) -> str:
+def write_video(
+    run: Run, name: str, n_frames: int = 60, clip_s: float = 1.0, overlap_s: float = 0.2, seed: int = 0, sample_stride: int = 1
+) -> str:
     """A video of random, valid rows in all tables; returns its video_id. Another seed gives other rows, digests and times."""
     sha256 = hashlib.sha256(name.encode()).hexdigest()
     video_id = f"{name}-{sha256[:12]}"
     for window in _cut(n_frames, clip_s, overlap_s):
-        write_clip(run, video_id, sha256, window, seed)
+        write_clip(run, video_id, sha256, window, seed, sample_stride)
     return write_manifest(run, name, n_frames, clip_s, overlap_s, seed)
 
 
@@ -53,18 +55,19 @@ def _cut(n_frames: int, clip_s: float, overlap_s: float) -> list[Window]:
     return list(windows(scene, starts_s, starts_s + 1 / FPS, clip_s, overlap_s))
 
 
-def write_clip(run: Run, video_id: str, sha256: str, window: Window, seed: int) -> None:
+def write_clip(run: Run, video_id: str, sha256: str, window: Window, seed: int, sample_stride: int = 1) -> None:
     """The tables of one clip, each with an identity as planning makes it."""
     rng = np.random.default_rng([int(sha256[:8], 16), window.frame_start, seed])
     digests: dict[str, str] = {}
+    frames = np.array([i for i in range(window.frame_start, window.frame_end) if i % sample_stride == 0])
     for stage, description in operators.stages().items():
-        rows = stage_rows(stage, video_id, window.clip_id, np.arange(window.frame_start, window.frame_end), rng)
+        rows = stage_rows(stage, video_id, window.clip_id, frames, rng)
         identity = {
             "schema": schema.SCHEMA_VERSION,
             "operator": {"stage": stage, "backend": "test", "version": str(seed)},
             "video": sha256,
             "frames": [window.frame_start, window.frame_end],
-            "sample_stride": 1,
+            "sample_stride": sample_stride,
             "inputs": {name: digests[name] for name in description.inputs},
         }
         digests[stage] = sha256_of(identity)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import BadSettings, SetupError, unreadable
-from egoworld_ops.files.tables import digest_at, provenance_at, write_table
+from egoworld_ops.errors import BadSettings, ContractError, SetupError, unreadable
+from egoworld_ops.files.tables import digest_at, provenance_at, read_table, write_table
 from egoworld_ops.files.whole import hold_swept, link_or_copy, make_folder, named_errors, remove, sync_folder, temporary_folder, write_bytes
 from egoworld_ops.lake import pointer
 from egoworld_ops.types import check_id
@@ -23,17 +23,24 @@ RELEASED_TABLES = tuple(name for name in RUN_TABLES if name != "states")
 """A release holds only what counts, so that it needs no table `states`."""
 
 
+PLACEHOLDER_SUFFIX = ".parque_"
+"""No reader's pattern for Parquet files finds a placeholder, only those of `table_glob`."""
+
+
+def clip_depth(name: str) -> int:
+    """How many folders below that of its video the files of a table lie: 1 for those of clips."""
+    return 0 if name in (*VIDEO_TABLES, "states") else 1
+
+
 def table_glob(name: str) -> str:
     """Pattern, below a run's folder, of the files of a table. It always matches the run's typed, empty placeholder too."""
-    if name == "failures":
-        return "*/*/*.failure.parquet"
-    return f"*/{name}.parquet" if name in (*VIDEO_TABLES, "states") else f"*/*/{name}.parquet"
+    return "*/" * (1 + clip_depth(name)) + ("[a-z]*.failure" if name == "failures" else name) + f".parque[t{PLACEHOLDER_SUFFIX[-1]}]"
 
 
 def placeholder(name: str) -> Path:
     """Where, below a run's folder, the typed, empty file of a table lies that its pattern always matches."""
-    parts = table_glob(name).replace("*.", "_.").split("/")
-    return Path("_contract", *("_" for _ in parts[1:-1]), parts[-1])
+    stem = "none.failure" if name == "failures" else name
+    return Path("_contract", *["_"] * clip_depth(name), f"{stem}{PLACEHOLDER_SUFFIX}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,17 @@ class Run:
         known = _said(self.clip_folder(video_id, clip_id) / "meta.json")
         said, failed = known.get(stage), self.failure(stage, video_id, clip_id)
         return not isinstance(said, dict) or said.get("digest") != digest or (failed.stem in known) != failed.exists()
+
+    def write_placeholders(self) -> None:
+        """Make sure that every table has its placeholder, of the contract as it is now: the run may be older than a stage, or than a column."""
+        for name in RUN_TABLES:
+            path = self.path / placeholder(name)
+            try:
+                as_it_is = read_table(path, name).schema == schema.table(name).arrow_schema()
+            except ContractError:
+                as_it_is = False
+            if not as_it_is:
+                write_table(path, name, schema.empty(name), {})
 
     def write_meta(self, video_id: str, clip_id: str) -> None:
         """Write the clip's `meta.json`: the provenance of every table in its folder."""

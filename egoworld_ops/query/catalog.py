@@ -1,111 +1,157 @@
-"""`egoworld.duckdb`: a view per table of the contract, over the latest run and, in schema `runs`, over all of them.
+"""`egoworld.duckdb`, the database that people ask: views over the files of a lake, and nothing else. What the views are is said in `views.py`.
 
-Schema `release` has the same views over the release made last, schema `releases` over all of them. The view `runs` has a row for each run, with what
-its `run.json` says of settings, code, weights and host; `run_states` how many of its clips are in which state, by stage, as the files have it.
+Views without a schema show the latest run, by its name: rows that count, of frames that their clip owns, each frame once. `runs` has the same of
+all runs, `raw` every row of every file, `release` and `releases` the release made last and all of them. Each has the column `run_id`. The view `runs`
+has a row for each run, with what its `run.json` says of settings, code, weights and host; `run_states` counts its clips by stage and state.
+
+The file is for reading: it is written anew, in one rename, whenever a view would be another. What somebody else wrote in it is set aside, not lost.
 """
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
-import tempfile
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import StorageUnavailable
-from egoworld_ops.files.whole import named_errors, sync_folder, write_bytes
-from egoworld_ops.lake.lake import RELEASED_TABLES, RUN_TABLES, Lake, placeholder, table_glob
+from egoworld_ops.errors import SetupError, StorageUnavailable
+from egoworld_ops.files import locks
+from egoworld_ops.files.whole import hard_link, named_errors, sync_folder, temporary_folder, write_bytes
+from egoworld_ops.lake.lake import Lake
+from egoworld_ops.query.views import FILE_NAME, statements
 from egoworld_ops.raw import record
 from egoworld_ops.release import place
 
-FILE_NAME = "egoworld.duckdb"
-_RUN_FACTS = ("settings", "frozen", "git", "packages", "python", "weights", "inputs", "parquet", "conventions", "host")
-"""What the view `runs` has of `run.json`, as JSON."""
+STORAGE_VERSION = "v0.10.2"
+"""The oldest that our DuckDB writes; 1.0 and all later ones open it."""
+_FOR_READING = 0o444
+_KEPT = "egoworld.kept-{}.duckdb"
 
 
 def write_catalog(lake: Lake) -> Path:
     """Write the catalog beside the lake's runs, in one rename; readers of an old file are not disturbed.
 
     The views name patterns, not files: they see what later stages write. So the catalog is written only where its statements differ from those
-    that the present file was made with.
+    that the present file was made with, or where somebody wrote in it.
+
+    Raises:
+        StorageUnavailable: the storage refuses; the catalog is as it was.
     """
     target, stamp = lake.root / FILE_NAME, lake.root / f".{FILE_NAME}.sha256"
-    place.ensure(lake)
-    statements = view_statements(lake)
-    made_with = hashlib.sha256("\n".join(statements).encode()).hexdigest()
-    with named_errors(stamp):
-        as_it_was = target.exists() and stamp.exists() and stamp.read_text("utf-8") == made_with
     record.ensure(lake)
-    place.ensure(lake, again=not as_it_was)
-    if as_it_was:
+    place.ensure(lake)
+    said = statements(lake)
+    made_with = hashlib.sha256("\n".join([schema.SCHEMA_VERSION, *said]).encode()).hexdigest()
+    if _is_as_written(target, stamp, made_with):
         return target
-    with named_errors(target), tempfile.TemporaryDirectory(prefix=".tmp-catalog-", dir=lake.root) as folder:
-        fresh = Path(folder) / FILE_NAME
-        try:
-            with duckdb.connect(str(fresh)) as connection:
-                for statement in statements:
-                    connection.execute(statement)
-                connection.execute("CHECKPOINT")  # closing would do it too, and not say where that failed
-        except (duckdb.OperationalError, duckdb.FatalException) as error:
-            raise StorageUnavailable(target, str(error), "Free or restore the storage, then run again") from error
-        stamp.unlink(missing_ok=True)
-        with fresh.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(fresh, target)
-        sync_folder(lake.root)  # before the stamp: it vouches for what is on the disk
-    write_bytes(stamp, made_with.encode(), durable=False)
+    place.ensure(lake, again=True)
+    if (run := lake.latest_run()) is not None:
+        run.write_placeholders()
+    with _scratch(lake) as folder:
+        fresh = folder / FILE_NAME
+        _write(fresh, said)
+        with named_errors(target):
+            content = _sha256(fresh)
+            os.chmod(fresh, _FOR_READING & fresh.stat().st_mode)
+            stamp.unlink(missing_ok=True)
+            _set_aside(target)
+            os.replace(fresh, target)
+            sync_folder(lake.root)  # before the stamp: it vouches for what is on the disk
+            write_bytes(stamp, f"{made_with} {content}".encode(), durable=False)
     return target
 
 
-def view_statements(lake: Lake) -> list[str]:
-    """The SQL that makes the views."""
-    root = Path(glob.escape(str(lake.root.absolute())))
-    run = lake.latest_run()
-    statements = ["CREATE SCHEMA runs", "CREATE SCHEMA release", "CREATE SCHEMA releases"]
-    statements.append(f"CREATE VIEW intake AS SELECT {_columns('intake')} FROM {_files(root / 'intake' / '*.parquet')}")
-    for name in RUN_TABLES:
-        columns = _columns(name)
-        of_latest = root / run.path.name / table_glob(name) if run else root / "run_id=*" / placeholder(name)
-        latest, every = _files(of_latest), _files(root / "run_id=*" / table_glob(name))
-        run_id = "regexp_extract(filename, 'run_id=([^/]+)/', 1) AS run_id"
-        statements.append(f"CREATE VIEW {name} AS SELECT {columns} FROM {latest}")
-        statements.append(f"CREATE VIEW runs.{name} AS SELECT {run_id}, {columns} FROM {every}")
-        if name not in RELEASED_TABLES:
-            continue
-        released = Path(glob.escape(str(place.shown(lake).absolute())))
-        newest, all_of_them = (_files(folder / name / "part-*.parquet") for folder in (released, root / "release/*"))
-        statements.append(f"CREATE VIEW release.{name} AS SELECT {columns} FROM {newest}")
-        statements.append(f"CREATE VIEW releases.{name} AS SELECT {run_id}, {columns} FROM {all_of_them}")
-    return [*statements, _runs(root), _run_states()]
+def open_catalog(lake: Lake) -> duckdb.DuckDBPyConnection:
+    """A connection to a lake's catalog, to read with.
+
+    Raises:
+        SetupError: there is none, or it cannot be opened.
+    """
+    path = lake.root / FILE_NAME
+    if not path.is_file():
+        raise SetupError(path, "is not there", "Process a video first; EGOWORLD_LAKE names the lake that is asked")
+    try:
+        return duckdb.connect(str(path), read_only=True)
+    except duckdb.Error as error:
+        raise SetupError(
+            path, f"cannot be opened: {error}", "End who has it open for writing; `egoworld queries` writes it anew"
+        ) from error
 
 
-def _runs(root: Path) -> str:
-    """One row a run, of nulls where its `run.json` is broken: that must not hide the others."""
-    read = f"SELECT filename, TRY(decode(content)::JSON) AS said FROM read_blob({_quoted(root / 'run_id=*' / 'run.json')})"
-    columns = [
-        "regexp_extract(filename, 'run_id=([^/]+)/run[.]json$', 1) AS run_id",
-        "TRY((said->>'created_at')::TIMESTAMPTZ) AS created_at",
-    ]
-    columns += [f"said->'{name}' AS {name}" for name in _RUN_FACTS]
-    return f"CREATE VIEW runs AS SELECT {', '.join(columns)} FROM ({read}) ORDER BY created_at"
+def _is_as_written(target: Path, stamp: Path, made_with: str) -> bool:
+    """Whether the catalog is the one that these statements made, as it was made. One that another process has open for writing is left to it."""
+    try:
+        with named_errors(target):
+            known = stamp.read_text("utf-8").split()
+            if known[:1] != [made_with] or not target.exists():
+                return False
+            log = _log(target)
+            if log.exists():
+                return log.absolute() in locks.open_files(target.parent.absolute())
+            return known[1:] == [_sha256(target)]
+    except FileNotFoundError:
+        return False
 
 
-def _run_states() -> str:
-    """Clips (videos, of the manifest) by run, stage and state, as table `states` has them; a failure that waits for a person is a `dead_letter`."""
-    state = "if(state = 'failed' AND dead_letter, 'dead_letter', state) AS state"
-    return f"CREATE VIEW run_states AS SELECT run_id, stage, {state}, count(*) AS clips FROM runs.states GROUP BY ALL ORDER BY ALL"
+def _write(fresh: Path, said: list[str]) -> None:
+    try:
+        with duckdb.connect() as connection:
+            connection.execute(f"ATTACH '{_quoted(fresh)}' AS egoworld (STORAGE_VERSION '{STORAGE_VERSION}')")
+            connection.execute("USE egoworld")
+            for statement in said:
+                connection.execute(statement)
+            connection.execute("CHECKPOINT egoworld")  # closing would do it too, and not say where that failed
+    except (duckdb.OperationalError, duckdb.FatalException) as error:
+        raise StorageUnavailable(fresh, str(error), "Free or restore the storage, then run again") from error
+    with named_errors(fresh), fresh.open("rb") as written:
+        os.fsync(written.fileno())
 
 
-def _columns(name: str) -> str:
-    return ", ".join(c.name for c in schema.table(name).columns)
+def _set_aside(target: Path) -> None:
+    """Let no log of changes of another file lie beside the catalog to be, and lose nothing that somebody wrote into the one that is there."""
+    log = _log(target)
+    kept = target.with_name(_KEPT.format(datetime.now(UTC).strftime("%Y%m%d_%H%M%S_%f")))
+    if target.exists() and not hard_link(target, kept):
+        shutil.copyfile(target, kept)
+    if log.exists():
+        os.replace(log, _log(kept))
+    if kept.exists() and not _holds_tables(kept):
+        for path in (kept, _log(kept)):
+            path.unlink(missing_ok=True)
 
 
-def _files(pattern: Path) -> str:
-    return f"read_parquet({_quoted(pattern)}, hive_partitioning = false, union_by_name = true, filename = true)"
+def _holds_tables(database: Path) -> bool:
+    """Whether there are tables in a database, or may be: it cannot be opened. A catalog has none."""
+    try:
+        with duckdb.connect(str(database), read_only=True) as connection:
+            return bool(connection.execute("SELECT count(*) > 0 FROM duckdb_tables() WHERE NOT internal").fetchall()[0][0])
+    except duckdb.Error:
+        return True
 
 
-def _quoted(pattern: Path) -> str:
-    return "'" + str(pattern).replace("'", "''") + "'"
+@contextmanager
+def _scratch(lake: Lake) -> Iterator[Path]:
+    with named_errors(lake.root):
+        folder = temporary_folder(lake.root, "catalog")
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _log(database: Path) -> Path:
+    return database.with_name(f"{database.name}.wal")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")

@@ -21,11 +21,12 @@ from egoworld_ops.errors import ContractError, unreadable
 from egoworld_ops.files import locks
 from egoworld_ops.files.tables import write_table
 from egoworld_ops.files.whole import NO_LINKS, make_folder, named_errors, sweep, sync_folder, write_bytes
-from egoworld_ops.lake.lake import RELEASED_TABLES, Lake, Run
+from egoworld_ops.lake.lake import PLACEHOLDER_SUFFIX, RUN_TABLES, Lake, Run
 
 MANIFEST_NAME = "release.json"
 LATEST = "released"
-_STAND_IN = "_contract"
+STAND_IN = "_contract"
+_FORMER_STAND_IN = "part-_.parquet"
 _STAGING = ".tmp-release-"
 _POINTING = f".tmp-{LATEST}-"
 ASIDE = ".aside"
@@ -179,24 +180,30 @@ def shown(store: Lake) -> Path:
     return store.root / pointer.read_text("utf-8")
 
 
+def stand_in(store: Lake, table: str) -> Path:
+    """The typed, empty file of a table that the views of releases always find."""
+    return home(store) / STAND_IN / table / f"part-00000000-00000{PLACEHOLDER_SUFFIX}"
+
+
 def ensure(store: Lake, again: bool = False) -> None:
     """Make sure that every pattern over releases matches a typed file, where no release is there.
 
     Args:
         again: write them anew: the contract may be another than it was.
     """
-    stand_in = home(store) / _STAND_IN
-    wanted = {name: path for name in RELEASED_TABLES if not (path := stand_in / name / "part-_.parquet").exists() or again}
+    folder = home(store) / STAND_IN
+    wanted = {name: path for name in RUN_TABLES if not (path := stand_in(store, name)).exists() or again}
     if wanted:
-        with named_errors(stand_in):
-            make_folder(stand_in)
-            with locks.alone(stand_in):
+        with named_errors(folder):
+            make_folder(folder)
+            with locks.alone(folder):
                 for name, path in wanted.items():
                     sweep(path.parent)
                     write_table(path, name, empty(name), {})
+                    path.with_name(_FORMER_STAND_IN).unlink(missing_ok=True)
     if not shown(store).is_dir():
         with named_errors(store.root / LATEST):
-            _point(store, home(store) / _STAND_IN)
+            _point(store, home(store) / STAND_IN)
 
 
 def recover(store: Lake) -> None:

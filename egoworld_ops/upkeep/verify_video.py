@@ -94,8 +94,8 @@ def _strays(run: Run, state: VideoState) -> Iterator[EgoworldError]:
     known = {f"clip_id={clip.clip_id}" for clip in state.clips}
     for folder in sorted(run.video_folder(state.video_id).iterdir()):
         if folder.name in known:
-            for path in sorted(folder.glob("*.parquet")):
-                if path.name not in _KNOWN_FILES:
+            for path in sorted(folder.iterdir()):
+                if ".parquet" in path.name and path.name not in _KNOWN_FILES:
                     yield ContractError(path, "is of no stage", _REMOVE)
         elif folder.name.startswith("clip_id=") or any(_shown(run, folder)):
             yield ContractError(folder, "is of no clip of the video", _REMOVE)

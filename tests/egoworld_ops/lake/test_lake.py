@@ -131,10 +131,10 @@ def test_the_catalog_has_a_typed_view_per_table_and_sees_later_files(tmp_path: P
         for name in schema.TABLES:
             assert connection.execute(f"SELECT count(*) FROM {name}").fetchall() == [(0,)]
         write_detections(first, "d1")
-        assert connection.execute("SELECT role, box_px[3] FROM detections").fetchall() == [("hand_left", 30.0)]
+        assert connection.execute("SELECT role, box_px[3] FROM raw.detections").fetchall() == [("hand_left", 30.0)]
         write_detections(store.open_run({"a": 2}, None, dict), "d2")
-        assert connection.execute("SELECT count(*) FROM detections").fetchall() == [(1,)]
-        assert connection.execute("SELECT count(DISTINCT run_id) FROM runs.detections").fetchall() == [(2,)]
+        assert connection.execute("SELECT count(DISTINCT run_id) FROM raw.detections").fetchall() == [(2,)]
+        assert connection.execute("SELECT count(*) FROM detections").fetchall() == [(0,)], "of no clip of a video"
 
 
 def test_meta_json_gathers_what_the_files_say(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_lake_in_a_folder_with_wildcards_in_its_name_has_a_catalog(tmp_path: P
     store = Lake(tmp_path / "l[1]*")
     write_detections(store.open_run({}, None, dict), "d1")
     with duckdb.connect(str(catalog.write_catalog(store)), read_only=True) as connection:
-        assert connection.execute("SELECT count(*) FROM detections").fetchall() == [(1,)]
+        assert connection.execute("SELECT count(*) FROM raw.detections").fetchall() == [(1,)]
 
 
 def test_the_catalog_is_written_again_only_where_it_would_differ_or_is_gone(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from egoworld_ops.errors import SetupError, StorageUnavailable
 from egoworld_ops.files.whole import link_or_copy
 from egoworld_ops.lake import latest, runs
 from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.query import catalog
 from tests.conftest import ROOT
 from tests.lakes import fail, write_video
 
@@ -217,8 +218,9 @@ ledger.open_ledger(store).close()
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    found = [p for p in shared.rglob("*") if not p.is_symlink()]
+    found = [p for p in shared.rglob("*") if not p.is_symlink() and p.name != catalog.FILE_NAME]
     assert len(found) > 30
+    assert oct((shared / catalog.FILE_NAME).stat().st_mode) == "0o100444", "nobody writes in it"
     assert {p: oct(p.stat().st_mode) for p in found if p.is_dir() and p.stat().st_mode & 0o7777 != 0o2775} == {}
     assert {p: oct(p.stat().st_mode) for p in found if p.is_file() and p.stat().st_mode & 0o664 != 0o664} == {}
 
