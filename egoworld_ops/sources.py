@@ -9,12 +9,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 OURS = ("egoworld_ops", "gpu_workers")
+_PARSING = threading.Lock()
+"""Python 3.11 fails with SystemError where two threads parse at once (python/cpython#106905)."""
 
 
 @cache
@@ -61,7 +64,8 @@ def content(module: str) -> bytes:
 
 def tree(module: str) -> ast.Module:
     """The syntax of a module's source."""
-    return ast.parse(content(module))
+    with _PARSING:
+        return ast.parse(content(module))
 
 
 def constant(module: str, name: str) -> object:

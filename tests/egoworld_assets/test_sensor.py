@@ -113,7 +113,7 @@ def test_a_video_registered_before_a_crash_is_launched(daemon: Daemon, video: Pa
 
 def test_a_video_registered_by_hand_is_left_to_the_hand_and_stays_deleted(daemon: Daemon, video: Path) -> None:
     [video_id] = register.register(load_settings(), [video]).video_ids
-    processing.add_partitions([video_id])
+    processing.add_partitions(load_settings(), [video_id])
     assert daemon.tick(3) == []
     assert daemon.partitions == [video_id]
     daemon.instance.delete_dynamic_partition("video_id", video_id)

@@ -19,7 +19,7 @@ from egoworld_ops.raw import register
 from egoworld_ops.settings import PoolSettings, load_settings
 from egoworld_ops.video.settings import SceneSettings
 from gpu_workers import client
-from gpu_workers.broker_pool import BrokerPool
+from gpu_workers.broker_pool import BrokerPool, _payload
 from gpu_workers.code import file_fingerprint
 from tests import brokers
 from tests.brokers import about, changed, order, wait_until
@@ -63,7 +63,7 @@ def test_a_worker_builds_each_operator_once(tmp_path: Path) -> None:
 
 
 def _counted(task: ClipTask) -> client.Order:
-    plain = client.Order(BrokerPool(PoolSettings())._submit(task), json.dumps(task.to_json()).encode())
+    plain = client.Order(BrokerPool(PoolSettings())._submit(task), _payload(task))
     return changed(plain, runner=f"{COUNTING}:Counting", code=file_fingerprint(COUNTING))
 
 

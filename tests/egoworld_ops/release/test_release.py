@@ -244,20 +244,23 @@ def test_a_release_of_nothing_is_typed_and_empty_and_later_videos_join_it(tmp_pa
 def test_views_show_the_release_made_last_and_are_typed_where_there_is_none(tmp_path: Path, run: Run) -> None:
     other = run.lake.open_run({"a": 2}, "20260102_0000", dict)
     write_video(other, "z", n_frames=10)
-    with duckdb.connect(str(catalog.write_catalog(run.lake)), read_only=True) as connection:
-        for table in RELEASED_TABLES:
-            assert connection.execute(f"SELECT count(*) FROM release.{table}").fetchall() == [(0,)]
-        release(run, SMALL)
-        assert connection.execute("SELECT count(*), max(joints_m[21][3]) IS NULL FROM release.hand_pose").fetchall() == [(300, False)]
-        release(other, SMALL)
-        assert connection.execute("SELECT count(*) FROM release.hand_pose").fetchall() == [(20,)]
-        by_run = connection.execute("SELECT run_id, count(*) FROM releases.videos GROUP BY run_id ORDER BY run_id").fetchall()
-        assert by_run == [("20260101_0000", 3), ("20260102_0000", 1)]
-        shutil.rmtree(folder(other))
-        catalog.write_catalog(run.lake)
-        assert connection.execute("SELECT count(*) FROM release.hand_pose").fetchall() == [(0,)]
-        release(run, SMALL)
-        assert connection.execute("SELECT count(*) FROM release.hand_pose").fetchall() == [(300,)]
+
+    def ask(sql: str) -> list[Any]:
+        with duckdb.connect(str(catalog.write_catalog(run.lake)), read_only=True) as connection:
+            return connection.execute(sql).fetchall()
+
+    for table in RELEASED_TABLES:
+        assert ask(f"SELECT count(*) FROM release.{table}") == [(0,)]
+    release(run, SMALL)
+    assert ask("SELECT count(*), max(joints_m[21][3]) IS NULL FROM release.hand_pose") == [(300, False)]
+    release(other, SMALL)
+    assert ask("SELECT count(*) FROM release.hand_pose") == [(20,)]
+    by_run = ask("SELECT run_id, count(*) FROM releases.videos GROUP BY run_id ORDER BY run_id")
+    assert by_run == [("20260101_0000", 3), ("20260102_0000", 1)]
+    shutil.rmtree(folder(other))
+    assert ask("SELECT count(*) FROM release.hand_pose") == [(0,)]
+    release(run, SMALL)
+    assert ask("SELECT count(*) FROM release.hand_pose") == [(300,)]
 
 
 def test_the_stand_in_for_no_release_follows_the_contract(run: Run) -> None:

@@ -22,7 +22,7 @@ from egoworld_ops.lake.states import video_ids
 from egoworld_ops.query import catalog
 from egoworld_ops.release import make
 from egoworld_ops.release.make import Outcome, release
-from egoworld_ops.release.place import ASIDE, LATEST, ensure, folder, home, part_name, part_path, sha256_of_file, staging
+from egoworld_ops.release.place import ASIDE, LATEST, ensure, folder, home, part_name, part_path, sha256_of_file, staging, stand_in
 from egoworld_ops.release.plan import Contents, PlannedPart
 from egoworld_ops.release.settings import ReleaseSettings
 from tests.conftest import ROOT
@@ -258,7 +258,7 @@ def test_a_broken_manifest_of_a_release_is_named(run: Run) -> None:
 def test_what_a_killed_writer_left_among_the_stand_ins_goes(tmp_path: Path) -> None:
     store = Lake(tmp_path)
     ensure(store)
-    stand_in = home(store) / "_contract" / "masks"
-    (stand_in / "part-_.parquet").rename(stand_in / ".tmp-abc")
+    file = stand_in(store, "masks")
+    file.rename(file.with_name(".tmp-abc"))
     ensure(store)
-    assert [path.name for path in stand_in.iterdir()] == ["part-_.parquet"]
+    assert list(file.parent.iterdir()) == [file]

@@ -141,14 +141,14 @@ IN_CLIPS: dict[str, tuple[str, Damage, str]] = {
         "is no folder of a run",
     ),
     "a table beside a placeholder": ("../../_contract/x/masks", lambda r, p: copy(clip_file(r, "masks"), p), "is no file of a run"),
-    "a placeholder cut off": ("../../_contract/_/masks", lambda _, p: rewrite(p, p.read_bytes()[:-10]), "is damaged"),
-    "a placeholder gone": ("../../_contract/videos", lambda _, p: p.unlink(), "cannot be read as Parquet"),
+    "a placeholder cut off": ("../../_contract/_/masks.parque_", lambda _, p: rewrite(p, p.read_bytes()[:-10]), "is damaged"),
+    "a placeholder gone": ("../../_contract/videos.parque_", lambda _, p: p.unlink(), "cannot be read as Parquet"),
     "a placeholder with rows": (
-        "../../_contract/_/masks",
+        "../../_contract/_/masks.parque_",
         lambda r, p: copy(clip_file(r, "masks"), p),
         "is not the typed, empty table",
     ),
-    "a placeholder of other types": ("../../_contract/_/masks", lambda _, p: of_other_types(p), "is not the typed, empty table"),
+    "a placeholder of other types": ("../../_contract/_/masks.parque_", lambda _, p: of_other_types(p), "is not the typed, empty table"),
     "a stray file": ("old", lambda r, p: shutil.copy(clip_file(r, "masks"), p), "is of no stage"),
     "a stray folder": (
         "../../copy/x/masks",
@@ -166,7 +166,7 @@ def _gone(path: Path) -> Path:
 @pytest.mark.parametrize("kind", IN_CLIPS)
 def test_damage_to_a_file_of_a_run_is_found_and_named(run: Run, kind: str) -> None:
     name, damage, reason = IN_CLIPS[kind]
-    path = Path(os.path.normpath(clip_file(run, "masks").parent / f"{name}.parquet"))
+    path = Path(os.path.normpath(clip_file(run, "masks").parent / (name if name.endswith(".parque_") else f"{name}.parquet")))
     damage(run, path)
     found = [finding for finding in said(run) if reason in finding]
     assert found, said(run)

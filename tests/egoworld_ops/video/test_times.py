@@ -235,8 +235,9 @@ def test_times_that_increase_are_kept(steps_s: list[float]) -> None:
     assert timed(times_s) == times_s
 
 
-@given(st.sets(st.integers(2, 57), max_size=3), st.booleans(), st.data())
+@given(st.sets(st.integers(8, 57), max_size=3), st.booleans(), st.data())
 def test_a_few_false_times_leave_the_others_alone(which: set[int], first: bool, data: st.DataObject) -> None:
+    """Among the first frames, where as many times are false as are true, nobody can tell which is which."""
     times_s = (np.arange(60) / 30).tolist()
     false = {i: data.draw(st.one_of(st.floats(-50, -3), st.floats(3, 50))) for i in which} | ({0: 50.0} if first else {})
     found = timed([times_s[i] + false.get(i, 0) for i in range(60)])
