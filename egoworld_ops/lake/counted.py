@@ -194,7 +194,7 @@ def _row(video_id: str, clip_id: str, stage: str, state: StageState) -> dict[str
 
 
 def _write(run: Run, video_id: str, rows: Rows) -> None:
-    write_table(run.video_table(TABLE, video_id), TABLE, schema.from_rows(TABLE, list(rows.values())), {})
+    write_table(run.video_table(TABLE, video_id), TABLE, schema.from_rows(TABLE, [rows[key] for key in sorted(rows)]), {})
 
 
 @contextmanager

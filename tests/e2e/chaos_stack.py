@@ -94,7 +94,7 @@ def _check(
     where: Deployment, right: dict[str, Path], folders: list[Path], results: int, killed: list[tuple[chaos.Kind, int]], backfill_id: str
 ) -> None:
     same = sum(chaos.check_same(folder, wanted) for folder, wanted in zip(folders, right.values(), strict=True))
-    assert same == results + 2 * len(right), same
+    assert same == results + 3 * len(right), same
     assert not chaos.leftovers(where.lake), chaos.leftovers(where.lake)
     assert not [pid for _, pid in killed if brokers.is_alive(pid)]
     with ledger.open_ledger(Lake(where.lake)) as book:

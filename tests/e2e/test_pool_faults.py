@@ -56,7 +56,7 @@ def test_a_backfill_goes_on_through_kills_and_ends_as_if_undisturbed(stack: Stac
 
     assert ends == ["FAILURE", "SUCCESS"], "the run that was killed, and its retry"
     assert video_ids == sorted(wanted)
-    assert sum(chaos.check_same(folder, wanted[v]) for v, folder in zip(video_ids, folders, strict=True)) == results + 2 * len(video_ids)
+    assert sum(chaos.check_same(folder, wanted[v]) for v, folder in zip(video_ids, folders, strict=True)) == results + 3 * len(video_ids)
     assert sum(f.rows.num_rows for f in chaos.contents(wanted[video_ids[0]]).values()) > 400, "there is something to compare"
     assert not chaos.leftovers(stack.where.lake)
     assert not [pid for _, pid in killed if is_alive(pid)]
