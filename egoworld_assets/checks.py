@@ -150,13 +150,13 @@ def _checks(stage: str) -> dg.AssetChecksDefinition:
         ],
         can_subset=True,
     )
-    def check(context: dg.AssetCheckExecutionContext, egoworld: Egoworld) -> Iterator[dg.AssetCheckEvaluation | dg.Output]:
-        import duckdb
-
+    def check(
+        context: dg.AssetCheckExecutionContext, egoworld: Egoworld, duckdb: dg.ResourceParam[Any]
+    ) -> Iterator[dg.AssetCheckEvaluation | dg.Output]:
         run, videos, wanted = egoworld.run(), list(context.partition_keys), context.selected_asset_check_keys
         targets = {v: _target(context.instance, stage, v) for v in videos}
         bounds = egoworld.settings.quality.get(stage, {})
-        with duckdb.connect(":memory:") as connection:
+        with duckdb.get_connection() as connection:
             for kind in (k for k in KINDS if any(key.name == f"{stage}_{k}" for key in wanted)):
                 for video_id in videos:
                     yield _evaluation(stage, kind, video_id, _judge(kind, run, stage, video_id, connection, bounds), targets[video_id])

@@ -9,7 +9,7 @@ from egoworld_assets.dead_letters_asset import dead_letters
 from egoworld_assets.io import LakeIOManager
 from egoworld_assets.jobs import JOBS
 from egoworld_assets.release_asset import release
-from egoworld_assets.resources import Egoworld
+from egoworld_assets.resources import Egoworld, duckdb
 from egoworld_assets.sensors import SENSORS
 
 _egoworld = Egoworld()
@@ -19,7 +19,7 @@ defs = dg.Definitions(
     asset_checks=CHECKS,
     jobs=JOBS,
     sensors=SENSORS,
-    resources={"egoworld": _egoworld, "lake": LakeIOManager(egoworld=_egoworld)},
+    resources={"egoworld": _egoworld, "lake": LakeIOManager(egoworld=_egoworld), "duckdb": duckdb},
     executor=dg.in_process_executor,
     loggers={"console": dg.colored_console_logger, "brief": brief_console},
 )

@@ -12,6 +12,8 @@ from egoworld_ops.lake.lake import Run
 from gpu_workers.pool import Pool, make
 
 if TYPE_CHECKING:
+    from dagster_duckdb import DuckDBResource
+
     from egoworld_ops.settings import Settings
 
 PROFILE_TAG = "egoworld/profile"
@@ -85,3 +87,18 @@ class Egoworld(dg.ConfigurableResource):  # type: ignore[type-arg]
             priority: higher goes first in a pool that is shared.
         """
         return make(self.settings.pool, name, priority)
+
+
+@dg.resource(
+    required_resource_keys={"egoworld"},
+    description="A DuckDBResource on egoworld.duckdb of the run's lake, read-only: views of what counts. For checks and for assets of your own.",
+)
+def duckdb(context: dg.InitResourceContext) -> "DuckDBResource":
+    """The lake's catalog, brought up to date first. Made when a step asks for it: which lake is meant is known then, and loading costs nothing."""
+    from dagster_duckdb import DuckDBResource
+
+    from egoworld_ops.lake.lake import Lake
+    from egoworld_ops.query.catalog import write_catalog
+
+    path = write_catalog(Lake(context.resources.egoworld.settings.lake))
+    return DuckDBResource(database=str(path.absolute()), connection_config={"access_mode": "READ_ONLY"})

@@ -6,11 +6,14 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from dagster_duckdb import DuckDBResource
+from duckdb import InvalidInputException
 
 from egoworld_assets import console
 from egoworld_assets.assets import ASSETS
 from egoworld_assets.chain import pipeline
 from egoworld_assets.dead_letters_asset import dead_letters
+from egoworld_assets.definitions import defs
 from egoworld_assets.io import LakeIOManager
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
@@ -215,6 +218,22 @@ def test_an_asset_of_a_users_own_gets_the_rows_of_its_videos(place: Place, writt
     assert got["manifest"]["video_id"].to_pylist() == [video_id]
     assert got["masks"].num_rows == 0
     assert got["masks"].schema.names == schema.empty("masks").schema.names
+
+
+def test_an_asset_of_a_users_own_asks_the_catalog_and_cannot_write_in_it(place: Place, tmp_path: Path) -> None:
+    [video_id] = place.register(media.make(tmp_path / "raw" / "one.mp4", 20, picture=media.scenes([])))
+    assert place.run([video_id], "manifest").success
+    got = {}
+
+    @dg.asset
+    def theirs(duckdb: DuckDBResource) -> None:
+        with duckdb.get_connection() as connection:
+            got["videos"] = connection.execute("SELECT video_id, n_frames FROM videos").fetchall()
+            with pytest.raises(InvalidInputException, match="read-only"):
+                connection.execute("CREATE TABLE mine AS FROM videos")
+
+    assert dg.materialize([theirs], instance=place.dagster, resources=dict(defs.resources or {})).success
+    assert got["videos"] == [(video_id, 20)]
 
 
 def test_every_asset_says_what_its_columns_mean() -> None:
