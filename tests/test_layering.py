@@ -32,7 +32,20 @@ FLOORS = (
 """Rooms from the ground up; those of `egoworld_ops` without its name. `operators.*` are the stages, which never import each other."""
 PACKAGES = ("egoworld_ops", "gpu_workers", "egoworld_assets")
 DAGSTER = ("dagster", "dagster_graphql", "dagster_shared", "dagster_webserver")
-HEAVY = ("torch", "sam2", "cv2", "pinocchio", "dex_retargeting", "ai_edge_litert", "rerun", "scenedetect", "av", "duckdb", "scipy")
+HEAVY = (
+    "pyarrow.compute",
+    "torch",
+    "sam2",
+    "cv2",
+    "pinocchio",
+    "dex_retargeting",
+    "ai_edge_litert",
+    "rerun",
+    "scenedetect",
+    "av",
+    "duckdb",
+    "scipy",
+)
 HEAVY_FOR_BACKENDS = ("torch", "sam2", "hydra", "pinocchio", "nlopt", "dex_retargeting", "ai_edge_litert", "scipy", "trimesh")
 """Without OpenCV, which is light: 16 MB, 0.03 s."""
 

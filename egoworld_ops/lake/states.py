@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from egoworld_ops import operators
-from egoworld_ops.contract import schema, validation
+from egoworld_ops.contract import schema
 from egoworld_ops.errors import ContractError, EgoworldError, StorageUnavailable, recorded, unreadable
 from egoworld_ops.files.tables import provenance_at, read_any
 from egoworld_ops.lake import lake
@@ -215,6 +215,8 @@ def survey(run: Run, video_id: str) -> VideoState | None:
 
 def _rows(path: Path, table: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The rows of a file that keeps the contract, and its origin. Of another version of it only what is needed here has to be there."""
+    from egoworld_ops.contract import validation  # brings pyarrow.compute, which loading the definitions can do without
+
     try:
         rows, said = read_any(path, table)
         ours = contract_of_rows(rows) == schema.SCHEMA_VERSION
