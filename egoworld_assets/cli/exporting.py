@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,29 +22,15 @@ def export(profile: str | None, format_name: str, run_id: str, target: Path, vid
     from egoworld_ops import exports
     from egoworld_ops.errors import BadSettings
     from egoworld_ops.exports.base import rows_of
-    from egoworld_ops.files.whole import named_errors, remove, temporary_folder
     from egoworld_ops.lake import runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.settings import load_settings
 
-    write = exports.load(format_name)
-    if os.path.lexists(target):
-        raise BadSettings(target, "is there already", "Name a new folder: an export takes its place in one step")
     rows = rows_of(runs.find(Lake(load_settings(profile).lake), run_id), video_ids)
     if unknown := set(video_ids) - set(rows.videos):
         raise BadSettings(f"video {min(unknown)}", f"has no manifest in run {rows.run.run_id}", "`egoworld runs show` lists the videos")
-    with named_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = temporary_folder(target.parent, "export")
-        try:
-            files = write(rows, folder)
-            sizes = [(path.relative_to(folder), path.stat().st_size) for path in files]
-            os.rename(folder, target)
-        except BaseException:
-            remove(folder)
-            raise
-    for path, size in sizes:
-        click.echo(f"{size / 1e6:>10,.2f} MB  {target / path}")
+    for path in exports.write(format_name, rows, target):
+        click.echo(f"{path.stat().st_size / 1e6:>10,.2f} MB  {path}")
     if rows.incomplete:
         click.echo(f"{len(rows.incomplete)} video(s) are incomplete: {', '.join(list(rows.incomplete)[:5])}", err=True)
 

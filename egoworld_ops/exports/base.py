@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
-from egoworld_ops.lake.lake import RUN_TABLES, Run
+from egoworld_ops.lake.lake import RELEASED_TABLES, Run
 from egoworld_ops.release.part import owned_rows
 from egoworld_ops.release.plan import Contents, Look
 
@@ -27,11 +27,12 @@ class Rows:
     run: Run
     videos: Sequence[str]
     incomplete: Mapping[str, Mapping[str, Mapping[str, int]] | None]
+    _contents: Contents
 
     @property
     def tables(self) -> tuple[str, ...]:
         """All tables, each after those its rows stand on."""
-        return RUN_TABLES
+        return RELEASED_TABLES
 
     def schema_of(self, table: str) -> pa.Schema:
         """The contract of a table: columns with their types, units, frames and meaning."""
@@ -41,11 +42,10 @@ class Rows:
         """The rows of a table, clip by clip, in the contract's order. May be empty; may be called again.
 
         Raises:
-            ContractError, InputChanged: a file is damaged, or changed meanwhile.
+            ContractError, InputChanged: a file is damaged, or is not the one that was there when the rows were asked for.
         """
-        contents = Contents(self.run)
         for video_id in self.videos:
-            for source in contents.sources([video_id], (table,))[table]:
+            for source in self._contents.sources([video_id], (table,))[table]:
                 yield owned_rows(source)
 
     def described(self) -> dict[str, Any]:
@@ -65,6 +65,7 @@ def rows_of(run: Run, videos: Sequence[str] = ()) -> Rows:
     Raises:
         ContractError: a manifest cannot be read.
     """
-    look: Look = Contents(run).look("include")
+    contents = Contents(run)
+    look: Look = contents.look("include")
     wanted = [video_id for video_id in look.videos if not videos or video_id in videos]
-    return Rows(run, wanted, {v: missing for v, missing in look.incomplete.items() if not videos or v in videos})
+    return Rows(run, wanted, {v: missing for v, missing in look.incomplete.items() if not videos or v in videos}, contents)

@@ -211,8 +211,8 @@ class Contents:
 
 
 def changed(culprit: object) -> InputChanged:
-    """The error of a file or video that is not what it was when the release was planned."""
-    return InputChanged(culprit, "changed while it was released", "Release the run again, once nothing writes to it")
+    """The error of a file or video that is not what it was when the reading of the run was planned."""
+    return InputChanged(culprit, "changed while its rows were read", "Try again once nothing writes to the run")
 
 
 def _content(path: Path) -> str:
