@@ -38,6 +38,7 @@ from egoworld_ops.errors import (
     UnsupportedPicture,
 )
 from egoworld_ops.video import boxes
+from egoworld_ops.video.transport import packet_size
 
 HEAD_BYTES = 1024
 READ_BYTES = 1 << 18
@@ -47,7 +48,6 @@ MAX_PIXELS = 1 << 26
 
 CONTAINERS = "mov, mp4, matroska, webm, avi, mpegts, mpeg, flv, asf or ogg"
 _MOV_ATOMS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"styp", b"sidx")
-_SYNC_BYTE = 0x47
 _MAGIC = (
     (b"\x1a\x45\xdf\xa3", "matroska"),
     (b"\x00\x00\x01\xba", "mpeg"),
@@ -98,13 +98,7 @@ def sniff(head: bytes) -> str | None:
     for start, name in _MAGIC:
         if head.startswith(start):
             return name
-    return "mpegts" if _is_transport_stream(head) else None
-
-
-def _is_transport_stream(head: bytes) -> bool:
-    """True where sync bytes stand at the packet distance of a transport stream, plain or with time codes (M2TS)."""
-    layouts = ((0, 188), (4, 192))
-    return any(head[offset::size][:3] == bytes([_SYNC_BYTE] * 3) for offset, size in layouts)
+    return "mpegts" if packet_size(head) else None
 
 
 def check_name(path: Path) -> None:
