@@ -155,7 +155,7 @@ class _Rows:
     """The n transport packets of one stream in a piece of the file.
 
     Args:
-        bytes: (n, 188) uint8, without time codes.
+        packets: (n, 188) uint8, without time codes.
         where: (n,) int64, where each lies in the piece.
         heads: (n,) where the payload begins, PES header and all; 188 where there is none.
         begins: (n,) where it begins without the PES header.
@@ -163,7 +163,7 @@ class _Rows:
         lost: whether there is one.
     """
 
-    bytes: np.ndarray
+    packets: np.ndarray
     where: np.ndarray
     heads: np.ndarray
     begins: np.ndarray
@@ -187,20 +187,20 @@ class _Rows:
     @property
     def counters(self) -> np.ndarray:
         """Continuity counters, 0 to 15."""
-        return self.bytes[:, 3] & 0x0F
+        return self.packets[:, 3] & 0x0F
 
     def payload(self, n: int) -> bytes:
         """That of the first n."""
         partial = np.flatnonzero(self.begins[:n] != _HEADER_BYTES)
         edges = np.unique(np.concatenate([[0, n], partial, partial + 1])).tolist()
         begins = self.begins[edges[:-1]].tolist()
-        return b"".join(self.bytes[a:b, begin:].tobytes() for a, b, begin in zip(edges, edges[1:], begins, strict=False))
+        return b"".join(self.packets[a:b, begin:].tobytes() for a, b, begin in zip(edges, edges[1:], begins, strict=False))
 
     def good(self, counter: int | None) -> tuple[int, str | None]:
         """How many, from the first on, can be followed, and what is wrong with the next; `counter` is that of the packet before them."""
         faults = {
-            "a packet is marked as broken": self.bytes[:, 1] & _BROKEN != 0,
-            "a packet is scrambled": self.bytes[:, 3] & _SCRAMBLED != 0,
+            "a packet is marked as broken": self.packets[:, 1] & _BROKEN != 0,
+            "a packet is scrambled": self.packets[:, 3] & _SCRAMBLED != 0,
             "the continuity counter jumps": ~self._continues(counter),
             "a PES header is none of video, or is not whole": ~self._has_whole_header(),
         }
@@ -210,19 +210,19 @@ class _Rows:
     def _continues(self, counter: int | None) -> np.ndarray:
         """Whether each has the counter that libav expects after the one before; a packet that comes twice, it takes twice."""
         before = np.roll(self.counters, 1)
-        has_payload = (self.bytes[:, 3] & _HAS_PAYLOAD != 0).astype(np.uint8)
+        has_payload = (self.packets[:, 3] & _HAS_PAYLOAD != 0).astype(np.uint8)
         before[:1] = (self.counters[:1] - has_payload[:1]) & 0x0F if counter is None else counter
-        announced = (self.bytes[:, 3] & _HAS_FIELD != 0) & (self.bytes[:, 4] > 0) & (self.bytes[:, 5] & _DISCONTINUITY != 0)
+        announced = (self.packets[:, 3] & _HAS_FIELD != 0) & (self.packets[:, 4] > 0) & (self.packets[:, 5] & _DISCONTINUITY != 0)
         return announced | (self.counters == (before + has_payload) & 0x0F)
 
     def _has_whole_header(self) -> np.ndarray:
         """Whether the PES header of each that begins a PES packet lies in it wholly, and is one of video."""
-        prefix = [_byte(self.bytes, self.heads + i) == byte for i, byte in enumerate(_PES_START)]
-        stream_id = _byte(self.bytes, self.heads + len(_PES_START))
+        prefix = [_byte(self.packets, self.heads + i) == byte for i, byte in enumerate(_PES_START)]
+        stream_id = _byte(self.packets, self.heads + len(_PES_START))
         is_video = (stream_id & 0xF0 == 0xE0) | (stream_id == _EXTENDED_ID)
-        ends = self.heads + _PES_BYTES + _byte(self.bytes, self.heads + _PES_BYTES - 1)
+        ends = self.heads + _PES_BYTES + _byte(self.packets, self.heads + _PES_BYTES - 1)
         whole = (ends <= _PACKET_BYTES) & is_video & np.logical_and.reduce(prefix)
-        return whole | (self.bytes[:, 1] & _STARTS == 0) | (self.heads == _PACKET_BYTES)
+        return whole | (self.packets[:, 1] & _STARTS == 0) | (self.heads == _PACKET_BYTES)
 
 
 def _byte(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
