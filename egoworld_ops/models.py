@@ -20,7 +20,8 @@ import tempfile
 import urllib.request
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -121,6 +122,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """Names that stand for several files."""
 
+_chosen: ContextVar[Path | None] = ContextVar("weights folder", default=None)
+
 _verified: dict[Path, tuple[int, int, str]] = {}
 """Files checked by this process: size, mtime in ns, SHA-256."""
 
@@ -142,8 +145,20 @@ def sha256(name: str) -> str:
     return weight(name).sha256
 
 
+@contextmanager
+def lying_in(where: Path) -> Iterator[None]:
+    """Within it, the weight files lie in that folder, whatever this process's environment says: a worker serves runs of several users."""
+    before = _chosen.set(where)
+    try:
+        yield
+    finally:
+        _chosen.reset(before)
+
+
 def folder() -> Path:
     """Where the weight files lie."""
+    if chosen := _chosen.get():
+        return chosen
     if given := os.environ.get("EGOWORLD_WEIGHTS"):
         return Path(given).expanduser()
     checkout = Path(__file__).resolve().parents[1]

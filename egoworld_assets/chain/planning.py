@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from egoworld_assets.chain.raw_files import Contents, of_raw_file, raw_state
-from egoworld_ops import operators
+from egoworld_ops import models, operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import (
     ContractError,
@@ -265,6 +265,7 @@ class Planner:
             camera=intrinsics,
             sidecar=sidecar,
             sample_stride=self._settings.sample_stride,
+            weights=models.folder(),
             python=chosen_stage.python if (chosen_stage := self._settings.stages.get(self._stage.name)) else "",
         )
         return task, identity

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from egoworld_ops import operators
+from egoworld_ops import models, operators
 from egoworld_ops.errors import OutOfMemory
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import read_table
@@ -101,7 +101,8 @@ class Executor:
         if name not in self._operators:
             operator = operators.load(task.stage, task.backend)
             options = operators.check_options(operator, task.stage, task.backend, task.options)
-            self._operators[name] = operator(options, self._threads)
+            with models.lying_in(task.weights):
+                self._operators[name] = operator(options, self._threads)
         return self._operators[name]
 
     def _decode(self, task: ClipTask) -> Iterator[Frame]:

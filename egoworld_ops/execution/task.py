@@ -22,6 +22,7 @@ class ClipTask:
         clip: path and frame range.
         inputs: paths of the clip's input tables, by stage.
         camera, sidecar, sample_stride: as in `ClipInput`.
+        weights: the folder where the run that asks has its weight files; what they hold is in the digest, not where they lie.
         python: the interpreter of the worker, where the operator needs one of its own.
     """
 
@@ -34,6 +35,7 @@ class ClipTask:
     camera: Camera
     sidecar: Sidecar
     sample_stride: int
+    weights: Path
     python: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -48,6 +50,7 @@ class ClipTask:
             "camera": asdict(self.camera),
             "sidecar": self.sidecar.model_dump(mode="json"),
             "sample_stride": self.sample_stride,
+            "weights": str(self.weights.absolute()),
             "python": self.python,
         }
 
@@ -64,5 +67,6 @@ class ClipTask:
             camera=Camera(**value["camera"]),
             sidecar=Sidecar.model_validate(value["sidecar"]),
             sample_stride=value["sample_stride"],
+            weights=Path(value["weights"]),
             python=value["python"],
         )

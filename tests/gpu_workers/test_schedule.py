@@ -10,13 +10,15 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from egoworld_assets.chain import pipeline
 from egoworld_assets.chain.planning import Planner
+from egoworld_ops.errors import WeightsMissing
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.raw import register
-from egoworld_ops.settings import PoolSettings, load_settings
+from egoworld_ops.settings import PoolSettings, Settings, StageSettings, load_settings
 from egoworld_ops.video.settings import SceneSettings
 from gpu_workers import client
 from gpu_workers.broker_pool import BrokerPool, _payload
@@ -60,6 +62,29 @@ def test_a_worker_builds_each_operator_once(tmp_path: Path) -> None:
     assert len({s[b"pid"] for s in said}) == 1
     assert json.loads(said[-1][b"built"]) == {"detections.mediapipe": 1}
     assert {s[b"frames"] for s in said} == {b"12"}, "every frame is told of"
+
+
+def test_a_run_finds_its_own_weights_whoever_started_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool outlives the shell that started it, and serves others: what that shell set is not theirs."""
+    media.make(tmp_path / "scenes.mp4", 6, picture=media.scenes([]))
+    full = load_settings("laptop").model_copy(update={"lake": tmp_path / "lake", "raw": tmp_path})
+    [video_id] = register.register(full, [tmp_path / "scenes.mp4"]).video_ids
+    chosen = StageSettings(backend="mediapipe", mediapipe={"model": "lite"})
+    lite = full.model_copy(update={"stages": full.stages | {"detections": chosen}})
+    with brokers.broker("--workers", "1", environment={"EGOWORLD_WEIGHTS": str(tmp_path / "of someone else")}) as pool:
+
+        def states(settings: Settings) -> list[str]:
+            run, found = pipeline.open_run(settings), []
+            for stage in (pipeline.MANIFEST, "detections"):
+                for result in pipeline.results(run, stage, [video_id], settings, BrokerPool(pool)):
+                    pipeline.store(run, stage, result)
+                    found.append(result.state)
+            return found
+
+        assert states(full) == ["computed", "computed"]
+        monkeypatch.setenv("EGOWORLD_WEIGHTS", str(tmp_path / "of this run"))
+        with pytest.raises(WeightsMissing, match="of this run"):
+            states(lite)
 
 
 def _counted(task: ClipTask) -> client.Order:

@@ -1,8 +1,11 @@
 """The command line as a person meets it: names that are nearly right, one line for what is wrong, and the lists of what there is."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from egoworld_ops.errors import EgoworldError
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.raw import record, register
 from egoworld_ops.settings import Settings
+from tests import brokers
 from tests.conftest import ROOT
 from tests.egoworld_ops import media
 from tests.lakes import fail, write_video
@@ -219,8 +223,17 @@ def test_a_home_that_cannot_be_written_is_one_line(settings: Settings, tmp_path:
         tmp_path.chmod(0o755)
 
 
-def test_the_wheel_is_whole_and_works_from_any_folder(tmp_path: Path) -> None:
-    """Built and installed without its dependencies, which are this environment's."""
+@pytest.fixture
+def own_pool() -> Iterator[Path]:
+    """The folder of a pool that one test alone uses; its broker ends with the test."""
+    root = Path(tempfile.mkdtemp(prefix="egoworld-pool-"))
+    yield root / "p"
+    brokers.stop(root / "p")
+    shutil.rmtree(root)
+
+
+def test_the_wheel_is_whole_and_works_from_any_folder(tmp_path: Path, own_pool: Path) -> None:
+    """Built and installed without its dependencies, which are this environment's; its workers run the wheel's code, too."""
     wheels, site, work = tmp_path / "wheels", tmp_path / "site", tmp_path / "work"
     work.mkdir()
     source = tmp_path / "source"
@@ -237,7 +250,8 @@ def test_the_wheel_is_whole_and_works_from_any_folder(tmp_path: Path) -> None:
     assert install.returncode == 0, install.stderr
 
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("EGOWORLD_LAKE", "EGOWORLD_RAW", "DAGSTER_HOME"))}
-    environment = kept | {"PYTHONPATH": str(site), "EGOWORLD_WEIGHTS": str(tmp_path / "no weights"), "DAGSTER_DISABLE_TELEMETRY": "1"}
+    own = {"PYTHONPATH": str(site), "EGOWORLD_WEIGHTS": str(tmp_path / "no weights"), "EGOWORLD_POOL__FOLDER": str(own_pool)}
+    environment = kept | own | {"DAGSTER_DISABLE_TELEMETRY": "1"}
 
     def egoworld_in_work(*arguments: str) -> subprocess.CompletedProcess[str]:
         code = f"import egoworld_assets.cli.main as m, sys; assert m.__file__.startswith({str(site)!r}), m.__file__; sys.exit(m.main())"

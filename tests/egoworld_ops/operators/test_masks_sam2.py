@@ -369,7 +369,7 @@ def prepared(tmp_path: Path) -> Prepared:
     clip = Clip("v", "c", path, "0" * 64, 0, 9, 0, 9, 0.0, 0.3, Fraction(30), WIDTH, HEIGHT)
     rows = [row | {"frame_index": row["frame_index"] - FIRST_FRAME} for row in scene_detections()]
     camera = Camera(200, 200, WIDTH / 2, HEIGHT / 2, WIDTH, HEIGHT, "assumed_fov")
-    task = ClipTask("key", "masks", "sam2", {}, clip, {}, camera, Sidecar(), 1)
+    task = ClipTask("key", "masks", "sam2", {}, clip, {}, camera, Sidecar(), 1, tmp_path)
     return Prepared(task, {"detections": schema.from_rows("detections", rows)}, make(micro_batch=8))
 
 

@@ -141,4 +141,4 @@ def _tasks(clips: list[Clip]) -> Iterator[ClipTask]:
     for clip in clips:
         known = intrinsics.resolve(clip.width, clip.height, Sidecar(), CameraSettings(), clip.video_path)
         key, options = f"{clip.video_id}-{clip.clip_id}", {"model": "lite", "objects": False}
-        yield ClipTask(key, "detections", "mediapipe", options, clip, {}, known, Sidecar(), _STRIDE)
+        yield ClipTask(key, "detections", "mediapipe", options, clip, {}, known, Sidecar(), _STRIDE, models.folder())
