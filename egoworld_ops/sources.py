@@ -68,6 +68,7 @@ def tree(module: str) -> ast.Module:
         return ast.parse(content(module))
 
 
+@cache
 def constant(module: str, name: str) -> object:
     """The value of a constant that a module assigns, read from its source.
 

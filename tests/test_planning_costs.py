@@ -10,6 +10,7 @@ import pytest
 
 from egoworld_assets.chain import pipeline, settling
 from egoworld_assets.chain.planning import Planner, StageResult
+from egoworld_ops import sources
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.raw.record import registered
@@ -76,6 +77,17 @@ def test_a_mesh_is_read_once_as_long_as_it_stays_as_it_is(settings: Settings, vi
     mesh.write_bytes(b"v 0 0 1\n" * 1000)
     changed = [task.key for task in Planner(run, "detections", settings).plan(video_id) if isinstance(task, ClipTask)]
     assert not set(changed) & set(first)
+
+
+def test_no_source_is_parsed_anew_for_each_clip(settings: Settings, video: tuple[Run, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digest of a clip names versions, which are read from the code: once a process."""
+    run, video_id = video
+    assert plan(Planner(run, "detections", settings), video_id) == {"task": N_CLIPS}
+    parsed = Counter[str]()
+    tree = sources.tree
+    monkeypatch.setattr(sources, "tree", lambda module: parsed.update([module]) or tree(module))
+    assert plan(Planner(run, "detections", settings), video_id) == {"task": N_CLIPS}
+    assert not parsed
 
 
 def test_the_runs_of_a_lake_are_read_once_a_plan_and_only_where_they_have_the_video(settings: Settings, video: tuple[Run, str]) -> None:

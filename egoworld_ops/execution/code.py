@@ -56,7 +56,9 @@ def entries() -> dict[str, str]:
 
 def version(entry: str) -> str:
     """The version of an entry, with an addition where its code is not that which was recorded for it."""
-    return _named(entry, entries()[entry], _module(entry))
+    if entry in _OF_NO_BACKEND:
+        return _named(entry, str(sources.constant(*_OF_NO_BACKEND[entry])), _module(entry))
+    return version_of_backend(*entry.split("."))
 
 
 def version_of_backend(stage: str, backend: str) -> str:

@@ -98,6 +98,7 @@ def packages_of_stages() -> tuple[str, ...]:
     return tuple(found.module for _, found in _stages().values())
 
 
+@cache
 def version_of(stage: str, backend: str) -> str:
     """The version of a backend's operator, read from its source: nothing is imported."""
     module = module_of(stage, backend)
