@@ -46,7 +46,7 @@ docs: $(VENV)/.installed
 	$(BIN)/egoworld contract > docs/data_contract.md
 
 ui: $(VENV)/.installed $(VENV)/.weights
-	$(BIN)/dagster dev -h 127.0.0.1 -p 3000
+	$(BIN)/dg dev --host 127.0.0.1 --port 3000
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "Setting up $(VENV): about 7 GB and a few minutes, once"

@@ -5,8 +5,9 @@ from typing import Any
 
 import dagster as dg
 
+from egoworld_assets.partitions import GROUP
+from egoworld_assets.preview import LEAVES
 from egoworld_assets.resources import Egoworld
-from egoworld_ops import operators
 from egoworld_ops.lake.failures import DeadLetter, Which, find
 
 MAX_SHOWN = 200
@@ -14,8 +15,8 @@ _SHOWN = ("video_id", "clip_id", "stage", "error_class", "reason", "cure", "atte
 
 
 @dg.asset(
-    group_name="operations",
-    deps=list(operators.stages()),
+    group_name=GROUP,
+    deps=LEAVES,
     description="Clips that are not tried again until somebody redrives them (`egoworld redrive`), each with the command that reproduces it.",
     kinds={"table"},
 )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dagster as dg
 
-from egoworld_assets.partitions import GROUP
+from egoworld_assets.assets import ASSETS
 
 process_videos = dg.define_asset_job(
     "process_videos",
-    selection=dg.AssetSelection.groups(GROUP),
+    selection=dg.AssetSelection.assets(*ASSETS),
     description="The whole chain, from the raw video to robot joints.",
 )
 

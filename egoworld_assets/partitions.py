@@ -9,6 +9,7 @@ import dagster as dg
 
 VIDEO_IDS = dg.DynamicPartitionsDefinition(name="video_id")
 GROUP = "egoworld"
+"""The group of all assets: of several groups, the lineage page of Dagster opens as closed boxes."""
 MAX_KEYS_A_CALL = 10_000
 MAX_VIDEOS_A_RUN = 64
 

@@ -31,6 +31,7 @@ MAX_METADATA_BYTES = 100_000
 WEBP_QUALITIES = (60, 40, 20)
 _INPUTS = {i for stage in operators.stages().values() for i in stage.inputs}
 LEAVES = [name for name in operators.stages() if name not in _INPUTS]
+"""The last stages of the chain: what needs all stages names these, and all others are upstream of them."""
 
 
 @dg.asset(

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.partitions import GROUP
+from egoworld_assets.preview import LEAVES
 from egoworld_assets.resources import Egoworld
-from egoworld_ops import operators
 
 if TYPE_CHECKING:
     from egoworld_ops.release.make import Outcome
@@ -16,8 +16,8 @@ MAX_SHOWN = 50
 
 
 @dg.asset(
-    group_name="release",
-    deps=[pipeline.MANIFEST, *operators.stages()],
+    group_name=GROUP,
+    deps=LEAVES,
     description="The run in few large files, each owned frame once, sorted: what people query, as schema `release` of egoworld.duckdb.",
     kinds={"parquet"},
 )

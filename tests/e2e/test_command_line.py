@@ -11,7 +11,7 @@ from tests.egoworld_ops import media
 
 ALL = ("manifest", *operators.stages())
 MATERIALIZE = ("dagster", "asset", "materialize", "-m", "egoworld_assets.definitions", "--select", "manifest,detections", "--partition")
-LAUNCH = ("dg", "launch", "--assets", "group:egoworld", "--partition")
+LAUNCH = ("dg", "launch", "--job", "process_videos", "--partition")
 
 
 @pytest.mark.parametrize(
