@@ -26,7 +26,7 @@ from egoworld_ops import operators
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import video_ids
 from egoworld_ops.release import make, part, place
-from egoworld_ops.release.plan import Contents
+from egoworld_ops.release.plan import RunFiles
 from egoworld_ops.release.settings import ReleaseSettings
 from tests.lakes import FPS, write_video
 
@@ -50,7 +50,7 @@ def make_run(folder: Path, clip_s: float, overlap_s: float) -> Run:
 
 def owned(run: Run) -> dict[str, pa.Table]:
     """The rows of the run's stages as a release has them, by table, in memory."""
-    files = Contents(run).sources(video_ids(run))
+    files = RunFiles(run).sources(video_ids(run))
     return {stage: pa.concat_tables([part.owned_rows(f) for f in files[stage]]) for stage in operators.stages()}
 
 
@@ -101,7 +101,7 @@ def profile(folder: Path) -> None:
     run = make_run(folder / "lake", CLIP_S, OVERLAP_S)
     part.ReadAhead = lambda items, most, size: items  # type: ignore[attr-defined, assignment]
     profiler = cProfile.Profile()
-    files = Contents(run).sources(video_ids(run))
+    files = RunFiles(run).sources(video_ids(run))
     profiler.enable()
     for table, some in files.items():
         part.write_part(folder / f"{table}.parquet", table, some, SETTINGS, run.run_id)

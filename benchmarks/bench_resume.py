@@ -84,7 +84,7 @@ def fill(settings: Settings, run: Run) -> list[str]:
             templates[name].link(run.video_table(name, video_id))
     planner = planning.Planner(run, STAGE, settings)
     for video_id in ids:
-        planner.remember(video_id, [memo.Found(f"f{n}", 0) for n in range(CLIPS_A_VIDEO)])
+        planner.remember(video_id, [memo.Remembered(f"f{n}", 0) for n in range(CLIPS_A_VIDEO)])
     return ids
 
 

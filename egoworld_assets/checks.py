@@ -83,7 +83,7 @@ def _contract(run: Run, stage: str, video_id: str) -> _Verdict:
 def _complete(run: Run, stage: str, video_id: str) -> _Verdict:
     try:
         planning.check_key(video_id)
-        video = states.survey(run, video_id)
+        video = states.video_state(run, video_id)
         if video is None:
             raise planning.no_manifest(run, video_id)
         readable = _readable(video)

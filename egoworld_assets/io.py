@@ -34,11 +34,11 @@ class LakeIOManager(dg.ConfigurableIOManager):  # type: ignore[misc]
             ContractError, InputChanged, StorageUnavailable: a file is damaged, is replaced meanwhile, or cannot be read now.
         """
         from egoworld_ops.release.part import owned_rows
-        from egoworld_ops.release.plan import Contents
+        from egoworld_ops.release.plan import RunFiles
 
         run, stage = self.egoworld.run(), context.asset_key.path[-1]
         table = "clips" if stage == pipeline.MANIFEST else stage
-        contents = Contents(run)
+        contents = RunFiles(run)
         there = [v for v in context.asset_partition_keys if contents.has(v)]
         files = contents.sources(there, [table])[table]
         return pa.concat_tables([schema.empty(table), *(owned_rows(file) for file in files)])

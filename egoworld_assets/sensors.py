@@ -18,10 +18,10 @@ MAX_VIDEOS_A_TICK = 50
     description="Registers new raw videos and processes them. A file must keep its size and time of change from one tick to the next.",
 )
 def new_raw_videos(context: dg.SensorEvaluationContext, egoworld: Egoworld) -> dg.SensorResult:
-    """One bounded look at the raw folder."""
+    """One bounded scan of the raw folder."""
     from egoworld_ops.raw import record, register
 
-    found = register.look(egoworld.settings, context.cursor, MAX_VIDEOS_A_TICK)
+    found = register.scan(egoworld.settings, context.cursor, MAX_VIDEOS_A_TICK)
     for row in found.refused:
         context.log.warning(f"{printable(row['path'])}: {row['status']}: {row['reason']}. {row['cure']}")
     for line in found.passed_over:

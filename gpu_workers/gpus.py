@@ -101,7 +101,7 @@ class Nvml:
         except pynvml.NVMLError as error:
             cure = "See what nvidia-smi says; after an update of the driver restart the host; CUDA_VISIBLE_DEVICES=-1 does without GPUs"
             raise SetupError("the NVIDIA driver", f"NVML says: {error}", cure) from error
-        visible = _visible([_look(index) for index in range(count)], wanted)
+        visible = _visible([_query(index) for index in range(count)], wanted)
         return [it for it in visible if isinstance(it, Gpu)], [it for it in visible if isinstance(it, Unreachable)]
 
     def read(self, gpu: Gpu) -> Reading:
@@ -143,7 +143,7 @@ class Nvml:
             self._is_open = True
 
 
-def _look(index: int) -> Gpu | Unreachable:
+def _query(index: int) -> Gpu | Unreachable:
     import pynvml
 
     uuid: str | None = None

@@ -71,7 +71,7 @@ def over_counted(run: Run, video_id: str) -> list[tuple[str, str]]:
     """What the table takes for done and the reader does not."""
     rows = read_table(run.video_table("states", video_id), "states").to_pylist()
     try:
-        video = states.survey(run, video_id)
+        video = states.video_state(run, video_id)
     except ContractError:
         return [(row["clip_id"], row["stage"]) for row in rows if row["state"] == "done"]
     assert video is not None
@@ -133,7 +133,7 @@ def test_a_writer_that_is_killed_leaves_nothing_counted_that_does_not_count(tmp_
 def test_a_failure_stays_until_the_table_that_takes_its_place_is_written(tmp_path: Path) -> None:
     """Killed in between, the table from before the failure would count."""
     _, run, video_id = prepared(tmp_path, "failed")
-    [clip] = states.survey(run, video_id).clips  # type: ignore[union-attr]
+    [clip] = states.video_state(run, video_id).clips  # type: ignore[union-attr]
     failure, table = (where("hand_pose", video_id, clip.clip_id) for where in (run.failure, run.clip_table))
     old = digest_at(table)
     result = StageResult(
@@ -165,7 +165,7 @@ def test_of_a_manifest_clips_is_written_before_videos(tmp_path: Path) -> None:
             cut_anew(run, video_id, 3)
     assert written == ["clips"]
     with pytest.raises(ContractError, match="another manifest"):
-        states.survey(run, video_id)
+        states.video_state(run, video_id)
     [result] = finished.go(run, video_id, settings, first="masks", last="masks")[1]
     assert isinstance(result.error, ContractError)
 

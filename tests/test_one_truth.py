@@ -39,7 +39,7 @@ def stale(settings: Settings) -> tuple[Run, str, str]:
     """A run in which the masks of one clip of three are others than those that were read further down."""
     run, video_id = finished.registered_video(settings)
     finished.go(run, video_id, settings)
-    clip_id = states.survey(run, video_id).clips[1].clip_id  # type: ignore[union-attr]
+    clip_id = states.video_state(run, video_id).clips[1].clip_id  # type: ignore[union-attr]
     path = run.clip_table("masks", video_id, clip_id)
     rows, origin = read_result(path, "masks")
     write_table(path, "masks", rows, origin | {"digest": "other masks"})

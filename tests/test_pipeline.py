@@ -19,8 +19,8 @@ from egoworld_ops.errors import BadSidecar, CorruptVideo, EgoworldError, Operato
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import digest_at, provenance_at, read_table
 from egoworld_ops.lake import failures, lake, runs
-from egoworld_ops.lake import states as survey
 from egoworld_ops.lake.lake import Lake
+from egoworld_ops.lake.states import video_state
 from egoworld_ops.raw import register as raw_folder
 from egoworld_ops.raw.record import registered
 from egoworld_ops.settings import Settings, load_settings
@@ -217,12 +217,12 @@ def test_a_raw_folder_that_is_away_with_its_sidecars_costs_no_result(settings: S
     run_all(settings, video_ids, pool)
     run = pipeline.open_run(settings)
     hidden = video.parent.rename(video.parent.with_name("unmounted"))
-    states = run_all(settings, video_ids, pool)
-    assert states["hand_pose"] == states["object_pose"] == {"failed": 2}
-    assert states["mapping"] == {"done": 2}
+    ended = run_all(settings, video_ids, pool)
+    assert ended["hand_pose"] == ended["object_pose"] == {"failed": 2}
+    assert ended["mapping"] == {"done": 2}
     assert not failures_of(run)
     for video_id in video_ids:
-        state = survey.survey(run, video_id)
+        state = video_state(run, video_id)
         assert state is not None
         assert state.lacking() == {}
     hidden.rename(video.parent)

@@ -117,7 +117,7 @@ def test_clip_by_clip_the_manifest_and_the_sidecar_are_read_once(settings: Setti
 def test_a_finished_clip_costs_one_footer_of_each_table_and_a_recalled_video_none(settings: Settings, video: tuple[Run, str]) -> None:
     run, video_id = video
     finished.go(run, video_id, settings)
-    (run.video_folder(video_id) / "scan.json").unlink()
+    (run.video_folder(video_id) / "memo.json").unlink()
     with opened() as opens:
         assert plan(Planner(run, "movement", settings), video_id) == {"done": N_CLIPS}
     tables = {path: n for path, n in opens.items() if "clip_id=" in path and path.endswith(".parquet")}

@@ -52,7 +52,7 @@ FILES: dict[str, Callable[[Run, str], Path]] = {
     "folder of a clip": lambda run, video_id: run.clip_folder(video_id, CLIP),
     "videos": lambda run, video_id: run.video_table("videos", video_id),
     "clips": lambda run, video_id: run.video_table("clips", video_id),
-    "memo": lambda run, video_id: run.video_folder(video_id) / "scan.json",
+    "memo": lambda run, video_id: run.video_folder(video_id) / "memo.json",
 }
 
 
@@ -61,7 +61,7 @@ FILES: dict[str, Callable[[Run, str], Path]] = {
 def test_nothing_is_computed_or_touched_for_a_file_that_cannot_be_read_now(there: Place, what: str, number: int) -> None:
     settings, run, video_id = there
     before, path = state(settings.lake), FILES[what](run, video_id)
-    memo = run.video_folder(video_id) / "scan.json"
+    memo = run.video_folder(video_id) / "memo.json"
     known = memo.read_bytes()
     if what != "memo":
         memo.unlink()  # so that the files themselves are looked at
@@ -157,7 +157,7 @@ def test_a_sidecar_that_cannot_be_seen_does_not_change_what_is_made(tmp_path: Pa
     before = state(settings.lake)
     for calls in (("open",), ("open", "stat")):
         with unreadable(path, errno.ESTALE, calls):
-            (run.video_folder(video_id) / "scan.json").unlink(missing_ok=True)
+            (run.video_folder(video_id) / "memo.json").unlink(missing_ok=True)
             pool, results = finished.go(run, video_id, settings, first="hand_pose", last="hand_pose")
         assert pool.tasks == []
         assert {type(result.error) for result in results} == {StorageUnavailable}
@@ -166,7 +166,7 @@ def test_a_sidecar_that_cannot_be_seen_does_not_change_what_is_made(tmp_path: Pa
 
 def test_what_cannot_be_read_is_looked_at_again_after_a_pause(there: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, run, video_id = there
-    (run.video_folder(video_id) / "scan.json").unlink()
+    (run.video_folder(video_id) / "memo.json").unlink()
     path, left = run.clip_table("masks", video_id, CLIP), [2]
     from egoworld_ops.files import footer
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from egoworld_assets.chain import pipeline, planning
 from egoworld_assets.chain.planning import Planner
-from egoworld_assets.chain.raw_files import Contents
+from egoworld_assets.chain.raw_files import RawFiles
 from egoworld_ops import operators
 from egoworld_ops.errors import BadSettings, EgoworldError, SetupError
 from egoworld_ops.execution.identity import backend_of
@@ -56,7 +56,7 @@ def explain(settings: Settings, video_id: str, clip_id: str, stage: str) -> Expl
     if recut := _recut(run, settings):
         verdict = "computed: the manifest is made anew first, and may cut the video into other clips"
         return Explanation(verdict, run.video_table("clips", video_id), recut)
-    return _Look(run, settings, clip).explanation(stage)
+    return _Explainer(run, settings, clip).explanation(stage)
 
 
 def _recut(run: Run, settings: Settings) -> list[runs.Difference]:
@@ -75,8 +75,8 @@ class _Wanted:
     refused: str = ""
 
 
-class _Look:
-    """A look at one clip, stage by stage: what a stage reads is taken as it would be made first."""
+class _Explainer:
+    """Explains one clip, stage by stage: what a stage reads is taken as it would be made first."""
 
     def __init__(self, run: Run, settings: Settings, clip: Clip) -> None:
         self._run, self._settings, self._store = run, settings, Lake(settings.lake)
@@ -94,7 +94,7 @@ class _Look:
             here = self._target is not None and wanted.path == self._place(self._target, stage)
             return Explanation(f"{'done' if here else 'linked from another run'}: nothing is computed", wanted.path)
         try:
-            Contents(None).check(self._clip, self._entry)
+            RawFiles(None).check(self._clip, self._entry)
         except EgoworldError as error:
             return Explanation(f"cannot be computed: {error}")
         return self._computed(stage, wanted)
@@ -110,10 +110,10 @@ class _Look:
     def _wanted(self, stage: str, settings: Settings) -> _Wanted:
         key = stage, backend_of(stage, settings)
         if key not in self._known:
-            self._known[key] = self._look(stage, settings)
+            self._known[key] = self._find(stage, settings)
         return self._known[key]
 
-    def _look(self, stage: str, settings: Settings) -> _Wanted:
+    def _find(self, stage: str, settings: Settings) -> _Wanted:
         inputs = {name: self._wanted(name, self._settings) for name in operators.stages()[stage].inputs}
         for name, above in inputs.items():
             if above.refused:

@@ -235,7 +235,7 @@ def _known_manifest(run: Run, entry: Registered, key: str, others: Sequence[Run]
     error = rejection(videos.to_pylist()[0])
     if error is None and state == "done":
         clip_ids = clips["clip_id"].to_pylist()
-        memo.remember(run.video_folder(entry.video_id), MANIFEST, seen, (), [memo.Found(clip_id, 0) for clip_id in clip_ids])
+        memo.remember(run.video_folder(entry.video_id), MANIFEST, seen, (), [memo.Remembered(clip_id, 0) for clip_id in clip_ids])
     dead = error is not None and is_dead_letter(error)
     return StageResult(entry.video_id, None, "failed" if error else state, clips.num_rows, error=error, digest=key, dead_letter=dead)
 
@@ -304,7 +304,7 @@ class _Whole:
     """Collects the videos of which every clip has a result of the chosen backend."""
 
     def __init__(self) -> None:
-        self._found: dict[str, list[memo.Found]] = defaultdict(list)
+        self._found: dict[str, list[memo.Remembered]] = defaultdict(list)
         self._partial: set[str] = set()
 
     def add(self, result: StageResult) -> None:
@@ -312,9 +312,9 @@ class _Whole:
         if result.clip_id is None or result.state in ("failed", "blocked"):
             self._partial.add(result.video_id)
         else:
-            self._found[result.video_id].append(memo.Found(result.clip_id, result.rows, result.digest))
+            self._found[result.video_id].append(memo.Remembered(result.clip_id, result.rows, result.digest))
 
-    def videos(self) -> Iterator[tuple[str, list[memo.Found]]]:
+    def videos(self) -> Iterator[tuple[str, list[memo.Remembered]]]:
         """Those videos and their clips."""
         return ((video_id, found) for video_id, found in self._found.items() if video_id not in self._partial)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from egoworld_assets.chain.raw_files import Contents, of_raw_file, raw_state
+from egoworld_assets.chain.raw_files import RawFiles, of_raw_file, raw_state
 from egoworld_ops import models, operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import (
@@ -130,7 +130,7 @@ class Planner:
         self._registered = registered(run.lake)
         self._submitted: dict[str, _Submitted] = {}
         self._elsewhere: _Elsewhere | None = None
-        self._contents = Contents(run.lake)
+        self._raw_files = RawFiles(run.lake)
         self._videos: OrderedDict[str, _Video] = OrderedDict()
 
     def plan(self, video_id: str, clip_id: str | None = None) -> Iterator[StageResult | ClipTask]:
@@ -167,7 +167,7 @@ class Planner:
                 self._videos.popitem(last=False)
         return known
 
-    def _recalled(self, video_id: str) -> list[memo.Found] | None:
+    def _recalled(self, video_id: str) -> list[memo.Remembered] | None:
         """The results of a video, where nothing has changed since they were last found whole."""
         wanted = None if self._anew else self._wanted(video_id)
         if wanted is None:
@@ -184,7 +184,7 @@ class Planner:
         """The tables whether a result counts depends on: its own and all upstream."""
         return (self._stage.name, *states.upstream(self._stage.name))
 
-    def remember(self, video_id: str, found: Sequence[memo.Found]) -> None:
+    def remember(self, video_id: str, found: Sequence[memo.Remembered]) -> None:
         """All results of a video are stored: the next plan need not look into them."""
         if (wanted := self._wanted(video_id)) is not None:
             memo.remember(self._run.video_folder(video_id), self._stage.name, wanted, self._looked_at, found)
@@ -282,7 +282,7 @@ class Planner:
 
     def _submit(self, task: ClipTask, identity: Mapping[str, Any], own: StageState) -> StageResult | ClipTask:
         try:
-            self._contents.check(task.clip, self._registered.get(task.clip.video_id))
+            self._raw_files.check(task.clip, self._registered.get(task.clip.video_id))
         except EgoworldError as error:
             return self._refused(task.clip, error, task.key, own)
         self._submitted[task.key] = _Submitted(identity, raw_state(task.clip))

@@ -45,7 +45,7 @@ def _away(path: Path) -> RawFileAway | None:
     return None
 
 
-class Contents:
+class RawFiles:
     """Whether raw files hold what was registered. A file whose size or time of change differ is read once, and the registry learns its new state.
 
     Args:

@@ -78,7 +78,7 @@ class Record:
         if settled := [self._change(r) for r in fresh if r.state != "blocked"]:
             self._book.settle(settled)
 
-    def look(self) -> None:
+    def free_abandoned(self) -> None:
         """Free what owners that are gone have left."""
         self._book.recover()
 

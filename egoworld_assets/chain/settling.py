@@ -57,7 +57,7 @@ def settle(
         elsewhere = left.elsewhere
         if elsewhere and record:
             time.sleep(_ELSEWHERE_S)
-            record.look()
+            record.free_abandoned()
 
 
 def _round(

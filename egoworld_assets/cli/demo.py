@@ -46,8 +46,8 @@ def run(profile: str | None, video: Path | None, say: Say) -> bool:
         return False
     folder = done.video_folder(video_id)
     say(f"\nResults   {folder}")
-    if (video_state := states.survey(done, video_id)) is not None:
-        say(f"Status    {described(video_state)}")
+    if (state := states.video_state(done, video_id)) is not None:
+        say(f"Status    {described(state)}")
     if (picture := folder / PREVIEW).is_file():
         say(f"Picture   {picture}")
     if not ok:

@@ -48,7 +48,7 @@ def lacks(settings: Settings, video_id: str) -> bool:
     from egoworld_ops.lake import states
 
     run = pipeline.find_run(settings)
-    video = states.survey(run, video_id) if run else None
+    video = states.video_state(run, video_id) if run else None
     if video is None:
         return True
     return any(state not in ("done", "failed", "blocked") for clip in video.clips for state in clip.states.values())
@@ -79,7 +79,7 @@ def _status(run: Run | None, entry: Registered) -> str:
     from egoworld_ops.lake import states
 
     try:
-        video = states.survey(run, entry.video_id) if run else None
+        video = states.video_state(run, entry.video_id) if run else None
     except ContractError as error:
         return f"damaged: {error}"
     said = "not processed" if video is None else described(video)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from egoworld_ops.contract import schema
 from egoworld_ops.lake.lake import RELEASED_TABLES, Run
 from egoworld_ops.release.part import owned_rows
-from egoworld_ops.release.plan import Contents, Look
+from egoworld_ops.release.plan import RunFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Rows:
     run: Run
     videos: Sequence[str]
     incomplete: Mapping[str, Mapping[str, Mapping[str, int]] | None]
-    _contents: Contents
+    _contents: RunFiles
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ def rows_of(run: Run, videos: Sequence[str] = ()) -> Rows:
     Raises:
         ContractError: a manifest cannot be read.
     """
-    contents = Contents(run)
-    look: Look = contents.look("include")
-    wanted = [video_id for video_id in look.videos if not videos or video_id in videos]
-    return Rows(run, wanted, {v: missing for v, missing in look.incomplete.items() if not videos or v in videos}, contents)
+    contents = RunFiles(run)
+    selection = contents.select("include")
+    wanted = [video_id for video_id in selection.videos if not videos or video_id in videos]
+    return Rows(run, wanted, {v: missing for v, missing in selection.incomplete.items() if not videos or v in videos}, contents)

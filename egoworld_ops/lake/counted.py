@@ -164,7 +164,7 @@ def _is_of_the_manifest(run: Run, video_id: str, rows: Rows) -> bool:
 
 def _all_rows(run: Run, video_id: str) -> Rows:
     try:
-        video = states.survey(run, video_id)
+        video = states.video_state(run, video_id)
     except ContractError:
         return {(WHOLE_VIDEO, MANIFEST): _row(video_id, WHOLE_VIDEO, MANIFEST, StageState("damaged"))}
     if video is None:

@@ -80,7 +80,7 @@ def _folders(run: Run) -> int:
 def _is_whole(run: Run, video_id: str) -> bool:
     """Whether every clip of a video came to an end in every stage, and each stage has a result of one at least."""
     try:
-        video = states.survey(run, video_id)
+        video = states.video_state(run, video_id)
     except ContractError:
         return False
     if video is None or not video.clips:

@@ -1,6 +1,6 @@
 """What was found whole when a video was last gone through, so that going through it again costs a few `stat` calls and reads no Parquet.
 
-`scan.json` beside a video's tables holds, for each stage, what its results depended on and the state (inode, size, time of change) of every file
+`memo.json` beside a video's tables holds, for each stage, what its results depended on and the state (inode, size, time of change) of every file
 that was looked at. Where anything differs the files themselves are asked. It is derived: it may be deleted, and is never the only place of anything.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from egoworld_ops.errors import unreadable
 from egoworld_ops.files.whole import named_errors, write_bytes
 
-FILE_NAME = "scan.json"
+FILE_NAME = "memo.json"
 FileState = list[int] | None
 
 
@@ -36,7 +36,7 @@ def file_state(path: str | Path) -> FileState:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Remembered:
     """A clip's result that is there: its clip, its rows and its digest."""
 
     clip_id: str
@@ -44,7 +44,7 @@ class Found:
     digest: str = ""
 
 
-def recall(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequence[str]) -> list[Found] | None:
+def recall(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequence[str]) -> list[Remembered] | None:
     """The results of a stage, if everything is as it was when they were last found whole; None where that must be looked into.
 
     Raises:
@@ -62,12 +62,12 @@ def recall(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequence
         for clip_id, _, _, *states in known["clips"]:
             if states != [file_state(f"{folder}/clip_id={clip_id}/{name}.parquet") for name in tables]:
                 return None
-        return [Found(clip_id, rows, digest) for clip_id, rows, digest, *_ in known["clips"]]
+        return [Remembered(clip_id, rows, digest) for clip_id, rows, digest, *_ in known["clips"]]
     except (KeyError, TypeError, ValueError):
         return None
 
 
-def remember(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequence[str], found: Sequence[Found]) -> None:
+def remember(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequence[str], found: Sequence[Remembered]) -> None:
     """Note that a stage's results are all there; see `recall`."""
     clips = [[f.clip_id, f.rows, f.digest, *(file_state(f"{folder}/clip_id={f.clip_id}/{name}.parquet") for name in tables)] for f in found]
     if any(state is None for clip in clips for state in clip[3:]):

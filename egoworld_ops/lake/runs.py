@@ -89,7 +89,7 @@ def counts(run: Run) -> dict[str, Counter[str]]:
     found: dict[str, Counter[str]] = {stage: Counter() for stage in (states.MANIFEST, *operators.stages())}
     for video_id in states.video_ids(run):
         try:
-            video = states.survey(run, video_id)
+            video = states.video_state(run, video_id)
         except ContractError:
             continue
         if video and (away := video.unreadable()) is not None:

@@ -179,7 +179,7 @@ def manifest_of(run: Run, video_id: str) -> Manifest | None:
     """The manifest of a video; None where it has none, which `videos.parquet` completes.
 
     Raises:
-        ContractError, StorageUnavailable: as `survey`.
+        ContractError, StorageUnavailable: as `video_state`.
     """
     try:
         path, clips_path = (run.video_table(name, video_id) for name in lake.VIDEO_TABLES)
@@ -200,7 +200,7 @@ def manifest_of(run: Run, video_id: str) -> Manifest | None:
     return Manifest(video_id, videos[0], clips, _manifest(videos[0], said, len(clips)))
 
 
-def survey(run: Run, video_id: str) -> VideoState | None:
+def video_state(run: Run, video_id: str) -> VideoState | None:
     """The state of one video; None where it has no manifest.
 
     Raises:

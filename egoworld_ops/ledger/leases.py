@@ -58,7 +58,7 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class OwnerRow:
     """One owner, as it stands in the database."""
 
     owner: str
@@ -78,7 +78,7 @@ class Observer:
         self._lease_s, self._clock = lease_s, clock
         self._first_seen: dict[str, tuple[int, float]] = {}
 
-    def expired(self, owners: Iterable[Seen]) -> list[Seen]:
+    def expired(self, owners: Iterable[OwnerRow]) -> list[OwnerRow]:
         """Those of all present owners that are gone or have not beaten for a lease."""
         here, now = Process.current(), self._clock()
         before, self._first_seen = self._first_seen, {}

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from egoworld_ops.errors import BadSettings
 from egoworld_ops.ledger import moves
 from egoworld_ops.ledger.database import Database
-from egoworld_ops.ledger.leases import Observer, Owner, Process, Seen
+from egoworld_ops.ledger.leases import Observer, Owner, OwnerRow, Process
 from egoworld_ops.ledger.states import Change, ClipKey, Moves, Row, State, Verb
 from egoworld_ops.ledger.tables import CLIPS, KEY_COLUMNS, OWNERS, word
 
@@ -189,9 +189,9 @@ def _to(state: State, keys: Iterable[ClipKey]) -> list[Change]:
     return [Change(key, state) for key in keys]
 
 
-def _owners(connection: sa.Connection) -> list[Seen]:
+def _owners(connection: sa.Connection) -> list[OwnerRow]:
     return [
-        Seen(row.id, Process(row.host, row.boot_id, row.pid_namespace, row.pid, row.start_ticks), row.beat)
+        OwnerRow(row.id, Process(row.host, row.boot_id, row.pid_namespace, row.pid, row.start_ticks), row.beat)
         for row in connection.execute(sa.select(OWNERS))
     ]
 

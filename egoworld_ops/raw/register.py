@@ -1,4 +1,4 @@
-"""Registering raw files: by the sensor, one bounded look at the raw folder a tick, or by hand.
+"""Registering raw files: by the sensor, one bounded scan of the raw folder a tick, or by hand.
 
 What became of each file is a row of table `intake`. A file is known by its content: the same file again keeps its video_id, and so does
 a file that was moved (its slug still says the old name, its path is the new one); a copy beside a file that is still there is refused.
@@ -16,27 +16,28 @@ from typing import Any
 
 from egoworld_ops.errors import NotAVideo
 from egoworld_ops.lake.lake import Lake
+from egoworld_ops.raw import walk
 from egoworld_ops.raw.passed_over import passed_over
 from egoworld_ops.raw.record import Registered, forgotten, read, registered, update
-from egoworld_ops.raw.walk import IntakeEntry, Seen, scan
+from egoworld_ops.raw.walk import IntakeEntry, Seen
 from egoworld_ops.settings import Settings
 
 SETTLE_S = 1.0
 MAX_WAITING = 1000
-"""Most files remembered in the cursor as not yet settled; the others are met again at later looks."""
-MAX_BYTES_A_LOOK = 4 << 30
-"""Most bytes to read in one look (one file at least): a sensor's tick has 60 s."""
+"""Most files remembered in the cursor as not yet settled; the others are met again at later scans."""
+MAX_BYTES_A_SCAN = 4 << 30
+"""Most bytes to read in one scan (one file at least): a sensor's tick has 60 s."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What came of a look.
+class Registration:
+    """What came of a scan, or of registering by hand.
 
     Args:
         video_ids: videos that were registered now, new or again.
         refused: rows of `intake` that were not: duplicates, rejected and unstable files, each with its reason and cure.
-        cursor: what to give to the next look.
-        passed_over: a line for all that is no video, and for sidecars of none; of a look only where it is other than at the last.
+        cursor: what to give to the next scan.
+        passed_over: a line for all that is no video, and for sidecars of none; of a scan only where they differ from those of the last.
     """
 
     video_ids: list[str]
@@ -45,11 +46,11 @@ class Found:
     passed_over: list[str]
 
 
-def look(settings: Settings, cursor: str | None, limit: int) -> Found:
-    """One bounded look at the raw folder. A file is taken once it keeps its size and time of change from one look to the next.
+def scan(settings: Settings, cursor: str | None, limit: int) -> Registration:
+    """One bounded scan of the raw folder. A file is taken once it keeps its size and time of change from one scan to the next.
 
     Args:
-        cursor: of the look before; None at the first.
+        cursor: of the scan before; None at the first.
         limit: most files to read now.
 
     Raises:
@@ -60,7 +61,7 @@ def look(settings: Settings, cursor: str | None, limit: int) -> Found:
     store = Lake(settings.lake)
     rows = read(store).to_pylist()
     waiting = _waiting(cursor)
-    entries, now = scan(settings.raw, _known(store), _seen(rows) | waiting, limit=_affordable(waiting, limit))
+    entries, now = walk.scan(settings.raw, _known(store), _seen(rows) | waiting, limit=_affordable(waiting, limit))
     unstable = {path: seen for path, seen in now.items() if seen.status == "unstable"}
     kept = dict(sorted(unstable.items(), key=lambda item: item[0] not in waiting)[:MAX_WAITING])
     found = _record(store, [e for e in entries if e.status != "unstable" or str(e.path) in kept], take_back=False)
@@ -68,10 +69,10 @@ def look(settings: Settings, cursor: str | None, limit: int) -> Found:
     said = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     again = _remembered(cursor).get("said") == said
     remember = {"waiting": {path: [s.bytes, s.mtime_ns] for path, s in kept.items()}, "said": said}
-    return Found(found.video_ids, found.refused, json.dumps(remember), [] if again else lines)
+    return Registration(found.video_ids, found.refused, json.dumps(remember), [] if again else lines)
 
 
-def register(settings: Settings, paths: Iterable[Path]) -> Found:
+def register(settings: Settings, paths: Iterable[Path]) -> Registration:
     """Register files, and all videos in folders, now. Files that changed within the last second are looked at again after one.
 
     What was forgotten stays so in folders, and is taken back where the file itself is named.
@@ -79,27 +80,27 @@ def register(settings: Settings, paths: Iterable[Path]) -> Found:
     A file that still changes then is refused as `unstable`; so is everything that cannot be a video, each with its reason.
     """
     store = Lake(settings.lake)
-    found: list[Found] = []
+    found: list[Registration] = []
     paths = list(paths)
     for path in paths:
-        entries, now = scan(path, _known(store), {}, settle_s=SETTLE_S)
+        entries, now = walk.scan(path, _known(store), {}, settle_s=SETTLE_S)
         if any(e.status == "unstable" for e in entries):
             time.sleep(SETTLE_S)
-            again, _ = scan(path, _known(store) | _accepted(entries), now, settle_s=SETTLE_S)
+            again, _ = walk.scan(path, _known(store) | _accepted(entries), now, settle_s=SETTLE_S)
             later = {e.path: e for e in again}
             entries = [later.get(e.path, e) for e in entries]
         found.append(_record(store, entries, take_back=not path.is_dir()))
     lines = [line for path in paths for line in passed_over(path)]
-    return Found([v for f in found for v in f.video_ids], [row for f in found for row in f.refused], "", lines)
+    return Registration([v for f in found for v in f.video_ids], [row for f in found for row in f.refused], "", lines)
 
 
-def _record(store: Lake, entries: Sequence[IntakeEntry], take_back: bool) -> Found:
+def _record(store: Lake, entries: Sequence[IntakeEntry], take_back: bool) -> Registration:
     gone = forgotten(store) if entries else {}
     rows = [_row(e, gone, take_back) for e in entries]
     if rows:
         update(store, rows)
     accepted = [row["video_id"] for row in rows if row["status"] == "registered"]
-    return Found(list(dict.fromkeys(accepted)), [row for row in rows if row["status"] != "registered"], "", [])
+    return Registration(list(dict.fromkeys(accepted)), [row for row in rows if row["status"] != "registered"], "", [])
 
 
 def _row(entry: IntakeEntry, gone: Mapping[str, str], take_back: bool) -> dict[str, Any]:
@@ -128,7 +129,7 @@ def _accepted(entries: Iterable[IntakeEntry]) -> dict[str, Registered]:
 
 
 def _seen(rows: Iterable[Mapping[str, Any]]) -> dict[str, Seen]:
-    """What earlier looks settled. A copy is looked at again once the file it is a copy of is gone."""
+    """What earlier scans settled. A copy is looked at again once the file it is a copy of is gone."""
     rows = list(rows)
     originals = {r["video_id"]: Path(r["path"]) for r in rows if r["status"] == "registered"}
     return {
@@ -157,7 +158,7 @@ def _waiting(cursor: str | None) -> dict[str, Seen]:
 
 def _affordable(waiting: Mapping[str, Seen], limit: int) -> int:
     """How many of the files that may have settled can be read now."""
-    left, count = MAX_BYTES_A_LOOK, 0
+    left, count = MAX_BYTES_A_SCAN, 0
     for seen in list(waiting.values())[:limit]:
         left -= seen.bytes
         if left < 0 and count:

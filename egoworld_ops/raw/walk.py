@@ -24,7 +24,7 @@ _SPHERICAL_SUFFIXES = (".insv", ".360")
 
 
 class Seen(NamedTuple):
-    """How an entry looked at the last look: what must not change for it to count as whole, and what became of it."""
+    """How an entry was at the last scan: what must not change for it to count as whole, and what became of it."""
 
     bytes: int
     mtime_ns: int
@@ -82,35 +82,35 @@ class IntakeEntry:
 def scan(
     raw: Path, known: Mapping[str, Known], seen: Mapping[str, Seen], settle_s: float | None = None, limit: int | None = None
 ) -> tuple[list[IntakeEntry], dict[str, Seen]]:
-    """Look at a raw folder, or at one file, once.
+    """Go through a raw folder, or look at one file, once.
 
-    An entry that looks as it did at the last look is passed over, unless it was unstable then: now it is stable.
+    An entry that is as it was at the last scan is passed over, unless it was unstable then: now it is stable.
 
     Args:
         raw: folder or file.
         known: registered contents by SHA-256.
-        seen: what the last look returned; empty at the first.
+        seen: what the last scan returned; empty at the first.
         settle_s: where given, a file is stable also if its last change is at least this many seconds away.
-        limit: read at most this many files now; the others wait for the next look.
+        limit: read at most this many files now; the others wait for the next scan.
 
     Returns:
         What is new, in order of paths, and what to give as `seen` the next time. `unstable` entries are to be looked at again.
     """
-    look = _Look(dict(known), seen, settle_s, limit)
+    this = _Scan(dict(known), seen, settle_s, limit)
     candidates = _walk(raw.resolve()) if raw.is_dir() else iter([raw.parent.resolve() / raw.name])
-    entries = [entry for path in candidates if (entry := look.at(path)) is not None]
-    return entries, look.now
+    entries = [entry for path in candidates if (entry := this.at(path)) is not None]
+    return entries, this.now
 
 
-class _Look:
-    """One look: remembers what it has met, so that of two copies the first is registered."""
+class _Scan:
+    """One scan: remembers what it has met, so that of two copies the first is registered."""
 
     def __init__(self, known: dict[str, Known], seen: Mapping[str, Seen], settle_s: float | None, limit: int | None) -> None:
         self._known, self._seen, self._settle_s, self._left = known, seen, settle_s, limit
         self.now: dict[str, Seen] = {}
 
     def at(self, path: Path) -> IntakeEntry | None:
-        """What is new about one entry; None where nothing is, or where it has to wait for the next look."""
+        """What is new about one entry; None where nothing is, or where it has to wait for the next scan."""
         try:
             state = _state(path)
             before = self._seen.get(storable(path))
@@ -153,7 +153,7 @@ class _Look:
         return entry
 
     def _refused(self, path: Path, error: EgoworldError) -> IntakeEntry | None:
-        """An entry that is not taken; None where the same was said at the last look."""
+        """An entry that is not taken; None where the same was said at the last scan."""
         try:
             state = os.lstat(path)
             size, mtime_ns = state.st_size, state.st_mtime_ns

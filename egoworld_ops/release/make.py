@@ -30,7 +30,7 @@ from egoworld_ops.lake.runs import contract_of
 from egoworld_ops.release import place
 from egoworld_ops.release.part import laid_out, record_of, write_part
 from egoworld_ops.release.place import FileRecord, Manifest, PartRecord
-from egoworld_ops.release.plan import Contents, PlannedPart, changed, planned_parts
+from egoworld_ops.release.plan import PlannedPart, RunFiles, changed, planned_parts
 from egoworld_ops.release.settings import ReleaseSettings
 
 Say = Callable[[str], None]
@@ -129,9 +129,9 @@ def _memory_of_the_system() -> Iterator[None]:
 
 def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[Manifest, _Assembly]:
     """Have the release in place that the run and the settings ask for; its manifest, and what was done for it."""
-    layout, contents, previous, say = laid_out(settings), Contents(run), place.read(run), _now_and_then(say)
-    look = contents.look(settings.incomplete, say)
-    planned = planned_parts(run, look.videos, previous, settings.part_mb, anew)
+    layout, contents, previous, say = laid_out(settings), RunFiles(run), place.read(run), _now_and_then(say)
+    selection = contents.select(settings.incomplete, say)
+    planned = planned_parts(run, selection.videos, previous, settings.part_mb, anew)
     assembly = _Assembly(run, settings, contents, previous)
     with ThreadPoolExecutor(settings.writers) as workers:
         parts = []
@@ -139,11 +139,11 @@ def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[
             parts.append(part)
             say(f"looked at the files of {len(parts)} of {len(planned)} parts")
     if previous is not None and all(assembly.in_place(part) for part in parts):
-        manifest = Manifest(run.run_id, schema.SCHEMA_VERSION, layout, look.incomplete, previous.parts)
+        manifest = Manifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, previous.parts)
         if manifest == previous:
             return manifest, assembly
     records = _in_turn(assembly, parts, settings.writers, say)
-    manifest = Manifest(run.run_id, schema.SCHEMA_VERSION, layout, look.incomplete, records)
+    manifest = Manifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, records)
     assembly.put_in_place(manifest)
     return manifest, assembly
 
@@ -165,7 +165,7 @@ def _in_turn(assembly: _Assembly, parts: Sequence[PlannedPart], writers: int, sa
 class _Assembly:
     """A release that is put together beside its place. What an earlier one holds, or one that was cut short, is not written again."""
 
-    def __init__(self, run: Run, settings: ReleaseSettings, contents: Contents, previous: Manifest | None) -> None:
+    def __init__(self, run: Run, settings: ReleaseSettings, contents: RunFiles, previous: Manifest | None) -> None:
         self._run, self._settings, self._contents = run, settings, contents
         self._before = {part.name: part for part in previous.parts} if previous else {}
         self._known = {

@@ -14,7 +14,7 @@ from egoworld_ops.contract import schema
 from egoworld_ops.errors import ContractError, InputChanged, SetupError
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.lake import RELEASED_TABLES, VIDEO_TABLES, Run
-from egoworld_ops.lake.states import VideoState, survey, video_ids
+from egoworld_ops.lake.states import VideoState, video_ids, video_state
 from egoworld_ops.release.place import Manifest, part_name, part_names, part_number
 
 VERSION = "2"
@@ -46,7 +46,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Selection:
     """What a release is to hold: the videos, and the incomplete ones among all of the run, as in `Manifest`."""
 
     videos: Sequence[str]
@@ -113,14 +113,14 @@ def identity(table: str, layout: Mapping[str, Any], files: Sequence[Source]) -> 
     return {"release": VERSION, "schema": schema.SCHEMA_VERSION, "table": table, "parquet": dict(layout), "sources": by_video}
 
 
-class Contents:
+class RunFiles:
     """The files of a run that a release takes its rows from. Each video is looked at once, as long as they are not too many."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._state = lru_cache(_MOST_REMEMBERED)(partial(survey, run))
+        self._state = lru_cache(_MOST_REMEMBERED)(partial(video_state, run))
 
-    def look(self, incomplete: str, say: Callable[[str], None] = lambda line: None) -> Look:
+    def select(self, incomplete: str, say: Callable[[str], None] = lambda line: None) -> Selection:
         """Which videos to release.
 
         Args:
@@ -151,13 +151,13 @@ class Contents:
                 f"{len(lacking)} video(s) are incomplete: {some}",
                 "Materialize what is missing or stale, or set release.incomplete to include or leave_out",
             )
-        return Look(videos, lacking)
+        return Selection(videos, lacking)
 
     def has(self, video_id: str) -> bool:
         """Whether a video has a manifest, and all of it can be read.
 
         Raises:
-            ContractError, StorageUnavailable: as `look`.
+            ContractError, StorageUnavailable: as `select`.
         """
         state = self._state(video_id)
         if state and (away := state.unreadable()) is not None:

@@ -74,7 +74,7 @@ def plan(store: Lake, keep: Keep = lambda run_id: "", older_than_s: float = OLDE
         StorageUnavailable: the storage refuses.
     """
     with _named_errors(store):
-        remove, kept = _look(store, keep, older_than_s)
+        remove, kept = _choose(store, keep, older_than_s)
         return Plan(remove, kept, *_sizes(doomed.path for doomed in remove))
 
 
@@ -93,7 +93,7 @@ def collect(
         home(store).mkdir(parents=True, exist_ok=True)
         with locks.alone(home(store)):
             recover(store)
-            remove, kept = _look(store, keep, older_than_s)
+            remove, kept = _choose(store, keep, older_than_s)
             away = {doomed: trash for doomed in remove if (trash := _taken_away(store, doomed.path, keep, forget))}
             freed, named = _sizes(away.values())
             for trash in away.values():
@@ -130,7 +130,7 @@ def _named_errors(store: Lake) -> Iterator[None]:
         raise StorageUnavailable(store.root, f"cannot be cleaned: {error}", "Mend the storage, then run it again") from error
 
 
-def _look(store: Lake, keep: Keep, older_than_s: float) -> tuple[list[Doomed], list[tuple[str, str]]]:
+def _choose(store: Lake, keep: Keep, older_than_s: float) -> tuple[list[Doomed], list[tuple[str, str]]]:
     """What has to go, what was left behind first; and the runs that stay, with the reason."""
     runs = {run.run_id for run in store.runs()}
     reasons = {path.name.removeprefix(RUN): "has no run.json that says what it is" for path in sorted(store.root.glob(f"{RUN}*"))}

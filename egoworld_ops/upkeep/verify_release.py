@@ -19,7 +19,7 @@ from egoworld_ops.lake.lake import RELEASED_TABLES, Run
 from egoworld_ops.release import place
 from egoworld_ops.release.part import owned_rows
 from egoworld_ops.release.place import MANIFEST_NAME, FileRecord, Manifest, PartRecord
-from egoworld_ops.release.plan import Contents, identity
+from egoworld_ops.release.plan import RunFiles, identity
 
 _BATCH_ROWS = 16_384
 _RELEASE_AGAIN = "Delete it and release the run again"
@@ -43,7 +43,7 @@ def pieces(run: Run) -> list[Piece]:
         return [Piece(folder, partial(list, [error]))]
     if manifest is None:
         return [Piece(folder, partial(_no_release, run))]
-    contents = Contents(run)
+    contents = RunFiles(run)
     parts = [
         Piece(place.part_path(folder, table, part.name), partial(_part, run, contents, manifest, part, table))
         for part in manifest.parts
@@ -90,13 +90,13 @@ def _is_behind(run: Run, video_id: str, manifest: Manifest) -> bool:
     if video_id not in manifest.incomplete:
         return True
     try:
-        state = states.survey(run, video_id)
+        state = states.video_state(run, video_id)
     except ContractError:
         return False  # found where the run is looked at
     return manifest.incomplete[video_id] != (state.lacking() if state else None)
 
 
-def _part(run: Run, contents: Contents, manifest: Manifest, part: PartRecord, table: str) -> list[EgoworldError]:
+def _part(run: Run, contents: RunFiles, manifest: Manifest, part: PartRecord, table: str) -> list[EgoworldError]:
     """One file of the release."""
     path, record = place.part_path(place.folder(run), table, part.name), part.tables[table]
     if not path.exists():
@@ -178,7 +178,7 @@ def _owned_ranges(run: Run, part: PartRecord) -> dict[tuple[str, str], tuple[int
     return {(c["video_id"], c["clip_id"]): (c["own_start"], c["own_end"]) for c in clips}
 
 
-def _against_run(reading: _Reading, contents: Contents, manifest: Manifest, part: PartRecord, table: str) -> Iterator[EgoworldError]:
+def _against_run(reading: _Reading, contents: RunFiles, manifest: Manifest, part: PartRecord, table: str) -> Iterator[EgoworldError]:
     """Where the rows are not, one by one, those that the clips of the run own."""
     path = reading.path
     try:

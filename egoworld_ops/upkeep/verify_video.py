@@ -17,7 +17,7 @@ from egoworld_ops.files import footer
 from egoworld_ops.files.tables import read_table
 from egoworld_ops.lake import lake
 from egoworld_ops.lake.lake import RUN_TABLES, VIDEO_TABLES, Run
-from egoworld_ops.lake.states import ClipState, VideoState, survey, video_ids
+from egoworld_ops.lake.states import ClipState, VideoState, video_ids, video_state
 from egoworld_ops.upkeep.verify_file import MAKE_AGAIN, Checked, check_file
 
 _MANIFEST_AGAIN = "Materialize the manifest of the video again"
@@ -30,7 +30,7 @@ _ROUNDING_S = 1e-6
 def check_video(run: Run, video_id: str) -> list[EgoworldError]:
     """All that is wrong with the files of one video."""
     try:
-        state = survey(run, video_id)
+        state = video_state(run, video_id)
     except EgoworldError as error:
         return [error]
     if state is None:

@@ -28,7 +28,7 @@ _SITES = {
     "intake": r"/intake",
     "catalog": r"egoworld\.duckdb",
     "meta": r"meta\.json$",
-    "scan": r"scan\.json$",
+    "memo": r"memo\.json$",
     "latest": r"latest\.json$",
     "failure row": r"\.failure\.parquet$",
     "manifest": r"/(videos|clips)\.parquet$",

@@ -71,7 +71,7 @@ def _site(path: Path) -> str:
         return "run"
     known = (
         "meta.json",
-        "scan.json",
+        "memo.json",
         "latest.json",
         "intake.parquet",
         "egoworld.duckdb",

@@ -153,11 +153,11 @@ def test_a_worker_that_leaks_is_replaced_between_clips() -> None:
         most_mb = []
         done = threading.Event()
 
-        def look() -> None:
+        def watch() -> None:
             while not done.wait(0.2):
                 most_mb.extend(w["memory_mb"] for w in client.status(settings)["workers"])
 
-        watcher = threading.Thread(target=look)
+        watcher = threading.Thread(target=watch)
         watcher.start()
         answers = brokers.run(settings, [order(f"k{i}", 0.1, leak_mb=10) for i in range(55)])
         done.set()

@@ -189,12 +189,12 @@ def test_a_forgotten_video_stays_away_until_its_file_is_named(settings: Settings
 
     cursor = None
     for _ in range(3):
-        found = register.look(settings, cursor, 50)
+        found = register.scan(settings, cursor, 50)
         cursor = found.cursor
         assert found.video_ids == []
     path.rename(settings.raw / "renamed.mp4")
     for _ in range(3):
-        found = register.look(settings, cursor, 50)
+        found = register.scan(settings, cursor, 50)
         cursor = found.cursor
         assert found.video_ids == []
     said("register", "raw")

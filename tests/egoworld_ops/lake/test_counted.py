@@ -24,7 +24,7 @@ def video_id(run: Run) -> str:
 
 
 def clip_ids(run: Run, video_id: str) -> list[str]:
-    video = states.survey(run, video_id)
+    video = states.video_state(run, video_id)
     assert video is not None
     return [clip.clip_id for clip in video.clips]
 
@@ -57,7 +57,7 @@ def test_a_table_made_from_another_input_is_stale_and_so_is_what_was_made_from_i
 
 def test_what_is_withdrawn_counts_nothing_downstream_and_is_not_remembered(run: Run, video_id: str) -> None:
     first, _ = clip_ids(run, video_id)
-    memo.remember(run.video_folder(video_id), "masks", {}, (), [memo.Found(first, 1)])
+    memo.remember(run.video_folder(video_id), "masks", {}, (), [memo.Remembered(first, 1)])
     counted.withdraw(run, video_id, first, "hand_pose")
     now = said(run, video_id)
     assert now["hand_pose", "pending"] == now["mapping", "pending"] == now["object_pose", "pending"] == now["movement", "pending"] == 1

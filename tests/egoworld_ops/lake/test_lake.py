@@ -14,8 +14,7 @@ from egoworld_ops import operators
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import BadSettings, ContractError, SetupError
 from egoworld_ops.files.tables import digest_at, make_provenance, provenance_at, read_result, read_table, write_table
-from egoworld_ops.lake import counted, runs
-from egoworld_ops.lake import states as survey
+from egoworld_ops.lake import counted, runs, states
 from egoworld_ops.lake.failure_file import record_stand_in
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.query import catalog
@@ -206,29 +205,29 @@ def test_the_catalog_tells_of_runs_and_of_the_states_of_their_clips_also_where_o
     first = store.open_run({"a": 1}, "20260101_0000", lambda: {"settings": {"sample_stride": 5}, "git": {"commit": "abc", "dirty": True}})
     broken = store.open_run({"a": 2}, "20260102_0000", dict)
     lakes.write_video(first, "v", n_frames=50)
-    [video_id] = survey.video_ids(first)
+    [video_id] = states.video_ids(first)
     clip_ids = [path.name.removeprefix("clip_id=") for path in first.video_folder(video_id).glob("clip_id=*")]
     lakes.fail(first, video_id, clip_ids[0], "mapping")
     for stage, clip_id in (("masks", clip_ids[0]), ("masks", clip_ids[1])):
         table = first.clip_table(stage, video_id, clip_id)
-        rows, known = read_result(table, stage)
+        result, known = read_result(table, stage)
         lakes.fail(first, video_id, clip_id, stage)
-        write_table(table, stage, rows, known)
+        write_table(table, stage, result, known)
     record_stand_in(first.failure("masks", video_id, clip_ids[1]), known["digest"])
     counted.count(first, video_id)
     (broken.path / "run.json").write_bytes(b'{"run\xff')
     with duckdb.connect(str(catalog.write_catalog(store)), read_only=True) as connection:
         stride = connection.execute("SELECT run_id, (settings->>'sample_stride')::INT, git->>'commit' FROM runs ORDER BY 1").fetchall()
         assert stride == [("20260101_0000", 5, "abc"), ("20260102_0000", None, None)]
-        states = connection.execute("SELECT stage, state, clips FROM run_states WHERE run_id = '20260101_0000'").fetchall()
-        done = {stage: n for stage, state, n in states if state == "done"}
+        rows = connection.execute("SELECT stage, state, clips FROM run_states WHERE run_id = '20260101_0000'").fetchall()
+        done = {stage: n for stage, state, n in rows if state == "done"}
         lost = dict.fromkeys(("mapping", "masks", "object_pose", "movement"), len(clip_ids) - 1)
         assert done == {"manifest": 1} | dict.fromkeys(operators.stages(), len(clip_ids)) | lost
         undone = {"mapping": "dead_letter", "masks": "dead_letter", "movement": "stale", "object_pose": "stale"}
-        assert [row for row in states if row[1] != "done"] == [(stage, state, 1) for stage, state in undone.items()]
+        assert [row for row in rows if row[1] != "done"] == [(stage, state, 1) for stage, state in undone.items()]
     in_python = runs.counts(first)
     assert {stage: in_python[stage]["done"] for stage in done} == done
     assert {stage: n["dead letters"] for stage, n in in_python.items() if n["dead letters"]} == {"mapping": 1, "masks": 1}
-    state = survey.survey(first, video_id)
+    state = states.video_state(first, video_id)
     assert state is not None
     assert state.lacking()["masks"] == {"failed": 1}

@@ -70,12 +70,12 @@ def test_sidecars_of_videos_are_not_named(raw: Path) -> None:
 def test_a_look_says_it_once(raw: Path, tmp_path: Path) -> None:
     settings = Settings(raw=raw, lake=tmp_path / "lake")
     (raw / "x.insv").touch()
-    first = register.look(settings, None, 10)
+    first = register.scan(settings, None, 10)
     assert len(first.passed_over) == 2
-    second = register.look(settings, first.cursor, 10)
+    second = register.scan(settings, first.cursor, 10)
     assert second.passed_over == []
     (raw / "y.mxf").touch()
-    assert len(register.look(settings, second.cursor, 10).passed_over) == 3
+    assert len(register.scan(settings, second.cursor, 10).passed_over) == 3
 
 
 def test_the_command_says_what_it_passes_over_and_fails_where_nothing_is_left(

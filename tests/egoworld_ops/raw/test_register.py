@@ -20,26 +20,26 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(raw=tmp_path / "raw", lake=tmp_path / "lake")
 
 
-def test_a_file_is_taken_at_the_second_look(settings: Settings) -> None:
+def test_a_file_is_taken_at_the_second_scan(settings: Settings) -> None:
     path = media.make(settings.raw / "new.mp4", 5)
-    first = register.look(settings, None, 10)
+    first = register.scan(settings, None, 10)
     assert first.video_ids == []
     assert [row["status"] for row in first.refused] == ["unstable"]
-    second = register.look(settings, first.cursor, 10)
+    second = register.scan(settings, first.cursor, 10)
     assert len(second.video_ids) == 1
     assert registered(Lake(settings.lake))[second.video_ids[0]].path == path
-    third = register.look(settings, second.cursor, 10)
+    third = register.scan(settings, second.cursor, 10)
     assert (third.video_ids, third.refused) == ([], [])
 
 
 def test_a_file_that_grows_waits(settings: Settings) -> None:
     path = media.make(settings.raw / "grows.mp4", 5)
-    cursor = register.look(settings, None, 10).cursor
+    cursor = register.scan(settings, None, 10).cursor
     with open(path, "ab") as file:
         file.write(b"more")
-    found = register.look(settings, cursor, 10)
+    found = register.scan(settings, cursor, 10)
     assert found.video_ids == []
-    assert len(register.look(settings, found.cursor, 10).video_ids) == 1
+    assert len(register.scan(settings, found.cursor, 10).video_ids) == 1
 
 
 def test_a_look_reads_no_more_than_its_limit_and_loses_nothing(settings: Settings) -> None:
@@ -47,7 +47,7 @@ def test_a_look_reads_no_more_than_its_limit_and_loses_nothing(settings: Setting
         media.make(settings.raw / f"{i}.mp4", 3 + i)
     cursor, taken = None, []
     for _ in range(4):
-        found = register.look(settings, cursor, 2)
+        found = register.scan(settings, cursor, 2)
         assert len(found.video_ids) <= 2
         taken, cursor = taken + found.video_ids, found.cursor
     assert len(set(taken)) == 5
@@ -59,7 +59,7 @@ def test_the_cursor_is_bounded(settings: Settings, monkeypatch: pytest.MonkeyPat
         media.make(settings.raw / f"{i}.mp4", 3 + i)
     cursor, taken = None, []
     for _ in range(8):
-        found = register.look(settings, cursor, 50)
+        found = register.scan(settings, cursor, 50)
         assert len(json.loads(found.cursor)["waiting"]) <= 3
         taken, cursor = taken + found.video_ids, found.cursor
     assert len(set(taken)) == 7
@@ -94,8 +94,8 @@ def test_a_copy_takes_over_when_the_original_is_gone(settings: Settings) -> None
     shutil.copy(path, settings.raw / "b.mp4")
     [video_id] = register.register(settings, [settings.raw]).video_ids
     path.unlink()
-    cursor = register.look(settings, None, 10).cursor
-    assert register.look(settings, cursor, 10).video_ids == [video_id]
+    cursor = register.scan(settings, None, 10).cursor
+    assert register.scan(settings, cursor, 10).video_ids == [video_id]
     assert registered(Lake(settings.lake))[video_id].path == settings.raw / "b.mp4"
 
 
@@ -111,4 +111,4 @@ def test_what_is_no_file_is_refused_with_a_reason(settings: Settings) -> None:
 def test_a_missing_raw_folder_is_an_error(settings: Settings) -> None:
     settings.raw.rmdir()
     with pytest.raises(NotAVideo, match="EGOWORLD_RAW"):
-        register.look(settings, None, 10)
+        register.scan(settings, None, 10)

@@ -19,8 +19,10 @@ from egoworld_ops.video.containers import hash_file
 Entries = dict[str, IntakeEntry]
 
 
-def look(raw: Path, known: dict | None = None, seen: dict[str, Seen] | None = None, **options: object) -> tuple[Entries, dict[str, Seen]]:
-    """One look; its rows must keep the contract."""
+def scanned(
+    raw: Path, known: dict | None = None, seen: dict[str, Seen] | None = None, **options: object
+) -> tuple[Entries, dict[str, Seen]]:
+    """One scan; its rows must keep the contract."""
     entries, now = scan(raw, known or {}, seen or {}, **options)
     validation.validate("intake", schema.from_rows("intake", [e.row() for e in entries]))
     return {e.path.name: e for e in entries}, now
@@ -50,7 +52,7 @@ def test_a_raw_folder_with_everything_in_it(tmp_path: Path) -> None:
     (raw / "copy 2.mp4").write_bytes(b"same")
     (raw / "copy 1.mp4").write_bytes(b"same")
 
-    entries, _ = look(raw, settle_s=0)
+    entries, _ = scanned(raw, settle_s=0)
 
     registered = {name for name, e in entries.items() if e.status == "registered"}
     assert registered == {*names, "deep.mp4", "linked.mp4", "copy 1.mp4"} - {"..mp4x.mp4"}
@@ -74,29 +76,29 @@ def test_a_raw_folder_with_everything_in_it(tmp_path: Path) -> None:
 def test_a_file_is_taken_when_it_no_longer_changes(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     path.write_bytes(b"half")
-    entries, seen = look(tmp_path)
+    entries, seen = scanned(tmp_path)
     assert entries["a.mp4"].status == "unstable"
     path.write_bytes(b"half, and the rest")
-    entries, seen = look(tmp_path, seen=seen)
+    entries, seen = scanned(tmp_path, seen=seen)
     assert entries["a.mp4"].status == "unstable"
-    entries, seen = look(tmp_path, seen=seen)
+    entries, seen = scanned(tmp_path, seen=seen)
     assert entries["a.mp4"].status == "registered"
-    entries, seen = look(tmp_path, seen=seen)
+    entries, seen = scanned(tmp_path, seen=seen)
     assert entries == {}
     assert seen[str(path)].status == "registered"
 
 
 def test_zero_bytes_may_still_grow(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").touch()
-    entries, seen = look(tmp_path)
+    entries, seen = scanned(tmp_path)
     assert entries["a.mp4"].status == "unstable"
-    entries, seen = look(tmp_path, seen=seen)
+    entries, seen = scanned(tmp_path, seen=seen)
     assert entries["a.mp4"].status == "rejected"
-    assert look(tmp_path, seen=seen)[0] == {}
+    assert scanned(tmp_path, seen=seen)[0] == {}
     (tmp_path / "a.mp4").write_bytes(b"now something")
-    entries, seen = look(tmp_path, seen=seen)
+    entries, seen = scanned(tmp_path, seen=seen)
     assert entries["a.mp4"].status == "unstable"
-    assert look(tmp_path, seen=seen)[0]["a.mp4"].status == "registered"
+    assert scanned(tmp_path, seen=seen)[0]["a.mp4"].status == "registered"
 
 
 def test_one_look_takes_what_has_settled(tmp_path: Path) -> None:
@@ -104,7 +106,7 @@ def test_one_look_takes_what_has_settled(tmp_path: Path) -> None:
     (tmp_path / "new.mp4").write_bytes(b"new")
     long_ago = time.time() - 60
     os.utime(tmp_path / "old.mp4", (long_ago, long_ago))
-    entries, _ = look(tmp_path, settle_s=30)
+    entries, _ = scanned(tmp_path, settle_s=30)
     assert {name: e.status for name, e in entries.items()} == {"old.mp4": "registered", "new.mp4": "unstable"}
 
 
@@ -113,30 +115,30 @@ def test_a_look_reads_a_bounded_number_of_files(tmp_path: Path) -> None:
         (tmp_path / f"{i}.mp4").write_bytes(bytes([i + 1]))
     taken, seen = [], {}
     for _ in range(4):
-        entries, seen = look(tmp_path, seen=seen, settle_s=0, limit=2)
+        entries, seen = scanned(tmp_path, seen=seen, settle_s=0, limit=2)
         taken.append(sorted(name for name, e in entries.items() if e.status == "registered"))
     assert taken == [["0.mp4", "1.mp4"], ["2.mp4", "3.mp4"], ["4.mp4"], []]
 
 
 def test_contents_are_known_from_before(tmp_path: Path) -> None:
     (tmp_path / "first.mp4").write_bytes(b"content")
-    first = look(tmp_path, settle_s=0)[0]["first.mp4"]
+    first = scanned(tmp_path, settle_s=0)[0]["first.mp4"]
     known = {str(first.sha256): first}
     (tmp_path / "second.mp4").write_bytes(b"content")
-    entries, _ = look(tmp_path, known, settle_s=0)
+    entries, _ = scanned(tmp_path, known, settle_s=0)
     assert {name: e.status for name, e in entries.items()} == {"first.mp4": "registered", "second.mp4": "duplicate"}
     assert entries["second.mp4"].video_id == first.video_id
 
     (tmp_path / "first.mp4").unlink()  # moved: the content is registered at its new place, as the same video
-    moved = look(tmp_path, known, settle_s=0)[0]["second.mp4"]
+    moved = scanned(tmp_path, known, settle_s=0)[0]["second.mp4"]
     assert (moved.status, moved.video_id) == ("registered", first.video_id)
 
 
 def test_a_single_file_can_be_looked_at(tmp_path: Path) -> None:
     path = tmp_path / "no suffix"
     path.write_bytes(b"x")
-    assert look(path, settle_s=0)[0]["no suffix"].status == "registered"
-    missing = look(tmp_path / "missing.mp4", settle_s=0)[0]["missing.mp4"]
+    assert scanned(path, settle_s=0)[0]["no suffix"].status == "registered"
+    missing = scanned(tmp_path / "missing.mp4", settle_s=0)[0]["missing.mp4"]
     assert (missing.status, missing.error.reason if missing.error else "") == ("rejected", "does not exist")
 
 

@@ -23,7 +23,7 @@ from egoworld_ops.query import catalog
 from egoworld_ops.release import make
 from egoworld_ops.release.make import Outcome, release
 from egoworld_ops.release.place import ASIDE, LATEST, ensure, folder, home, part_name, part_path, sha256_of_file, staging, stand_in
-from egoworld_ops.release.plan import Contents, PlannedPart
+from egoworld_ops.release.plan import PlannedPart, RunFiles
 from egoworld_ops.release.settings import ReleaseSettings
 from tests.conftest import ROOT
 from tests.damage import of_an_older_schema, rewrite, swap
@@ -124,15 +124,15 @@ def test_a_file_that_changes_meanwhile_ends_the_release_and_leaves_the_old_one(r
     release(run, SMALL)
     before = files_of_release(run)
     write_video(run, "d", n_frames=20)
-    real: Callable[..., Any] = Contents.with_digests
+    real: Callable[..., Any] = RunFiles.with_digests
 
-    def then_change(self: Contents, part: PlannedPart, layout: Any) -> PlannedPart:
+    def then_change(self: RunFiles, part: PlannedPart, layout: Any) -> PlannedPart:
         planned = real(self, part, layout)
         if len(part.videos) == 1 and part.videos[0].startswith("d"):
             write_video(run, "d", n_frames=20, seed=9)
         return planned
 
-    monkeypatch.setattr(Contents, "with_digests", then_change)
+    monkeypatch.setattr(RunFiles, "with_digests", then_change)
     with pytest.raises(InputChanged, match="Release the run again"):
         release(run, SMALL)
     assert files_of_release(run) == before

@@ -84,7 +84,7 @@ def _serving(folder: Path, streams: Sequence[tools.Stream]) -> tools.Process:
     """The broker that accepts connections; waits for one. A connection that is closed at once is a guest it must bear, too."""
     found: list[int] = []
 
-    def look() -> bool:
+    def serves() -> bool:
         for stream in streams:
             stream.check()
         with socket.socket(socket.AF_UNIX) as connection:
@@ -95,7 +95,7 @@ def _serving(folder: Path, streams: Sequence[tools.Stream]) -> tools.Process:
             found.append(CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))[0])
         return True
 
-    tools.wait_for(look, tools.STUCK_S, "no broker serves")
+    tools.wait_for(serves, tools.STUCK_S, "no broker serves")
     return tools.Process(found[-1])
 
 

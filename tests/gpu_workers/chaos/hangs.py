@@ -18,26 +18,27 @@ _WAYS = [(hang, where) for where in ("fault", "decode_fault") for hang in _HANGS
 _SLOTS = 2
 _BASE_S = 1.0
 _LATE_S = 0.5
-_LOOK_S = 0.005
+_READING_S = 0.005
 
 
 @dataclass
 class _Seen:
     """Hung processes whose end is waited for, and how long after its deadline each ended.
 
-    `stall_s` is the longest time from one look to the next, which are `_LOOK_S` apart: what this machine, busy with other things, adds to any delay.
+    `stall_s` is how much longer than `_READING_S` it took at most from one reading to the next: what this machine, busy with other things, adds to
+    any delay.
     """
 
     waiting: dict[str, tuple[tools.Process, float, str]] = field(default_factory=dict)
     late_s: dict[str, float] = field(default_factory=dict)
     of: dict[str, str] = field(default_factory=dict)
     stall_s: float = 0.0
-    looked_at: float = field(default_factory=time.monotonic)
+    read_at: float = field(default_factory=time.monotonic)
 
-    def look(self, diary: Path) -> None:
+    def read(self, diary: Path) -> None:
         """The diary names what hangs from when on; the end of the process is measured here, whatever the broker says of it."""
         now = time.monotonic()
-        self.stall_s, self.looked_at = max(self.stall_s, now - self.looked_at - _LOOK_S), now
+        self.stall_s, self.read_at = max(self.stall_s, now - self.read_at - _READING_S), now
         for line in diary.read_text("ascii").splitlines():
             if line not in self.of:
                 key, pid, since = line.split()
@@ -69,14 +70,14 @@ def run(size: int, seed: int) -> str:
         bad = tools.Stream(settings, "hanging", _hanging(n_hanging, random, diary))
         try:
             while bad.is_alive():
-                seen.look(diary)
+                seen.read(diary)
                 waited_s = time.monotonic() - bad.last_answer
                 assert waited_s < tools.STUCK_S, f"no hang has been dealt with for {waited_s:.0f} s"
-                time.sleep(_LOOK_S)
+                time.sleep(_READING_S)
         finally:
             going = False
         bad.settle().only("dead_letter")
-        seen.look(diary)
+        seen.read(diary)
         good.settle().only("done")
         tools.balanced(settings)
         counted = tools.counts(settings)["hangs"]

@@ -30,7 +30,7 @@ class _Load:
     of_one: int = 0
     window: int = 0
 
-    def look(self, settings: PoolSettings) -> None:
+    def sample(self, settings: PoolSettings) -> None:
         said = client.status(settings)
         self.samples, self.window = self.samples + 1, said["window"]
         self.in_all = max(self.in_all, sum(said["queue"].values()) + said["in_flight"])
@@ -76,7 +76,7 @@ def run(size: int, seed: int) -> str:
 def _watch(settings: PoolSettings, load: _Load, seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        load.look(settings)
+        load.sample(settings)
         time.sleep(_SAMPLE_S)
 
 
