@@ -32,7 +32,7 @@ from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.lake import lake
 from egoworld_ops.operators.base import ClipInput, Operator
 from egoworld_ops.raw import register
-from egoworld_ops.raw.record import Registered, registered
+from egoworld_ops.raw.intake import Registered, registered
 from egoworld_ops.settings import Settings, load_settings
 from egoworld_ops.types import Frame
 from egoworld_ops.video import decoding, manifest

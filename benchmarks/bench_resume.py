@@ -22,7 +22,7 @@ from egoworld_ops.files.tables import make_provenance, provenance_at, write_tabl
 from egoworld_ops.lake import lake, memo
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.raw import register
-from egoworld_ops.raw.record import update
+from egoworld_ops.raw.intake import update
 from egoworld_ops.settings import Settings, load_settings
 from gpu_workers.inline import InlinePool
 

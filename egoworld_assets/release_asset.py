@@ -10,7 +10,7 @@ from egoworld_assets.preview import LEAVES
 from egoworld_assets.resources import Egoworld
 
 if TYPE_CHECKING:
-    from egoworld_ops.release.make import Outcome
+    from egoworld_ops.release.make import ReleaseOutcome
 
 MAX_SHOWN = 50
 
@@ -24,15 +24,15 @@ MAX_SHOWN = 50
 def release(context: dg.AssetExecutionContext, egoworld: Egoworld) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Brings the release of the run of these settings up to date. New videos make new parts; parts whose videos did not change stay."""
     from egoworld_ops.query import catalog
-    from egoworld_ops.release.make import release as make
+    from egoworld_ops.release.make import make_release
 
     run = egoworld.run()
-    outcome = make(run, egoworld.settings.release, say=context.log.info)
+    outcome = make_release(run, egoworld.settings.release, say=context.log.info)
     catalog.write_catalog(run.lake)
     return dg.MaterializeResult(metadata=_metadata(run.run_id, outcome))
 
 
-def _metadata(run_id: str, outcome: "Outcome") -> Mapping[str, Any]:
+def _metadata(run_id: str, outcome: "ReleaseOutcome") -> Mapping[str, Any]:
     manifest = outcome.manifest
     metadata: dict[str, Any] = {
         "run": run_id,

@@ -19,7 +19,7 @@ MAX_VIDEOS_A_TICK = 50
 )
 def new_raw_videos(context: dg.SensorEvaluationContext, egoworld: Egoworld) -> dg.SensorResult:
     """One bounded scan of the raw folder."""
-    from egoworld_ops.raw import record, register
+    from egoworld_ops.raw import intake, register
 
     found = register.scan(egoworld.settings, context.cursor, MAX_VIDEOS_A_TICK)
     for row in found.refused:
@@ -27,7 +27,7 @@ def new_raw_videos(context: dg.SensorEvaluationContext, egoworld: Egoworld) -> d
     for line in found.passed_over:
         context.log.warning(line)
     store = Lake(egoworld.settings.lake)
-    lake_id = record.lake_id(store)
+    lake_id = intake.lake_id(store)
     fresh, by_hand = _not_offered(context.instance, store, lake_id)
     context.log.info(f"{len(fresh)} new video(s), {len(found.refused)} file(s) not taken")
     additions = [(VIDEO_IDS, fresh), (offered(lake_id), [*fresh, *by_hand])]
@@ -44,11 +44,11 @@ def _not_offered(instance: dg.DagsterInstance, store: Lake, lake_id: str) -> tup
     Nothing is lost where a tick ended between registering and adding; a partition that a person deleted stays away; and a new lake has its
     videos processed, though an earlier one has made them partitions of this instance.
     """
-    from egoworld_ops.raw import record
+    from egoworld_ops.raw import intake
 
     present = set(instance.get_dynamic_partitions(str(VIDEO_IDS.name)))
     known = set(instance.get_dynamic_partitions(str(offered(lake_id).name)))
-    unknown = [video_id for video_id in record.registered(store) if video_id not in known]
+    unknown = [video_id for video_id in intake.registered(store) if video_id not in known]
     runs = store.runs()
     by_hand = {v for v in present.intersection(unknown) if any(run.video_folder(v).exists() for run in runs)}
     return [v for v in unknown if v not in by_hand][:MAX_VIDEOS_A_TICK], sorted(by_hand)[:MAX_KEYS_A_CALL]

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpu_workers.broker import accounting
 from gpu_workers.broker.machine import Broker
-from gpu_workers.broker.model import CAUSES, State, Worker
+from gpu_workers.broker.model import CAUSES, BrokerState, Worker
 
 
 def of(broker: Broker, now: float) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _duty(spent_s: dict[Any, float]) -> float:
     return spent_s["computing"] / wanted if wanted else 0.0
 
 
-def _worker(state: State, worker: Worker, now: float) -> dict[str, Any]:
+def _worker(state: BrokerState, worker: Worker, now: float) -> dict[str, Any]:
     return {
         "name": worker.name,
         "slot": worker.slot,

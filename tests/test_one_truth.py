@@ -21,7 +21,7 @@ from egoworld_ops.ledger import State
 from egoworld_ops.query import catalog
 from egoworld_ops.raw import register
 from egoworld_ops.release import place
-from egoworld_ops.release.make import release
+from egoworld_ops.release.make import make_release
 from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.settings import Settings
 from tests import finished
@@ -56,7 +56,7 @@ def test_a_stale_table_is_nowhere_done(settings: Settings, stale: tuple[Run, str
     for stage in STALE:
         verdict = checks._complete(run, stage, video_id)
         assert [f"clip {clip_id}" in finding for finding in verdict.findings] == [True]
-    release(run, ReleaseSettings())
+    make_release(run, ReleaseSettings())
     [part] = place.read(run).parts  # type: ignore[union-attr]
     assert part.tables["movement"].sources == 2
     with duckdb.connect(str(catalog.write_catalog(run.lake)), read_only=True) as connection:
@@ -70,7 +70,7 @@ def test_loaded_inputs_are_the_rows_that_count_each_owned_frame_once(
     settings: Settings, stale: tuple[Run, str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, video_id, clip_id = stale
-    release(run, ReleaseSettings())
+    make_release(run, ReleaseSettings())
     resource = Egoworld()
     monkeypatch.setattr(Egoworld, "settings", property(lambda self: settings))
     manager = LakeIOManager(egoworld=resource)

@@ -22,7 +22,7 @@ from egoworld_ops.lake import failures, lake, runs
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.lake.states import video_state
 from egoworld_ops.raw import register as raw_folder
-from egoworld_ops.raw.record import registered
+from egoworld_ops.raw.intake import registered
 from egoworld_ops.settings import Settings, load_settings
 from egoworld_ops.video import containers
 from egoworld_ops.video.sidecar import sidecar_path

@@ -13,7 +13,7 @@ from egoworld_assets.chain.planning import Planner, StageResult
 from egoworld_ops import sources
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.lake.lake import Run
-from egoworld_ops.raw.record import registered
+from egoworld_ops.raw.intake import registered
 from egoworld_ops.settings import Settings
 from egoworld_ops.video.sidecar import sidecar_path
 from gpu_workers import client

@@ -58,7 +58,7 @@ from egoworld_ops import exports, operators
 from egoworld_ops.contract import quality, references, schema, validation
 from egoworld_ops.exports.base import rows_of
 from egoworld_ops.query import catalog
-from egoworld_ops.release.make import release
+from egoworld_ops.release.make import make_release
 from egoworld_ops.report.contract_page import contract_page
 
 files = sorted(run.video_folder(video_id).glob("clip_id=*/contact.parquet"))
@@ -67,7 +67,7 @@ with duckdb.connect() as connection:
 detected, covered = rows("detections"), rows("contact")
 by_clip = {{stage: schema.from_rows(stage, found[0][1]) for stage, found in (("detections", detected), ("contact", covered))}}
 dangling = schema.from_rows("contact", [row | {{"track_id": 11}} for row in covered[0][1]])
-released = release(run, settings.release).manifest.rows
+released = make_release(run, settings.release).manifest.rows
 out = root / "out"
 out.mkdir()
 exports.load("row_counts")(rows_of(run), out)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from egoworld_assets.chain import pipeline, recording
+from egoworld_assets.chain import bookkeeping, pipeline
 from egoworld_assets.cli.main import egoworld
 from egoworld_ops.errors import (
     BadSettings,
@@ -340,7 +340,7 @@ def test_only_what_is_redriven_moves_in_the_ledger(deployed: CliRunner, settings
     said(deployed, "run", "--video", video_id, "--to", "manifest", "--inline")
     frozen = load_settings("laptop")
     process(frozen, [video_id], FaultyPool(lambda task, tried: CRASH), ONLY_DETECTIONS)
-    run, book = pipeline.open_run(frozen), recording.ledger_of(frozen)
+    run, book = pipeline.open_run(frozen), bookkeeping.ledger_of(frozen)
     [gone, _] = sorted(run.path.glob("video_id=*/*/detections.failure.parquet"))
     gone.unlink()
     assert "egoworld run" in said(deployed, "redrive", "--stage", "manifest", code=2)

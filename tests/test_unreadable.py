@@ -12,9 +12,9 @@ from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.lake import failures, pointer, runs
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.query import catalog
-from egoworld_ops.raw.record import registered
+from egoworld_ops.raw.intake import registered
 from egoworld_ops.release import place
-from egoworld_ops.release.make import release
+from egoworld_ops.release.make import make_release
 from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.settings import Settings
 from egoworld_ops.upkeep.verify import verify
@@ -106,7 +106,7 @@ def test_who_counts_lists_or_rebuilds_says_that_it_cannot_be_read(there: Place, 
             with pytest.raises(StorageUnavailable):
                 ledger.rebuild(book, run.lake)
             with pytest.raises(StorageUnavailable):
-                release(run, ReleaseSettings())
+                make_release(run, ReleaseSettings())
             assert [type(finding) for finding in verify(run) if "masks" in str(finding.culprit)][:1] == [StorageUnavailable]
         assert place.read(run) is None
     for calls in (("open",), ("open", "stat")):
@@ -140,10 +140,10 @@ def test_a_release_json_that_cannot_be_read_is_not_called_damaged(tmp_path: Path
     settings = finished.settings_in(tmp_path)
     run, video_id = finished.registered_video(settings)
     finished.go(run, video_id, settings)
-    release(run, ReleaseSettings())
+    make_release(run, ReleaseSettings())
     before = lakes.files_of_release(run)
     with unreadable(place.folder(run) / place.MANIFEST_NAME, errno.ESTALE), pytest.raises(StorageUnavailable, match=r"release\.json"):
-        release(run, ReleaseSettings())
+        make_release(run, ReleaseSettings())
     assert lakes.files_of_release(run) == before
     assert place.read(run) is not None
 

@@ -18,7 +18,7 @@ from egoworld_ops.lake import runs, states
 from egoworld_ops.lake.failure_file import Failure
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.naming import did_you_mean
-from egoworld_ops.raw.record import registered
+from egoworld_ops.raw.intake import registered
 from egoworld_ops.settings import Settings
 from egoworld_ops.types import Clip
 from egoworld_ops.video.sidecar import read_sidecar

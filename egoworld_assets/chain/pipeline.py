@@ -16,8 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from egoworld_assets.chain import recording
-from egoworld_assets.chain.planning import UNKNOWN_CURE, Planner, StageResult, State, check_key, has_manifest
+from egoworld_assets.chain import bookkeeping
+from egoworld_assets.chain.planning import UNKNOWN_CURE, Planner, ResultState, StageResult, check_key, has_manifest
 from egoworld_assets.chain.settling import settle
 from egoworld_ops import models, operators
 from egoworld_ops.contract import schema
@@ -31,8 +31,8 @@ from egoworld_ops.lake.failure_file import is_dead_letter, record_stand_in
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import rejection
 from egoworld_ops.naming import did_you_mean
-from egoworld_ops.raw import record as intake
-from egoworld_ops.raw.record import Registered, forgotten, registered
+from egoworld_ops.raw import intake
+from egoworld_ops.raw.intake import Registered, forgotten, registered
 from egoworld_ops.settings import Settings
 from egoworld_ops.video.recordings import recordings
 from egoworld_ops.video.sidecar import Sidecar, SidecarPicture, read_sidecar
@@ -138,7 +138,7 @@ def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings, par
     """The `videos` and `clips` tables of each video. A file that cannot be looked at now fails by itself and leaves what is there."""
     known, others = registered(run.lake), run.lake.runs()
     by_name = recordings({v: (entry.path, entry.sha256) for v, entry in known.items()}, settings.raw, settings.recordings)
-    with nullcontext() if part.dry else recording.record(settings, run, MANIFEST) as record:
+    with nullcontext() if part.dry else bookkeeping.entries(settings, run, MANIFEST) as entries:
         for video_id in video_ids:
             try:
                 entry = _entry(known, video_id, run)
@@ -146,11 +146,11 @@ def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings, par
             except EgoworldError as error:
                 result = StageResult(video_id, None, "failed", error=error)
             yield result
-            if record:
+            if entries:
                 if result.state != "failed" or result.digest:
                     _count_manifest(run, result)
                 if video_id in known:
-                    record.found([result])
+                    entries.found([result])
 
 
 def _count_manifest(run: Run, result: StageResult) -> None:
@@ -216,7 +216,7 @@ def _manifest_of(
     error = rejection(videos.to_pylist()[0])
     tables = {"clips": clips, "videos": videos}
     dead = error is not None and is_dead_letter(error)
-    state: State = "failed" if error else "computed"
+    state: ResultState = "failed" if error else "computed"
     return StageResult(entry.video_id, None, state, clips.num_rows, seconds, tables, stamp, error, digest=key, dead_letter=dead)
 
 
@@ -231,7 +231,7 @@ def _known_manifest(run: Run, entry: Registered, key: str, others: Sequence[Run]
     if not all(states):
         return None
     videos, clips = (read_table(run.video_table(t, entry.video_id), t) for t in ("videos", "clips"))
-    state: State = "linked" if "linked" in states else "done"
+    state: ResultState = "linked" if "linked" in states else "done"
     error = rejection(videos.to_pylist()[0])
     if error is None and state == "done":
         clip_ids = clips["clip_id"].to_pylist()
@@ -244,12 +244,12 @@ def stage_results(
     run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part = ALL
 ) -> Iterator[StageResult]:
     """What becomes of every clip of these videos in a stage, or of one. Lazy: clips are planned as fast as results are taken."""
-    with nullcontext() if part.dry else recording.record(settings, run, stage) as record:
-        yield from _stage_results(run, stage, video_ids, settings, pool, part, record)
+    with nullcontext() if part.dry else bookkeeping.entries(settings, run, stage) as entries:
+        yield from _stage_results(run, stage, video_ids, settings, pool, part, entries)
 
 
 def _stage_results(
-    run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part, record: recording.Record | None
+    run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part, entries: bookkeeping.Entries | None
 ) -> Iterator[StageResult]:
     anew = part.anew or part.dry
     planner = Planner(run, stage, settings, anew)
@@ -258,7 +258,7 @@ def _stage_results(
     whole = _Whole()
     with _counting(run, stage, part.dry) as counting:
         plans = (planner.plan(video_id, part.clip_id) for video_id in video_ids)
-        for result in settle(planner, plans, pool, settings.retry_after_s, record):
+        for result in settle(planner, plans, pool, settings.retry_after_s, entries):
             if chosen and chosen.fallback and result.state == "failed" and result.clip_id is not None and result.digest:
                 failures.append(result)
             else:
@@ -269,7 +269,7 @@ def _stage_results(
             backup = Planner(run, stage, with_backend(settings, stage, chosen.fallback), anew)
             plans = (backup.plan(f.video_id, f.clip_id) for f in failures)
             failed = {(f.video_id, f.clip_id): f for f in failures}
-            for result in settle(backup, plans, pool, settings.retry_after_s, record):
+            for result in settle(backup, plans, pool, settings.retry_after_s, entries):
                 first = failed[result.video_id, result.clip_id]  # it stays on record beside the stand-in, or alone where that fails too
                 stored = first if result.state in ("failed", "blocked") else replace(result, beside=replace(first, stale=False))
                 yield stored

@@ -33,7 +33,7 @@ from egoworld_ops.lake import counted, lake, memo, states
 from egoworld_ops.lake.failure_file import Failure, is_dead_letter
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.states import StageState
-from egoworld_ops.raw.record import registered
+from egoworld_ops.raw.intake import registered
 from egoworld_ops.settings import Settings
 from egoworld_ops.types import Clip, check_id
 from egoworld_ops.video.intrinsics import resolve
@@ -42,7 +42,7 @@ from gpu_workers.pool import Done, Failed
 
 _MOST_VIDEOS = 16
 UNKNOWN_CURE = "Register the raw file (`egoworld register PATH`), which makes its partition; remove a partition that stands for no file"
-State = Literal["computed", "linked", "done", "failed", "blocked"]
+ResultState = Literal["computed", "linked", "done", "failed", "blocked"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class StageResult:
 
     video_id: str
     clip_id: str | None
-    state: State
+    state: ResultState
     rows: int = 0
     seconds: float = 0.0
     tables: Mapping[str, pa.Table] = field(default_factory=dict)

@@ -7,8 +7,8 @@ from pathlib import Path
 from egoworld_ops import errors
 from egoworld_ops.errors import EgoworldError, InputError, NotAVideo, RawFileAway, StorageUnavailable, UnstableFile
 from egoworld_ops.lake.lake import Lake
-from egoworld_ops.raw import record
-from egoworld_ops.raw.record import Registered
+from egoworld_ops.raw import intake
+from egoworld_ops.raw.intake import Registered
 from egoworld_ops.types import Clip
 
 RawState = list[int] | None
@@ -70,7 +70,7 @@ class RawFiles:
         if state is None or self._read.get(path, (None, ""))[0] != state:
             self._read[path] = state, _hash(clip)
             if known and entry is not None and state is not None and self._read[path][1] == clip.video_sha256 and self._lake is not None:
-                record.touched(self._lake, entry, *state)
+                intake.touched(self._lake, entry, *state)
         if self._read[path][1] != clip.video_sha256:
             raise UnstableFile(path, "holds other content than when it was registered", "Restore the file, or register it again")
 

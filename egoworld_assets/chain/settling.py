@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from egoworld_assets.chain import retrying
+from egoworld_assets.chain.bookkeeping import Entries
 from egoworld_assets.chain.planning import Planner, StageResult
-from egoworld_assets.chain.recording import Record
 from egoworld_ops.execution.task import ClipTask
 from gpu_workers.pool import Pool
 
@@ -30,7 +30,7 @@ class _Left:
 
 
 def settle(
-    planner: Planner, plans: Iterable[Plan], pool: Pool, retry_after_s: tuple[float, ...], record: Record | None
+    planner: Planner, plans: Iterable[Plan], pool: Pool, retry_after_s: tuple[float, ...], entries: Entries | None
 ) -> Iterator[StageResult]:
     """The result of every clip that is planned. One that needs no work comes as it is met; one that runs elsewhere, when it has ended there.
 
@@ -39,29 +39,29 @@ def settle(
     Args:
         planner: made the plans, and says what outcomes mean.
         plans: one a video, or a clip; advanced only as fast as results are taken.
-        record: the ledger's entries for this stage; None enters nothing.
+        entries: the ledger's entries for this stage; None enters nothing.
     """
-    left = yield from _round(planner, plans, pool, retry_after_s, record, insist=False)
+    left = yield from _round(planner, plans, pool, retry_after_s, entries, insist=False)
     elsewhere = left.elsewhere
     for pause_s in retry_after_s:
         if left.unread:
             time.sleep(pause_s)
             again = (planner.plan(result.video_id, result.clip_id) for result in left.unread)
-            left = yield from _round(planner, again, pool, retry_after_s, record, insist=False)
+            left = yield from _round(planner, again, pool, retry_after_s, entries, insist=False)
             elsewhere += left.elsewhere
     yield from left.unread
     while elsewhere:
         again = (planner.plan(task.clip.video_id, task.clip.clip_id) for task in elsewhere)
-        left = yield from _round(planner, again, pool, retry_after_s, record, insist=True)
+        left = yield from _round(planner, again, pool, retry_after_s, entries, insist=True)
         yield from left.unread
         elsewhere = left.elsewhere
-        if elsewhere and record:
+        if elsewhere and entries:
             time.sleep(_ELSEWHERE_S)
-            record.free_abandoned()
+            entries.free_abandoned()
 
 
 def _round(
-    planner: Planner, plans: Iterable[Plan], pool: Pool, retry_after_s: tuple[float, ...], record: Record | None, insist: bool
+    planner: Planner, plans: Iterable[Plan], pool: Pool, retry_after_s: tuple[float, ...], entries: Entries | None, insist: bool
 ) -> Generator[StageResult, None, _Left]:
     """Once through the plans."""
     found: deque[list[StageResult]] = deque()
@@ -73,7 +73,7 @@ def _round(
             left.unread += [result for result in results if result.unread]
             found.append([result for result in results if not result.unread])
             tasks = [p for p in planned if isinstance(p, ClipTask)]
-            ours = {task.key for task in (record.take(tasks, insist) if record and tasks else tasks)}
+            ours = {task.key for task in (entries.take(tasks, insist) if entries and tasks else tasks)}
             left.elsewhere += [task for task in tasks if task.key not in ours]
             yield from (task for task in tasks if task.key in ours)
 
@@ -81,15 +81,15 @@ def _round(
         while found:
             results = found.popleft()
             yield from results
-            if record:
-                record.found(results)
+            if entries:
+                entries.found(results)
 
     for tried in retrying.run(pool, todo(), retry_after_s):
         yield from met()
         result = planner.result(tried.outcome, tried.attempts)
         yield result
-        if record:
-            record.ended(result, tried.attempts, tried.outcome.worker)
+        if entries:
+            entries.ended(result, tried.attempts, tried.outcome.worker)
     yield from met()
     return left
 

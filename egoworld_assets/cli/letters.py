@@ -72,7 +72,7 @@ def redrive(
     everything: bool,
 ) -> None:
     """Let the next materialization try dead letters again, by video, clip, stage or class of error."""
-    from egoworld_assets.chain.recording import MANIFEST, ledger_of
+    from egoworld_assets.chain.bookkeeping import MANIFEST, ledger_of
     from egoworld_ops.lake import failures, runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.ledger import Change, ClipKey, State

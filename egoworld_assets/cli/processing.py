@@ -20,7 +20,7 @@ from egoworld_ops import home
 from egoworld_ops.errors import BadSettings
 from egoworld_ops.files import locks
 from egoworld_ops.lake.lake import Lake
-from egoworld_ops.raw import record
+from egoworld_ops.raw import intake
 from egoworld_ops.settings import Settings, load_settings
 
 Say = Callable[[str], None]
@@ -74,7 +74,7 @@ def instance() -> dg.DagsterInstance:
 
 def add_partitions(settings: Settings, video_ids: Sequence[str]) -> None:
     """Make each video of the lake a partition of the assets."""
-    lake_id = record.lake_id(Lake(settings.lake))
+    lake_id = intake.lake_id(Lake(settings.lake))
     with instance() as dagster:
         add_videos(dagster, video_ids, lake_id)
 
@@ -98,7 +98,7 @@ def process(settings: Settings, video_ids: Sequence[str], say: Say, profile: str
     failed = []
     say(f"lake {settings.lake}")
     with instance() as dagster:
-        add_videos(dagster, video_ids, record.lake_id(Lake(settings.lake)))  # those that were registered under another home
+        add_videos(dagster, video_ids, intake.lake_id(Lake(settings.lake)))  # those that were registered under another home
         for n, video_id in enumerate(video_ids, 1):
             say(f"[{n}/{len(video_ids)}] {video_id}")
             quiet: dict[str, Any] = {"loggers": {"brief": {}}}

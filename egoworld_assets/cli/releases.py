@@ -20,12 +20,12 @@ def release(profile: str | None, run_id: str, anew: bool) -> None:
     from egoworld_ops.lake import runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.query import catalog
-    from egoworld_ops.release.make import release as make
+    from egoworld_ops.release.make import make_release
     from egoworld_ops.settings import load_settings
 
     settings = load_settings(profile)
     run = runs.find(Lake(settings.lake), run_id)
-    outcome = make(run, settings.release, anew, lambda line: click.echo(line, err=True))
+    outcome = make_release(run, settings.release, anew, lambda line: click.echo(line, err=True))
     database = catalog.write_catalog(run.lake)
     manifest = outcome.manifest
     for table, n in sorted(manifest.rows.items()):
@@ -85,7 +85,7 @@ def gc(profile: str | None, yes: bool, keep: Sequence[str], remove: Sequence[str
 
     The latest run, the largest, and those released, in use or changed lately stay.
     """
-    from egoworld_assets.chain.recording import ledger_of
+    from egoworld_assets.chain.bookkeeping import ledger_of
     from egoworld_ops.lake import runs
     from egoworld_ops.lake.lake import Lake, Run
     from egoworld_ops.settings import load_settings

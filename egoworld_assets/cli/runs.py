@@ -135,7 +135,7 @@ def ledger_group() -> None:
 @click.pass_obj
 def rebuild(profile: str | None) -> None:
     """Make the ledger again from the files, which are the truth."""
-    from egoworld_assets.chain.recording import ledger_of
+    from egoworld_assets.chain.bookkeeping import ledger_of
     from egoworld_ops import ledger
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.settings import load_settings
@@ -154,7 +154,7 @@ def rebuild(profile: str | None) -> None:
 @click.pass_obj
 def counts(profile: str | None, run_id: str) -> None:
     """How many clips of a run are in which state, by stage."""
-    from egoworld_assets.chain.recording import ledger_of
+    from egoworld_assets.chain.bookkeeping import ledger_of
     from egoworld_ops.lake import runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.settings import load_settings

@@ -14,7 +14,7 @@ from egoworld_ops.naming import did_you_mean
 if TYPE_CHECKING:
     from egoworld_ops.lake.lake import Run
     from egoworld_ops.lake.states import VideoState
-    from egoworld_ops.raw.record import Registered
+    from egoworld_ops.raw.intake import Registered
     from egoworld_ops.settings import Settings
 
 
@@ -26,7 +26,7 @@ def chosen(settings: Settings, patterns: Sequence[str]) -> list[str]:
     """
     from egoworld_ops.errors import SetupError
     from egoworld_ops.lake.lake import Lake
-    from egoworld_ops.raw.record import registered
+    from egoworld_ops.raw.intake import registered
 
     known = list(registered(Lake(settings.lake)))
     if not patterns:
@@ -61,7 +61,7 @@ def list_videos(profile: str | None, patterns: Sequence[str]) -> None:
     """List the registered videos with their status in the run of these settings, or else in the latest one."""
     from egoworld_assets.chain import pipeline
     from egoworld_ops.lake.lake import Lake
-    from egoworld_ops.raw.record import registered
+    from egoworld_ops.raw.intake import registered
     from egoworld_ops.settings import load_settings
 
     settings = load_settings(profile)
@@ -111,11 +111,11 @@ def forget(profile: str | None, patterns: Sequence[str]) -> None:
     """
     from egoworld_assets.cli import processing
     from egoworld_ops.lake.lake import Lake
-    from egoworld_ops.raw import record
+    from egoworld_ops.raw import intake
 
     settings = processing.settings(profile)
     names = chosen(settings, patterns)
-    record.forget(Lake(settings.lake), names)
+    intake.forget(Lake(settings.lake), names)
     processing.remove_partitions(names)
     for video_id in names:
         click.echo(f"forgotten  {video_id}")

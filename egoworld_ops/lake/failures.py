@@ -73,7 +73,7 @@ def find(run: Run, which: Which) -> Iterator[DeadLetter]:
                 yield from (letter for letter in _of_video(run, manifest, which) if which.error_class in (None, letter.error_class))
 
 
-def _of_video(run: Run, manifest: states.Manifest, which: Which) -> Iterator[DeadLetter]:
+def _of_video(run: Run, manifest: states.VideoManifest, which: Which) -> Iterator[DeadLetter]:
     video_id, rejected = manifest.video_id, manifest.state.failure
     if rejected and rejected.dead_letter and which.clip_id is None and which.stage in (None, states.MANIFEST):
         yield _letter(run, rejected, run.video_table("videos", video_id), video_id)

@@ -26,7 +26,7 @@ from egoworld_ops.lake.lake import Run
 
 MANIFEST = "manifest"
 _MANIFEST_AGAIN = "Delete it and materialize the manifest again"
-State = Literal["done", "stale", "failed", "blocked", "missing", "damaged", "unreadable"]
+StateName = Literal["done", "stale", "failed", "blocked", "missing", "damaged", "unreadable"]
 _CLIP_COLUMNS = ("clip_id", "frame_start", "frame_end", "own_start", "own_end")
 
 
@@ -45,7 +45,7 @@ class StageState:
         said: what the table says of its origin; empty in the states of a whole video, which would be too large with it.
     """
 
-    state: State
+    state: StateName
     digest: str | None = None
     rows: int | None = None
     failure: Failure | None = None
@@ -70,7 +70,7 @@ class ClipState:
     stages: Mapping[str, StageState]
 
     @property
-    def states(self) -> dict[str, State]:
+    def states(self) -> dict[str, StateName]:
         """The bare states, by stage."""
         return {name: stage.state for name, stage in self.stages.items()}
 
@@ -157,7 +157,7 @@ def video_ids(run: Run) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class VideoManifest:
     """The manifest of a video: its row of `videos`, its rows of `clips`, and whether it counts.
 
     Args:
@@ -175,7 +175,7 @@ class Manifest:
         return [row["clip_id"] for row in self.clips]
 
 
-def manifest_of(run: Run, video_id: str) -> Manifest | None:
+def manifest_of(run: Run, video_id: str) -> VideoManifest | None:
     """The manifest of a video; None where it has none, which `videos.parquet` completes.
 
     Raises:
@@ -197,7 +197,7 @@ def manifest_of(run: Run, video_id: str) -> Manifest | None:
             run.clip_folder(video_id, row["clip_id"])
     except ValueError as error:
         raise ContractError(clips_path, f"names a clip as none can be named: {error}", _MANIFEST_AGAIN) from error
-    return Manifest(video_id, videos[0], clips, _manifest(videos[0], said, len(clips)))
+    return VideoManifest(video_id, videos[0], clips, _manifest(videos[0], said, len(clips)))
 
 
 def video_state(run: Run, video_id: str) -> VideoState | None:

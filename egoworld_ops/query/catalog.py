@@ -25,7 +25,7 @@ from egoworld_ops.files import locks
 from egoworld_ops.files.whole import hard_link, named_errors, sync_folder, temporary_folder, write_bytes
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.query.views import FILE_NAME, statements
-from egoworld_ops.raw import record
+from egoworld_ops.raw import intake
 from egoworld_ops.release import place
 
 STORAGE_VERSION = "v0.10.2"
@@ -44,7 +44,7 @@ def write_catalog(lake: Lake) -> Path:
         StorageUnavailable: the storage refuses; the catalog is as it was.
     """
     target, stamp = lake.root / FILE_NAME, lake.root / f".{FILE_NAME}.sha256"
-    record.ensure(lake)
+    intake.ensure(lake)
     place.ensure(lake)
     said = statements(lake)
     made_with = hashlib.sha256("\n".join([schema.SCHEMA_VERSION, *said]).encode()).hexdigest()

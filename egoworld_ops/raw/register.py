@@ -17,8 +17,8 @@ from typing import Any
 from egoworld_ops.errors import NotAVideo
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.raw import walk
+from egoworld_ops.raw.intake import Registered, forgotten, read, registered, update
 from egoworld_ops.raw.passed_over import passed_over
-from egoworld_ops.raw.record import Registered, forgotten, read, registered, update
 from egoworld_ops.raw.walk import IntakeEntry, Seen
 from egoworld_ops.settings import Settings
 

@@ -29,7 +29,7 @@ from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.runs import contract_of
 from egoworld_ops.release import place
 from egoworld_ops.release.part import laid_out, record_of, write_part
-from egoworld_ops.release.place import FileRecord, Manifest, PartRecord
+from egoworld_ops.release.place import FileRecord, PartRecord, ReleaseManifest
 from egoworld_ops.release.plan import PlannedPart, RunFiles, changed, planned_parts
 from egoworld_ops.release.settings import ReleaseSettings
 
@@ -38,7 +38,7 @@ _SAY_EVERY_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ReleaseOutcome:
     """What came of releasing a run.
 
     Args:
@@ -48,14 +48,14 @@ class Outcome:
     """
 
     path: Path
-    manifest: Manifest
+    manifest: ReleaseManifest
     written: int
     kept: int
     written_bytes: int
     seconds: float
 
 
-def release(run: Run, settings: ReleaseSettings, anew: bool = False, say: Say = lambda line: None) -> Outcome:
+def make_release(run: Run, settings: ReleaseSettings, anew: bool = False, say: Say = lambda line: None) -> ReleaseOutcome:
     """Bring the release of a run up to date with the run. Where it is, nothing is written.
 
     Args:
@@ -86,7 +86,7 @@ def release(run: Run, settings: ReleaseSettings, anew: bool = False, say: Say = 
         ) from error
     files = sum(len(part.tables) for part in manifest.parts)
     seconds = time.monotonic() - started
-    return Outcome(place.folder(run), manifest, assembly.written, files - assembly.written, assembly.written_bytes, seconds)
+    return ReleaseOutcome(place.folder(run), manifest, assembly.written, files - assembly.written, assembly.written_bytes, seconds)
 
 
 def _check(run: Run) -> None:
@@ -127,7 +127,7 @@ def _memory_of_the_system() -> Iterator[None]:
         pa.set_memory_pool(before)
 
 
-def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[Manifest, _Assembly]:
+def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[ReleaseManifest, _Assembly]:
     """Have the release in place that the run and the settings ask for; its manifest, and what was done for it."""
     layout, contents, previous, say = laid_out(settings), RunFiles(run), place.read(run), _now_and_then(say)
     selection = contents.select(settings.incomplete, say)
@@ -139,11 +139,11 @@ def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[
             parts.append(part)
             say(f"looked at the files of {len(parts)} of {len(planned)} parts")
     if previous is not None and all(assembly.in_place(part) for part in parts):
-        manifest = Manifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, previous.parts)
+        manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, previous.parts)
         if manifest == previous:
             return manifest, assembly
     records = _in_turn(assembly, parts, settings.writers, say)
-    manifest = Manifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, records)
+    manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, records)
     assembly.put_in_place(manifest)
     return manifest, assembly
 
@@ -165,7 +165,7 @@ def _in_turn(assembly: _Assembly, parts: Sequence[PlannedPart], writers: int, sa
 class _Assembly:
     """A release that is put together beside its place. What an earlier one holds, or one that was cut short, is not written again."""
 
-    def __init__(self, run: Run, settings: ReleaseSettings, contents: RunFiles, previous: Manifest | None) -> None:
+    def __init__(self, run: Run, settings: ReleaseSettings, contents: RunFiles, previous: ReleaseManifest | None) -> None:
         self._run, self._settings, self._contents = run, settings, contents
         self._before = {part.name: part for part in previous.parts} if previous else {}
         self._known = {
@@ -212,7 +212,7 @@ class _Assembly:
         if (table, wanted) in self._known:
             yield self._known[table, wanted]
 
-    def put_in_place(self, manifest: Manifest) -> None:
+    def put_in_place(self, manifest: ReleaseManifest) -> None:
         """Let the parts of a manifest, and nothing else, take the place of the release that is there."""
         staging, target = place.staging(self._run), place.folder(self._run)
         write_bytes(staging / place.MANIFEST_NAME, manifest.to_json())

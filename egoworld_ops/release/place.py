@@ -59,7 +59,7 @@ class PartRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class ReleaseManifest:
     """What `release.json` says.
 
     Args:
@@ -138,7 +138,7 @@ def part_path(release: Path, table: str, part: str) -> Path:
     return release / table / f"{part}.parquet"
 
 
-def read(run: Run) -> Manifest | None:
+def read(run: Run) -> ReleaseManifest | None:
     """What the release of a run says of itself; None where there is none.
 
     Raises:
@@ -152,7 +152,7 @@ def read(run: Run) -> Manifest | None:
             PartRecord(p["name"], p["videos"], {table: FileRecord(**record) for table, record in p["tables"].items()})
             for p in said["parts"]
         ]
-        return Manifest(said["run_id"], said["schema"], said["parquet"], said["incomplete"], parts)
+        return ReleaseManifest(said["run_id"], said["schema"], said["parquet"], said["incomplete"], parts)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -15,7 +15,7 @@ from egoworld_ops.errors import ContractError, InputChanged, SetupError
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.lake import RELEASED_TABLES, VIDEO_TABLES, Run
 from egoworld_ops.lake.states import VideoState, video_ids, video_state
-from egoworld_ops.release.place import Manifest, part_name, part_names, part_number
+from egoworld_ops.release.place import ReleaseManifest, part_name, part_names, part_number
 
 VERSION = "2"
 """Raised whenever the same files and settings give another release. Part of every digest here."""
@@ -47,7 +47,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a release is to hold: the videos, and the incomplete ones among all of the run, as in `Manifest`."""
+    """What a release is to hold: the videos, and the incomplete ones among all of the run, as in `ReleaseManifest`."""
 
     videos: Sequence[str]
     incomplete: Mapping[str, Mapping[str, Mapping[str, int]] | None]
@@ -63,7 +63,7 @@ class PlannedPart:
     sources: Mapping[str, int] = field(default_factory=dict)
 
 
-def planned_parts(run: Run, videos: Sequence[str], previous: Manifest | None, part_mb: float, anew: bool) -> list[PlannedPart]:
+def planned_parts(run: Run, videos: Sequence[str], previous: ReleaseManifest | None, part_mb: float, anew: bool) -> list[PlannedPart]:
     """Which videos go into which part. A video stays in its part; new ones go into new parts; a part that lost all its videos stays, empty.
 
     So the rows of a video are in one file of a table at any time, also for those who opened some files before a release changed and some after.

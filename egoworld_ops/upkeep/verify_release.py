@@ -18,7 +18,7 @@ from egoworld_ops.lake import states
 from egoworld_ops.lake.lake import RELEASED_TABLES, Run
 from egoworld_ops.release import place
 from egoworld_ops.release.part import owned_rows
-from egoworld_ops.release.place import MANIFEST_NAME, FileRecord, Manifest, PartRecord
+from egoworld_ops.release.place import MANIFEST_NAME, FileRecord, PartRecord, ReleaseManifest
 from egoworld_ops.release.plan import RunFiles, identity
 
 _BATCH_ROWS = 16_384
@@ -58,7 +58,7 @@ def _no_release(run: Run) -> list[EgoworldError]:
     return [ContractError(path, f"has no {MANIFEST_NAME}", _RELEASE_AGAIN)] if path.exists() else []
 
 
-def _manifest(run: Run, manifest: Manifest) -> list[EgoworldError]:
+def _manifest(run: Run, manifest: ReleaseManifest) -> list[EgoworldError]:
     """Whether the files are those that the manifest names, and the videos those of the run, each once."""
     folder = place.folder(run)
     path = folder / MANIFEST_NAME
@@ -85,7 +85,7 @@ def _manifest(run: Run, manifest: Manifest) -> list[EgoworldError]:
     return found
 
 
-def _is_behind(run: Run, video_id: str, manifest: Manifest) -> bool:
+def _is_behind(run: Run, video_id: str, manifest: ReleaseManifest) -> bool:
     """Whether a video that is not released lacks other tables than a release says, or none."""
     if video_id not in manifest.incomplete:
         return True
@@ -96,7 +96,7 @@ def _is_behind(run: Run, video_id: str, manifest: Manifest) -> bool:
     return manifest.incomplete[video_id] != (state.lacking() if state else None)
 
 
-def _part(run: Run, contents: RunFiles, manifest: Manifest, part: PartRecord, table: str) -> list[EgoworldError]:
+def _part(run: Run, contents: RunFiles, manifest: ReleaseManifest, part: PartRecord, table: str) -> list[EgoworldError]:
     """One file of the release."""
     path, record = place.part_path(place.folder(run), table, part.name), part.tables[table]
     if not path.exists():
@@ -178,7 +178,7 @@ def _owned_ranges(run: Run, part: PartRecord) -> dict[tuple[str, str], tuple[int
     return {(c["video_id"], c["clip_id"]): (c["own_start"], c["own_end"]) for c in clips}
 
 
-def _against_run(reading: _Reading, contents: RunFiles, manifest: Manifest, part: PartRecord, table: str) -> Iterator[EgoworldError]:
+def _against_run(reading: _Reading, contents: RunFiles, manifest: ReleaseManifest, part: PartRecord, table: str) -> Iterator[EgoworldError]:
     """Where the rows are not, one by one, those that the clips of the run own."""
     path = reading.path
     try:

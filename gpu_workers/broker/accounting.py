@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gpu_workers.broker.model import Cause, Slot, State
+from gpu_workers.broker.model import BrokerState, Cause, Slot
 
 
 class Clock:
@@ -11,7 +11,7 @@ class Clock:
     def __init__(self) -> None:
         self._then: float | None = None
 
-    def account(self, state: State, now: float) -> None:
+    def account(self, state: BrokerState, now: float) -> None:
         """Time has gone on to `now`; `state` is what it was until now."""
         if self._then is not None and now > self._then:
             for slot in state.slots.values():
@@ -19,7 +19,7 @@ class Clock:
         self._then = now
 
 
-def cause(state: State, slot: Slot) -> Cause:
+def cause(state: BrokerState, slot: Slot) -> Cause:
     """What a slot is doing or waiting for.
 
     `starved_decode`: it holds a clip that is not decoded far enough; `blocked`: clients have taken no results and may submit nothing until they

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpu_workers.broker.model import Limits, Slot, State, Task
+from gpu_workers.broker.model import BrokerState, Limits, Slot, Task
 
 CLASS = "PoisonClip"
 
@@ -51,7 +51,7 @@ def verdict(limits: Limits, task: Task) -> str | None:
     return None
 
 
-def doubt(state: State, task: Task) -> Slot | None:
+def doubt(state: BrokerState, task: Task) -> Slot | None:
     """The slot whose self-test a verdict must wait for: the last death was there, and nothing since has shown that the device works."""
     slot = state.slots.get(task.deaths[-1]) if len(task.deaths) >= state.limits.deaths else None
     return slot if slot is not None and slot.deaths_in_row else None

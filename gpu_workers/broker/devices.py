@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gpu_workers.broker.model import Environment, Slot, SlotSpec, Starts, State, Task, Worker
+from gpu_workers.broker.model import BrokerState, Environment, Slot, SlotSpec, Starts, Task, Worker
 from gpu_workers.wire.messages import Kind
 
 _BACKOFF_S = 0.05
 _BACKOFF_MOST_S = 2.0
 
 
-def want(state: State, wanted: Sequence[SlotSpec]) -> None:
+def want(state: BrokerState, wanted: Sequence[SlotSpec]) -> None:
     """Add the slots that are new, take back in those that were draining, and drain those that are not named."""
     names = {spec.name for spec in wanted}
     for spec in wanted:
@@ -24,13 +24,13 @@ def want(state: State, wanted: Sequence[SlotSpec]) -> None:
             forget_if_gone(state, slot)
 
 
-def forget_if_gone(state: State, slot: Slot) -> None:
+def forget_if_gone(state: BrokerState, slot: Slot) -> None:
     """Drop a drained slot once its last worker has ended."""
     if slot.state == "draining" and not state.workers_of(slot.spec.name):
         state.slots.pop(slot.spec.name, None)
 
 
-def to_retire(state: State, slot: Slot, worker: Worker | None, task: Task) -> list[Worker]:
+def to_retire(state: BrokerState, slot: Slot, worker: Worker | None, task: Task) -> list[Worker]:
     """Idle workers of a slot that must end before a task can be placed there: for memory, or because their code is out of date."""
     others = [w for w in state.workers_of(slot.spec.name) if w is not worker and not w.tasks]
     wanted = task.spec.environment
@@ -45,7 +45,7 @@ def to_retire(state: State, slot: Slot, worker: Worker | None, task: Task) -> li
     return [*others, *([worker] if worker is not None and not worker.tasks else [])]
 
 
-def note_start_failure(state: State, worker: Worker, last_words: str, now: float) -> None:
+def note_start_failure(state: BrokerState, worker: Worker, last_words: str, now: float) -> None:
     """A worker died before it was ready: wait longer each time before the next start."""
     starts = state.slots[worker.slot].starts.setdefault(worker.environment, Starts())
     starts.failures += 1
@@ -63,13 +63,13 @@ def broken(slot: Slot, environment: Environment, now: float) -> bool:
     return starts is not None and starts.not_before > now + _BACKOFF_MOST_S
 
 
-def broken_everywhere(state: State, task: Task, now: float) -> bool:
+def broken_everywhere(state: BrokerState, task: Task, now: float) -> bool:
     """Whether no slot that could run a task will start a worker for it soon."""
     able = [s for s in state.usable_slots(task.spec.kind) if not s.spec.capacity_mb or task.spec.memory_mb <= s.spec.capacity_mb]
     return bool(able) and all(broken(s, task.spec.environment, now) for s in able)
 
 
-def hopeless(state: State, kind: Kind, memory_mb: int) -> tuple[str, str, str] | None:
+def hopeless(state: BrokerState, kind: Kind, memory_mb: int) -> tuple[str, str, str] | None:
     """Error class, reason and cure where no slot will ever take a task of a kind that needs so much memory; None where one may."""
     known = [s for s in state.slots.values() if s.spec.kind == kind]
     if not known:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gpu_workers.broker import accounting, blame, devices, events, order
 from gpu_workers.broker.events import Action
-from gpu_workers.broker.model import Client, Environment, Limits, Slot, State, Task, Worker
+from gpu_workers.broker.model import BrokerState, Client, Environment, Limits, Slot, Task, Worker
 from gpu_workers.wire import messages
 
 _LEARNING = 0.3
@@ -27,7 +27,7 @@ class Broker:
     """
 
     def __init__(self, limits: Limits, machine_deaths: dict[str, list[bool]] | None = None) -> None:
-        self.state = State(limits, machine_deaths=dict(machine_deaths or {}))
+        self.state = BrokerState(limits, machine_deaths=dict(machine_deaths or {}))
         self._clock = accounting.Clock()
         self._actions: list[Action] = []
         self._handlers: dict[type, Callable[[Any, float], None]] = {

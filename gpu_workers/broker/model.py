@@ -216,7 +216,7 @@ class Client:
 
 
 @dataclass(slots=True)
-class State:
+class BrokerState:
     """All of it."""
 
     limits: Limits

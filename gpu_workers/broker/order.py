@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gpu_workers.broker.model import Slot, State, Task, Worker
+from gpu_workers.broker.model import BrokerState, Slot, Task, Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Placement:
     worker: Worker | None
 
 
-def next_placement(state: State, now: float) -> Placement | None:
+def next_placement(state: BrokerState, now: float) -> Placement | None:
     """What to place next; None where nothing can be placed now."""
     queue = state.queue()
     in_flight = [t for w in state.workers.values() for t in w.tasks]
@@ -35,7 +35,7 @@ def next_placement(state: State, now: float) -> Placement | None:
     return None
 
 
-def _on_some_slot(state: State, queue: Sequence[Task], level: int, now: float) -> Placement | None:
+def _on_some_slot(state: BrokerState, queue: Sequence[Task], level: int, now: float) -> Placement | None:
     waiting = list(queue)
     for slot in sorted(state.slots.values(), key=lambda s: _free_at(state, s)):
         held = state.on_slot(slot.spec.name)
@@ -54,16 +54,16 @@ def _on_some_slot(state: State, queue: Sequence[Task], level: int, now: float) -
     return None
 
 
-def _open(state: State, slot: Slot, held: Sequence[Task]) -> bool:
+def _open(state: BrokerState, slot: Slot, held: Sequence[Task]) -> bool:
     """Whether something may be added to a slot: no start, test or end is under way, and nobody there has to be alone."""
     return all(w.usable for w in state.workers_of(slot.spec.name)) and not any(t.alone or t.host_alone for t in held)
 
 
-def _worker_for(state: State, slot: Slot, task: Task) -> Worker | None:
+def _worker_for(state: BrokerState, slot: Slot, task: Task) -> Worker | None:
     return next((w for w in state.workers_of(slot.spec.name) if w.environment == task.spec.environment), None)
 
 
-def _fits(state: State, task: Task, slot: Slot, now: float) -> bool:
+def _fits(state: BrokerState, task: Task, slot: Slot, now: float) -> bool:
     """Whether a slot, were it empty, could run a task now."""
     return _could_run(task, slot, now) and not (
         task.last_death == slot.spec.name
@@ -84,7 +84,7 @@ def roomy(slot: Slot, worker: Worker, task: Task) -> bool:
     return sum(worker.loaded.values()) + task.spec.memory_mb <= slot.spec.capacity_mb
 
 
-def choose(state: State, slot: Slot, fitting: Sequence[Task], crowded: bool) -> Task:
+def choose(state: BrokerState, slot: Slot, fitting: Sequence[Task], crowded: bool) -> Task:
     """The task that is next by the order, of those that fit a slot."""
     first = min(fitting, key=lambda t: _before(state, t))
     equals = [t for t in fitting if _before(state, t) == _before(state, first)]
@@ -94,16 +94,16 @@ def choose(state: State, slot: Slot, fitting: Sequence[Task], crowded: bool) -> 
     return min(equals, key=lambda t: (sign * state.estimate_s(t.spec), t.number))
 
 
-def _before(state: State, task: Task) -> tuple[bool, int, float, str]:
+def _before(state: BrokerState, task: Task) -> tuple[bool, int, float, str]:
     return (not task.alone, -task.spec.priority, state.clients[task.client].used_s, task.client)
 
 
-def _free_at(state: State, slot: Slot) -> float:
+def _free_at(state: BrokerState, slot: Slot) -> float:
     """When the slot will be done with what it computes, as far as can be told."""
     return max((t.entered_at + state.estimate_s(t.spec) for t in state.on_slot(slot.spec.name) if t.state == "computing"), default=0.0)
 
 
-def to_revoke(state: State, now: float) -> Task | None:
+def to_revoke(state: BrokerState, now: float) -> Task | None:
     """A prefetched task to take back from a busy slot, because a worker elsewhere has nothing to do; None where there is none."""
     empty = [s for s in state.slots.values() if s.state == "ok" and not state.on_slot(s.spec.name) and _open(state, s, [])]
     queue = state.queue() if empty else []
@@ -124,5 +124,5 @@ def to_revoke(state: State, now: float) -> Task | None:
     return None
 
 
-def _could_take(state: State, slot: Slot, task: Task, now: float) -> bool:
+def _could_take(state: BrokerState, slot: Slot, task: Task, now: float) -> bool:
     return _worker_for(state, slot, task) is not None and _fits(state, task, slot, now)

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from egoworld_assets.chain import pipeline, recording
+from egoworld_assets.chain import bookkeeping, pipeline
 from egoworld_ops import ledger
 from egoworld_ops.errors import EgoworldError
 from egoworld_ops.files import locks
@@ -92,7 +92,7 @@ def _resumes(root: Path, chain: list[Settings], wanted: list[world.Snapshot], wh
             run = pipeline.open_run(settings)
             world.same(rows, world.snapshot(run), run.run_id)
             world.no_temporaries(run.path)
-            ledger.rebuild(recording.ledger_of(settings), Lake(settings.lake))
+            ledger.rebuild(bookkeeping.ledger_of(settings), Lake(settings.lake))
             world.ledger_agrees(settings, run)
         world.no_temporaries(chain[0].lake)
         world.catalog_answers(Lake(chain[0].lake))

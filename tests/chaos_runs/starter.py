@@ -63,7 +63,7 @@ def _child(asked: dict[str, Any]) -> None:
         from egoworld_assets.cli import processing
         from egoworld_ops.lake.lake import Lake
         from egoworld_ops.raw import register
-        from egoworld_ops.raw.record import registered
+        from egoworld_ops.raw.intake import registered
 
         settings = processing.settings("laptop")
         register.register(settings, [Path(asked["raw"])])

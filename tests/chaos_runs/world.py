@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from egoworld_assets.chain import pipeline, recording
+from egoworld_assets.chain import bookkeeping, pipeline
 from egoworld_ops import ledger, operators
 from egoworld_ops.errors import OperatorCrash
 from egoworld_ops.execution.task import ClipTask
@@ -23,7 +23,7 @@ from egoworld_ops.lake import lake
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.query import catalog
 from egoworld_ops.raw import register
-from egoworld_ops.raw.record import registered
+from egoworld_ops.raw.intake import registered
 from egoworld_ops.settings import Settings, StageSettings, load_settings
 from gpu_workers.pool import Done, Failed
 from tests import lakes
@@ -85,8 +85,8 @@ def go(settings: list[Settings]) -> None:
 
 def forget(root: Path) -> None:
     """As if this process had ended: what it has open below a folder is closed, what it holds is let go."""
-    for place in [place for place in recording._OPEN if Path(place[0]).is_relative_to(root)]:
-        recording._OPEN.pop(place).close()
+    for place in [place for place in bookkeeping._OPEN if Path(place[0]).is_relative_to(root)]:
+        bookkeeping._OPEN.pop(place).close()
     for path in [path for path in locks._held if path.is_relative_to(root)]:
         locks.let_go(path.parent)
 
@@ -126,7 +126,7 @@ def no_temporaries(root: Path) -> None:
 
 def ledger_agrees(settings: Settings, run: lake.Run, clips: int | None = None) -> None:
     """Making the ledger again from the files changes nothing; where all went well, each stage has so many clips done."""
-    book = recording.ledger_of(settings)
+    book = bookkeeping.ledger_of(settings)
     rebuilt = ledger.rebuild(book, Lake(settings.lake))
     assert (rebuilt.changed, rebuilt.reset, rebuilt.running, rebuilt.unreadable) == (0, 0, 0, []), rebuilt
     if clips is not None:

@@ -8,7 +8,7 @@ import pytest
 from egoworld_assets.partitions import VIDEO_IDS, add_videos
 from egoworld_ops.files.tables import read_table
 from egoworld_ops.lake.lake import Lake
-from egoworld_ops.raw import record
+from egoworld_ops.raw import intake
 from tests.egoworld_assets.conftest import Place, checks, metadata
 from tests.egoworld_ops import media
 
@@ -44,7 +44,7 @@ def test_keys_that_stand_for_no_video_fail_by_themselves(place: Place, good: str
             assert "egoworld register" in str(shown[key]["first failure"]) or stage != "manifest"
     assert "preview" in metadata(result, "preview")[good]
     assert all(key[:100] in str(metadata(result, "preview")[key]["no preview"]) for key in KEYS)
-    rows = {row["path"]: row for row in record.read(Lake(place.settings.lake)).to_pylist() if row["status"] == "rejected"}
+    rows = {row["path"]: row for row in intake.read(Lake(place.settings.lake)).to_pylist() if row["status"] == "rejected"}
     assert set(rows) == set(KEYS)
     assert {row["error_class"] for row in rows.values()} == {"UnknownVideo"}
     assert not list(place.settings.lake.glob("run_id=*/video_id=unknown*")), "nothing of them is in the run"

@@ -19,7 +19,7 @@ from egoworld_ops.contract import schema
 from egoworld_ops.files.tables import read_result, write_table
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.release import place
-from egoworld_ops.release.make import release
+from egoworld_ops.release.make import make_release
 from egoworld_ops.settings import ReleaseSettings
 from tests.conftest import ROOT
 from tests.lakes import write_video
@@ -118,7 +118,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Truth]:
             kept = [row | {column: None if i % 3 == 1 else row[column]} for i, row in enumerate(rows.to_pylist())]
             write_table(path, table, schema.from_rows(table, kept), said)
             truth[table] += [[table, row["video_id"], row["clip_id"], row["frame_index"], row[column]] for row in kept]
-    release(run, ReleaseSettings(writers=1))
+    make_release(run, ReleaseSettings(writers=1))
     return run, truth
 
 

@@ -16,7 +16,7 @@ from egoworld_assets.cli.main import egoworld
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_ops.errors import EgoworldError
 from egoworld_ops.lake.lake import Lake
-from egoworld_ops.raw import record, register
+from egoworld_ops.raw import intake, register
 from egoworld_ops.settings import Settings
 from tests import brokers
 from tests.conftest import ROOT
@@ -184,7 +184,7 @@ def test_a_forgotten_video_stays_away_until_its_file_is_named(settings: Settings
     assert len(partitions()) == 2
     [video_id] = [v for v in partitions() if v.startswith("kitchen")]
     assert f"forgotten  {video_id}" in said("forget", "kitchen*")
-    assert partitions() == set(record.registered(Lake(settings.lake)))
+    assert partitions() == set(intake.registered(Lake(settings.lake)))
     assert video_id not in partitions()
 
     cursor = None
@@ -199,7 +199,7 @@ def test_a_forgotten_video_stays_away_until_its_file_is_named(settings: Settings
         assert found.video_ids == []
     said("register", "raw")
     assert video_id not in partitions()
-    assert video_id not in record.registered(Lake(settings.lake))
+    assert video_id not in intake.registered(Lake(settings.lake))
 
     assert f"registered  {video_id}" in said("register", "raw/renamed.mp4")
     assert video_id in partitions()

@@ -18,7 +18,7 @@ from egoworld_ops.lake import counted, runs, states
 from egoworld_ops.lake.failure_file import record_stand_in
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.query import catalog
-from egoworld_ops.raw.record import registered, update
+from egoworld_ops.raw.intake import registered, update
 from tests import lakes
 from tests.rows import detection_row
 

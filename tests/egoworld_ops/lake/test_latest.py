@@ -167,7 +167,7 @@ from egoworld_ops.files.whole import link_or_copy
 from egoworld_ops.lake import latest, runs
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.query import catalog
-from egoworld_ops.release.make import release
+from egoworld_ops.release.make import make_release
 from egoworld_ops.release.settings import ReleaseSettings
 from tests.lakes import write_video
 store = Lake(Path({str(tmp_path / "lake")!r}))
@@ -178,8 +178,8 @@ other = store.open_run({{"a": 2}}, "other", dict)
 for path in sorted(clip.glob("*.parquet")):
     assert other.adopt(other.path / path.relative_to(run.path), "no") is None
     link_or_copy(path, other.path / path.relative_to(run.path))
-release(run, ReleaseSettings())
-release(run, ReleaseSettings(part_mb=1))
+make_release(run, ReleaseSettings())
+make_release(run, ReleaseSettings(part_mb=1))
 with duckdb.connect(str(catalog.write_catalog(store)), read_only=True) as connection:
     print(connection.execute("SELECT count(*) FROM release.clips").fetchone())
 print(runs.latest(store).run_id)
@@ -206,13 +206,13 @@ from egoworld_ops.files.whole import link_or_copy
 from egoworld_ops.lake import latest
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.query import catalog
-from egoworld_ops.release.make import release
+from egoworld_ops.release.make import make_release
 from egoworld_ops.release.settings import ReleaseSettings
 from tests.lakes import write_video
 store = Lake(Path({str(shared)!r}))
 run = store.open_run({{"a": 1}}, "main", dict)
 latest.advance(run, [write_video(run, "a", n_frames=20)])
-release(run, ReleaseSettings())
+make_release(run, ReleaseSettings())
 catalog.write_catalog(store)
 ledger.open_ledger(store).close()
 """
@@ -244,14 +244,14 @@ from egoworld_ops.lake import latest
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.ledger import ClipKey
 from egoworld_ops.query import catalog
-from egoworld_ops.raw import record
+from egoworld_ops.raw import intake
 from tests.lakes import write_video
 def work(place, user):
     store = Lake(Path(place))
     run = store.open_run({"a": 1}, "main", dict)
     latest.use(run)
     latest.advance(run, [write_video(run, "a", n_frames=20, seed=user), write_video(run, f"b{user}", n_frames=20)])
-    record.update(store, [])
+    intake.update(store, [])
     catalog.write_catalog(store)
     book = ledger.open_ledger(store)
     book.add({ClipKey("main", f"b{user}", "c", "masks"): None}); book.close()

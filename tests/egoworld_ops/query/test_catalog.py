@@ -18,7 +18,7 @@ from egoworld_ops.lake import latest
 from egoworld_ops.lake.lake import RELEASED_TABLES, RUN_TABLES, Lake, Run, placeholder
 from egoworld_ops.query import catalog
 from egoworld_ops.release import place
-from egoworld_ops.release.make import release
+from egoworld_ops.release.make import make_release
 from egoworld_ops.settings import ReleaseSettings
 from egoworld_ops.upkeep.verify import verify
 from tests.egoworld_ops.test_readers import installed, run_with
@@ -217,7 +217,7 @@ def test_what_other_programs_leave_beside_the_files_neither_breaks_nor_doubles_a
     [video_id, _] = sorted(p.name.removeprefix("video_id=") for p in run.path.glob("video_id=*"))
     clip_ids = sorted(p.name.removeprefix("clip_id=") for p in run.video_folder(video_id).glob("clip_id=*"))
     fail(run, video_id, clip_ids[0], "mapping")
-    release(run, ReleaseSettings(writers=1))
+    make_release(run, ReleaseSettings(writers=1))
     catalog.write_catalog(run.lake)
     views = [f"{s}.{t}" for s in ("main", "runs", "raw", "release", "releases") for t in RELEASED_TABLES]
     views += ["intake", "run_states", "runs"]
@@ -256,7 +256,7 @@ print(json.dumps([duckdb.execute(f"SELECT count(*) FROM read_parquet('{pattern}'
 
 @pytest.mark.parametrize("version", ["ours", "duckdb==1.1.3"])
 def test_patterns_that_name_folders_by_hive_meet_no_placeholder(run: Run, version: str) -> None:
-    release(run, ReleaseSettings(writers=1))
+    make_release(run, ReleaseSettings(writers=1))
     catalog.write_catalog(run.lake)
     root = run.lake.root
     patterns = [
@@ -279,7 +279,7 @@ print(json.dumps({f"{schema}.{name}": connection.execute(f"SELECT count(*) FROM 
 
 
 def test_an_older_duckdb_has_the_same_answers_of_every_view(run: Run) -> None:
-    release(run, ReleaseSettings(writers=1))
+    make_release(run, ReleaseSettings(writers=1))
     database = str(catalog.write_catalog(run.lake))
     ours = run_with((), EVERY_VIEW, database)
     assert len(ours) == 3 * len(RUN_TABLES) + 2 * len(RELEASED_TABLES) + 4
@@ -289,7 +289,7 @@ def test_an_older_duckdb_has_the_same_answers_of_every_view(run: Run) -> None:
 
 def test_a_table_that_is_newer_than_the_run_and_its_release_has_typed_views(run: Run) -> None:
     """A lake as it was before there was stage `movement`, but for its manifest."""
-    release(run, ReleaseSettings(writers=1))
+    make_release(run, ReleaseSettings(writers=1))
     shutil.rmtree(place.folder(run) / "movement")
     shutil.rmtree(place.home(run.lake) / "_contract" / "movement")
     for path in [run.path / placeholder("movement"), *run.path.glob("video_id=*/clip_id=*/movement.parquet")]:

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from egoworld_assets.cli.main import egoworld
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.raw import register
+from egoworld_ops.raw.intake import read
 from egoworld_ops.raw.passed_over import passed_over
-from egoworld_ops.raw.record import read
 from egoworld_ops.settings import Settings
 from tests.egoworld_ops import media
 

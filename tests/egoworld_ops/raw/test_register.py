@@ -9,7 +9,7 @@ import pytest
 from egoworld_ops.errors import NotAVideo
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.raw import register
-from egoworld_ops.raw.record import read, registered
+from egoworld_ops.raw.intake import read, registered
 from egoworld_ops.settings import Settings
 from tests.egoworld_ops import media
 

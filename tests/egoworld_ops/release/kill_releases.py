@@ -19,7 +19,7 @@ from typing import Any
 
 from egoworld_ops.files import exchange, locks
 from egoworld_ops.lake.lake import Lake
-from egoworld_ops.release.make import release
+from egoworld_ops.release.make import make_release
 from egoworld_ops.release.place import LATEST, folder, home
 from egoworld_ops.release.settings import ReleaseSettings
 
@@ -56,7 +56,7 @@ def main(lake: Path, seed: int, n: int) -> None:
 
 
 def make(lake: Path) -> None:
-    release(Lake(lake).runs()[0], SETTINGS)
+    make_release(Lake(lake).runs()[0], SETTINGS)
 
 
 def copy(lake: Path, target: Path) -> Path:

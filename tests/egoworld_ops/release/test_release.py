@@ -16,7 +16,7 @@ from egoworld_ops.files.tables import digest_at, provenance_at, read_table, writ
 from egoworld_ops.lake.lake import RELEASED_TABLES, Lake, Run
 from egoworld_ops.lake.states import video_ids
 from egoworld_ops.query import catalog
-from egoworld_ops.release.make import release
+from egoworld_ops.release.make import make_release
 from egoworld_ops.release.place import folder, home, part_name, part_names, part_path
 from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.settings import load_settings
@@ -38,7 +38,7 @@ def read(path: Path, table: str) -> pa.Table:
 
 
 def test_each_owned_frame_is_there_once_and_in_order(run: Run) -> None:
-    outcome = release(run, SMALL)
+    outcome = make_release(run, SMALL)
     assert [[v[0] for v in part.videos] for part in outcome.manifest.parts] == [["a", "b"], ["c"]]
     for table in RELEASED_TABLES:
         found = rows(run, table)
@@ -56,7 +56,7 @@ def test_each_owned_frame_is_there_once_and_in_order(run: Run) -> None:
 
 def test_files_are_laid_out_as_the_settings_say_and_say_so(run: Run) -> None:
     settings = ReleaseSettings(row_group_mb=0.02, page_mb=0.01, level=5, bloom_columns=("video_id", "clip_id"), writers=1)
-    release(run, settings)
+    make_release(run, settings)
     path = part_path(folder(run), "masks", part_name(run, 0))
     footer = pq.read_metadata(path)
     assert footer.num_row_groups > 3
@@ -81,7 +81,7 @@ def _clips(run: Run, video_id: str) -> list[str]:
 
 def test_a_bloom_filter_keeps_readers_from_row_groups_that_do_not_hold_a_video(run: Run) -> None:
     _, b, _ = video_ids(run)
-    release(run, ReleaseSettings(row_group_mb=0.001))
+    make_release(run, ReleaseSettings(row_group_mb=0.001))
     path = part_path(folder(run), "movement", part_name(run, 0))
     groups = duckdb.sql(f"SELECT bloom_filter_excludes FROM parquet_bloom_probe('{path}', 'video_id', '{b}')").fetchall()
     assert len(groups) == 6
@@ -90,7 +90,7 @@ def test_a_bloom_filter_keeps_readers_from_row_groups_that_do_not_hold_a_video(r
 
 def test_the_bloom_filter_of_clips_is_sized_for_the_clips(run: Run) -> None:
     video_id = write_video(run, "many", n_frames=300, clip_s=0.1, overlap_s=0.0)
-    release(run, ReleaseSettings(bloom_columns=("clip_id",)))
+    make_release(run, ReleaseSettings(bloom_columns=("clip_id",)))
     path = part_path(folder(run), "clips", part_name(run, 0))
     absent = [f"f{n:07d}_{n:07d}" for n in range(50)]
     excluded = [
@@ -102,9 +102,9 @@ def test_the_bloom_filter_of_clips_is_sized_for_the_clips(run: Run) -> None:
 
 
 def test_a_second_release_writes_nothing(run: Run) -> None:
-    first = release(run, SMALL)
+    first = make_release(run, SMALL)
     before = files_of_release(run)
-    second = release(run, SMALL)
+    second = make_release(run, SMALL)
     assert (first.written, first.kept) == (18, 0)
     assert (second.written, second.kept, second.written_bytes) == (0, 18, 0)
     assert second.manifest == first.manifest
@@ -117,22 +117,22 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
 
 
 def test_new_changed_and_removed_videos_touch_no_part_but_their_own(run: Run) -> None:
-    release(run, SMALL)
+    make_release(run, SMALL)
     before = files_of_release(run)
     write_video(run, "aa", n_frames=50)
-    added = release(run, SMALL)
+    added = make_release(run, SMALL)
     assert changed(before, files_of_release(run)) == {f"{part_name(run, 2)}.parquet", "release.json"}
     assert added.written == 9 - 1  # without failures, parts have one and the same file of them
     validation.validate("masks", read(part_path(added.path, "masks", part_name(run, 2)), "masks"))
 
     before = files_of_release(run)
     write_video(run, "c", n_frames=50, seed=1)
-    release(run, SMALL)
+    make_release(run, SMALL)
     assert changed(before, files_of_release(run)) == {f"{part_name(run, 1)}.parquet", "release.json"}
 
     before = files_of_release(run)
     shutil.rmtree(run.video_folder(next(v for v in video_ids(run) if v.startswith("c-"))))
-    removed = release(run, SMALL)
+    removed = make_release(run, SMALL)
     assert changed(before, files_of_release(run)) == {f"{part_name(run, 1)}.parquet", "release.json"}
     assert [len(part.videos) for part in removed.manifest.parts] == [2, 0, 1]
     assert schema.empty("masks").schema.equals(read(part_path(removed.path, "masks", part_name(run, 1)), "masks").schema)
@@ -140,22 +140,22 @@ def test_new_changed_and_removed_videos_touch_no_part_but_their_own(run: Run) ->
 
 
 def test_a_change_of_one_stage_rewrites_that_table_alone(run: Run) -> None:
-    release(run, SMALL)
+    make_release(run, SMALL)
     before = files_of_release(run)
     path = next(run.video_folder(video_ids(run)[0]).glob("clip_id=*/mapping.parquet"))
     known = provenance_at(path) or {}
     write_table(path, "mapping", schema.empty("mapping"), known | {"digest": "other", "rows": 0})
-    release(run, SMALL)
+    make_release(run, SMALL)
     after = files_of_release(run)
     assert {name for name in after if before[name] != after[name]} == {f"mapping/{part_name(run, 0)}.parquet", "release.json"}
 
 
 def test_anew_makes_few_parts_of_many_under_new_names(run: Run) -> None:
     for name in ("d", "e"):
-        release(run, SMALL)
+        make_release(run, SMALL)
         write_video(run, name, n_frames=50)
-    assert len(release(run, SMALL).manifest.parts) == 4
-    outcome = release(run, ReleaseSettings(), anew=True)
+    assert len(make_release(run, SMALL).manifest.parts) == 4
+    outcome = make_release(run, ReleaseSettings(), anew=True)
     assert [(part.name, len(part.videos)) for part in outcome.manifest.parts] == [(part_name(run, 4), 5)]
     assert len(list((outcome.path / "masks").iterdir())) == 1
     validation.validate("masks", rows(run, "masks"))
@@ -165,25 +165,25 @@ def test_no_two_runs_have_files_of_one_name_in_their_releases(run: Run) -> None:
     """Who listed the files behind `released`, and opens them after it points elsewhere, finds none of the names."""
     other = run.lake.open_run({"a": 2}, "20260102_0000", dict)
     write_video(other, "z", n_frames=10)
-    release(other, SMALL)
+    make_release(other, SMALL)
     listed = sorted(run.lake.root.glob("released/*/part-*.parquet"))
     assert len(listed) == len(RELEASED_TABLES)
-    release(run, SMALL)
+    make_release(run, SMALL)
     assert not [path for path in listed if path.exists()]
     with pytest.raises(duckdb.IOException, match="No files found"):
         duckdb.sql(f"SELECT count(*) FROM read_parquet({[str(listed[0])]})")
 
 
 def test_a_release_without_its_manifest_gives_no_name_anew(run: Run) -> None:
-    first = release(run, SMALL)
+    first = make_release(run, SMALL)
     (first.path / "release.json").unlink()
-    second = release(run, ReleaseSettings())
+    second = make_release(run, ReleaseSettings())
     assert [(part.name, len(part.videos)) for part in second.manifest.parts] == [(part_name(run, 2), 3)]
     assert part_names(run) == {part_name(run, 2)}
 
 
 def test_parts_under_names_of_an_earlier_version_become_parts_under_new_ones(run: Run) -> None:
-    made = release(run, SMALL)
+    made = make_release(run, SMALL)
     manifest = (made.path / "release.json").read_text()
     for name in part_names(run):
         old = f"part-{name[-5:]}"
@@ -191,7 +191,7 @@ def test_parts_under_names_of_an_earlier_version_become_parts_under_new_ones(run
         for path in made.path.glob(f"*/{name}.parquet"):
             path.rename(path.with_name(f"{old}.parquet"))
     (made.path / "release.json").write_text(manifest)
-    again = release(run, SMALL)
+    again = make_release(run, SMALL)
     assert again.manifest == made.manifest
     assert (again.written, again.kept) == (0, 18)
     assert part_names(run) == {part.name for part in made.manifest.parts}
@@ -203,18 +203,18 @@ def test_incomplete_videos_are_released_and_named_or_left_out_or_refused(run: Ru
     fail(run, b, first, "object_pose")
     run.clip_table("movement", b, first).unlink()
     run.video_table("videos", c).unlink()
-    outcome = release(run, SMALL)
+    outcome = make_release(run, SMALL)
     assert outcome.manifest.incomplete == {b: {"object_pose": {"failed": 1}, "movement": {"blocked": 1}}, c: None}
     said = json.loads((outcome.path / "release.json").read_text())
     assert said["incomplete"][b]["object_pose"] == {"failed": 1}
     assert rows(run, "failures")["reason"].to_pylist() == ["broken"]
     assert set(rows(run, "masks")["video_id"].to_pylist()) == {a, b}
-    left_out = release(run, ReleaseSettings(incomplete="leave_out", part_mb=0.5))
+    left_out = make_release(run, ReleaseSettings(incomplete="leave_out", part_mb=0.5))
     assert [list(part.videos) for part in left_out.manifest.parts] == [[a]]
     assert set(left_out.manifest.incomplete) == {b, c}
     before = files_of_release(run)
     with pytest.raises(SetupError, match=r"2 video\(s\) are incomplete"):
-        release(run, ReleaseSettings(incomplete="refuse"))
+        make_release(run, ReleaseSettings(incomplete="refuse"))
     assert files_of_release(run) == before
 
 
@@ -224,21 +224,21 @@ def test_tables_that_do_not_belong_together_are_not_released_as_whole(run: Run) 
     first, second = _clips(run, a)
     made_again(run.clip_table("hand_pose", a, first))
     stale = {stage: {"stale": 1} for stage in ("mapping", "object_pose", "movement")}
-    outcome = release(run, SMALL)
+    outcome = make_release(run, SMALL)
     assert outcome.manifest.incomplete == {a: stale}
     of_a = {table: {r["clip_id"] for r in rows(run, table).to_pylist() if r["video_id"] == a} for table in ("hand_pose", *stale)}
     assert of_a == {"hand_pose": {first, second}, **{stage: {second} for stage in stale}}
     run.clip_table("masks", a, second).unlink()
     movement = {"movement": {"stale": 2}, "object_pose": {"stale": 2}}
-    assert release(run, SMALL).manifest.incomplete == {a: stale | movement | {"masks": {"missing": 1}}}
+    assert make_release(run, SMALL).manifest.incomplete == {a: stale | movement | {"masks": {"missing": 1}}}
 
 
 def test_a_release_of_nothing_is_typed_and_empty_and_later_videos_join_it(tmp_path: Path) -> None:
     empty = Lake(tmp_path).open_run({}, None, dict)
-    assert release(empty, SMALL).manifest.rows == dict.fromkeys(RELEASED_TABLES, 0)
+    assert make_release(empty, SMALL).manifest.rows == dict.fromkeys(RELEASED_TABLES, 0)
     assert rows(empty, "masks").schema.equals(schema.empty("masks").schema)
     write_video(empty, "a", n_frames=10)
-    assert [len(part.videos) for part in release(empty, SMALL).manifest.parts] == [0, 1]
+    assert [len(part.videos) for part in make_release(empty, SMALL).manifest.parts] == [0, 1]
 
 
 def test_views_show_the_release_made_last_and_are_typed_where_there_is_none(tmp_path: Path, run: Run) -> None:
@@ -251,15 +251,15 @@ def test_views_show_the_release_made_last_and_are_typed_where_there_is_none(tmp_
 
     for table in RELEASED_TABLES:
         assert ask(f"SELECT count(*) FROM release.{table}") == [(0,)]
-    release(run, SMALL)
+    make_release(run, SMALL)
     assert ask("SELECT count(*), max(joints_m[21][3]) IS NULL FROM release.hand_pose") == [(300, False)]
-    release(other, SMALL)
+    make_release(other, SMALL)
     assert ask("SELECT count(*) FROM release.hand_pose") == [(20,)]
     by_run = ask("SELECT run_id, count(*) FROM releases.videos GROUP BY run_id ORDER BY run_id")
     assert by_run == [("20260101_0000", 3), ("20260102_0000", 1)]
     shutil.rmtree(folder(other))
     assert ask("SELECT count(*) FROM release.hand_pose") == [(0,)]
-    release(run, SMALL)
+    make_release(run, SMALL)
     assert ask("SELECT count(*) FROM release.hand_pose") == [(300,)]
 
 

@@ -22,7 +22,7 @@ from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import video_ids
 from egoworld_ops.ledger import ClipKey, open_ledger
 from egoworld_ops.release import place
-from egoworld_ops.release.make import release
+from egoworld_ops.release.make import make_release
 from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.upkeep import gc
 from egoworld_ops.upkeep.verify import verify
@@ -54,7 +54,7 @@ def store(tmp_path: Path) -> Lake:
     store = Lake(tmp_path / "lake")
     one, old, linked = (open_run(store, name) for name in ("released", "old", "linked"))
     write_video(one, "a", n_frames=20)
-    release(one, ReleaseSettings())
+    make_release(one, ReleaseSettings())
     video_id = write_video(old, "b", n_frames=46)
     for path in old.video_folder(video_id).rglob("*.parquet"):
         link_or_copy(path, linked.path / path.relative_to(old.path))

@@ -18,7 +18,7 @@ from egoworld_ops.files.tables import provenance_at, read_result, read_table, wr
 from egoworld_ops.lake import lake
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import video_ids
-from egoworld_ops.release.make import release
+from egoworld_ops.release.make import make_release
 from egoworld_ops.release.place import FileRecord, folder, part_name, part_path, read, sha256_of_file
 from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.upkeep import verify_release, verify_video
@@ -55,7 +55,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
         run = store.open_run({}, "20260101_0000", dict)
         for name in ("a", "b"):
             write_video(run, name, n_frames=46)
-        release(run, ReleaseSettings())
+        make_release(run, ReleaseSettings())
     return store
 
 
@@ -292,7 +292,7 @@ def test_a_whole_run_has_no_findings_nor_has_one_with_failures_on_record(run: Ru
     fail(run, video_id, CLIP, "object_pose")
     run.clip_table("movement", video_id, CLIP).unlink()
     assert all("is behind its run" in finding for finding in said(run))
-    release(run, ReleaseSettings())
+    make_release(run, ReleaseSettings())
     assert said(run) == []
     monkeypatch.setattr(verify_release, "owned_rows", lambda source: schema.empty(source.table))
     assert any("has other rows" in finding or "no clip of the run owns" in finding for finding in said(run))
@@ -305,7 +305,7 @@ def test_a_video_that_was_incomplete_and_is_so_no_longer_in_the_same_way_is_foun
     for path in manifest:
         path.unlink()
     fail(run, b, CLIP, "mapping")
-    release(run, ReleaseSettings(incomplete="leave_out"))
+    make_release(run, ReleaseSettings(incomplete="leave_out"))
     assert [finding for finding in said(run) if "release" in finding] == []
     for path, whole in content.items():
         path.write_bytes(whole)

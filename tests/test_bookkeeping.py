@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from egoworld_assets.chain import pipeline, recording
+from egoworld_assets.chain import bookkeeping, pipeline
 from egoworld_ops import ledger, models, operators
 from egoworld_ops.errors import OperatorCrash, OutOfMemory
 from egoworld_ops.files.tables import read_table
@@ -48,7 +48,7 @@ def run_part(settings: Settings, video_id: str, pool: InlinePool, part: pipeline
 def states(settings: Settings, video_id: str) -> list[State]:
     run = pipeline.open_run(settings)
     clips = ("f0000000_0000024", "f0000024_0000048")
-    rows = recording.ledger_of(settings).rows([ClipKey(run.run_id, video_id, clip, "detections") for clip in clips])
+    rows = bookkeeping.ledger_of(settings).rows([ClipKey(run.run_id, video_id, clip, "detections") for clip in clips])
     return [row.state for _, row in sorted(rows.items())]
 
 
@@ -56,7 +56,7 @@ def test_the_ledger_says_what_became_of_each_clip_and_agrees_with_the_files(sett
     pool = FaultyPool(lambda task, tried: None if task.clip.frame_start else OutOfMemory("clip", "no memory", "Try again"))
     run_part(settings, video_id, pool, ONLY_DETECTIONS)
     assert states(settings, video_id) == [State.DEAD_LETTER, State.DONE]
-    book, run = recording.ledger_of(settings), pipeline.open_run(settings)
+    book, run = bookkeeping.ledger_of(settings), pipeline.open_run(settings)
     [[letter]] = book.all_rows(run.run_id, State.DEAD_LETTER)
     assert (letter.attempts, letter.error_class) == (2, "OutOfMemory")
     counts = book.counts(run.run_id)
@@ -73,7 +73,7 @@ def test_a_stand_in_is_done_also_in_a_ledger_that_is_made_again(settings: Settin
     stages["masks"] = {"backend": "sam2", "fallback": "classical", "sam2": {"random_weights_seed": 1, "device": "cpu"}}
     chosen = Settings(**(settings.model_dump() | {"stages": stages}))
     run_part(chosen, video_id, FaultyPool(lambda task, tried: CRASH if task.backend == "sam2" else None), pipeline.Part(last="masks"))
-    book, run = recording.ledger_of(chosen), pipeline.open_run(chosen)
+    book, run = bookkeeping.ledger_of(chosen), pipeline.open_run(chosen)
     counts = book.counts(run.run_id)
     assert counts["masks"] == {State.DONE: 2}
     assert ledger.rebuild(book, Lake(settings.lake)).changed == 0

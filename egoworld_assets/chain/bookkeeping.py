@@ -42,7 +42,7 @@ def ledger_of(settings: Settings) -> Ledger:
         return _OPEN[place]
 
 
-class Record:
+class Entries:
     """The entries of one stage in one run by one owner."""
 
     def __init__(self, book: Ledger, owner: Owner, run: Run, stage: str) -> None:
@@ -93,9 +93,9 @@ class Record:
 
 
 @contextmanager
-def record(settings: Settings, run: Run, stage: str) -> Iterator[Record]:
+def entries(settings: Settings, run: Run, stage: str) -> Iterator[Entries]:
     """Enter what a stage does; what it did not get to is given back at the end."""
     book = ledger_of(settings)
     book.recover()
     with book.owner() as owner:
-        yield Record(book, owner, run, stage)
+        yield Entries(book, owner, run, stage)
