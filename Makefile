@@ -13,10 +13,12 @@ demo: $(VENV)/.installed $(VENV)/.weights
 
 # Tests that kill, wait and race have the machine for themselves; the others share the cores.
 ALONE := tests/e2e tests/gpu_workers/test_chaos.py tests/test_chaos_runs.py
+# A test that hangs ends with the stacks of all threads.
+PYTEST := $(BIN)/python -m pytest -q -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 
 test: $(VENV)/.installed $(VENV)/.weights check
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile $(addprefix --ignore=,$(ALONE))
-	$(BIN)/python -m pytest -q $(ALONE)
+	$(PYTEST) -n 2 --dist loadgroup --no-loadscope-reorder --max-worker-restart=0 $(addprefix --ignore=,$(ALONE))
+	$(PYTEST) $(ALONE)
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

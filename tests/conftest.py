@@ -7,12 +7,36 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests import brokers
 
+if TYPE_CHECKING:
+    from tests.real_chain import Kitchen
+
 ROOT = Path(__file__).resolve().parents[1]
+
+TOGETHER = {"stack": "stack", "kitchen_chain": "kitchen"}
+"""Fixtures that take long and serve tests of several files: those tests run in one process."""
+LONG_FIRST = ("kitchen", "stack", "tests/e2e/test_resume.py", "tests/egoworld_ops/operators/test_masks_sam2.py")
+"""Groups that would keep one core busy and leave the others idle if they came last."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group the tests for `--dist loadgroup`: by file, but for those that share a long fixture; long groups come first."""
+    groups = {item: _group(item) for item in items}
+    for item, group in groups.items():
+        item.add_marker(pytest.mark.xdist_group(group))
+    places = {group: place for place, group in enumerate(LONG_FIRST)}
+    items.sort(key=lambda item: places.get(groups[item], len(places)))
+
+
+def _group(item: pytest.Item) -> str:
+    fixtures = getattr(item, "fixturenames", ())
+    return next((group for fixture, group in TOGETHER.items() if fixture in fixtures), item.nodeid.partition("::")[0])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,3 +62,11 @@ def shared_data() -> Path:
 def synthetic_example() -> Path:
     """The rendered example scene in the repository."""
     return ROOT / "examples" / "synthetic" / "kitchen.mp4"
+
+
+@pytest.fixture(scope="session")
+def kitchen_chain(tmp_path_factory: pytest.TempPathFactory, synthetic_example: Path) -> Kitchen:
+    """The example scene through the whole chain, once for all tests that look at what comes of it."""
+    from tests.real_chain import process
+
+    return process(synthetic_example, tmp_path_factory.mktemp("kitchen"))

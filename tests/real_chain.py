@@ -1,7 +1,9 @@
-"""The kitchen scene through the real chain, from pixels to movement, once for all tests that look at its end; and its true object poses."""
+"""The kitchen scene through the real chain, once for all tests that look at what comes of it (fixture `kitchen_chain`); and its true object poses."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,35 +12,42 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from egoworld_assets.chain import pipeline
+from egoworld_assets.cli import demo
 from egoworld_ops import operators
-from egoworld_ops.contract import validation
-from egoworld_ops.video.sidecar import read_sidecar
+from egoworld_ops.files.tables import read_table
+from egoworld_ops.raw import register
+from egoworld_ops.settings import load_settings
+from gpu_workers.inline import InlinePool
 from tests.boxes import pose_of
-from tests.kitchen import SHOTS, shot_input
-
-CHAIN = (
-    ("detections", "mediapipe"),
-    ("masks", "classical"),
-    ("hand_pose", "mediapipe"),
-    ("object_pose", "classical"),
-    ("movement", "classical"),
-)
+from tests.kitchen import SHOTS
 
 
-@cache
-def shot_tables(mp4: Path, shot: tuple[int, int]) -> dict[str, pa.Table]:
-    """All tables of one shot."""
-    tables: dict[str, pa.Table] = {}
-    for stage, backend in CHAIN:
-        operator = operators.load(stage, backend)
-        tables[stage] = operator(operator.Settings(), 2).run(shot_input(mp4, shot, dict(tables), read_sidecar(mp4)))
-        validation.validate(stage, tables[stage])
-    return tables
+@dataclass(frozen=True, slots=True)
+class Kitchen:
+    """What the profile `laptop` makes of the scene.
+
+    Args:
+        tables: of the whole video, the clips of each stage one after the other.
+        shots: tables of each of `SHOTS`, which are its clips.
+    """
+
+    mp4: Path
+    tables: Mapping[str, pa.Table]
+    shots: Sequence[Mapping[str, pa.Table]]
 
 
-def all_shots(mp4: Path) -> list[dict[str, pa.Table]]:
-    """Tables of the three shots."""
-    return [shot_tables(mp4, shot) for shot in SHOTS]
+def process(mp4: Path, lake: Path) -> Kitchen:
+    """Run the chain, from pixels to robot joints, in this process."""
+    settings = load_settings("laptop").model_copy(update={"lake": lake})
+    [video_id] = register.register(settings, [mp4]).video_ids
+    run = pipeline.open_run(settings)
+    for _, result in pipeline.process(run, [video_id], settings, InlinePool(threads=2)):
+        assert result.state == "computed", result
+    clips = read_table(run.video_table("clips", video_id), "clips").to_pylist()
+    assert tuple((clip["frame_start"], clip["frame_end"]) for clip in clips) == SHOTS
+    shots = [{stage: read_table(run.clip_table(stage, video_id, c["clip_id"]), stage) for stage in operators.stages()} for c in clips]
+    return Kitchen(mp4, demo.tables_of(run, video_id), shots)
 
 
 @cache

@@ -1,27 +1,16 @@
 """The whole chain over the synthetic scene, against its ground truth: every figure within its limit."""
 
-from pathlib import Path
-
 import pytest
 
-from egoworld_assets.chain import pipeline
-from egoworld_assets.cli import demo
-from egoworld_ops.raw import register
 from egoworld_ops.report import ground_truth
 from egoworld_ops.report.ground_truth import Figure
-from egoworld_ops.settings import load_settings
 from egoworld_ops.synthetic import load_truth
-from gpu_workers.inline import InlinePool
+from tests.real_chain import Kitchen
 
 
 @pytest.fixture(scope="module")
-def figures(tmp_path_factory: pytest.TempPathFactory, synthetic_example: Path) -> dict[str, Figure]:
-    settings = load_settings("laptop").model_copy(update={"lake": tmp_path_factory.mktemp("chain")})
-    [video_id] = register.register(settings, [synthetic_example]).video_ids
-    run, pool = pipeline.open_run(settings), InlinePool(threads=2)
-    for _, result in pipeline.process(run, [video_id], settings, pool):
-        assert result.state == "computed", result
-    found = ground_truth.compare(demo.tables_of(run, video_id), load_truth(synthetic_example.with_suffix(".truth")))
+def figures(kitchen_chain: Kitchen) -> dict[str, Figure]:
+    found = ground_truth.compare(kitchen_chain.tables, load_truth(kitchen_chain.mp4.with_suffix(".truth")))
     return {figure.name: figure for figure in found}
 
 

@@ -28,7 +28,13 @@ def deployment(root: Path, **settings: object) -> Deployment:
     chosen = {f"EGOWORLD_{name}": str(value) for name, value in (given | settings).items()}
     kept = {k: v for k, v in os.environ.items() if k == "EGOWORLD_WEIGHTS" or not k.startswith(("DAGSTER_", "EGOWORLD_"))}
     path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
-    return Deployment(home, lake, raw, kept | chosen | {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1", "PATH": path})
+    ours = {
+        "DAGSTER_HOME": str(home),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS": "1",
+        "PATH": path,
+    }
+    return Deployment(home, lake, raw, kept | chosen | ours)
 
 
 @pytest.fixture

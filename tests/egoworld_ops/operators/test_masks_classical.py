@@ -13,15 +13,15 @@ import pytest
 
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.operators.base import ClipInput
-from egoworld_ops.operators.detections import mediapipe
 from egoworld_ops.operators.masks import classical
 from egoworld_ops.operators.masks._hand_prior import hand_prior, pixels_per_metre
 from egoworld_ops.operators.masks._motion import Motion
 from egoworld_ops.operators.masks._regions import Crop
 from egoworld_ops.types import Camera, Clip, Frame
-from egoworld_ops.video.sidecar import Sidecar, read_sidecar
+from egoworld_ops.video.sidecar import Sidecar
 from egoworld_ops.vision import rle
 from tests import kitchen
+from tests.real_chain import Kitchen
 from tests.rows import PER_FRAME, detection_row
 
 
@@ -46,16 +46,9 @@ def _report(name: str, values: np.ndarray, limit: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def real_chain(synthetic_example: Path) -> dict[tuple[int, int], pa.Table]:
+def real_chain(kitchen_chain: Kitchen) -> dict[tuple[int, int], pa.Table]:
     """Masks of the three shots from the networks' own detections and the sidecar's prompts."""
-    sidecar = read_sidecar(synthetic_example)
-    networks = mediapipe.Backend(mediapipe.Settings(), threads=1)
-    masks = {}
-    for shot in kitchen.SHOTS:
-        found = networks.run(kitchen.shot_input(synthetic_example, shot, {}, sidecar))
-        masks[shot] = _backend().run(kitchen.shot_input(synthetic_example, shot, {"detections": found}, sidecar))
-        validation.validate("masks", masks[shot])
-    return masks
+    return {shot: tables["masks"] for shot, tables in zip(kitchen.SHOTS, kitchen_chain.shots, strict=True)}
 
 
 def test_hand_masks_of_the_scene(synthetic_example: Path, real_chain: dict[tuple[int, int], pa.Table]) -> None:

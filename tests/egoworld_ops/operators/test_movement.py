@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -20,7 +19,7 @@ from egoworld_ops.operators.movement.classical import Backend
 from egoworld_ops.video.sidecar import SidecarObject
 from egoworld_ops.vision.geometry import quaternion_from_matrix
 from tests.boxes import CAMERA, FPS, SIZE_M, clip_of, draw, mask_row, pose
-from tests.real_chain import all_shots, true_objects
+from tests.real_chain import Kitchen, true_objects
 from tests.rows import PER_FRAME
 
 BOX = SidecarObject(label="box", dimensions_m=SIZE_M)
@@ -260,9 +259,9 @@ def test_a_window_of_time_follows_the_rate_and_stops_at_a_pause() -> None:
     assert found[40] == (36, 44)
 
 
-def test_kitchen_states_and_holds_are_right(synthetic_example: Path) -> None:
-    truth = true_objects(synthetic_example)
-    rows = [row for tables in all_shots(synthetic_example) for row in tables["movement"].to_pylist()]
+def test_kitchen_states_and_holds_are_right(kitchen_chain: Kitchen) -> None:
+    truth = true_objects(kitchen_chain.mp4)
+    rows = [row for tables in kitchen_chain.shots for row in tables["movement"].to_pylist()]
     states = np.mean([(r["state"] == "moving") == truth[r["frame_index"]]["moving"] for r in rows if r["state"]])
     known = np.mean([r["state"] is not None for r in rows])
     holds = np.mean([r["held_by"] == truth[r["frame_index"]]["held_by"] for r in rows])

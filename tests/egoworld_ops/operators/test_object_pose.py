@@ -21,7 +21,7 @@ from egoworld_ops.video.sidecar import Prompt, Sidecar, SidecarObject
 from egoworld_ops.vision.geometry import project, rotation_angle_deg, transform
 from tests.boxes import CAMERA, SIZE_M, clip_of, mask_row, pose, pose_of
 from tests.kitchen import SHOTS, shot_input
-from tests.real_chain import all_shots, pose_errors, shot_tables, true_objects
+from tests.real_chain import Kitchen, pose_errors, true_objects
 from tests.rows import hand_pose_row
 
 BOX = SidecarObject(label="box", dimensions_m=SIZE_M)
@@ -222,10 +222,10 @@ def test_the_same_input_gives_the_same_table() -> None:
 # --- the rendered scene through the real chain ---------------------------------------------------------------------------------------------
 
 
-def test_kitchen_poses_keep_the_limits(synthetic_example: Path) -> None:
-    truth = {i: r["T_camera_object"] for i, r in true_objects(synthetic_example).items()}
+def test_kitchen_poses_keep_the_limits(kitchen_chain: Kitchen) -> None:
+    truth = {i: r["T_camera_object"] for i, r in true_objects(kitchen_chain.mp4).items()}
     angles, shifts, masked = [], [], 0
-    for tables in all_shots(synthetic_example):
+    for tables in kitchen_chain.shots:
         rows = tables["object_pose"].to_pylist()
         turned, shifted = pose_errors(rows, truth, cuboid((0.16, 0.11, 0.06)).symmetries)
         angles.append(turned)
@@ -240,13 +240,13 @@ def test_kitchen_poses_keep_the_limits(synthetic_example: Path) -> None:
     assert np.median(shift) <= 5
 
 
-def test_kitchen_without_dimensions_takes_its_scale_from_the_hand(synthetic_example: Path) -> None:
-    truth = {i: r["T_camera_object"] for i, r in true_objects(synthetic_example).items()}
+def test_kitchen_without_dimensions_takes_its_scale_from_the_hand(kitchen_chain: Kitchen) -> None:
+    truth = {i: r["T_camera_object"] for i, r in true_objects(kitchen_chain.mp4).items()}
     bare = Sidecar(objects=(BARE,))
     errors, posed, masked = [], 0, 0
-    for shot in SHOTS:
-        tables = {name: shot_tables(synthetic_example, shot)[name] for name in ("masks", "hand_pose")}
-        rows = run(replace(shot_input(synthetic_example, shot, tables, bare))).to_pylist()
+    for shot, made in zip(SHOTS, kitchen_chain.shots, strict=True):
+        tables = {name: made[name] for name in ("masks", "hand_pose")}
+        rows = run(replace(shot_input(kitchen_chain.mp4, shot, tables, bare))).to_pylist()
         found = [(T, truth[r["frame_index"]]) for r in rows if (T := pose_of(r)) is not None]
         posed, masked = posed + len(found), masked + len(rows)
         errors += [100 * np.linalg.norm(T[:3, 3] - true[:3, 3]) / true[2, 3] for T, true in found]
