@@ -20,6 +20,7 @@ from egoworld_ops import operators
 from egoworld_ops.contract import quality, schema
 from egoworld_ops.errors import EgoworldError, UnknownVideo
 from egoworld_ops.files.tables import read_table
+from egoworld_ops.files.whole import named_errors
 from egoworld_ops.lake import lake, states
 from egoworld_ops.lake.lake import Run
 
@@ -60,9 +61,10 @@ def _files(run: Run, stage: str, video_id: str) -> dict[Path, str]:
         planning.check_key(video_id)
     except UnknownVideo:
         return {}
-    if stage == pipeline.MANIFEST:
-        return {path: t for t in lake.VIDEO_TABLES if (path := run.video_table(t, video_id)).exists()}
-    return dict.fromkeys(sorted(run.video_folder(video_id).glob(f"clip_id=*/{stage}.parquet")), stage)
+    with named_errors(run.video_folder(video_id)):
+        if stage == pipeline.MANIFEST:
+            return {path: t for t in lake.VIDEO_TABLES if (path := run.video_table(t, video_id)).exists()}
+        return dict.fromkeys(sorted(run.video_folder(video_id).glob(f"clip_id=*/{stage}.parquet")), stage)
 
 
 def _broken(files: Mapping[Path, str]) -> Iterator[str]:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from egoworld_ops.errors import BadSettings, StorageUnavailable, WeightsMismatch, WeightsMissing
+from egoworld_ops.errors import BadSettings, StorageUnavailable, WeightsMismatch, WeightsMissing, unreadable
 
 _CHUNK_BYTES = 1 << 20
 _DOWNLOAD_TIMEOUT_S = 60
@@ -173,12 +173,15 @@ def path(name: str) -> Path:
     Raises:
         WeightsMissing: it is not there.
         WeightsMismatch: it has another content.
+        StorageUnavailable: it is there and cannot be read now.
     """
     wanted = weight(name)
     found = folder() / wanted.filename
     try:
         stat = found.stat()
     except OSError as error:
+        if (away := unreadable(error, found)) is not None:
+            raise away from error
         raise WeightsMissing(found, f"weights {name} are not there ({error.strerror})", _cure(wanted)) from error
     known = (stat.st_size, stat.st_mtime_ns, wanted.sha256)
     if _verified.get(found) != known:
@@ -193,7 +196,7 @@ def fetch(names: Iterable[str]) -> list[Path]:
     Raises:
         BadSettings: an unknown name.
         WeightsMismatch: what was fetched is not what the registry names; nothing is kept.
-        StorageUnavailable: the index or the publisher did not answer.
+        StorageUnavailable: the index or the publisher did not answer, or a file is there and cannot be read now.
     """
     entries = [weight(n) for name in names for n in GROUPS.get(name, (name,))]
     missing = [w for w in entries if not _is_present(w)]
@@ -210,15 +213,19 @@ def register(name: str, file: Path) -> Path:
     """Copy a file that a person brought into the weights folder, if it is the one the registry names.
 
     Raises:
-        WeightsMissing: it cannot be read.
+        WeightsMissing: it is not there.
         WeightsMismatch: it has another content.
+        StorageUnavailable: it cannot be read now, or the weights folder cannot be written.
     """
     wanted = weight(name)
     try:
         with file.open("rb") as stream:
             _install(wanted, stream)
     except OSError as error:
-        raise WeightsMissing(file, f"cannot be copied to {folder()}: {error.strerror or error}", "Name a readable file") from error
+        reason = f"cannot be copied to {folder()}: {error.strerror or error}"
+        if unreadable(error, file) is not None:
+            raise StorageUnavailable(file, reason, "Restore the storage or its permissions, then try again") from error
+        raise WeightsMissing(file, reason, "Name a readable file") from error
     return path(name)
 
 
@@ -236,9 +243,12 @@ def _is_present(wanted: Weight) -> bool:
 
 def _check(file: Path, want_sha256: str, cure: str) -> None:
     digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            digest.update(chunk)
+    try:
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise unreadable(error, file) or error from error
     if digest.hexdigest() != want_sha256:
         raise WeightsMismatch(file, f"SHA-256 is {digest.hexdigest()}, the registry has {want_sha256}", cure)
 
@@ -288,7 +298,10 @@ def _fetch_download(entry: Weight, source: Download) -> None:
 def listed() -> Iterator[str]:
     """A line for each weight: its size, licence, whether it is here, and its source; and one for each group."""
     for entry in REGISTRY.values():
-        state = "here" if _is_present(entry) else "-"
-        yield f"{entry.name:22} {entry.bytes / 1e6:8.1f} MB  {entry.licence:11} {state:5} {entry.source}"
+        try:
+            state = "here" if _is_present(entry) else "-"
+        except StorageUnavailable:
+            state = "unreadable"
+        yield f"{entry.name:22} {entry.bytes / 1e6:8.1f} MB  {entry.licence:11} {state:10} {entry.source}"
     for group, names in GROUPS.items():
         yield f"{group:22} = {', '.join(names)}"

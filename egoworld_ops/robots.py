@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from egoworld_ops import plugins
-from egoworld_ops.errors import BadSettings, SetupError, UnknownRobot
+from egoworld_ops.errors import BadSettings, SetupError, UnknownRobot, unreadable
 
 FingerName = Literal["thumb", "index", "middle", "ring", "little"]
 FINGERS: tuple[FingerName, ...] = ("thumb", "index", "middle", "ring", "little")
@@ -128,12 +128,15 @@ def urdf_path(hand: RobotHand) -> Path:
 
     Raises:
         SetupError: the package that brings it is not installed.
-        BadSettings: the file cannot be read, or is another one than the description was written for.
+        StorageUnavailable: the file is there and cannot be read now.
+        BadSettings: the file is not there, or is another one than the description was written for.
     """
     path = Path(hand.urdf) if Path(hand.urdf).is_absolute() else _packaged(hand.urdf)
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
+        if (away := unreadable(error, path)) is not None:
+            raise away from error
         reason = f"the URDF cannot be read: {error.strerror}"
         raise BadSettings(path, reason, "Mend the path, or install the pinned requirements anew") from error
     if found != hand.urdf_sha256:

@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from egoworld_ops import environment, operators, plugins
 from egoworld_ops.contract.quality import Bounds, metrics
-from egoworld_ops.errors import BadSettings
+from egoworld_ops.errors import BadSettings, unreadable
 from egoworld_ops.home import anchored
 from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.section import Section
@@ -179,7 +179,8 @@ def load_settings(profile: str | Path | None = None) -> Settings:
     """Settings of a profile: a name shipped in `profiles/`, or the path of a TOML file; EGOWORLD_PROFILE, else `laptop`.
 
     Raises:
-        BadSettings: the profile cannot be read, a setting is unknown or out of range, or an environment variable is read by nobody.
+        StorageUnavailable: the profile is there and cannot be read now.
+        BadSettings: the profile is not there or is no TOML, a setting is unknown or out of range, or an environment variable is read by nobody.
     """
     environment.check_names(Settings)
     profile = profile or os.environ.get("EGOWORLD_PROFILE") or "laptop"
@@ -188,6 +189,8 @@ def load_settings(profile: str | Path | None = None) -> Settings:
         path = path.expanduser()
         given = tomllib.loads(path.read_text("utf-8-sig"))
     except (OSError, RuntimeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and (away := unreadable(error, path)) is not None:
+            raise away from error
         known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.toml")))
         raise BadSettings(path, str(error), f"Name a TOML file, or one of the profiles {known}") from error
     try:

@@ -40,8 +40,9 @@ class Journal:
         """Why the last write failed; empty where it did not."""
         self._complained_at = 0.0
         self._open: dict[str, bool] = {}
-        self.machine_deaths = _machine_deaths(path, boot)
+        self.machine_deaths: dict[str, list[bool]] = {}
         """For each task that was running when the machine died, once for each time: whether it was the only one."""
+        self._read = False
         self._file: int | None = None
         self._bytes = 0
         self._dirty = threading.Event()
@@ -72,11 +73,13 @@ class Journal:
             self._complain(error)
 
     def _rewrite(self) -> None:
-        """Replace the file by what still matters.
+        """Replace the file by what still matters. One that could not be read yet is read first: else what it knows would be lost.
 
         Raises:
-            OSError: it cannot be written; the file that was there is.
+            OSError: it cannot be read or written; the file that was there is.
         """
+        if not self._read:
+            self.machine_deaths, self._read = _machine_deaths(self._path, self._boot), True
         temporary, fresh, n_bytes = self._path.with_name(f".tmp-{self._path.name}"), None, 0
         try:
             fresh = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
@@ -100,7 +103,7 @@ class Journal:
         self.trouble = f"{self._path}: {error.strerror or error}"
         if time.monotonic() > self._complained_at + _COMPLAIN_EVERY_S or not self._complained_at:
             self._complained_at = time.monotonic()
-            log.error("the journal cannot be written, work goes on without it: %s", self.trouble)
+            log.error("the journal cannot be read or written, work goes on without it: %s", self.trouble)
 
     def _keep_durable(self) -> None:
         while True:
@@ -125,7 +128,11 @@ def _write(file: int, line: list[str]) -> int:
 
 
 def _machine_deaths(path: Path, boot: str) -> dict[str, list[bool]]:
-    """Read a record back: tasks begun and not ended in another boot were running when the machine died."""
+    """Read a record back: tasks begun and not ended in another boot were running when the machine died.
+
+    Raises:
+        OSError: it cannot be read now.
+    """
     known: dict[str, list[bool]] = defaultdict(list)
     begun: dict[str, set[str]] = defaultdict(set)
     for what, key, when in _lines(path):
@@ -144,10 +151,14 @@ def _machine_deaths(path: Path, boot: str) -> dict[str, list[bool]]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
-    """The whole lines of a record; one that a crash tore is passed over."""
+    """The whole lines of a record, none where there is none; one that a crash tore is passed over.
+
+    Raises:
+        OSError: it is there and cannot be read now.
+    """
     try:
         content = path.read_bytes()
-    except OSError:
+    except FileNotFoundError:
         return
     for raw in content.splitlines():
         try:

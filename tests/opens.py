@@ -51,7 +51,7 @@ def unreadable(path: Path, number: int, calls: tuple[str, ...] = ("open",)) -> I
 
     with pytest.MonkeyPatch.context() as patch:
         if "open" in calls:
-            for module, name in ((os, "open"), (io, "open"), (builtins, "open"), (os, "listdir")):
+            for module, name in ((os, "open"), (io, "open"), (builtins, "open"), (os, "listdir"), (os, "scandir"), (os, "readlink")):
                 patch.setattr(module, name, broken(getattr(module, name)))
         if "stat" in calls:
             for name in ("stat", "lstat"):

@@ -83,7 +83,10 @@ def _status(run: Run | None, entry: Registered) -> str:
     except ContractError as error:
         return f"damaged: {error}"
     said = "not processed" if video is None else described(video)
-    return said if entry.path.exists() else f"{said}; its raw file is away: {entry.path}"
+    try:
+        return said if entry.path.exists() else f"{said}; its raw file is away: {entry.path}"
+    except OSError as error:
+        return f"{said}; its raw file cannot be read now: {error}"
 
 
 def described(video: VideoState) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from egoworld_ops import plugins
 from egoworld_ops.errors import BadSettings, BrokenPlugin
 from egoworld_ops.exports.base import Rows
-from egoworld_ops.files.whole import named_errors, remove, sync_folder, temporary_folder
+from egoworld_ops.files.whole import is_there, named_errors, remove, sync_folder, temporary_folder
 
 Export = Callable[[Rows, Path], Sequence[Path]]
 """Writes rows below a folder that is there and empty, and returns the files that it wrote."""
@@ -80,7 +80,7 @@ def write(name: str, rows: Rows, target: Path) -> list[Path]:
 
 def _refuse(rows: Rows, target: Path) -> None:
     """Raise BadSettings where an export must not be written."""
-    if os.path.lexists(target):
+    if is_there(target):
         raise BadSettings(target, "is there already", "Name a new folder: an export takes its place in one step")
     if target.resolve().is_relative_to(rows.run.lake.root.resolve()):
         raise BadSettings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections import OrderedDict
@@ -9,7 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from egoworld_ops.errors import unreadable
+
 LOCK_NAME = ".lock"
+_NOTHING_IS_WRITTEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_ENDED_OR_ANOTHERS = frozenset({errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM})
 MOST_HELD = 64
 """A process holds so many folders at most, those it opened last."""
 
@@ -21,6 +26,9 @@ def hold(folder: Path) -> bool:
 
     Returns:
         False where the folder is not there, or was taken away meanwhile. A folder in which nothing can be written needs no hold.
+
+    Raises:
+        StorageUnavailable: it is there, and cannot be held now.
     """
     path = folder.absolute() / LOCK_NAME
     if path in _held and _is_at(_held[path], path):
@@ -31,13 +39,23 @@ def hold(folder: Path) -> bool:
         descriptor = _open(path)
     except FileNotFoundError:
         return False
-    except OSError:
-        return folder.is_dir()
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
-    if not _is_at(descriptor, path):
-        os.close(descriptor)
+    except OSError as error:
+        if error.errno in _NOTHING_IS_WRITTEN:
+            return folder.is_dir()
+        if (away := unreadable(error, path)) is not None:
+            raise away from error
+        raise
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        if _is_at(descriptor, path):
+            _held[path] = descriptor
+    except OSError as error:
+        raise unreadable(error, path) or error from error
+    finally:
+        if _held.get(path) != descriptor:
+            os.close(descriptor)
+    if path not in _held:
         return False
-    _held[path] = descriptor
     while len(_held) > MOST_HELD:
         os.close(_held.popitem(last=False)[1])
     return True
@@ -64,18 +82,26 @@ def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
 
 
 def open_files(below: Path) -> set[Path]:
-    """Files below a folder that processes of this host have open, as far as this user may see."""
+    """Files below a folder that processes of this host have open, as far as this user may see.
+
+    Raises:
+        OSError: that cannot be told now, say because this process has too many files open itself.
+    """
     root = str(below.resolve()) + os.sep
     found = set()
     for listing in Path("/proc").glob("[0-9]*/fd"):
         try:
             names = os.listdir(listing)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _ENDED_OR_ANOTHERS:
+                raise
             continue
         for name in names:
             try:
                 target = os.readlink(listing / name)
-            except OSError:
+            except OSError as error:
+                if error.errno not in _ENDED_OR_ANOTHERS:
+                    raise
                 continue
             if target.startswith(root):
                 found.add(Path(target))
@@ -90,5 +116,5 @@ def _is_at(descriptor: int, path: Path) -> bool:
     """Whether the open file is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except OSError:
+    except FileNotFoundError:
         return False

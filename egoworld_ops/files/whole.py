@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from egoworld_ops.errors import StorageUnavailable, classify
+from egoworld_ops.errors import StorageUnavailable, classify, unreadable
 from egoworld_ops.files import locks
 
 TEMPORARY, RUN = ".tmp-", "run_id="
@@ -61,6 +61,21 @@ def named_errors(path: Path) -> Iterator[None]:
         if isinstance(named := classify(error, path), StorageUnavailable):
             raise named from error
         raise
+
+
+def is_there(path: Path) -> bool:
+    """Whether something has that name, also a link to nothing.
+
+    Raises:
+        StorageUnavailable: that cannot be told now. `os.path.lexists` says no then.
+    """
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if (away := unreadable(error, path)) is not None:
+            raise away from error
+        return False
+    return True
 
 
 def make_folder(folder: Path) -> None:

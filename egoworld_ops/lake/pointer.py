@@ -5,13 +5,14 @@ Only a lake written before there was `latest.json` is read by its link.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from egoworld_ops.errors import SetupError
+from egoworld_ops.errors import SetupError, unreadable
 from egoworld_ops.files.whole import RUN, TEMPORARY, named_errors, write_bytes
 
 FILE_NAME, LINK = "latest.json", "latest"
@@ -71,8 +72,11 @@ def _link(root: Path, target: str) -> None:
 
 
 def _of_link(link: Path) -> Pointer | None:
+    """What a link of before says; None where there is none, or something that is no link."""
     try:
         name = os.readlink(link)
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.EINVAL and (away := unreadable(error, link)) is not None:
+            raise away from error
         return None
     return Pointer(Path(name).name.removeprefix(RUN))

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
-from egoworld_ops.errors import EgoworldError
+from egoworld_ops.errors import EgoworldError, unreadable
 
 _LOG = logging.getLogger(__name__)
 _ENDED: set[str] = set()
@@ -49,7 +49,11 @@ class Process:
         return cls(_host(), _boot_id(), _pid_namespace(), os.getpid(), _start_ticks(os.getpid()))
 
     def is_gone(self, here: Process) -> bool:
-        """Whether it can be seen from the process `here` that this one has ended; False where that cannot be told."""
+        """Whether it can be seen from the process `here` that this one has ended; False where that cannot be told.
+
+        Raises:
+            StorageUnavailable: /proc cannot be read now.
+        """
         if not (self.boot_id and here.boot_id):
             return False
         if self.boot_id != here.boot_id:
@@ -170,5 +174,9 @@ def _start_ticks(pid: int) -> int:
 def _text(path: str) -> str:
     try:
         return Path(path).read_text("utf-8", "replace").strip()
-    except OSError:
+    except ProcessLookupError:
+        return ""
+    except OSError as error:
+        if (away := unreadable(error, path)) is not None:
+            raise away from error
         return ""

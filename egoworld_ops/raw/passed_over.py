@@ -32,7 +32,8 @@ def passed_over(folder: Path) -> list[str]:
     """
     strangers: dict[str, list[str]] = defaultdict(list)
     lines, n_videos = [], 0
-    for place, names in _folders(folder):
+    unlisted: list[OSError] = []
+    for place, names in _folders(folder, unlisted):
         videos = [name for name in names if Path(name).suffix.lower() in VIDEO_SUFFIXES]
         n_videos += len(videos)
         for name in sorted(set(names) - set(videos)):
@@ -41,14 +42,14 @@ def passed_over(folder: Path) -> list[str]:
             else:
                 strangers[Path(name).suffix].append(str((place / name).relative_to(folder)))
     lines += [_strangers(suffix, found) for suffix, found in sorted(strangers.items())]
-    if not n_videos and folder.is_dir():
+    if not n_videos and not unlisted and folder.is_dir():
         lines.append(f"{printable(folder)} holds no video: names of videos end in {' '.join(sorted(VIDEO_SUFFIXES))}")
     return lines
 
 
-def _folders(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder and the names of its files."""
-    for place, folders, names in os.walk(folder):
+def _folders(folder: Path, unlisted: list[OSError]) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder and the names of its files; what cannot be listed goes to `unlisted`."""
+    for place, folders, names in os.walk(folder, onerror=unlisted.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield Path(place), [name for name in names if not name.startswith(".")]
 

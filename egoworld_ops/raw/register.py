@@ -55,8 +55,9 @@ def scan(settings: Settings, cursor: str | None, limit: int) -> Registration:
 
     Raises:
         NotAVideo: there is no raw folder.
+        StorageUnavailable: it cannot be read now.
     """
-    if not settings.raw.is_dir():
+    if not walk.is_folder(settings.raw):
         raise NotAVideo(settings.raw.absolute(), "is not a folder", "Make it, or name the folder of raw videos in EGOWORLD_RAW")
     store = Lake(settings.lake)
     rows = read(store).to_pylist()
@@ -89,7 +90,7 @@ def register(settings: Settings, paths: Iterable[Path]) -> Registration:
             again, _ = walk.scan(path, _known(store) | _accepted(entries), now, settle_s=SETTLE_S)
             later = {e.path: e for e in again}
             entries = [later.get(e.path, e) for e in entries]
-        found.append(_record(store, entries, take_back=not path.is_dir()))
+        found.append(_record(store, entries, take_back=not walk.is_folder(path)))
     lines = [line for path in paths for line in passed_over(path)]
     return Registration([v for f in found for v in f.video_ids], [row for f in found for row in f.refused], "", lines)
 
@@ -136,8 +137,16 @@ def _seen(rows: Iterable[Mapping[str, Any]]) -> dict[str, Seen]:
         r["path"]: Seen(r["bytes"] or 0, r["mtime_ns"] or 0, r["status"])
         for r in rows
         if r["status"] in ("registered", "rejected", "forgotten")
-        or (r["status"] == "duplicate" and originals.get(r["video_id"], Path()).is_file())
+        or (r["status"] == "duplicate" and not _is_gone(originals.get(r["video_id"])))
     }
+
+
+def _is_gone(original: Path | None) -> bool:
+    """Whether an original is no longer there; False where that cannot be told now."""
+    try:
+        return original is None or not original.is_file()
+    except OSError:
+        return False
 
 
 def _remembered(cursor: str | None) -> dict[str, Any]:

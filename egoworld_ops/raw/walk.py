@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from egoworld_ops.errors import EgoworldError, NotAVideo, UnstableFile
+from egoworld_ops.errors import EgoworldError, NotAVideo, UnstableFile, classify, unreadable
 from egoworld_ops.types import VIDEO_SUFFIXES, check_id
 from egoworld_ops.video.containers import check_name, file_state, hash_file, storable
 
@@ -95,10 +95,13 @@ def scan(
 
     Returns:
         What is new, in order of paths, and what to give as `seen` the next time. `unstable` entries are to be looked at again.
+
+    Raises:
+        StorageUnavailable: the folder cannot be read now; of one below it the entry is unstable.
     """
     this = _Scan(dict(known), seen, settle_s, limit)
-    candidates = _walk(raw.resolve()) if raw.is_dir() else iter([raw.parent.resolve() / raw.name])
-    entries = [entry for path in candidates if (entry := this.at(path)) is not None]
+    candidates = _walk(raw.resolve()) if is_folder(raw) else iter([(raw.parent.resolve() / raw.name, None)])
+    entries = [entry for path, unlisted in candidates if (entry := this.at(path, unlisted)) is not None]
     return entries, this.now
 
 
@@ -109,9 +112,15 @@ class _Scan:
         self._known, self._seen, self._settle_s, self._left = known, seen, settle_s, limit
         self.now: dict[str, Seen] = {}
 
-    def at(self, path: Path) -> IntakeEntry | None:
-        """What is new about one entry; None where nothing is, or where it has to wait for the next scan."""
+    def at(self, path: Path, unlisted: OSError | None) -> IntakeEntry | None:
+        """What is new about one entry; None where nothing is, or where it has to wait for the next scan.
+
+        Args:
+            unlisted: why a folder could not be gone through.
+        """
         try:
+            if unlisted is not None:
+                raise unlisted
             state = _state(path)
             before = self._seen.get(storable(path))
             same = before is not None and (before.bytes, before.mtime_ns) == (state.st_size, state.st_mtime_ns)
@@ -121,6 +130,8 @@ class _Scan:
             entry = self._content(path, state) if same or self._settled(state) else _moving(path, state)
         except EgoworldError as error:
             entry = self._refused(path, error)
+        except OSError as error:
+            entry = self._refused(path, unreadable(error, path) or classify(error, path))
         if entry is not None:
             self.now[storable(path)] = Seen(entry.bytes or 0, entry.mtime_ns or 0, entry.status)
         return entry
@@ -186,13 +197,25 @@ def _state(path: Path) -> os.stat_result:
     return file_state(path)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Entries below `folder` that are named like videos, links to folders, and folders that cannot be read; sorted."""
+def is_folder(raw: Path) -> bool:
+    """Whether a raw folder, or a link to one, is there.
+
+    Raises:
+        StorageUnavailable: that cannot be told now.
+    """
+    try:
+        return raw.is_dir()
+    except OSError as error:
+        raise unreadable(error, raw) or error from error
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, OSError | None]]:
+    """Entries below `folder` that are named like videos, links to folders, and folders that cannot be read, with the reason; sorted."""
     try:
         with os.scandir(folder) as listing:
             entries = sorted(listing, key=lambda e: os.fsencode(e.name))
-    except OSError:
-        yield folder
+    except OSError as error:
+        yield folder, error
         return
     for entry in entries:
         if entry.name.startswith("."):
@@ -200,7 +223,7 @@ def _walk(folder: Path) -> Iterator[Path]:
         path = folder / entry.name
         named_so = path.suffix.lower() in VIDEO_SUFFIXES
         if named_so or (entry.is_symlink() and entry.is_dir()):
-            yield path
+            yield path, None
         if entry.is_dir(follow_symlinks=False):
             yield from _walk(path)
 

@@ -20,7 +20,7 @@ from egoworld_ops.contract.schema import empty
 from egoworld_ops.errors import ContractError, unreadable
 from egoworld_ops.files import locks
 from egoworld_ops.files.tables import write_table
-from egoworld_ops.files.whole import NO_LINKS, make_folder, named_errors, sweep, sync_folder, write_bytes
+from egoworld_ops.files.whole import NO_LINKS, is_there, make_folder, named_errors, sweep, sync_folder, write_bytes
 from egoworld_ops.lake.lake import PLACEHOLDER_SUFFIX, RUN_TABLES, Lake, Run
 
 MANIFEST_NAME = "release.json"
@@ -109,8 +109,12 @@ def staging(run: Run) -> Path:
 
 
 def exists(run: Run) -> bool:
-    """Whether a run is released, whatever became of the release; also while an exchange of folders is cut short."""
-    return any(os.path.lexists(path) for path in (folder(run), staging(run).with_name(f"{staging(run).name}{ASIDE}")))
+    """Whether a run is released, whatever became of the release; also while an exchange of folders is cut short.
+
+    Raises:
+        StorageUnavailable: that cannot be told now.
+    """
+    return any(is_there(path) for path in (folder(run), staging(run).with_name(f"{staging(run).name}{ASIDE}")))
 
 
 def part_name(run: Run, number: int) -> str:
