@@ -1,6 +1,6 @@
 """Asset checks, one result a video, also where a run holds many.
 
-`<asset>_contract` blocks what is below when a file breaks the data contract; `<asset>_complete` shows videos and clips that could not be
+`<asset>_contract` blocks what is downstream when a file breaks the data contract; `<asset>_complete` shows videos and clips that could not be
 processed and blocks nothing; `<asset>_quality` warns of numbers that are not plausible.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from egoworld_ops.contract.quality import Bounds
 
 MAX_FINDINGS = 50
-_UPSTREAM = "an input from further up is missing. Look at the checks of the assets above"
+_UPSTREAM = "an input from upstream is missing. Look at the checks of the assets upstream"
 _REASONS = {
     "stale": "its table was made from inputs that have changed since. Materialize the stage again",
     "damaged": "its file is damaged. Materialize the stage again",
@@ -38,17 +38,25 @@ _REASONS = {
 }
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 KINDS: Mapping[str, str] = {
-    "contract": "Every file keeps the data contract. Blocks what is below.",
+    "contract": "Every file keeps the data contract. Blocks what is downstream.",
     "complete": "Every clip was processed; a video that cannot be read, or a clip that failed, is named with the reason and the cure.",
-    "quality": "The numbers in the files are plausible.",
+    "quality": "The numbers in the files are plausible: each is within its bounds, which settings can move (`quality.STAGE.NUMBER`). Only warns.",
 }
+_LOOK = "Look at the picture in the asset `preview`; settings `quality.{stage}` move the bounds"
 
 warnings.filterwarnings("ignore", message=".*partitions_def on an AssetCheckSpec", category=dg.PreviewWarning)
 
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """What one check says about one video."""
+    """What one check says about one video.
+
+    Args:
+        findings: what is wrong; nothing where the check passes.
+        severity: of the findings. One that passes has the worst that the check can have, because Dagster takes that of the latest
+            evaluation for all videos of a check.
+        numbers: shown beside it. Dagster plots every number over all videos, so that only what can be compared among them is one.
+    """
 
     findings: Sequence[str]
     severity: dg.AssetCheckSeverity
@@ -79,7 +87,7 @@ def _broken(files: Mapping[Path, str]) -> Iterator[str]:
 
 def _contract(run: Run, stage: str, video_id: str) -> _Verdict:
     files = _files(run, stage, video_id)
-    return _Verdict(list(_broken(files)), ERROR, {"files": len(files)})
+    return _Verdict(list(_broken(files)), ERROR, {"files": str(len(files))})
 
 
 def _complete(run: Run, stage: str, video_id: str) -> _Verdict:
@@ -97,9 +105,10 @@ def _complete(run: Run, stage: str, video_id: str) -> _Verdict:
 
 def _clips(stage: str, video: states.VideoState) -> _Verdict:
     undone = [clip for clip in video.clips if clip.stages[stage].state != "done"]
-    failed = sum(clip.stages[stage].failure is not None for clip in undone)
+    failed, n = sum(clip.stages[stage].failure is not None for clip in undone), len(video.clips)
     findings = [f"clip {clip.clip_id}: {_why(clip, stage)}" for clip in undone]
-    return _Verdict(findings, ERROR if len(undone) == len(video.clips) else WARN, {"clips": len(video.clips), "failed": failed})
+    said = {"clips": f"{n - len(undone)} of {n} done, {failed} failed"}
+    return _Verdict(findings, WARN if 0 < len(undone) < n else ERROR, said)
 
 
 def _why(clip: states.ClipState, stage: str) -> str:
@@ -122,19 +131,22 @@ def _quality(run: Run, stage: str, video_id: str, connection: "DuckDBPyConnectio
     if stage == pipeline.MANIFEST:
         return _quality_of_video(files, connection, bounds)
     measured = quality.measure(connection, stage, of_table := list(files))
-    numbers = {name: "no rows" if value is None else value for name, value in measured.items()}
-    findings = quality.verdicts(stage, measured, bounds)
+    findings = [f"{said}. {_LOOK.format(stage=stage)}" for said in quality.verdicts(stage, measured, bounds)]
     counted = quality.count_values(connection, stage, of_table)
     empty = [f"rows with a value: {counted.said(stage)}"] if counted.rows and not counted.with_value else []
-    return _Verdict([*findings, *empty], WARN, numbers | {"rows": counted.rows, "rows with a value": counted.said(stage)})
+    return _Verdict([*findings, *empty], WARN, _numbers(measured) | {"rows with a value": counted.said(stage)})
 
 
 def _quality_of_video(files: Mapping[Path, str], connection: "DuckDBPyConnection", bounds: "Mapping[str, Bounds]") -> _Verdict:
     measured: dict[str, float | None] = {}
     for table in lake.VIDEO_TABLES:
         measured |= quality.measure(connection, pipeline.MANIFEST, [p for p, t in files.items() if t == table], table)
-    numbers = {name: "no rows" if value is None else value for name, value in measured.items()}
-    return _Verdict([*quality.verdicts(pipeline.MANIFEST, measured, bounds), *_warnings(files)], WARN, numbers)
+    return _Verdict([*quality.verdicts(pipeline.MANIFEST, measured, bounds), *_warnings(files)], WARN, _numbers(measured))
+
+
+def _numbers(measured: Mapping[str, float | None]) -> dict[str, float | str]:
+    """Four digits of each, as many as mean something."""
+    return {name: "no rows" if value is None else float(f"{value:.4g}") for name, value in measured.items()}
 
 
 def _warnings(files: Mapping[Path, str]) -> list[str]:

@@ -128,5 +128,5 @@ class Outcome:
         return dg.Failure(description, metadata={"reasons": dg.MetadataValue.json(self._reasons())}, allow_retries=False)
 
     def _reasons(self) -> Mapping[str, str]:
-        said = {v: str(t.first_error or "an input from further up is missing") for v, t in self.tallies.items() if t.nothing_done}
+        said = {v: str(t.first_error or "an input from upstream is missing") for v, t in self.tallies.items() if t.nothing_done}
         return dict(list(said.items())[:MAX_REASONS])

@@ -29,12 +29,14 @@ def new_raw_videos(context: dg.SensorEvaluationContext, egoworld: Egoworld) -> d
     store = Lake(egoworld.settings.lake)
     lake_id = intake.lake_id(store)
     fresh, by_hand = _not_offered(context.instance, store, lake_id)
-    context.log.info(f"{len(fresh)} new video(s), {len(found.refused)} file(s) not taken")
+    said = f"{len(fresh)} new video(s) in {egoworld.settings.raw}, {len(found.refused)} file(s) not taken"
+    context.log.info(said)
     additions = [(VIDEO_IDS, fresh), (offered(lake_id), [*fresh, *by_hand])]
     return dg.SensorResult(
         run_requests=[dg.RunRequest(run_key=f"{lake_id}:{video_id}", partition_key=video_id) for video_id in fresh],
         dynamic_partitions_requests=[partitions.build_add_request(keys) for partitions, keys in additions if keys],
         cursor=found.cursor,
+        skip_reason=None if fresh else said,
     )
 
 

@@ -50,7 +50,7 @@ class StageResult:
     """What became of one clip in one stage; of one video where `clip_id` is None.
 
     Args:
-        state: `computed` now, `linked` from an earlier run, `done` before, `failed`, or `blocked` by a failure further up.
+        state: `computed` now, `linked` from an earlier run, `done` before, `failed`, or `blocked` by a failure upstream.
         tables: what has to be written, by table name.
         provenance: goes into each written file.
         error: of a failure.

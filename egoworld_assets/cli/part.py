@@ -71,7 +71,7 @@ def _run(chosen: Run, video_id: str, settings: Settings, pool: Pool, part: Part)
         click.echo(_no_clips(chosen, video_id, part.clip_id), err=True)
     if states["blocked"]:
         ok = False
-        click.echo("blocked: an upstream input is missing, or failed; begin further up with --from", err=True)
+        click.echo("blocked: an upstream input is missing, or failed; begin upstream with --from", err=True)
     done = ", ".join(f"{n} {state}" for state, n in states.items() if n) or "nothing"
     click.echo(f"{done} in {time.monotonic() - started:.1f} s{'; nothing was kept' if part.dry else ''}")
     return ok

@@ -33,6 +33,7 @@ class Metric:
         sql: an aggregate over the rows of the stage; null where nothing can be said.
         minimum, maximum: outside of these the metric warns.
         table: whose rows `sql` is over, where that is not the stage's own table.
+        cure: what a person can do where it warns.
     """
 
     name: str
@@ -41,21 +42,37 @@ class Metric:
     minimum: float | None = None
     maximum: float | None = None
     table: str = ""
+    cure: str = ""
 
     def verdict(self, value: float | None) -> str | None:
-        """What is wrong with the value, as a sentence; None where nothing is."""
+        """What is wrong with the value, and the cure where there is one; None where nothing is."""
         if value is None:
             return None
+        said = f"{self.doc}. {self.cure}" if self.cure else self.doc
         if self.minimum is not None and value < self.minimum:
-            return f"{self.name} is {value:.3g}, want at least {self.minimum:g}: {self.doc}"
+            return f"{self.name} is {value:.3g}, want at least {self.minimum:g}: {said}"
         if self.maximum is not None and value > self.maximum:
-            return f"{self.name} is {value:.3g}, want at most {self.maximum:g}: {self.doc}"
+            return f"{self.name} is {value:.3g}, want at most {self.maximum:g}: {said}"
         return None
 
 
 _MANIFEST = (
-    Metric("clip_s_median", "median(end_s - start_s)", "length of the clips", minimum=0.25, table="clips"),
-    Metric("decoded_share", "min(decoded_share)", "share of what the file promises that decodes", minimum=0.99, table="videos"),
+    Metric(
+        "clip_s_median",
+        "median(end_s - start_s)",
+        "length of the clips in seconds",
+        minimum=0.25,
+        table="clips",
+        cure="Nothing to do where the video is as short; where it is cut too often, raise scenes.min_scene_s or scenes.threshold",
+    ),
+    Metric(
+        "decoded_share",
+        "min(decoded_share)",
+        "share of what the file promises that decodes",
+        minimum=0.99,
+        table="videos",
+        cure="What decodes is used; where more should, copy the file from its source again",
+    ),
 )
 
 

@@ -43,7 +43,7 @@ class Values:
         if not self.reasons:
             return counts
         [(reason, n)] = self.reasons.most_common(1)
-        return f"{counts}; {n} rows have none because: {reason}. {cure(stage)}"
+        return f"{counts}; {n} without, because: {reason}. {cure(stage)}"
 
 
 def of_rows(table: pa.Table) -> Values:
@@ -59,4 +59,4 @@ def cure(stage: str) -> str:
     known = gathered.stages().get(stage)
     if known and "objects" in known.sidecar:
         return "Give the size or the mesh of the object in the sidecar <video>.egoworld.json"
-    return "Look at the rows of the stages above"
+    return "Look at the rows of the stages upstream"

@@ -51,7 +51,9 @@ def test_metadata_and_checks_of_a_run_over_many_videos(place: Place, tmp_path: P
     judged = checks(result)
     assert {v for name, v in judged if name == "manifest_contract"} == {one, two, three, bad}
     assert [judged["manifest_complete", v].passed for v in (one, two, three, bad)] == [True, True, True, False]
-    assert [judged["detections_complete", v].metadata["clips"].value for v in (one, two, three)] == [1, 2, 3]
+    assert [judged["detections_complete", v].metadata["clips"].value for v in (one, two, three)] == [
+        f"{n} of {n} done, 0 failed" for n in (1, 2, 3)
+    ]
     assert not judged["detections_complete", bad].passed
     target = judged["manifest_complete", two].target_materialization_data
     of_two = dg.AssetRecordsFilter(dg.AssetKey("manifest"), asset_partitions=[two])
@@ -76,6 +78,7 @@ def test_a_video_of_which_a_part_decodes_is_not_green_everywhere(place: Place, t
     assert (bad.passed, bad.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert bad.metadata["decoded_share"].value < 0.5
     assert "decoded_share is" in str(bad.description)
+    assert "copy the file from its source again" in str(bad.description)
 
 
 def test_a_raw_file_that_is_away_at_its_first_manifest_stops_no_other_video(place: Place, tmp_path: Path) -> None:
@@ -106,7 +109,7 @@ def test_a_table_from_before_a_failure_is_not_complete_nor_is_what_was_made_of_i
     assert result.success
     judged = checks(result)
     assert "one.egoworld.json" in str(judged["hand_pose_complete", one].description)
-    assert "further up is missing" in str(judged["mapping_complete", one].description)
+    assert "from upstream is missing" in str(judged["mapping_complete", one].description)
     assert metadata(result, "mapping")[one]["clips"] == "1 blocked"
     assert judged["hand_pose_complete", two].passed
     assert judged["mapping_complete", two].passed
@@ -193,6 +196,7 @@ def test_numbers_that_are_not_plausible_warn(place: Place, written: tuple[str, P
     assert not judged.passed
     assert judged.severity == dg.AssetCheckSeverity.WARN
     assert "reprojection_px_median is 80" in str(judged.description)
+    assert "Look at the picture in the asset `preview`; settings `quality.hand_pose` move the bounds" in str(judged.description)
     assert checks(result)["hand_pose_contract", video_id].passed
 
 
@@ -240,7 +244,7 @@ def test_every_asset_says_what_its_columns_mean() -> None:
     from egoworld_assets.definitions import defs
 
     for asset in defs.resolve_asset_graph().asset_nodes:
-        if asset.group_name == "egoworld" and asset.key.path[-1] != "preview":
+        if asset.key.path[-1] in (pipeline.MANIFEST, *operators.stages()):
             columns = asset.metadata["dagster/column_schema"].columns
             assert columns
             assert all(column.description for column in columns)

@@ -31,6 +31,7 @@ class Daemon:
             with dg.build_sensor_context(instance=self.instance, cursor=self.cursor) as context:
                 result = new_raw_videos(context, egoworld=Egoworld())
             assert isinstance(result, dg.SensorResult)
+            assert (result.skip_reason is None) == bool(result.run_requests)  # a tick that launches nothing says why
             self.cursor = result.cursor
             for request in result.dynamic_partitions_requests or []:
                 self.instance.add_dynamic_partitions(request.partitions_def_name, request.partition_keys)

@@ -10,10 +10,12 @@ import yaml
 from egoworld_assets.assets import ASSETS
 from egoworld_assets.definitions import defs
 from egoworld_assets.partitions import VIDEO_IDS
+from egoworld_ops.contract import quality
 from tests.conftest import ROOT
 from tests.egoworld_assets.conftest import Place
 from tests.egoworld_ops import media
 
+ERROR = dg.AssetCheckSeverity.ERROR
 A_STAGE = {"ASSET_MATERIALIZATION_PLANNED": 1, "ASSET_MATERIALIZATION": 1, "ASSET_CHECK_EVALUATION": 3}
 """What a further video adds to the log of a stage: what Dagster needs to show its partition and the three checks of it."""
 
@@ -45,16 +47,25 @@ def test_the_code_location_has_one_name_however_dagster_is_started() -> None:
     assert names == {"egoworld"}
 
 
-def test_a_further_video_adds_only_the_events_that_dagster_shows_it_by(place: Place, tmp_path: Path) -> None:
+def test_a_further_video_adds_only_what_dagster_shows_it_by_and_no_plots_of_counts(place: Place, tmp_path: Path) -> None:
     stages = ("manifest", "detections")
     paths = [media.make(tmp_path / "raw" / f"{n}.mp4", 12 + n) for n in range(6)]
     ids = [v for path in paths for v in place.register(path)]
 
-    one, six = (_events(place, place.run(videos, *stages)) for videos in (ids[:1], ids))
+    results = [place.run(videos, *stages) for videos in (ids[:1], ids)]
+
+    one, six = (_events(place, result) for result in results)
 
     further = {kind: (n - one[kind]) / (len(ids) - 1) / len(stages) for kind, n in six.items() if n != one[kind]}
     assert further == A_STAGE
     assert six["LOG"] == 0
+    plotted = {
+        name for e in results[1].get_asset_check_evaluations() for name, value in e.metadata.items() if not isinstance(value.value, str)
+    }
+    assert plotted <= {
+        metric.name for stage in stages for metric in quality.metrics(stage)
+    }  # Dagster plots numbers over all videos: no counts
+    assert {e.severity for e in results[1].get_asset_check_evaluations() if e.check_name.endswith("_complete")} == {ERROR}
 
 
 def _events(place: Place, result: dg.ExecuteInProcessResult) -> Counter[str]:
