@@ -15,6 +15,7 @@ from egoworld_ops.raw import register
 from egoworld_ops.settings import Settings, load_settings
 from gpu_workers.pool import Done, Failed
 from tests import lakes
+from tests.egoworld_ops.media import aged
 
 
 class RowsPool:
@@ -40,6 +41,7 @@ def registered_video(settings: Settings, name: str = "v", n_frames: int = 60, cl
     settings.raw.mkdir(exist_ok=True)
     path = settings.raw / f"{name}.mp4"
     path.write_bytes(name.encode())  # so the SHA-256 of its content is the one that `write_video` takes
+    aged(path)
     [video_id] = register.register(settings, [path]).video_ids
     run = pipeline.open_run(settings)
     assert lakes.write_manifest(run, name, n_frames, clip_s, path=str(path)) == video_id

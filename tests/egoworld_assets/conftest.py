@@ -12,6 +12,7 @@ import pytest
 from egoworld_assets.partitions import add_videos
 from egoworld_ops.raw import register
 from egoworld_ops.settings import Settings, load_settings
+from tests.egoworld_ops import media
 
 
 @dataclass
@@ -22,7 +23,10 @@ class Place:
     dagster: dg.DagsterInstance
 
     def register(self, *paths: Path) -> list[str]:
-        """Register files and add their partitions, as `egoworld register` does."""
+        """Register files that are no longer being written and add their partitions, as `egoworld register` does."""
+        for path in paths:
+            for file in path.rglob("*") if path.is_dir() else [path]:
+                media.aged(file)
         found = register.register(self.settings, paths)
         add_videos(self.dagster, found.video_ids)
         return found.video_ids
