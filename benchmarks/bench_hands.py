@@ -29,7 +29,7 @@ from egoworld_ops import operators
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.settings import PoolSettings
 from egoworld_ops.types import Clip
-from egoworld_ops.video import decoding, intrinsics
+from egoworld_ops.video import decoding, intrinsics, probing
 from egoworld_ops.video.settings import CameraSettings
 from egoworld_ops.video.sidecar import Sidecar
 
@@ -81,7 +81,7 @@ class Ours:
     options: dict[str, Any]
 
     def __post_init__(self) -> None:
-        probed = decoding.probe(self.path)
+        probed = probing.probe(self.path)
         self.n_frames = probed.n_frames
         self._threads = PoolSettings().threads
         self._clip = Clip(

@@ -121,10 +121,7 @@ class BareLoop:
         return time.perf_counter() - started
 
     def _frames(self, task: ClipTask) -> Iterator[Frame]:
-        clip, threads = task.clip, self._settings.pool.threads
-        return decoding.decode(
-            clip.video_path, clip.frame_start, clip.frame_end, task.sample_stride, threads, start_s=clip.start_s, damaged=clip.damaged
-        )
+        return decoding.decode_clip(task.clip, task.sample_stride, self._settings.pool.threads)
 
 
 def _in_order(tasks: Sequence[ClipTask]) -> list[ClipTask]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import av
 
-from egoworld_ops.video.decoding import probe
+from egoworld_ops.video.probing import probe
 from egoworld_ops.video.scenes import SceneScores, find_scenes
 from egoworld_ops.video.settings import SceneSettings
 

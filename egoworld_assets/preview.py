@@ -79,9 +79,7 @@ def _sheet(run: Run, clip: Clip, settings: "Settings") -> bytes:
 
     end = min(clip.frame_end, clip.frame_start + MAX_FRAMES)
     stride = settings.sample_stride * max(1, (end - clip.frame_start) // (PICTURES * settings.sample_stride))
-    frames = decoding.decode(
-        clip.video_path, clip.frame_start, end, stride=stride, threads=settings.pool.threads, start_s=clip.start_s, damaged=clip.damaged
-    )
+    frames = decoding.decode_clip(clip, stride, settings.pool.threads, end)
     return contact_sheet(frames, _tables(run, clip), n=PICTURES, tile_px=TILE_PX)
 
 

@@ -104,7 +104,7 @@ class Clip:
 
     `[own_start, own_end)` is the part that belongs to this clip alone; the rest overlaps the neighbours. `damaged` says that frames
     of the video are missing or broken, see `video.decode`. `width` and `height` are of the picture shown; `raster` is the stored one where
-    it is another.
+    it is another. `packet_index` is where the packet index of the video lies, if it has one: it spares reading, and changes no frame.
     """
 
     video_id: str
@@ -122,6 +122,7 @@ class Clip:
     height: int
     damaged: bool = False
     raster: Raster | None = None
+    packet_index: Path | None = None
 
     def __post_init__(self) -> None:
         check_id("video_id", self.video_id)
@@ -139,10 +140,13 @@ class Clip:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` is the inverse."""
-        return asdict(self) | {"video_path": str(self.video_path), "fps": str(self.fps)}
+        index = str(self.packet_index.absolute()) if self.packet_index else None
+        return asdict(self) | {"video_path": str(self.video_path), "fps": str(self.fps), "packet_index": index}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Clip:
         """The clip that `to_json` was called on."""
         raster = Raster(**value["raster"]) if value["raster"] else None
-        return cls(**(value | {"video_path": Path(value["video_path"]), "fps": Fraction(value["fps"]), "raster": raster}))
+        index = Path(value["packet_index"]) if value["packet_index"] else None
+        known = {"video_path": Path(value["video_path"]), "fps": Fraction(value["fps"]), "raster": raster, "packet_index": index}
+        return cls(**(value | known))

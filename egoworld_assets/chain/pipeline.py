@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import subprocess
@@ -25,6 +26,7 @@ from egoworld_ops.errors import BadSettings, BadSidecar, EgoworldError, UnknownV
 from egoworld_ops.execution import code
 from egoworld_ops.execution.identity import backend_of, operator_identity
 from egoworld_ops.files.tables import PARQUET, digest_at, make_provenance, provenance_at, read_table, write_table
+from egoworld_ops.files.whole import link_or_copy, write_bytes
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import counted, latest, memo
 from egoworld_ops.lake.failure_file import is_dead_letter, record_stand_in
@@ -39,6 +41,7 @@ from egoworld_ops.video.sidecar import Sidecar, SidecarPicture, read_sidecar
 from gpu_workers.pool import Pool
 
 MANIFEST = "manifest"
+_LOG = logging.getLogger(__name__)
 _PACKAGES = ("egoworld", "dagster", "pyarrow", "duckdb", "av", "scenedetect-headless", "opencv-python-headless", "numpy", "pydantic")
 """What every run is made with, whatever its backends."""
 
@@ -192,7 +195,9 @@ def _sidecar(run: Run, entry: Registered) -> Sidecar:
 def _manifest_of(
     run: Run, entry: Registered, settings: Settings, shared: str, as_pinhole: bool, anew: bool, others: Sequence[Run]
 ) -> StageResult:
-    from egoworld_ops.video import manifest
+    from egoworld_ops.video import index_file, manifest
+    from egoworld_ops.video.decoding import DECODE_VERSION
+    from egoworld_ops.video.indexing import IndexMaker
 
     identity = {
         "schema": schema.SCHEMA_VERSION,
@@ -207,9 +212,9 @@ def _manifest_of(
     key = sha256_of(identity)
     if not anew and (found := _known_manifest(run, entry, key, others)) is not None:
         return found
-    started = time.monotonic()
+    started, maker = time.monotonic(), IndexMaker()
     videos, clips = manifest.make_manifest(
-        entry.path, entry.video_id, entry.sha256, settings.scenes, recording=shared, as_pinhole=as_pinhole
+        entry.path, entry.video_id, entry.sha256, settings.scenes, recording=shared, as_pinhole=as_pinhole, index=maker
     )
     seconds = time.monotonic() - started
     stamp = make_provenance(key, identity, clips.num_rows, seconds, run.run_id)
@@ -217,7 +222,12 @@ def _manifest_of(
     tables = {"clips": clips, "videos": videos}
     dead = error is not None and is_dead_letter(error)
     state: ResultState = "failed" if error else "computed"
-    return StageResult(entry.video_id, None, state, clips.num_rows, seconds, tables, stamp, error, digest=key, dead_letter=dead)
+    if clips.num_rows and (slow := maker.reason or (maker.index and maker.index.about.stored.reason)):
+        _LOG.warning(f"{entry.path}: each clip reads the file from its start: {slow}")
+    index = index_file.to_bytes(maker.index, DECODE_VERSION) if maker.index else None
+    return StageResult(
+        entry.video_id, None, state, clips.num_rows, seconds, tables, stamp, error, digest=key, dead_letter=dead, packet_index=index
+    )
 
 
 def _known_manifest(run: Run, entry: Registered, key: str, others: Sequence[Run]) -> StageResult | None:
@@ -226,6 +236,7 @@ def _known_manifest(run: Run, entry: Registered, key: str, others: Sequence[Run]
     is_counted = memo.file_state(run.video_table(counted.TABLE, entry.video_id)) is not None
     if is_counted and (found := memo.recall(run.video_folder(entry.video_id), MANIFEST, seen, ())) is not None:
         return StageResult(entry.video_id, None, "done", len(found), digest=key, recalled=True)
+    _adopt_packet_index(run, entry.video_id, key, others)
     withdraw = partial(counted.withdraw, run, entry.video_id, counted.WHOLE_VIDEO, MANIFEST)
     states = [run.adopt(run.video_table(t, entry.video_id), key, others, withdraw) for t in ("clips", "videos")]
     if not all(states):
@@ -238,6 +249,18 @@ def _known_manifest(run: Run, entry: Registered, key: str, others: Sequence[Run]
         memo.remember(run.video_folder(entry.video_id), MANIFEST, seen, (), [memo.Remembered(clip_id, 0) for clip_id in clip_ids])
     dead = error is not None and is_dead_letter(error)
     return StageResult(entry.video_id, None, "failed" if error else state, clips.num_rows, error=error, digest=key, dead_letter=dead)
+
+
+def _adopt_packet_index(run: Run, video_id: str, key: str, others: Sequence[Run]) -> None:
+    """Have the packet index of another run's manifest with this digest, where this run's own is another or is not there yet."""
+    if digest_at(run.video_table("videos", video_id)) == key:
+        return
+    for other in others:
+        index = other.packet_index(video_id)
+        if other != run and digest_at(other.video_table("videos", video_id)) == key and memo.file_state(index) is not None:
+            with suppress(FileNotFoundError):  # that run was removed in this moment
+                link_or_copy(index, run.packet_index(video_id))
+            return
 
 
 def stage_results(
@@ -359,6 +382,7 @@ def store(run: Run, stage: str, result: StageResult) -> None:
             intake.refuse(run.lake, result.video_id, result.error)
         if result.tables:
             counted.withdraw(run, result.video_id, counted.WHOLE_VIDEO, MANIFEST)
+            _store_packet_index(run.packet_index(result.video_id), result.packet_index)
         for name in (name for name in ("clips", "videos") if name in result.tables):
             write_table(run.video_table(name, result.video_id), name, result.tables[name], result.provenance)
         return
@@ -384,6 +408,13 @@ def store(run: Run, stage: str, result: StageResult) -> None:
         or (unlooked and run.meta_is_behind(result.video_id, result.clip_id, stage, result.digest))
     ):
         run.write_meta(result.video_id, result.clip_id)
+
+
+def _store_packet_index(path: Path, content: bytes | None) -> None:
+    if content is not None:
+        write_bytes(path, content)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _about(settings: Settings, run_lake: Lake) -> dict[str, Any]:

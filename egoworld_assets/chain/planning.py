@@ -59,6 +59,7 @@ class StageResult:
         dead_letter: it is not tried again until a person redrives it.
         recalled: it was found as it was when it was last gone through.
         beside: the failure that this result of a fallback backend stands in for; it is kept on record.
+        packet_index: content of the video's packet index, which goes with its manifest; None where it has none.
     """
 
     video_id: str
@@ -74,6 +75,7 @@ class StageResult:
     dead_letter: bool = False
     recalled: bool = False
     beside: StageResult | None = None
+    packet_index: bytes | None = field(default=None, repr=False)
 
     @property
     def unread(self) -> bool:
@@ -405,7 +407,7 @@ def clips_of(run: Run, video_id: str) -> list[Clip]:
     (videos, said), (clips, of_clips) = (read_result(run.video_table(name, video_id), name) for name in lake.VIDEO_TABLES)
     if said.get("digest") != of_clips.get("digest"):
         raise states.half_a_manifest(run.video_table("videos", video_id))
-    return manifest.clips_from_tables(videos, clips)
+    return manifest.clips_from_tables(videos, clips, run.packet_index(video_id))
 
 
 def _is_for_good(error: EgoworldError) -> bool:

@@ -124,6 +124,8 @@ def _place(settings: Settings, video_id: str, part: Part) -> Iterator[Run]:
                 target = scratch.path / path.relative_to(source.path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
+        if pipeline.MANIFEST not in made and source.packet_index(video_id).exists():
+            shutil.copyfile(source.packet_index(video_id), scratch.packet_index(video_id))
         shutil.copytree(source.lake.root / "intake", scratch.lake.root / "intake")
         yield scratch
 

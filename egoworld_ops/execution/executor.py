@@ -106,16 +106,7 @@ class Executor:
         return self._operators[name]
 
     def _decode(self, task: ClipTask) -> Iterator[Frame]:
-        clip = task.clip
-        return decoding.decode(
-            clip.video_path,
-            clip.frame_start,
-            clip.frame_end,
-            stride=task.sample_stride,
-            threads=self._threads,
-            start_s=clip.start_s,
-            damaged=clip.damaged,
-        )
+        return decoding.decode_clip(task.clip, task.sample_stride, self._threads)
 
 
 def _inputs(task: ClipTask) -> dict[str, pa.Table]:

@@ -23,6 +23,7 @@ RELEASED_TABLES = tuple(name for name in RUN_TABLES if name != "states")
 """A release holds only what counts, so that it needs no table `states`."""
 
 
+PACKET_INDEX = "packets.index"
 PLACEHOLDER_SUFFIX = ".parque_"
 """No reader's pattern for Parquet files finds a placeholder, only those of `table_glob`."""
 
@@ -66,6 +67,10 @@ class Run:
     def video_table(self, table: str, video_id: str) -> Path:
         """The file of `videos` or `clips`."""
         return self.video_folder(video_id) / f"{table}.parquet"
+
+    def packet_index(self, video_id: str) -> Path:
+        """Where the packet index of a video lies, if it has one: of use beside its manifest alone, and no table."""
+        return self.video_folder(video_id) / PACKET_INDEX
 
     def clip_table(self, table: str, video_id: str, clip_id: str) -> Path:
         """The file of a stage's table."""

@@ -76,6 +76,7 @@ class Media:
         track: what the container says of the stream beside what libav hands on.
         sizes: index, width and height in pixels of all streams with moving pictures.
         time_base: seconds a tick of the stream's clock.
+        descriptor: the open file; its own position is neither used nor moved.
         rates: frame rates that the header states, the most trustworthy first; may be empty.
     """
 
@@ -87,6 +88,7 @@ class Media:
     sizes: tuple[tuple[int, int, int], ...]
     time_base: Fraction
     rates: tuple[Fraction, ...]
+    descriptor: int
 
 
 def sniff(head: bytes) -> str | None:
@@ -263,7 +265,7 @@ def open_media(path: Path, threads: int) -> Iterator[Media]:
         with container:
             try:
                 media = _media(path, container, demuxer, descriptor)
-                _prepare_decoder(media.stream, threads)
+                prepare_decoder(media.stream.codec_context, threads)
             except LIBAV_FAULTS as error:
                 raise as_typed(path, error, "the header makes no sense") from error
             yield media
@@ -296,7 +298,7 @@ def _media(path: Path, container: InputContainer, demuxer: str, descriptor: int)
     rates = tuple(rate for rate in stated if rate)
     sizes = tuple((s.index, *_size(s)) for s in moving or pictures)
     time_base = _fraction(stream, "time_base") or Fraction(1, av.time_base)
-    return Media(path, demuxer, container, stream, known[stream.index], sizes, time_base, rates)
+    return Media(path, demuxer, container, stream, known[stream.index], sizes, time_base, rates, descriptor)
 
 
 def _fraction(stream: VideoStream, name: str) -> Fraction | None:
@@ -308,11 +310,12 @@ def _fraction(stream: VideoStream, name: str) -> Fraction | None:
     return value if value is not None and value > 0 else None
 
 
-def _prepare_decoder(stream: VideoStream, threads: int) -> None:
+def prepare_decoder(context: av.VideoCodecContext, threads: int) -> None:
+    """Set threads and limits of a decoder that is not open yet; 0 threads are as many as there are cores."""
     if threads != 1:
-        stream.codec_context.thread_type = "AUTO"
-    stream.codec_context.thread_count = threads
-    stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        context.thread_type = "AUTO"
+    context.thread_count = threads
+    context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
 def _pick_stream(path: Path, container: InputContainer, streams: list[VideoStream], descriptor: int, demuxer: str) -> VideoStream:
@@ -347,7 +350,7 @@ def _shows_a_frame(path: Path, descriptor: int, demuxer: str, rank: int) -> bool
     with _open_container(path, descriptor, demuxer) as container:
         try:
             stream = container.streams.video[rank]
-            _prepare_decoder(stream, 1)
+            prepare_decoder(stream.codec_context, 1)
             packets = islice(container.demux(stream), _TRIED_PACKETS)
             return any(packet.decode() for packet in packets)
         except LIBAV_FAULTS:

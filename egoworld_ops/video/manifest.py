@@ -15,11 +15,13 @@ from egoworld_ops.contract import schema
 from egoworld_ops.errors import InputError, UnstableFile
 from egoworld_ops.types import Clip
 from egoworld_ops.video.containers import check_name, hash_file, open_regular, storable
-from egoworld_ops.video.decoding import VideoProbe, probe
+from egoworld_ops.video.indexing import IndexMaker
 from egoworld_ops.video.picture import layout_of
+from egoworld_ops.video.probing import probe
 from egoworld_ops.video.recordings import of_content
 from egoworld_ops.video.scenes import Scene, SceneScores, find_scenes, frame_ends, windows
 from egoworld_ops.video.settings import SceneSettings
+from egoworld_ops.video.survey import VideoProbe
 
 VERSION = "2"
 """Raised whenever the same file and settings give other tables. Part of the digest."""
@@ -36,6 +38,7 @@ def make_manifest(
     threads: int = 0,
     recording: str = "",
     as_pinhole: bool = False,
+    index: IndexMaker | None = None,
 ) -> tuple[pa.Table, pa.Table]:
     """Tables `videos` (one row) and `clips` of a raw file.
 
@@ -48,7 +51,7 @@ def make_manifest(
         settings: detector and windows.
         threads: decoder threads; 0 takes as many as there are cores.
         recording: what its parts and copies share; empty where it is one of its own.
-        as_pinhole: as for `probe`.
+        as_pinhole, index: as for `probe`.
 
     Raises:
         NotAVideo: the file is not there, may not be read, is not a regular file, or has a name that no table can hold.
@@ -62,7 +65,7 @@ def make_manifest(
         found, size = hash_file(path)
         if found != sha256:
             raise UnstableFile(path, f"holds other content than when it was registered (SHA-256 {found[:12]})", "Register it again")
-        seen = _look(path, scores, threads, as_pinhole)
+        seen = _look(path, scores, threads, as_pinhole, index)
     identity = _identity(path, video_id, sha256, size, recording)
     if isinstance(seen, InputError):
         return schema.from_rows("videos", [identity | _rejection(seen)]), schema.empty("clips")
@@ -71,20 +74,24 @@ def make_manifest(
     return schema.from_rows("videos", [identity | _facts(seen)]), schema.from_rows("clips", clips)
 
 
-def _look(path: Path, scores: SceneScores, threads: int, as_pinhole: bool) -> VideoProbe | InputError:
+def _look(path: Path, scores: SceneScores, threads: int, as_pinhole: bool, index: IndexMaker | None) -> VideoProbe | InputError:
     """What the video is, or what is wrong with its content."""
     try:
-        return probe(path, scores, threads, as_pinhole)
+        return probe(path, scores, threads, as_pinhole, index)
     except UnstableFile:
         raise
     except InputError as error:
         return error
 
 
-def clips_from_tables(videos: pa.Table, clips: pa.Table) -> list[Clip]:
-    """The clips of tables `videos` and `clips`, in the tables' order."""
+def clips_from_tables(videos: pa.Table, clips: pa.Table, packet_index: Path | None = None) -> list[Clip]:
+    """The clips of tables `videos` and `clips`, in the tables' order.
+
+    Args:
+        packet_index: where the packet index of the one video lies, if it has one.
+    """
     by_id = {row["video_id"]: row for row in videos.to_pylist()}
-    return [_clip(by_id[row["video_id"]], row) for row in clips.to_pylist()]
+    return [_clip(by_id[row["video_id"]], row, packet_index) for row in clips.to_pylist()]
 
 
 def split_of(digest: str) -> str:
@@ -151,7 +158,7 @@ def _clip_rows(video_id: str, scene: Scene, seen: VideoProbe, settings: SceneSet
     ]
 
 
-def _clip(video: dict[str, Any], row: dict[str, Any]) -> Clip:
+def _clip(video: dict[str, Any], row: dict[str, Any], packet_index: Path | None) -> Clip:
     return Clip(
         video_id=row["video_id"],
         clip_id=row["clip_id"],
@@ -168,4 +175,5 @@ def _clip(video: dict[str, Any], row: dict[str, Any]) -> Clip:
         height=video["height"],
         damaged=bool(video["damaged"]),
         raster=layout_of(video).raster() if video["stored_width"] else None,
+        packet_index=packet_index,
     )

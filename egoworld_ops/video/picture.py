@@ -149,10 +149,14 @@ class PictureFacts:
 
 
 class Upright:
-    """How the frames of one stream are shown: by the first frame's size and turn, and by what the container says."""
+    """How the frames of one stream are shown: by the first frame's size and turn, and by what the container says.
 
-    def __init__(self) -> None:
-        self.layout: Layout | None = None
+    Args:
+        layout: what these said when the whole video was decoded; None where the first frame is still to be observed.
+    """
+
+    def __init__(self, layout: Layout | None = None) -> None:
+        self.layout = layout
         self.warnings: list[str] = []
         self.reformatter = VideoReformatter()
         self._sample_aspect_ratio: Fraction | None = None

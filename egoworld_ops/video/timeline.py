@@ -52,16 +52,14 @@ class Timeline:
 
     Args:
         path: the file, for what is said of it.
-        trusted: the first time is known to be right.
     """
 
-    def __init__(self, path: Path, trusted: bool = False) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
         self.placed: list[int] = []
         """Positions of frames without a time of their own that can be believed."""
         self.restarts: list[int] = []
         """Positions of frames at which the container's clock was set back for good."""
-        self._trusted = trusted
         self._last_s: float | None = None
         self._offset_s = 0.0
         self._lags_s: tuple[float, ...] = ()
@@ -108,10 +106,10 @@ class Timeline:
         return self._last_s is None or time_s > self._last_s
 
     def _is_usual(self, said: float, head: Stamped[T]) -> bool:
-        if self._last_s is None:
-            return self._trusted
+        if self._last_s is None or head.duration_s is None:
+            return False
         least, most = USUAL_STEPS
-        return head.duration_s is not None and least * head.duration_s < said - self._last_s <= most * head.duration_s
+        return least * head.duration_s < said - self._last_s <= most * head.duration_s
 
     def _is_believed(self, said: float, after: Sequence[float]) -> bool:
         """Whether more of the times around can be believed with this one than without it."""

@@ -1,8 +1,7 @@
 """Where a video stream's bytes lie in an MPEG transport stream (ITU-T H.222.0), cut into packets of 188 bytes that all streams share.
 
 libav gives out packets that are whole pictures. `Locator` finds for each of them the byte range of the file that holds it, and proves it by
-comparing all bytes; `extract` gives them back from that range. As all is compared, flags of broken, scrambled and repeated packets, continuity
-counters and the lengths of PES packets are not looked at: where libav makes something else of them than `extract`, there is no place.
+comparing all bytes; `extract` gives them back from that range. Nothing here decodes, and nothing counts that was not compared.
 """
 
 from __future__ import annotations
@@ -17,12 +16,15 @@ _LAYOUTS = ((_PACKET_BYTES, 0), (192, 4))
 """Bytes from packet to packet, and those before its sync byte: plain, and with a time code before each (M2TS, AVCHD)."""
 _SYNC_BYTE = 0x47
 _HEADER_BYTES = 4
-_STARTS = 0x40
-"""Bit of a packet's second byte: a PES packet begins in it."""
-_HAS_FIELD, _HAS_PAYLOAD = 0x20, 0x10
-"""Bits of its fourth byte; the field is the adaptation field."""
-_PES_BYTES = 9
-"""Bytes of a PES header before its optional fields; the last is their length."""
+_BROKEN, _STARTS = 0x80, 0x40
+"""Bits of a packet's second byte."""
+_SCRAMBLED, _HAS_FIELD, _HAS_PAYLOAD = 0xC0, 0x20, 0x10
+"""Bits of its fourth byte; field is the adaptation field."""
+_DISCONTINUITY = 0x80
+"""Bit of the adaptation field's second byte."""
+_PES_START, _PES_BYTES = (0, 0, 1), 9
+"""First bytes of a PES header, and how many there are before its optional fields; the last of these is the length of those."""
+_EXTENDED_ID = 0xFD
 _CHUNK_BYTES = 29 * 188 * 192
 _FIRST_WINDOW_BYTES = 1 << 20
 """libav's first picture begins so near the start of its PES packet."""
@@ -42,7 +44,8 @@ def extract(data: bytes, pid: int, packet_bytes: int) -> bytes:
         pid: identifier of the stream, 0 to 8191.
         packet_bytes: as `packet_size` said.
     """
-    return _Rows.of(data, pid, packet_bytes).payload()
+    rows = _Rows.of(data, pid, packet_bytes)
+    return rows.payload(len(rows.where))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,7 @@ class Locator:
         """Why packets cannot be located; None as long as they can."""
         self._read_from: int | None = None
         self._stopped: str | None = None
+        self._counter: int | None = None
         self._n_located = 0
         # The stream's payload from `_payload_start` on, how far it is compared, and where the transport packets that hold it lie in the file
         # and begin in the payload.
@@ -113,15 +117,18 @@ class Locator:
         assert self._read_from is not None
         data = os.pread(self._descriptor, _CHUNK_BYTES, self._read_from)
         rows = _Rows.of(data, self._pid, self._packet_bytes)
-        if rows.lost:
-            self._stopped = f"a sync byte is missing at byte {self._read_from + rows.n_bytes}"
+        n_good, fault = rows.good(self._counter)
+        if fault:
+            at = rows.where[n_good] if n_good < len(rows.where) else rows.n_bytes
+            self._stopped = f"{fault} at byte {self._read_from + int(at)}"
         elif len(data) < _CHUNK_BYTES:
             self._stopped = "the file ends within a packet"
+        self._counter = int(rows.counters[-1]) if len(rows.where) else self._counter
         kept = slice(max(int(np.searchsorted(self._begins, self._cursor, "right")) - 1, 0), None)
-        sizes = _PACKET_BYTES - rows.begins.astype(np.int64)
+        sizes = _PACKET_BYTES - rows.begins[:n_good].astype(np.int64)
         self._begins = np.concatenate([self._begins[kept], self._payload_end + np.cumsum(sizes) - sizes])
-        self._where = np.concatenate([self._where[kept], self._read_from + rows.where])
-        self._payload = self._payload[self._cursor - self._payload_start :] + rows.payload()
+        self._where = np.concatenate([self._where[kept], self._read_from + rows.where[:n_good]])
+        self._payload = self._payload[self._cursor - self._payload_start :] + rows.payload(n_good)
         self._payload_start = self._cursor
         self._read_from += len(data)
 
@@ -150,13 +157,15 @@ class _Rows:
     Args:
         packets: (n, 188) uint8, without time codes.
         where: (n,) int64, where each lies in the piece.
-        begins: (n,) where its payload begins, after the PES header; 188 where there is none.
+        heads: (n,) where the payload begins, PES header and all; 188 where there is none.
+        begins: (n,) where it begins without the PES header.
         n_bytes: of the piece, up to the first sync byte that is not where it should be.
         lost: whether there is one.
     """
 
     packets: np.ndarray
     where: np.ndarray
+    heads: np.ndarray
     begins: np.ndarray
     n_bytes: int
     lost: bool
@@ -170,18 +179,50 @@ class _Rows:
         high, low = every[:n_synced, 1] & 0x1F, every[:n_synced, 2]
         which = np.flatnonzero((high == pid >> 8) & (low == pid & 0xFF))
         rows = every[which]
-        begins = _HEADER_BYTES + np.where(rows[:, 3] & _HAS_FIELD, 1 + rows[:, 4].astype(np.int64), 0)
-        begins += np.where(rows[:, 1] & _STARTS, _PES_BYTES + _byte(rows, begins + _PES_BYTES - 1), 0)
-        begins = np.where(rows[:, 3] & _HAS_PAYLOAD, np.minimum(begins, _PACKET_BYTES), _PACKET_BYTES)
-        return cls(rows, which * packet_bytes, begins, n_synced * packet_bytes, n_synced < n)
+        heads = _HEADER_BYTES + np.where(rows[:, 3] & _HAS_FIELD, 1 + rows[:, 4].astype(np.int64), 0)
+        heads = np.where(rows[:, 3] & _HAS_PAYLOAD, np.minimum(heads, _PACKET_BYTES), _PACKET_BYTES)
+        pes = np.where(rows[:, 1] & _STARTS, _PES_BYTES + _byte(rows, heads + _PES_BYTES - 1), 0)
+        return cls(rows, which * packet_bytes, heads, np.minimum(heads + pes, _PACKET_BYTES), n_synced * packet_bytes, n_synced < n)
 
-    def payload(self) -> bytes:
-        """What they carry, one after the other."""
-        n = len(self.begins)
-        partial = np.flatnonzero(self.begins != _HEADER_BYTES)
+    @property
+    def counters(self) -> np.ndarray:
+        """Continuity counters, 0 to 15."""
+        return self.packets[:, 3] & 0x0F
+
+    def payload(self, n: int) -> bytes:
+        """That of the first n."""
+        partial = np.flatnonzero(self.begins[:n] != _HEADER_BYTES)
         edges = np.unique(np.concatenate([[0, n], partial, partial + 1])).tolist()
         begins = self.begins[edges[:-1]].tolist()
         return b"".join(self.packets[a:b, begin:].tobytes() for a, b, begin in zip(edges, edges[1:], begins, strict=False))
+
+    def good(self, counter: int | None) -> tuple[int, str | None]:
+        """How many, from the first on, can be followed, and what is wrong with the next; `counter` is that of the packet before them."""
+        faults = {
+            "a packet is marked as broken": self.packets[:, 1] & _BROKEN != 0,
+            "a packet is scrambled": self.packets[:, 3] & _SCRAMBLED != 0,
+            "the continuity counter jumps": ~self._continues(counter),
+            "a PES header is none of video, or is not whole": ~self._has_whole_header(),
+        }
+        firsts = [(int(wrong.argmax()), what) for what, wrong in faults.items() if wrong.any()]
+        return min(firsts, default=(len(self.where), "sync bytes are missing" if self.lost else None))
+
+    def _continues(self, counter: int | None) -> np.ndarray:
+        """Whether each has the counter that libav expects after the one before; a packet that comes twice, it takes twice."""
+        before = np.roll(self.counters, 1)
+        has_payload = (self.packets[:, 3] & _HAS_PAYLOAD != 0).astype(np.uint8)
+        before[:1] = (self.counters[:1] - has_payload[:1]) & 0x0F if counter is None else counter
+        announced = (self.packets[:, 3] & _HAS_FIELD != 0) & (self.packets[:, 4] > 0) & (self.packets[:, 5] & _DISCONTINUITY != 0)
+        return announced | (self.counters == (before + has_payload) & 0x0F)
+
+    def _has_whole_header(self) -> np.ndarray:
+        """Whether the PES header of each that begins a PES packet lies in it wholly, and is one of video."""
+        prefix = [_byte(self.packets, self.heads + i) == byte for i, byte in enumerate(_PES_START)]
+        stream_id = _byte(self.packets, self.heads + len(_PES_START))
+        is_video = (stream_id & 0xF0 == 0xE0) | (stream_id == _EXTENDED_ID)
+        ends = self.heads + _PES_BYTES + _byte(self.packets, self.heads + _PES_BYTES - 1)
+        whole = (ends <= _PACKET_BYTES) & is_video & np.logical_and.reduce(prefix)
+        return whole | (self.packets[:, 1] & _STARTS == 0) | (self.heads == _PACKET_BYTES)
 
 
 def _byte(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ import resource
 import socket
 import struct
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -18,9 +17,13 @@ import numpy as np
 import pytest
 
 from egoworld_ops.errors import CorruptVideo, EgoworldError, NotAVideo, NoVideoStream, StorageUnavailable, UnstableFile
-from egoworld_ops.video import containers
-from egoworld_ops.video.decoding import VideoProbe, decode, probe
+from egoworld_ops.video import containers, index_file
+from egoworld_ops.video.decoding import DECODE_VERSION, decode
+from egoworld_ops.video.indexing import IndexMaker
+from egoworld_ops.video.probing import probe
+from egoworld_ops.video.survey import VideoProbe
 from tests.egoworld_ops import media
+from tests.egoworld_ops.video.indexes import indexed, made
 
 FORMATS = {
     "h264.mp4": {},
@@ -45,7 +48,7 @@ def _quiet_encoders() -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_frame_has_its_number_and_its_time_from_any_start(tmp_path: Path, name: str) -> None:
     path = media.make(tmp_path / name, 60, **FORMATS[name])
-    seen = probe(path)
+    seen, index = indexed(path)
     assert (seen.n_frames, seen.fps, seen.vfr, seen.width, seen.height) == (60, 30, False, 128, 96)
     assert seen.warning is None
     whole = list(decode(path, 0, 60))
@@ -53,7 +56,7 @@ def test_every_frame_has_its_number_and_its_time_from_any_start(tmp_path: Path, 
     assert [f.timestamp_s for f in whole] == seen.timestamps_s.tolist()
     for start in (1, 11, 12, 13, 25, 47, 59):
         for threads in (1, 2):
-            part = list(decode(path, start, 60, 5, threads, seen.timestamps_s[start]))
+            part = list(decode(path, start, 60, 5, threads, index=index))
             assert [f.index for f in part] == [i for i in range(start, 60) if i % 5 == 0]
             assert [f.timestamp_s for f in part] == [seen.timestamps_s[f.index] for f in part]
             assert all(np.array_equal(f.rgb, whole[f.index].rgb) for f in part)
@@ -61,53 +64,11 @@ def test_every_frame_has_its_number_and_its_time_from_any_start(tmp_path: Path, 
 
 def test_overlapping_ranges_share_their_sampled_frames(tmp_path: Path) -> None:
     path = media.make(tmp_path / "a.mp4", 40)
-    times_s = probe(path).timestamps_s
-    parts = [[f.index for f in decode(path, a, b, 7, start_s=times_s[a])] for a, b in ((0, 23), (17, 31), (27, 40))]
+    _, index = indexed(path)
+    parts = [[f.index for f in decode(path, a, b, 7, index=index)] for a, b in ((0, 23), (17, 31), (27, 40))]
     assert parts == [[0, 7, 14, 21], [21, 28], [28, 35]]
     assert list(decode(path, 22, 28, 7)) == []
     assert [f.index for f in decode(path, 22, 29, 7)] == [28]
-
-
-def test_a_seek_decodes_less(tmp_path: Path) -> None:
-    path = media.make(tmp_path / "long.mp4", 250, (640, 480), gop=10)
-    seen = probe(path)
-
-    def seconds(start_s: float | None) -> float:
-        started = time.thread_time()
-        list(decode(path, 240, 241, start_s=start_s))
-        return time.thread_time() - started
-
-    assert seconds(float(seen.timestamps_s[240])) < 0.5 * seconds(None)
-
-
-@pytest.mark.parametrize("moov", ["faststart", ""])
-def test_a_clip_of_an_mp4_does_not_read_what_lies_before_or_after(tmp_path: Path, moov: str) -> None:
-    noise = np.random.default_rng(1)
-
-    def picture(index: int, width: int, height: int) -> np.ndarray:
-        rgb = media.numbered(index, width, height)
-        rgb[height // 2 :] = noise.integers(0, 255, rgb[height // 2 :].shape)
-        return rgb
-
-    path = media.make(tmp_path / "a.mp4", 600, (320, 240), picture=picture, options={"movflags": moov} if moov else None)
-    times_s = probe(path).timestamps_s
-    for start in (60, 300, 560):
-        before = read_bytes()
-        numbers = [media.number_of(f.rgb) for f in decode(path, start, start + 24, start_s=times_s[start])]
-        share = (read_bytes() - before) / path.stat().st_size
-        assert numbers == [i % 256 for i in range(start, start + 24)]
-        assert share < 0.6, f"{share:.2f} of the file were read for a 25th of its frames"
-
-
-def read_bytes() -> int:
-    """Bytes that this process has read from files."""
-    return int(Path("/proc/self/io").read_text().split("rchar: ")[1].split()[0])
-
-
-def test_a_wrong_start_time_changes_nothing(tmp_path: Path) -> None:
-    path = media.make(tmp_path / "a.mp4", 40)
-    for wrong_s in (0.0, 0.5, 1e9, float("nan")):
-        assert [media.number_of(f.rgb) for f in decode(path, 20, 23, start_s=wrong_s)] == [20, 21, 22]
 
 
 @pytest.mark.parametrize("fps", [Fraction(30000, 1001), Fraction(24000, 1001), Fraction(25), Fraction(60000, 1001), Fraction(10)])
@@ -121,11 +82,11 @@ def test_rates_are_exact(tmp_path: Path, fps: Fraction, suffix: str) -> None:
 def test_variable_rate_keeps_every_timestamp(tmp_path: Path) -> None:
     pts = [0, 33, 66, 150, 151, 400, 433, 466, 1500, 1533]
     path = media.make(tmp_path / "vfr.mkv", 10, pts=pts, time_base=Fraction(1, 1000), gop=3)
-    seen = probe(path)
+    seen, index = indexed(path)
     assert seen.vfr
     assert seen.fps == Fraction(9000, 1533)
     assert seen.timestamps_s.tolist() == [p / 1000 for p in pts]
-    part = list(decode(path, 5, 9, start_s=seen.timestamps_s[5]))
+    part = list(decode(path, 5, 9, index=index))
     assert [media.number_of(f.rgb) for f in part] == [5, 6, 7, 8]
     assert [f.timestamp_s for f in part] == [0.4, 0.433, 0.466, 1.5]
 
@@ -169,11 +130,11 @@ def test_rotation_is_applied(tmp_path: Path, rotation_deg: int, suffix: str) -> 
         return np.rot90(media.numbered(index, *upright), rotation_deg // 90)
 
     path = media.make(tmp_path / f"a.{suffix}", 14, rotation_deg=rotation_deg, picture=turned)
-    seen = probe(path)
+    seen, index = indexed(path)
     assert seen.rotation_deg == rotation_deg
     assert (seen.width, seen.height) == ((128, 96) if rotation_deg == 180 else (96, 128))
     for start in (0, 13):
-        frame = next(decode(path, start, 14, start_s=seen.timestamps_s[start]))
+        frame = next(decode(path, start, 14, index=index))
         assert frame.rgb.shape == (seen.height, seen.width, 3)
         assert media.number_of(frame.rgb) == start
         assert np.abs(frame.rgb.astype(int) - media.numbered(start, seen.width, seen.height)).mean() < 12
@@ -228,7 +189,7 @@ def resized(path: Path, sizes: Sequence[tuple[int, int]]) -> Path:
 @pytest.mark.parametrize("sizes", [((128, 96), (64, 48)), ((64, 48), (128, 96))])
 def test_a_size_that_changes_gives_the_same_frames_from_any_start(tmp_path: Path, sizes: tuple[tuple[int, int], tuple[int, int]]) -> None:
     path = resized(tmp_path / "a.ts", sizes)
-    seen = probe(path)
+    seen, index = indexed(path)
     assert seen.n_frames == 60
     assert "changes size" in (seen.warning or "")
     assert (seen.width, seen.height) == sizes[0]
@@ -236,12 +197,12 @@ def test_a_size_that_changes_gives_the_same_frames_from_any_start(tmp_path: Path
     assert {f.rgb.shape for f in whole} == {(sizes[0][1], sizes[0][0], 3)}
     for start in (31, 45):
         for threads in (1, 2):
-            part = list(decode(path, start, 60, threads=threads, start_s=seen.timestamps_s[start]))
+            part = list(decode(path, start, 60, threads=threads, index=index))
             assert all(np.array_equal(f.rgb, whole[f.index].rgb) for f in part)
             assert len(part) == 60 - start
 
 
-def test_real_formats(shared_data: Path) -> None:
+def test_real_formats(tmp_path: Path, shared_data: Path) -> None:
     want = {
         "torchcodec_av1_video.mkv": ("av1", "yuv420p", "limited", 125, Fraction(25), 0),
         "torchcodec_h265_video.mp4": ("hevc", "yuv420p", "limited", 10, Fraction(10), 0),
@@ -254,12 +215,14 @@ def test_real_formats(shared_data: Path) -> None:
         "decord_unordered.mov": ("h264", "yuv420p", "unspecified", 4, Fraction(32), 0),
     }
     for name, facts in want.items():
-        seen = probe(shared_data / name)
+        seen, made_index = made(shared_data / name)
+        index = tmp_path / f"{name}.index"
+        index.write_bytes(index_file.to_bytes(made_index, DECODE_VERSION))
         assert (seen.codec, seen.pix_fmt, seen.color_range, seen.n_frames, seen.fps, seen.audio_streams) == facts, name
         assert not seen.vfr
         middle = seen.n_frames // 2
         slow = list(decode(shared_data / name, middle, seen.n_frames, 3))
-        fast = list(decode(shared_data / name, middle, seen.n_frames, 3, 2, seen.timestamps_s[middle]))
+        fast = list(decode(shared_data / name, middle, seen.n_frames, 3, 2, index=index))
         assert [f.index for f in slow] == [f.index for f in fast]
         assert all(np.array_equal(a.rgb, b.rgb) and a.timestamp_s == b.timestamp_s for a, b in zip(slow, fast, strict=True))
 
@@ -312,12 +275,17 @@ def broken_videos(folder: Path, n: int, name: str = "h264.mkv") -> Iterator[Path
 def test_damage_gives_the_same_frames_with_any_threads_from_any_start(tmp_path: Path, name: str) -> None:
     n_damaged = 0
     for path in broken_videos(tmp_path, 12, name):
-        seen = probe(path)
+        maker = IndexMaker()
+        seen = probe(path, index=maker)
         damaged = seen.damaged
+        assert (maker.index is None) == damaged
         n_damaged += damaged
+        index = tmp_path / "damage.index"
+        if maker.index is not None:
+            index.write_bytes(index_file.to_bytes(maker.index, DECODE_VERSION))
         whole = list(decode(path, 0, seen.n_frames, damaged=damaged))
         for start, threads in ((0, 4), (seen.n_frames // 2, 2), (seen.n_frames - 5, 4)):
-            part = list(decode(path, start, seen.n_frames, threads=threads, start_s=seen.timestamps_s[start], damaged=damaged))
+            part = list(decode(path, start, seen.n_frames, threads=threads, damaged=damaged, index=index))
             assert [(f.index, f.timestamp_s) for f in part] == [(f.index, f.timestamp_s) for f in whole[start:]]
             assert all(np.array_equal(f.rgb, whole[f.index].rgb) for f in part)
     assert n_damaged >= 3

@@ -13,7 +13,8 @@ from egoworld_ops.errors import EgoworldError, NotAVideo, UnstableFile
 from egoworld_ops.raw.walk import video_id_for
 from egoworld_ops.video import manifest
 from egoworld_ops.video.containers import hash_file
-from egoworld_ops.video.decoding import decode
+from egoworld_ops.video.decoding import decode, decode_clip
+from egoworld_ops.video.indexing import IndexMaker
 from egoworld_ops.video.settings import SceneSettings
 from tests.egoworld_ops import media
 
@@ -39,7 +40,7 @@ def test_a_video_becomes_clips_that_decode(tmp_path: Path) -> None:
     owned = [f for r in clips.to_pylist() for f in range(r["own_start"], r["own_end"])]
     assert owned == list(range(100))
     for clip in manifest.clips_from_tables(videos, clips):
-        frames = list(decode(clip.video_path, clip.frame_start, clip.frame_end, start_s=clip.start_s, damaged=clip.damaged))
+        frames = list(decode_clip(clip))
         assert [f.index for f in frames] == list(range(clip.frame_start, clip.frame_end))
         assert frames[0].timestamp_s == clip.start_s
         assert frames[0].rgb.shape == (clip.height, clip.width, 3)
@@ -129,9 +130,11 @@ def test_a_file_that_changes_meanwhile_is_an_error_and_no_row(
         spoil()
         return result
 
-    def probe_then_spoil(path: Path, scores: manifest.SceneScores, threads: int, as_pinhole: bool) -> manifest.VideoProbe:
+    def probe_then_spoil(
+        path: Path, scores: manifest.SceneScores, threads: int, as_pinhole: bool, index: IndexMaker | None
+    ) -> manifest.VideoProbe:
         try:
-            return probed(path, scores, threads, as_pinhole)
+            return probed(path, scores, threads, as_pinhole, index)
         finally:
             spoil()
 
@@ -171,5 +174,5 @@ def test_broken_files_keep_the_contract(tmp_path: Path, name: str) -> None:
         except EgoworldError as error:
             raise AssertionError(f"a bad file is a row, not {error!r}") from error
         for clip in manifest.clips_from_tables(videos, clips):
-            frames = list(decode(clip.video_path, clip.frame_start, clip.frame_end, start_s=clip.start_s, damaged=clip.damaged))
+            frames = list(decode_clip(clip))
             assert len(frames) == clip.n_frames

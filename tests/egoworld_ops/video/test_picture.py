@@ -13,9 +13,10 @@ from egoworld_ops.errors import BadSidecar, UnsupportedPicture
 from egoworld_ops.settings import CameraSettings
 from egoworld_ops.video import boxes
 from egoworld_ops.video.boxes import Crop
-from egoworld_ops.video.decoding import decode, probe
+from egoworld_ops.video.decoding import decode
 from egoworld_ops.video.intrinsics import resolve
 from egoworld_ops.video.picture import Layout
+from egoworld_ops.video.probing import probe
 from egoworld_ops.video.sidecar import Sidecar, SidecarCamera
 from tests.egoworld_ops import media, splice
 

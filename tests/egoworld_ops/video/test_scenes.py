@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenedetect import AdaptiveDetector, ContentDetector, SceneManager, ThresholdDetector, open_video
 
-from egoworld_ops.video.decoding import probe
+from egoworld_ops.video.probing import probe
 from egoworld_ops.video.scenes import Scene, SceneScores, Window, find_scenes, frame_ends, windows
 from egoworld_ops.video.settings import SceneSettings
 from tests.egoworld_ops import media

@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egoworld_ops.video.decoding import decode, probe
+from egoworld_ops.video.decoding import decode
+from egoworld_ops.video.probing import probe
 from egoworld_ops.video.timeline import LOOK_AHEAD, Stamped, Timeline
 from tests.egoworld_ops import media
+from tests.egoworld_ops.video.indexes import indexed
 
 CASES = Path(__file__).parents[3].parent / "shared" / "cases"
 NO_REORDER = {"x264-params": "bframes=0"}
@@ -75,7 +77,7 @@ def test_a_time_far_off_shifts_no_other(tmp_path: Path, suffix: str, by_s: dict[
         pytest.skip("a last frame after a pause and a last frame with a false time look the same where frames are reordered")
     source = media.make(tmp_path / "a.mp4", 60, options={} if reorder else NO_REORDER)
     path = moved(source, tmp_path / f"b.{suffix}", by_s)
-    seen = probe(path)
+    seen, index = indexed(path)
     assert (seen.n_frames, seen.fps, seen.vfr, seen.damaged) == (60, 30, False, False)
     assert np.abs(seen.timestamps_s - seen.timestamps_s[30] - (np.arange(60) - 30) / 30).max() < 0.0015
     assert seen.duration_s == pytest.approx(2, abs=0.002)
@@ -83,7 +85,7 @@ def test_a_time_far_off_shifts_no_other(tmp_path: Path, suffix: str, by_s: dict[
     assert "no timestamp that fits those around" in (seen.warning or "")
     whole = list(decode(path, 0, 60))
     for start in (1, 30, 48, 55):
-        part = list(decode(path, start, 60, start_s=seen.timestamps_s[start]))
+        part = list(decode(path, start, 60, index=index))
         assert [f.timestamp_s for f in part] == seen.timestamps_s[start:].tolist()
         assert all(np.array_equal(f.rgb, whole[f.index].rgb) for f in part)
 
@@ -157,11 +159,11 @@ def test_a_trimmed_copy_is_whole(tmp_path: Path, reorder: bool) -> None:
     path = trimmed(source, tmp_path / "b.mp4", 8, 52)
     with av.open(str(path)) as container:
         assert sum(p.is_discard for p in container.demux(video=0)) > 0, "the case is made: some packets are not to be shown"
-    seen = probe(path)
+    seen, index = indexed(path)
     assert (seen.n_frames, seen.damaged, seen.warning, seen.decoded_share, seen.vfr) == (52, False, None, 1.0, False)
     assert [media.number_of(f.rgb) for f in decode(path, 0, 52)] == list(range(8, 60))
     for start in (1, 20, 50):
-        numbers = [media.number_of(f.rgb) for f in decode(path, start, 52, start_s=seen.timestamps_s[start])]
+        numbers = [media.number_of(f.rgb) for f in decode(path, start, 52, index=index)]
         assert numbers == list(range(start + 8, 60))
 
 

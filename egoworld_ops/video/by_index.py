@@ -1,0 +1,123 @@
+"""Decoding by the packet index: the packets a clip needs are read from where they lie, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+
+from egoworld_ops.video import transport
+from egoworld_ops.video.containers import LIBAV_FAULTS, as_typed, check_size, open_media, open_regular
+from egoworld_ops.video.packet_index import About, IndexDiffers, Section, Stored, picture_crc
+
+_READ_BYTES = 1 << 20
+_GAP_SHARE = 0.03
+"""Bytes between packets, of other streams, that may be read with them to read them at once."""
+_MOST_HELD = 64
+"""More frames than any decoder gives out ahead of the one that is shown next."""
+
+
+def frames_by_index(path: Path, about: About, section: Section, wanted: range, threads: int) -> Iterator[tuple[int, float, av.VideoFrame]]:
+    """Index, time and picture of the wanted frames, in their order.
+
+    Raises:
+        IndexDiffers: the file is not what the index says.
+        InputError: the file cannot be opened, does not decode, or changed while it was read.
+        StorageUnavailable: it cannot be read now.
+    """
+    held: dict[int, tuple[float, av.VideoFrame]] = {}
+    position = wanted.start
+    for frame in _decoded(path, about, section, threads):
+        check_size(path, frame.width, frame.height)
+        if frame.pts is None or not 0 <= frame.pts - section.first < len(section.rows):
+            raise IndexDiffers("a frame is of no packet that was decoded")
+        row = section.rows[frame.pts - section.first]
+        if (index := int(row["frame"])) not in wanted:
+            continue
+        if picture_crc(frame) != row["picture"]:
+            raise IndexDiffers(f"frame {index} is another one")
+        held[index] = (float(row["time_s"]), frame)
+        while position in held:
+            yield position, *held.pop(position)
+            position += wanted.step
+        if position >= wanted.stop:
+            return
+        if len(held) > _MOST_HELD:
+            break
+    raise IndexDiffers(f"frame {position} does not come out of its packet")
+
+
+def _decoded(path: Path, about: About, section: Section, threads: int) -> Iterator[av.VideoFrame]:
+    """The frames of a section as the decoder gives them out; `pts` is the number of the packet of each."""
+    if about.stored.kind == "demuxed":
+        yield from _demuxed(path, section, threads)
+        return
+    with open_regular(path) as descriptor:
+        if os.fstat(descriptor).st_size != about.bytes:
+            raise IndexDiffers(f"the file has {os.fstat(descriptor).st_size} bytes, not {about.bytes}")
+        try:
+            decoder = about.setup.decoder(threads)
+            for number, data in enumerate(_packets(descriptor, about.stored, section.rows), section.first):
+                packet = av.Packet(len(data))  # its own copy: decoder threads that free a Python buffer wait for the interpreter's lock
+                packet.update(bytes(data))
+                packet.pts = number
+                yield from decoder.decode(packet)
+            yield from decoder.decode(None)
+        except LIBAV_FAULTS as error:
+            raise as_typed(path, error, "the stream does not decode") from error
+
+
+def _demuxed(path: Path, section: Section, threads: int) -> Iterator[av.VideoFrame]:
+    """The same through the demuxer, which goes through the file from its start; only the section's packets are decoded."""
+    end = section.first + len(section.rows)
+    with open_media(path, threads) as media:
+        try:
+            packets = (packet for packet in media.container.demux(media.stream) if packet.size)
+            for number, packet in zip(range(end), packets, strict=False):
+                if number >= section.first:
+                    _check(memoryview(packet), section.rows[number - section.first])
+                    packet.pts = number
+                    yield from packet.decode()
+            yield from media.stream.codec_context.decode(None)
+        except LIBAV_FAULTS as error:
+            raise as_typed(path, error, "the stream does not decode") from error
+
+
+def _packets(descriptor: int, stored: Stored, rows: np.ndarray) -> Iterator[memoryview]:
+    """The data of each packet, checked."""
+    for chunk in _chunks(rows):
+        start, end = int(rows["start"][chunk].min()), int(rows["end"][chunk].max())
+        read = memoryview(os.pread(descriptor, end - start, start))
+        for row in rows[chunk]:
+            held = read[int(row["start"]) - start : int(row["end"]) - start]
+            data = taken_out(held, stored)[int(row["offset"]) : int(row["offset"]) + int(row["size"])]
+            _check(data, row)
+            yield data
+
+
+def taken_out(held: memoryview, stored: Stored) -> memoryview:
+    """The bytes of the stream in a piece of the file."""
+    return memoryview(transport.extract(bytes(held), stored.pid, stored.packet_bytes)) if stored.kind == "transport" else held
+
+
+def _check(data: memoryview, row: np.void) -> None:
+    if len(data) != row["size"] or zlib.crc32(data) != row["crc"]:
+        raise IndexDiffers("a packet is not the one that was there")
+
+
+def _chunks(rows: np.ndarray) -> Iterator[slice]:
+    """Packets that are read at once: they lie close to each other, in this order."""
+    begin = 0
+    for i in range(1, len(rows) + 1):
+        if i < len(rows):
+            start, end = int(rows["start"][begin]), int(rows["end"][i])
+            held = int(rows["end"][begin : i + 1].sum() - rows["start"][begin : i + 1].sum())
+            ascending = rows["start"][i] >= rows["start"][i - 1]
+            if ascending and end - start <= _READ_BYTES and end - start - held <= _GAP_SHARE * held:
+                continue
+        yield slice(begin, i)
+        begin = i

@@ -1,0 +1,70 @@
+"""A decoder set up as the container sets it up, from what was noted of it: no container is opened, and no header is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import av
+
+from egoworld_ops.video.containers import prepare_decoder
+
+_NOTED = (
+    "codec_tag",
+    "width",
+    "height",
+    "pix_fmt",
+    "color_range",
+    "color_primaries",
+    "color_trc",
+    "colorspace",
+    "bits_per_coded_sample",
+    "reorder_depth",
+)
+CHROMA_LOCATIONS = ("", "left", "center", "topleft", "top", "bottomleft", "bottom")
+"""Where libav can be told that chroma samples lie; nothing where the container says nothing of it. PyAV does not show what a decoder has."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderSetup:
+    """What a container hands to the decoder of its stream, before the first packet.
+
+    Args:
+        name: libav's name of the decoder.
+        extradata: the codec's own header, empty where there is none.
+        noted: fields of the codec context, by PyAV's names.
+        chroma_location: one of CHROMA_LOCATIONS.
+    """
+
+    name: str
+    extradata: bytes
+    noted: Mapping[str, Any]
+    chroma_location: str = ""
+
+    @classmethod
+    def of(cls, context: av.VideoCodecContext) -> DecoderSetup:
+        """That of a decoder that has not seen a packet yet."""
+        return cls(context.name, context.extradata or b"", {field: getattr(context, field) for field in _NOTED})
+
+    def with_chroma(self, location: str) -> DecoderSetup:
+        """The same with another place of chroma samples."""
+        return replace(self, chroma_location=location)
+
+    def decoder(self, threads: int) -> av.VideoCodecContext:
+        """A new decoder.
+
+        Args:
+            threads: as for `open_media`.
+        """
+        context = av.CodecContext.create(self.name, "r")
+        assert isinstance(context, av.VideoCodecContext)
+        for field, value in self.noted.items():
+            if value is not None:
+                setattr(context, field, value)
+        if self.extradata:
+            context.extradata = self.extradata
+        prepare_decoder(context, threads)
+        if self.chroma_location:
+            context.options = {**context.options, "chroma_sample_location": self.chroma_location}
+        return context
