@@ -109,7 +109,7 @@ def count(run: Run, video_id: str, clip_ids: Collection[str] | None = None) -> N
     with _alone(run, video_id):
         before = rows_of(run, video_id)
         if clip_ids is None or before is None or not _is_of_the_manifest(run, video_id, before):
-            after = _all_rows(run, video_id)
+            after = as_it_is(run, video_id)
         else:
             of_the_manifest = {clip_id for clip_id, _ in before}
             after = {key: row for key, row in before.items() if key[0] not in clip_ids}
@@ -162,7 +162,12 @@ def _is_of_the_manifest(run: Run, video_id: str, rows: Rows) -> bool:
     return digest is not None and all(digest_at(run.video_table(name, video_id)) == digest for name in VIDEO_TABLES)
 
 
-def _all_rows(run: Run, video_id: str) -> Rows:
+def as_it_is(run: Run, video_id: str) -> Rows:
+    """What the table of a video would say if it were counted now; empty for a video without a manifest.
+
+    Raises:
+        StorageUnavailable: the manifest cannot be read now.
+    """
     try:
         video = states.video_state(run, video_id)
     except ContractError:

@@ -32,10 +32,10 @@ class Registered:
 
 def read(store: Lake) -> pa.Table:
     """Table `intake`: every raw file seen so far; empty where none was."""
-    path = _path(store)
-    with named_errors(path):
-        there = path.exists()
-    return read_table(path, "intake") if there else schema.empty("intake")
+    place = path(store)
+    with named_errors(place):
+        there = place.exists()
+    return read_table(place, "intake") if there else schema.empty("intake")
 
 
 def registered(store: Lake) -> dict[str, Registered]:
@@ -52,7 +52,7 @@ def update(store: Lake, rows: Sequence[Mapping[str, Any]]) -> None:
             r for r in read(store).to_pylist() if r["path"] not in moved and (r["status"] != "registered" or r["video_id"] not in moved)
         ]
         merged = {r["path"]: r for r in [*kept, *rows]}
-        write_table(_path(store), "intake", schema.from_rows("intake", list(merged.values())), {})
+        write_table(path(store), "intake", schema.from_rows("intake", list(merged.values())), {})
 
 
 def forget(store: Lake, video_ids: Iterable[str]) -> None:
@@ -89,7 +89,7 @@ def touched(store: Lake, entry: Registered, size: int, mtime_ns: int) -> None:
         for row in meant:
             row |= {"bytes": size, "mtime_ns": mtime_ns}
         if meant:
-            write_table(_path(store), "intake", schema.from_rows("intake", rows), {})
+            write_table(path(store), "intake", schema.from_rows("intake", rows), {})
 
 
 def refuse(store: Lake, key: str, error: EgoworldError) -> None:
@@ -100,13 +100,14 @@ def refuse(store: Lake, key: str, error: EgoworldError) -> None:
 
 def ensure(store: Lake) -> None:
     """Write an empty table where there is none."""
-    with named_errors(_path(store)):
-        there = _path(store).exists()
+    with named_errors(path(store)):
+        there = path(store).exists()
     if not there:
         update(store, [])
 
 
-def _path(store: Lake) -> Path:
+def path(store: Lake) -> Path:
+    """Where table `intake` lies."""
     return store.root / "intake" / "intake.parquet"
 
 

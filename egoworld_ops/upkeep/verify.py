@@ -1,4 +1,4 @@
-"""Whether a run, and the release of it, can be trusted: every file is read and compared with what it, its neighbours and release.json say.
+"""Can a run, its release and the intake be trusted? Every file is read and compared with what it, its neighbours and release.json say.
 
 Nothing is mended here. A finding is a ContractError: the file, what is wrong with it, and what to do.
 """
@@ -16,7 +16,8 @@ from egoworld_ops.errors import ContractError, EgoworldError, StorageUnavailable
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.runs import contract_of
 from egoworld_ops.lake.states import video_ids
-from egoworld_ops.upkeep import verify_release, verify_video
+from egoworld_ops.raw import intake
+from egoworld_ops.upkeep import verify_intake, verify_release, verify_video
 from egoworld_ops.upkeep.verify_release import Piece
 
 Progress = Callable[[int, int], None]
@@ -39,7 +40,8 @@ def verify(run: Run, progress: Progress = lambda done, total: None, threads: int
         return
     n_threads = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(n_threads) as workers:
-        pieces = [Piece(run.path, partial(verify_video.check_strays, run))]
+        pieces = [Piece(intake.path(run.lake), partial(verify_intake.check_intake, run))]
+        pieces += [Piece(run.path, partial(verify_video.check_strays, run))]
         pieces += [Piece(run.path / f"video_id={v}", partial(verify_video.check_video, run, v)) for v in video_ids(run)]
         pieces += verify_release.pieces(run)
         waiting, done = iter(pieces), 0

@@ -18,6 +18,7 @@ from egoworld_ops.files.tables import read_table
 from egoworld_ops.lake import lake
 from egoworld_ops.lake.lake import RUN_TABLES, VIDEO_TABLES, Run
 from egoworld_ops.lake.states import ClipState, VideoState, video_ids, video_state
+from egoworld_ops.upkeep.verify_counted import check_states
 from egoworld_ops.upkeep.verify_file import MAKE_AGAIN, Checked, check_file
 
 _MANIFEST_AGAIN = "Materialize the manifest of the video again"
@@ -31,11 +32,14 @@ def check_video(run: Run, video_id: str) -> list[EgoworldError]:
     """All that is wrong with the files of one video."""
     try:
         state = video_state(run, video_id)
+    except ContractError as error:
+        return [error, *check_states(run, video_id)]
     except EgoworldError as error:
         return [error]
     if state is None:
-        return [ContractError(run.video_folder(video_id), "has no videos.parquet: its manifest is not complete", _MANIFEST_AGAIN)]
-    return [*_manifest(run, state), *_strays(run, state), *_missing(run, state), *_clips(run, state)]
+        incomplete = ContractError(run.video_folder(video_id), "has no videos.parquet: its manifest is not complete", _MANIFEST_AGAIN)
+        return [incomplete, *check_states(run, video_id)]
+    return [*_manifest(run, state), *_strays(run, state), *_missing(run, state), *_clips(run, state), *check_states(run, video_id)]
 
 
 def check_strays(run: Run) -> list[EgoworldError]:

@@ -50,6 +50,13 @@ def rows(path, column):
     for row in pq.read_table(path, partitioning=None).to_pylist():
         yield row["video_id"], row["clip_id"], row["frame_index"], row[column]
 """,
+    "pyarrow, a data set of folders": """
+import pyarrow.dataset
+by_folder = pyarrow.dataset.HivePartitioning.discover(infer_dictionary=True)
+def rows(path, column):
+    for row in pyarrow.dataset.dataset([path], partitioning=by_folder).to_table().to_pylist():
+        yield row["video_id"], row["clip_id"], row["frame_index"], row[column]
+""",
     "pandas": f"""
 import pandas
 lists = {TO_LISTS}
@@ -127,6 +134,9 @@ CASES = [
     ("pyarrow", ("pyarrow==24.0.0",)),
     ("pyarrow", ("pyarrow",)),
     ("pyarrow, the file alone", ("pyarrow==17.0.0",)),
+    ("pyarrow, a data set of folders", ("pyarrow==17.0.0",)),
+    ("pyarrow, a data set of folders", ("pyarrow==24.0.0",)),
+    ("pyarrow, a data set of folders", ("pyarrow",)),
     ("pandas", ("pyarrow==17.0.0", PANDAS)),
     ("pandas", (PANDAS,)),
     ("polars", (("polars", "polars-runtime-32"),)),

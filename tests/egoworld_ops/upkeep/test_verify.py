@@ -15,15 +15,19 @@ import pytest
 
 from egoworld_ops.contract import encodings, references, schema
 from egoworld_ops.files.tables import provenance_at, read_result, read_table, write_table
-from egoworld_ops.lake import lake
+from egoworld_ops.lake import counted, lake
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import video_ids
+from egoworld_ops.raw import intake
 from egoworld_ops.release.make import make_release
 from egoworld_ops.release.place import FileRecord, folder, part_name, part_path, read, sha256_of_file
 from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.upkeep import verify_release, verify_video
 from egoworld_ops.upkeep.verify import verify
+from egoworld_ops.upkeep.verify_counted import check_states
 from egoworld_ops.upkeep.verify_file import Checked, check_file
+from egoworld_ops.upkeep.verify_intake import check_intake
+from tests import finished
 from tests.damage import (
     false_statistics,
     flip,
@@ -54,9 +58,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
         store = Lake(tmp_path_factory.mktemp("whole") / "lake")
         run = store.open_run({}, "20260101_0000", dict)
         for name in ("a", "b"):
-            write_video(run, name, n_frames=46)
+            register_video(run, write_video(run, name, n_frames=46))
         make_release(run, ReleaseSettings())
     return store
+
+
+def register_video(run: Run, video_id: str) -> None:
+    """Have the intake know a video that no raw file was read for."""
+    [row] = read_table(run.video_table("videos", video_id), "videos").to_pylist()
+    said = {name: row[name] for name in ("path", "video_id", "sha256", "bytes")} | {"status": "registered", "mtime_ns": 1}
+    intake.update(run.lake, [said])
+    intake.lake_id(run.lake)
 
 
 @pytest.fixture
@@ -175,6 +187,97 @@ def test_damage_to_a_file_of_a_run_is_found_and_named(run: Run, kind: str) -> No
     assert any(cure in found[0].rpartition(". ")[2] for cure in ("Delete", "Materialize", "Remove", "Copy")), found
 
 
+def reword_states(run: Run, path: Path, where: tuple[str, str], **said: object) -> None:
+    """Have table `states` say something else of a clip in a stage."""
+    rows = read_table(path, "states").to_pylist()
+    other = [row | said if (row["clip_id"], row["stage"]) == where else row for row in rows]
+    write_table(path, "states", schema.from_rows("states", other), {})
+
+
+def with_rows(path: Path, change: Callable[[list[dict[str, object]]], list[dict[str, object]]]) -> None:
+    rows = change(read_table(path, path.stem).to_pylist())
+    write_table(path, path.stem, schema.from_rows(path.stem, rows), {}, validated=True)
+
+
+IN_STATES: dict[str, tuple[Damage, str]] = {
+    "done that is not": (lambda r, _: clip_file(r, "masks").unlink(), f"says done of masks of clip {CLIP}, which is missing"),
+    "done that is stale": (lambda r, _: made_again(clip_file(r, "detections")), f"says done of masks of clip {CLIP}, which is stale"),
+    "pending": (lambda r, p: reword_states(r, p, (CLIP, "movement"), state="pending"), "says pending of movement"),
+    "another digest": (lambda r, p: reword_states(r, p, (CLIP, "mapping"), digest="0" * 64), "says digest of mapping"),
+    "another count": (lambda r, p: reword_states(r, p, (CLIP, "mapping"), rows=3), "says rows of mapping"),
+    "a failure that is none": (lambda r, p: reword_states(r, p, (CLIP, "mapping"), error_class="CorruptVideo"), "says error_class of"),
+    "a rejected video": (lambda r, p: reword_states(r, p, ("", "manifest"), state="failed"), "says failed of manifest, which is done"),
+    "rows left out": (lambda _, p: with_rows(p, lambda rows: rows[3:]), "has no row of"),
+    "a clip that there is not": (
+        lambda _, p: with_rows(p, lambda rows: [*rows, rows[-1] | {"clip_id": "f9", "state": "done"}]),
+        "of clip f9, and there is no such clip or stage",
+    ),
+    "no table": (lambda _, p: p.unlink(), "is not there: the views show nothing of the video"),
+    "cut off": (lambda _, p: rewrite(p, p.read_bytes()[:-20]), "states.parquet: "),
+    "a manifest that is gone": (lambda r, p: p.with_name("videos.parquet").unlink(), "has a row of manifest"),
+}
+
+
+@pytest.mark.parametrize("kind", IN_STATES)
+def test_states_that_are_not_those_of_the_files_are_found_with_a_cure(run: Run, kind: str) -> None:
+    damage, reason = IN_STATES[kind]
+    path = run.video_table("states", video_ids(run)[0])
+    damage(run, path)
+    found = [finding for finding in said(run) if finding.startswith(f"{path}: ") and reason in finding]
+    assert found, said(run)
+    assert "aterialize the stages of the video: nothing is computed for it" in found[0]
+
+
+IN_INTAKE: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "cut off": (lambda p: rewrite(p, p.read_bytes()[:-20]), "intake.parquet: ", "register the raw files again"),
+    "a video that it does not know": (lambda p: with_rows(p, lambda rows: rows[1:]), "has no row of video a-", "Register /raw/a-"),
+    "a video twice": (
+        lambda p: with_rows(p, lambda rows: [*rows, rows[0] | {"path": "/raw/elsewhere.mp4"}]),
+        "registers video a-ca978112ca1b 2 times",
+        "register the raw files again",
+    ),
+    "another content": (
+        lambda p: with_rows(p, lambda rows: [rows[0] | {"sha256": "0" * 64}, rows[1]]),
+        "and its SHA-256 is 000",
+        "register the raw files again",
+    ),
+    "a status that there is not": (
+        lambda p: with_rows(p, lambda rows: [rows[0] | {"status": "seen"}, rows[1]]),
+        "status has values",
+        "register the raw files again",
+    ),
+    "a copy beside it": (lambda p: shutil.copy(p, p.with_name("intake (1).parquet")), "is read by nobody", "Remove it"),
+    "a lake without its name": (lambda p: rewrite(p.with_name("lake_id"), b""), "is not 12 hex digits", "Delete it"),
+}
+
+
+@pytest.mark.parametrize("kind", IN_INTAKE)
+def test_damage_to_the_intake_is_found_and_named(run: Run, kind: str) -> None:
+    damage, reason, cure = IN_INTAKE[kind]
+    damage(run.lake.root / "intake" / "intake.parquet")
+    found = [finding for finding in said(run) if reason in finding]
+    assert found, said(run)
+    assert cure in found[0].partition(reason)[2], found
+
+
+def test_states_are_mended_as_verify_says_and_nothing_is_computed(tmp_path: Path) -> None:
+    settings = finished.settings_in(tmp_path)
+    run, video_id = finished.registered_video(settings)
+    for _ in range(2):
+        finished.go(run, video_id, settings)
+    path = run.video_table("states", video_id)
+    assert check_states(run, video_id) == check_intake(run) == []
+    reword_states(run, path, (counted.WHOLE_VIDEO, "manifest"), state="failed")
+    with_rows(path, lambda rows: rows[:-4])
+    assert {finding.cure.partition(",")[0] for finding in check_states(run, video_id)} == {"Delete it"}
+    path.unlink()
+    [finding] = check_states(run, video_id)
+    assert finding.cure.startswith("Materialize the stages of the video: nothing is computed for it")
+    pool, _ = finished.go(run, video_id, settings)
+    assert not pool.tasks
+    assert check_states(run, video_id) == []
+
+
 def part(run: Run, table: str = "masks") -> Path:
     return part_path(folder(run), table, part_name(run, 0))
 
@@ -287,10 +390,11 @@ def test_frames_that_a_clip_does_not_own_are_found_in_a_release_by_itself(run: R
 def test_a_whole_run_has_no_findings_nor_has_one_with_failures_on_record(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pieces: list[tuple[int, int]] = []
     assert [*verify(run, lambda done, total: pieces.append((done, total)))] == []
-    assert pieces[-1] == (2 + 1 + 1 + 9, 2 + 1 + 1 + 9)
+    assert pieces[-1] == (2 + 1 + 1 + 1 + 9, 2 + 1 + 1 + 1 + 9)
     video_id = video_ids(run)[1]
     fail(run, video_id, CLIP, "object_pose")
     run.clip_table("movement", video_id, CLIP).unlink()
+    counted.count(run, video_id)
     assert all("is behind its run" in finding for finding in said(run))
     make_release(run, ReleaseSettings())
     assert said(run) == []
