@@ -55,7 +55,7 @@ OF_CLIP: Mapping[str, frozenset[str]] = {
     "height": CAMERA,
     **{f"raster.{field.name}": CAMERA for field in fields(Raster)},
     # names and places
-    **dict.fromkeys(("video_id", "clip_id", "video_path"), NONE),
+    **dict.fromkeys(("video_id", "clip_id", "video_path", "packet_index"), NONE),
     # which of the clip's rows are shown, not what they are
     **dict.fromkeys(("own_start", "own_end"), NONE),
     # what the content and the version of the decoder give
