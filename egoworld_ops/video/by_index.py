@@ -89,6 +89,8 @@ def _demuxed(path: Path, section: Section, threads: int) -> Iterator[av.VideoFra
 
 def _packets(descriptor: int, stored: Stored, rows: np.ndarray) -> Iterator[memoryview]:
     """The data of each packet, checked."""
+    if not np.all((rows["start"] >= 0) & (rows["start"] < rows["end"]) & (rows["end"] <= os.fstat(descriptor).st_size)):
+        raise IndexDiffers("packets lie outside the file")
     for chunk in _chunks(rows):
         start, end = int(rows["start"][chunk].min()), int(rows["end"][chunk].max())
         read = memoryview(os.pread(descriptor, end - start, start))

@@ -131,6 +131,8 @@ class IndexFile:
 
     def _rows(self, first: int, last: int) -> np.ndarray:
         """The rows of these blocks."""
+        if first < 0:
+            raise IndexDiffers("packets before the first are needed")
         start = int(self._blocks["at"][first])
         read = self._pread(int(self._blocks["at"][last] + self._blocks["bytes"][last]) - start, self._data_start + start)
         return np.concatenate([self._unpacked(read, i, start) for i in range(first, last + 1)])
@@ -147,9 +149,9 @@ class IndexFile:
 
     def _pread(self, size: int, at: int) -> bytes:
         try:
-            return os.pread(self._descriptor, size, at)
+            return os.pread(self._descriptor, min(size, os.fstat(self._descriptor).st_size), at)
         except OSError as error:
-            raise unreadable(error, self._path) or error from error
+            raise unreadable(error, self._path) or IndexDiffers(f"it cannot be read: {error.strerror}") from error
 
 
 def _about(said: dict[str, Any]) -> About:
