@@ -12,7 +12,6 @@ import numpy as np
 
 Hand = Literal["left", "right"]
 HANDS: tuple[Hand, ...] = ("left", "right")
-ROLES = ("hand_left", "hand_right", "object")
 INTRINSICS_SOURCES = ("file", "estimated", "assumed_fov")
 
 _MP4_FAMILY = {".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2"}

@@ -68,7 +68,7 @@ def test_code_that_is_as_recorded_has_its_version_alone(before: dict[str, dict[s
     ("module", "old", "new", "workers", "versions"),
     [
         ("egoworld_assets/cli/main.py", "def main()", "def other_main()", set(), set()),
-        ("egoworld_ops/release/make.py", "def release(", "def other_release(", set(), set()),
+        ("egoworld_ops/release/make.py", "def make_release(", "def other_release(", set(), set()),
         ("egoworld_ops/operators/masks/sam2.py", "return", "return None or", {"masks.sam2"}, {"masks.sam2"}),
         ("egoworld_ops/operators/masks/sam2.py", '"""', '"""Now: ', {"masks.sam2"}, set()),
         ("egoworld_ops/operators/mapping/_solver.py", "\n\n\n", "\n\n# a remark\n\n\n", {"mapping.dex"}, set()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import update_wrapper
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,38 +15,46 @@ if TYPE_CHECKING:
     from egoworld_ops.lake.lake import Run
 
 
-def _which(command: Callable[..., Any]) -> Callable[..., Any]:
+def _choosing(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that choose a run and dead letters in it; it takes them as `run_id` and `which`."""
+
+    def chosen(
+        profile: str | None,
+        /,
+        run_id: str,
+        video_id: str | None,
+        clip_id: str | None,
+        stage: str | None,
+        error_class: str | None,
+        **own: Any,
+    ) -> None:
+        from egoworld_ops.lake.failures import Which
+
+        command(profile, run_id, Which(video_id, clip_id, stage, error_class), **own)
+
+    with_options: Callable[..., None] = update_wrapper(click.pass_obj(chosen), command)
     for option in (
-        click.option("--run", "run_id", default="latest", show_default=True, help="The run to look at."),
+        click.option("--run", "run_id", default="latest", show_default=True, help="The run."),
         click.option("--video", "video_id", help="Only of this video."),
         click.option("--clip", "clip_id", help="Only this clip."),
         click.option("--stage", help="Only in this stage."),
         click.option("--class", "error_class", help="Only of this class of error."),
     ):
-        command = option(command)
-    return command
+        with_options = option(with_options)
+    return with_options
 
 
 @click.command("dead-letters")
-@_which
 @click.option("--traceback", is_flag=True, help="Show where in the code it happened.")
-@click.pass_obj
-def dead_letters(
-    profile: str | None,
-    run_id: str,
-    video_id: str | None,
-    clip_id: str | None,
-    stage: str | None,
-    error_class: str | None,
-    traceback: bool,
-) -> None:
+@_choosing
+def dead_letters(profile: str | None, run_id: str, which: Which, traceback: bool) -> None:
     """List the clips that are not tried again until somebody redrives them, each with the command that reproduces it alone."""
     from egoworld_ops.lake import failures, runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.settings import load_settings
 
     chosen = runs.find(Lake(load_settings(profile).lake), run_id)
-    found = list(failures.find(chosen, _checked(chosen, failures.Which(video_id, clip_id, stage, error_class))))
+    found = list(failures.find(chosen, _checked(chosen, which)))
     for letter in found:
         frame = "" if letter.frame_index is None else f", at frame {letter.frame_index}"
         click.echo(
@@ -59,18 +68,9 @@ def dead_letters(
 
 
 @click.command()
-@_which
 @click.option("--all", "everything", is_flag=True, help="Redrive all of the run, where nothing else is chosen.")
-@click.pass_obj
-def redrive(
-    profile: str | None,
-    run_id: str,
-    video_id: str | None,
-    clip_id: str | None,
-    stage: str | None,
-    error_class: str | None,
-    everything: bool,
-) -> None:
+@_choosing
+def redrive(profile: str | None, run_id: str, which: Which, everything: bool) -> None:
     """Let the next materialization try dead letters again, by video, clip, stage or class of error."""
     from egoworld_assets.chain.bookkeeping import MANIFEST, ledger_of
     from egoworld_ops.lake import failures, runs
@@ -78,9 +78,8 @@ def redrive(
     from egoworld_ops.ledger import Change, ClipKey, State
     from egoworld_ops.settings import load_settings
 
-    if stage == MANIFEST:
+    if which.stage == MANIFEST:
         raise click.UsageError("a manifest is not redriven, it is made anew: `egoworld run --video VIDEO_ID --to manifest --anew`")
-    which = failures.Which(video_id, clip_id, stage, error_class)
     if which == failures.Which() and not everything:
         raise click.UsageError("choose by --video, --clip, --stage or --class, or say --all")
     settings = load_settings(profile)

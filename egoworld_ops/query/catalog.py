@@ -20,7 +20,7 @@ from pathlib import Path
 import duckdb
 
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import SetupError, StorageUnavailable
+from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.files import locks
 from egoworld_ops.files.whole import hard_link, named_errors, sync_folder, temporary_folder, write_bytes
 from egoworld_ops.lake.lake import Lake
@@ -65,23 +65,6 @@ def write_catalog(lake: Lake) -> Path:
             sync_folder(lake.root)  # before the stamp: it vouches for what is on the disk
             write_bytes(stamp, f"{made_with} {content}".encode(), durable=False)
     return target
-
-
-def open_catalog(lake: Lake) -> duckdb.DuckDBPyConnection:
-    """A connection to a lake's catalog, to read with.
-
-    Raises:
-        SetupError: there is none, or it cannot be opened.
-    """
-    path = lake.root / FILE_NAME
-    if not path.is_file():
-        raise SetupError(path, "is not there", "Process a video first; EGOWORLD_LAKE names the lake that is asked")
-    try:
-        return duckdb.connect(str(path), read_only=True)
-    except duckdb.Error as error:
-        raise SetupError(
-            path, f"cannot be opened: {error}", "End who has it open for writing; `egoworld queries` writes it anew"
-        ) from error
 
 
 def _is_as_written(target: Path, stamp: Path, made_with: str) -> bool:

@@ -72,11 +72,6 @@ def area(rle: Mapping[str, Any]) -> int:
     return int(_parse(rle)[1][1::2].sum())
 
 
-def bbox(rle: Mapping[str, Any]) -> np.ndarray:
-    """The tight box (4,) float32 [x, y, width, height]; zeros for an empty mask. Raises ContractError as `decode`."""
-    return np.asarray(coco.toBbox(_checked(rle)), np.float32)
-
-
 def iou(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
     """Intersection over union of two masks of one size; 0 where both are empty. Raises ContractError as `decode`, or on unequal sizes."""
     if list(first["size"]) != list(second["size"]):

@@ -15,8 +15,6 @@ import pytest
 from gpu_workers import journal
 from gpu_workers.journal import Journal, boot_id
 
-Lines = list[tuple[str, str]]
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
-from egoworld_ops.operators.object_pose._registration import edge_equations, edge_support, look, outline_equations, overlap_with
+from egoworld_ops.operators.object_pose._registration import edge_equations, edge_support, edge_view, outline_equations, overlap_with
 from egoworld_ops.operators.object_pose._shapes import Shape
 from egoworld_ops.operators.object_pose._view import jacobian, lift, pixel_derivative, rays, step
 from egoworld_ops.types import Camera
@@ -131,7 +131,7 @@ def _normal_equations(
         unexplained = max(repeats - len(links.home), 0)
         cost += size * POINTS * (total + unexplained * STRAY) / max(repeats, 1)
     for i, (T, keyframe) in enumerate(zip(poses, keyframes, strict=True)):
-        seen = look(camera, shape, keyframe, T)
+        seen = edge_view(camera, shape, keyframe, T)
         own = UNSUPPORTED * (1 - edge_support(keyframe, seen)) + MISFIT * (1 - overlap_with(camera, shape, keyframe, T))
         cost, worst = cost + own, max(worst, own)
         for equations, width, weight in (

@@ -142,7 +142,7 @@ def _overlap(outline: np.ndarray, mask: np.ndarray, free: np.ndarray, outside: f
 
 def judge(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> Candidate:
     """Overlap with the mask and support by the picture's edges."""
-    seen = look(camera, shape, keyframe, T_camera_object)
+    seen = edge_view(camera, shape, keyframe, T_camera_object)
     return Candidate(T_camera_object, overlap_with(camera, shape, keyframe, T_camera_object), edge_support(keyframe, seen))
 
 
@@ -153,20 +153,20 @@ def overlap_with(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_obje
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class EdgeView:
     """What of a shape should show in a keyframe from a pose: samples on its edges, and (N,) bool which of them can be checked there."""
 
     samples: EdgeSamples
     counted: np.ndarray
 
 
-def look(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> Look | None:
+def edge_view(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> EdgeView | None:
     """None where the shape is not in front of the camera."""
     samples = edge_samples(camera, shape, T_camera_object, SPACING_PX)
-    return None if samples is None else Look(samples, keyframe.counts(samples.pixels))
+    return None if samples is None else EdgeView(samples, keyframe.counts(samples.pixels))
 
 
-def edge_support(keyframe: Keyframe, seen: Look | None) -> float:
+def edge_support(keyframe: Keyframe, seen: EdgeView | None) -> float:
     """How strongly, from 0 to 1, the picture shows edges just where the pose wants them; 0 where too few can be checked."""
     if seen is None or seen.counted.sum() < 8:
         return 0.0
@@ -183,7 +183,7 @@ def _response(keyframe: Keyframe, samples: EdgeSamples, shifts_px: np.ndarray) -
     return np.abs(change).max(1).reshape(len(samples.pixels), len(shifts_px))
 
 
-def outline_equations(camera: Camera, keyframe: Keyframe, T_camera_object: np.ndarray, seen: Look | None) -> Equations | None:
+def outline_equations(camera: Camera, keyframe: Keyframe, T_camera_object: np.ndarray, seen: EdgeView | None) -> Equations | None:
     """Distance of the projected outline to the mask's border, pixels; less weight where it lies outside."""
     if seen is None:
         return None
@@ -197,7 +197,9 @@ def outline_equations(camera: Camera, keyframe: Keyframe, T_camera_object: np.nd
     return weight * distance, weight[:, None] * np.einsum("ni,nij->nj", slope, J)
 
 
-def edge_equations(camera: Camera, keyframe: Keyframe, T_camera_object: np.ndarray, seen: Look | None, reach_px: float) -> Equations | None:
+def edge_equations(
+    camera: Camera, keyframe: Keyframe, T_camera_object: np.ndarray, seen: EdgeView | None, reach_px: float
+) -> Equations | None:
     """Distance along its normal of each visible edge point to the picture's edge, pixels."""
     if seen is None:
         return None
@@ -222,7 +224,7 @@ def fit_outline(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_objec
     """Fit the outline to the mask's border (Levenberg-Marquardt, Huber's weights); None where it cannot be seen."""
     T, damping, reference = T_camera_object, 1e-2, np.inf
     for _ in range(steps):
-        equations = outline_equations(camera, keyframe, T, look(camera, shape, keyframe, T))
+        equations = outline_equations(camera, keyframe, T, edge_view(camera, shape, keyframe, T))
         if equations is None:
             return None
         error = float(np.minimum(np.abs(equations[0]), FAR_PX / 2).mean())
@@ -236,7 +238,7 @@ def fit_edges(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object:
     """Fit the visible edges to the picture's, held loosely by the mask's outline; the pose that came in where it sees none."""
     T = T_camera_object
     for reach_px in (9, 9, 7, 7, 5, 5, 4, 4):
-        seen = look(camera, shape, keyframe, T)
+        seen = edge_view(camera, shape, keyframe, T)
         parts = [
             (*e, width, weight)
             for e, width, weight in (

@@ -25,7 +25,6 @@ from egoworld_ops.vision.geometry import invert, make_transform, project, transf
 
 MIN_COMMON = 20
 MIN_PARALLAX_DEG = 3.0
-FULL_PARALLAX_DEG = 20.0
 MAX_POINT_PX = 2.0
 TIPS = (4, 8, 12, 16, 20)
 THUMB_TIP = 4

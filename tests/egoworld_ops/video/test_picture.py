@@ -24,15 +24,8 @@ CASES = Path(__file__).parents[3].parent / "shared" / "cases"
 needs_cases = pytest.mark.skipif(not CASES.is_dir(), reason="the cases from the wild are not here")
 
 
-def disc(index: int, width: int, height: int) -> np.ndarray:
-    """A white disc in the middle of a picture of square pixels."""
-    y, x = np.mgrid[:height, :width]
-    inside = np.hypot(x - (width - 1) / 2, y - (height - 1) / 2) < 30
-    return np.repeat(np.where(inside, 220, 30).astype(np.uint8)[:, :, None], 3, 2)
-
-
 def squeezed(aspect: float) -> media.Picture:
-    """`disc`, stored with pixels that are `aspect` times as wide as high."""
+    """A white disc in the middle of the picture, stored with pixels that are `aspect` times as wide as high."""
 
     def picture(index: int, width: int, height: int) -> np.ndarray:
         y, x = np.mgrid[:height, :width]
