@@ -20,6 +20,7 @@ from egoworld_ops.lake.lake import RUN_TABLES, VIDEO_TABLES, Run
 from egoworld_ops.lake.states import ClipState, VideoState, video_ids, video_state
 from egoworld_ops.upkeep.verify_counted import check_states
 from egoworld_ops.upkeep.verify_file import MAKE_AGAIN, Checked, check_file
+from egoworld_ops.video import index_file
 
 _MANIFEST_AGAIN = "Materialize the manifest of the video again"
 _REMOVE = "Remove it; the views show its rows"
@@ -79,6 +80,8 @@ def _manifest(run: Run, state: VideoState) -> Iterator[EgoworldError]:
             yield one.finding("was made of another video than videos.parquet says", _MANIFEST_AGAIN)
         if one.rows is not None and set(pc.unique(one.rows["video_id"]).to_pylist()) - {state.video_id}:
             yield one.finding("holds rows of another video", _MANIFEST_AGAIN)
+    if (index := run.packet_index(state.video_id)).exists() and (fault := index_file.fault(index)) is not None:
+        yield ContractError(index, f"is no packet index that clips can be read by: {fault}", _MANIFEST_AGAIN)
     if state.video["status"] == "ok" and (gap := _gap(state)):
         yield checked["clips"].finding(gap, _MANIFEST_AGAIN)
 

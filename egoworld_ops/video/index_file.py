@@ -25,7 +25,7 @@ from egoworld_ops.video.decoder import DecoderSetup
 from egoworld_ops.video.packet_index import FORMAT, NOT_SHOWN, ROW, About, IndexDiffers, PacketIndex, Section, Stored, is_wanted, section_of
 from egoworld_ops.video.picture import Layout
 
-ROWS = 1024
+ROWS = 512
 _MAGIC = b"egoworld packet index\n"
 _HEAD = struct.Struct("<II")
 _BLOCK = np.dtype([("at", "<i8"), ("bytes", "<i4"), ("crc", "<u4"), ("first_frame", "<i4"), ("last_frame", "<i4")])
@@ -62,6 +62,20 @@ def to_bytes(index: PacketIndex, decode_version: str) -> bytes:
     }
     head = json.dumps(said).encode()
     return b"".join([_MAGIC, _HEAD.pack(len(head), zlib.crc32(head)), head, listed.tobytes(), *packed])
+
+
+def fault(path: Path) -> str | None:
+    """What is wrong with an index, read as a whole; None where nothing is.
+
+    Raises:
+        StorageUnavailable: it is there and cannot be read now.
+    """
+    try:
+        with IndexFile(path) as file:
+            file.rows()
+    except IndexDiffers as difference:
+        return str(difference)
+    return None
 
 
 class IndexFile:
@@ -107,6 +121,10 @@ class IndexFile:
         if begin < first:
             first, rows = begin, np.concatenate([self._rows(begin, first - 1), rows])
         return section_of(rows, first * ROWS, wanted)
+
+    def rows(self) -> np.ndarray:
+        """The rows of all packets."""
+        return self._rows(0, len(self._blocks) - 1)
 
     def _read_head(self) -> None:
         start = len(_MAGIC) + _HEAD.size
