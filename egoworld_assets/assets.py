@@ -100,7 +100,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
 
 
 def _stored(context: dg.AssetExecutionContext, run: Run, stage: str, results: Iterator[StageResult]) -> Outcome:
-    """Store each result as it comes, so that what is done is durable at once, and say of each video, also among many, what became of it."""
+    """Store each result when it arrives, so that it is durable at once, and report the outcome of each video."""
     outcome = Outcome(run, stage, context.partition_keys)
     reported = started = time.monotonic()
     for n, result in enumerate(results, 1):

@@ -1,4 +1,4 @@
-"""What a stage does is entered in the ledger: clips taken, ended, found; and clips that another process has are left to it.
+"""Writes to the ledger what a stage does: clips started, ended, or found done. Clips that another process works on are left to that process.
 
 A clip is entered as done only after its file is stored: the files are the truth, and the ledger never says more than they do.
 """
@@ -49,10 +49,10 @@ class Entries:
         self._book, self._owner, self._run, self._stage = book, owner, run, stage
 
     def take(self, tasks: Sequence[ClipTask], insist: bool) -> list[ClipTask]:
-        """Start these clips; returns those that are this owner's now. The others run elsewhere, or have ended since they were planned.
+        """Start these clips; returns those that this owner now has. The others run in another process, or ended after they were planned.
 
         Args:
-            insist: they were planned again since, so those that the ledger takes for ended have no valid file: the files are right.
+            insist: they were planned a second time. If the ledger says that one has ended, its file is not valid: the files are right.
         """
         wanted = {self._key(t.clip.video_id, t.clip.clip_id): t for t in tasks}
         digests = {key: task.key for key, task in wanted.items()}
@@ -66,11 +66,11 @@ class Entries:
         return [task for key, task in wanted.items() if key not in lost]
 
     def ended(self, result: StageResult, attempts: int, worker: str) -> None:
-        """What a clip that was taken ended in; its file is stored."""
+        """Enter the result of a clip that was started; its file is stored."""
         self._book.finish([self._change(result, attempts, worker)], self._owner)
 
     def found(self, results: Iterable[StageResult]) -> None:
-        """What needed no work, or could not be begun."""
+        """Enter results that needed no work, and clips that could not be started."""
         fresh = [r for r in results if not r.recalled and (r.clip_id is not None or self._stage == MANIFEST)]
         blocked = {self._key(r.video_id, r.clip_id): None for r in fresh if r.state == "blocked"}
         if blocked:
@@ -79,7 +79,7 @@ class Entries:
             self._book.settle(settled)
 
     def free_abandoned(self) -> None:
-        """Free what owners that are gone have left."""
+        """Set the clips of owners that no longer exist to pending."""
         self._book.recover()
 
     def _key(self, video_id: str, clip_id: str | None) -> ClipKey:
@@ -94,7 +94,7 @@ class Entries:
 
 @contextmanager
 def entries(settings: Settings, run: Run, stage: str) -> Iterator[Entries]:
-    """Enter what a stage does; what it did not get to is given back at the end."""
+    """Entries for a stage; at the end, clips that were started and not finished are pending again."""
     book = ledger_of(settings)
     book.recover()
     with book.owner() as owner:

@@ -1,4 +1,4 @@
-"""Why would a clip be computed? Because what its result depends on differs from what the nearest result was made from."""
+"""Explains why a clip would be computed: in what its inputs differ from those of the most similar result that there is."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Explanation:
 
     Args:
         verdict: one sentence.
-        nearest: the result that comes closest: at the clip's place in the run that is written to, else in the newest other run; None where there
-            is none.
+        nearest: the result to compare with: the clip's own in the run that is written to, else that of the newest other run; None where there is
+            none.
         differences: `a` is what that result was made from, `b` what is wanted.
     """
 
@@ -67,7 +67,7 @@ def _recut(run: Run, settings: Settings) -> list[runs.Difference]:
 
 @dataclass(frozen=True, slots=True)
 class _Wanted:
-    """The result of a clip in a stage that the settings lead to: its digest, what that is made of, where it is, and why it will not be made."""
+    """The result that the settings ask for: its digest, what the digest is made of, where the result is, or why it will not be made."""
 
     digest: str = ""
     identity: Mapping[str, Any] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class _Wanted:
 
 
 class _Explainer:
-    """Explains one clip, stage by stage: what a stage reads is taken as it would be made first."""
+    """Explains one clip, stage by stage, as if all inputs of a stage were brought up to date first."""
 
     def __init__(self, run: Run, settings: Settings, clip: Clip) -> None:
         self._run, self._settings, self._store = run, settings, Lake(settings.lake)

@@ -266,7 +266,7 @@ def _adopt_packet_index(run: Run, video_id: str, key: str, others: Sequence[Run]
 def stage_results(
     run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part = ALL
 ) -> Iterator[StageResult]:
-    """What becomes of every clip of these videos in a stage, or of one. Lazy: clips are planned as fast as results are taken."""
+    """The result of each clip of these videos in a stage, or of one clip. Lazy: clips are planned only as fast as results are consumed."""
     with nullcontext() if part.dry else bookkeeping.entries(settings, run, stage) as entries:
         yield from _stage_results(run, stage, video_ids, settings, pool, part, entries)
 
@@ -304,7 +304,7 @@ def _stage_results(
 
 @contextmanager
 def _counting(run: Run, stage: str, dry: bool) -> Iterator[Callable[[StageResult], None]]:
-    """Takes each result of a stage after it was stored, and has table `states` say what its clip is now: from time to time, and at the end."""
+    """Takes each result after it was stored, and updates table `states`: every few seconds, and at the end."""
     counting = counted.Counting(run)
 
     def stored(result: StageResult) -> None:
@@ -317,7 +317,7 @@ def _counting(run: Run, stage: str, dry: bool) -> Iterator[Callable[[StageResult
     try:
         yield stored
     except BaseException:
-        with suppress(EgoworldError):  # what is not counted is when somebody next goes through the video
+        with suppress(EgoworldError):  # what is missing in table `states` is added when the video is next processed
             counting.count_rest()
         raise
     counting.count_rest()
@@ -364,14 +364,14 @@ def advance(run: Run, video_ids: Iterable[str]) -> bool:
 
 
 def results(run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part = ALL) -> Iterator[StageResult]:
-    """What becomes of these videos in a stage, `manifest` included. Lazy."""
+    """The results of these videos in a stage, `manifest` included. Lazy."""
     if stage == MANIFEST:
         return manifest_results(run, video_ids, settings, part)
     return stage_results(run, stage, video_ids, settings, pool, part)
 
 
 def store(run: Run, stage: str, result: StageResult) -> None:
-    """Write what a result holds, whole files only. `videos` goes last: it completes a manifest. The planner has checked the tables of clips.
+    """Write the files of a result, each one atomically. `videos` goes last: it completes a manifest. The planner has checked the tables of clips.
 
     What counted until then and is replaced does not count from before the first file is written; whoever made the results has them counted
     (see `counted.py`). A failure never takes the place of a result that somebody else has finished meanwhile, and goes after the clip's result

@@ -1,4 +1,4 @@
-"""Which clips of a stage are done, linked, blocked or known to fail, and what is to be done for the others. No Dagster, no pool, no writing."""
+"""Decides which clips of a stage are done, linked, blocked or known to fail, and makes tasks for the others. No Dagster, no pool, no writing."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class StageResult:
         stale: the table that an earlier input or operator left at this place must go: nothing will take its place.
         digest: of the result, or of the work that failed.
         dead_letter: it is not tried again until a person redrives it.
-        recalled: it was found as it was when it was last gone through.
+        recalled: nothing has changed since its video was last found complete.
         beside: the failure that this result of a fallback backend stands in for; it is kept on record.
         packet_index: content of the video's packet index, which goes with its manifest; None where it has none.
     """
@@ -79,13 +79,13 @@ class StageResult:
 
     @property
     def unread(self) -> bool:
-        """Whether what is there cannot be read now: nothing was decided, and nothing is to be stored or recorded."""
+        """Whether a file is there that cannot be read now: nothing was decided, so nothing is stored or recorded."""
         return isinstance(self.error, StorageUnavailable) and not self.digest
 
 
 @dataclass(frozen=True, slots=True)
 class _Submitted:
-    """What a task was planned from: it must be the same when its result comes."""
+    """The state of the inputs when a task was planned. It must be the same when its result comes."""
 
     identity: Mapping[str, Any]
     raw_state: list[int] | None
@@ -93,7 +93,7 @@ class _Submitted:
 
 @dataclass(frozen=True, slots=True)
 class _Video:
-    """What is the same for all clips of a video, and the states of the files it was read from."""
+    """What all clips of a video have in common, and the states of the files that it was read from."""
 
     files: list[memo.FileState]
     clips: Mapping[str, Clip]
@@ -102,7 +102,7 @@ class _Video:
 
 @dataclass(slots=True)
 class _Elsewhere:
-    """Where other runs have results of a video in a stage: runs by clip and digest, newest first; and those of which that is not told."""
+    """Which other runs have results of a video in a stage: runs by clip and digest, newest first; and the runs whose table `states` does not say."""
 
     video_id: str
     with_result: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
@@ -187,7 +187,7 @@ class Planner:
         return (self._stage.name, *states.upstream(self._stage.name))
 
     def remember(self, video_id: str, found: Sequence[memo.Remembered]) -> None:
-        """All results of a video are stored: the next plan need not look into them."""
+        """Note that all results of a video are stored, so that the next plan does not read them."""
         if (wanted := self._wanted(video_id)) is not None:
             memo.remember(self._run.video_folder(video_id), self._stage.name, wanted, self._looked_at, found)
 
@@ -291,9 +291,9 @@ class Planner:
         return task
 
     def _refused(self, clip: Clip, error: EgoworldError, key: str, own: StageState) -> StageResult:
-        """The failure of a clip that cannot be begun.
+        """The failure of a clip that cannot be started.
 
-        Where the raw file is away, and with it maybe a sidecar, nobody can tell what the wanted result is: one that is there stays, and counts.
+        Where the raw file is away, its sidecar may be away too, so the wanted digest is unknown: a result that is there stays and counts.
         """
         failure = self._failure(clip, error := of_raw_file(error, clip), key)
         unknown = isinstance(error, RawFileAway) and self._stage.sidecar and memo.file_state(sidecar_path(clip.video_path)) is None
@@ -318,7 +318,7 @@ class Planner:
         return StageResult(clip.video_id, clip.clip_id, "failed", error=failure.error, digest=key, dead_letter=True)
 
     def result(self, outcome: Done | Failed, attempts: int = 1) -> StageResult:
-        """What the outcome of a task means; a failure where the table breaks the contract, or the video or an input changed meanwhile."""
+        """Turns the outcome of a task into a result: a failure where the table breaks the contract, or the video or an input changed meanwhile."""
         from egoworld_ops.execution.result import check_result
 
         task = outcome.task

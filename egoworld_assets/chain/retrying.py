@@ -1,4 +1,4 @@
-"""Which failures of clips are tried again, and when. The only place: workers, broker and operators retry nothing, and Dagster no clips."""
+"""Which failures of clips are retried, and when. This is the only place that retries clips: workers, the broker, operators and Dagster do not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Attempted:
 
 
 def run(pool: Pool, tasks: Iterable[ClipTask], after_s: Sequence[float]) -> Iterator[Attempted]:
-    """Run tasks; those whose error says that a retry may help run again, each time after all others, and not before the pause is over.
+    """Run tasks. Those whose error says that a retry may help run again: after all others, and not before the pause is over.
 
     Args:
         pool: what runs them.

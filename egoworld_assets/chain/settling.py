@@ -1,4 +1,4 @@
-"""How the clips of a stage come to their ends: planned, taken in the ledger, run by the pool, tried again; or left to a process that has them."""
+"""Gets the result of every clip of a stage: plans it, starts it in the ledger, runs it in the pool and retries it, or waits for another process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from gpu_workers.pool import Pool
 
 Plan = Iterator[StageResult | ClipTask]
 _ELSEWHERE_S = 1.0
-"""How often to look whether a clip that another process has is done."""
+"""How often to check whether a clip that another process works on is done."""
 _MOST_AT_ONCE = 256
 """So many clips at most are planned before the first of them is submitted; the first by itself, then each time twice as many."""
 
 
 @dataclass(slots=True)
 class _Left:
-    """What a round leaves: tasks that another process has, and results of what cannot be read now."""
+    """What is left after a round: tasks that another process works on, and clips whose files cannot be read now."""
 
     elsewhere: list[ClipTask] = field(default_factory=list)
     unread: list[StageResult] = field(default_factory=list)
@@ -32,14 +32,13 @@ class _Left:
 def settle(
     planner: Planner, plans: Iterable[Plan], pool: Pool, retry_after_s: tuple[float, ...], entries: Entries | None
 ) -> Iterator[StageResult]:
-    """The result of every clip that is planned. One that needs no work comes as it is met; one that runs elsewhere, when it has ended there.
+    """The result of every planned clip. One that needs no work comes at once; one that another process works on, when that has ended. A clip
+    whose files cannot be read now is planned again after each of the pauses.
 
-    What cannot be read now is looked at again after each of the pauses.
-
-    Args:
-        planner: made the plans, and says what outcomes mean.
-        plans: one a video, or a clip; advanced only as fast as results are taken.
-        entries: the ledger's entries for this stage; None enters nothing.
+        Args:
+            planner: made the plans, and says what outcomes mean.
+            plans: one a video, or a clip; advanced only as fast as results are taken.
+            entries: the ledger's entries for this stage; None enters nothing.
     """
     left = yield from _round(planner, plans, pool, retry_after_s, entries, insist=False)
     elsewhere = left.elsewhere

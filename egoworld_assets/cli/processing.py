@@ -113,7 +113,7 @@ def process(settings: Settings, video_ids: Sequence[str], say: Say, profile: str
 
 
 def _say_latest(settings: Settings, say: Say) -> None:
-    """What queries mean, where that is not the run that was just written to."""
+    """Says which run queries use, where it is not the run that was just written to."""
     run, latest = pipeline.find_run(settings), Lake(settings.lake).latest_run()
     if run is not None and latest is not None and run != latest:
         reason = "it is pinned, or holds more"

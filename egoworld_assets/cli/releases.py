@@ -13,10 +13,10 @@ _SAY_EVERY_S = 10.0
 
 @click.command()
 @click.argument("run_id", default="latest")
-@click.option("--anew", is_flag=True, help="Put all videos into new parts: few large ones in the place of many small ones.")
+@click.option("--anew", is_flag=True, help="Put all videos into new parts: few large ones instead of many small ones.")
 @click.pass_obj
 def release(profile: str | None, run_id: str, anew: bool) -> None:
-    """Compact RUN_ID, or the newest run, into few large files that are quick to query; as far as that is not done already."""
+    """Compact RUN_ID, or the latest run, into few large files that are quick to query. What is up to date is not written again."""
     from egoworld_ops.lake import runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.query import catalog
@@ -45,7 +45,7 @@ def release(profile: str | None, run_id: str, anew: bool) -> None:
 @click.argument("run_id", default="latest")
 @click.pass_obj
 def verify(profile: str | None, run_id: str) -> None:
-    """Read every file of RUN_ID, or of the newest run, and of its release; print a line for each that cannot be trusted, with reason and cure."""
+    """Read every file of RUN_ID, or of the latest run, and of its release; print a line for each that is damaged, with reason and cure."""
     from egoworld_ops.lake import runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.settings import load_settings
@@ -73,15 +73,15 @@ def _progress() -> Callable[[int, int], None]:
 
 
 @click.command()
-@click.option("--yes/--dry-run", default=False, help="Do it. Otherwise what would go is only said.")
+@click.option("--yes/--dry-run", default=False, help="Remove. Without it, only print what would be removed.")
 @click.option("--keep", multiple=True, metavar="RUN", help="A run that stays; may be given again.")
 @click.option(
-    "--remove", multiple=True, metavar="RUN", help="A run that may go although it is the largest of the lake; may be given again."
+    "--remove", multiple=True, metavar="RUN", help="A run that may be removed although it is the largest of the lake; may be given again."
 )
 @click.option("--older-h", default=24.0, show_default=True, help="Runs and temporary files that changed within so many hours stay.")
 @click.pass_obj
 def gc(profile: str | None, yes: bool, keep: Sequence[str], remove: Sequence[str], older_h: float) -> None:
-    """Say which runs nobody needs, and what crashes left; with --yes, remove them. Files that other runs link stay theirs.
+    """Print which runs are not needed, and which orphans crashes left; with --yes, remove them. Files that other runs link to stay there.
 
     The latest run, the largest, and those released, in use or changed lately stay.
     """
@@ -114,7 +114,7 @@ def gc(profile: str | None, yes: bool, keep: Sequence[str], remove: Sequence[str
         if most and doomed.run_id == most[0]:
             click.echo(f"warning: run {most[0]} is the largest of the lake, {most[1]} results", err=True)
     freed = f"{done.freed_bytes / 1e6:,.1f} MB {'are' if yes else 'would be'} free"
-    click.echo(f"{freed}; {done.named_bytes / 1e6:,.1f} MB of files lose a name here, the difference is linked from elsewhere")
+    click.echo(f"{freed}; files of {done.named_bytes / 1e6:,.1f} MB are removed here, of which other runs still link the rest")
     if done.remove and not yes:
         click.echo("nothing was removed; `egoworld gc --yes` does it")
 

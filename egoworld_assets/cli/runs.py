@@ -15,7 +15,7 @@ from egoworld_assets.cli.group import Group
 @click.argument("stage")
 @click.pass_obj
 def explain(profile: str | None, video_id: str, clip_id: str, stage: str) -> None:
-    """Say whether the next materialization would compute a clip, and which part of its digest differs."""
+    """Print whether the next materialization would compute a clip, and which part of its digest differs."""
     from egoworld_assets.chain import pipeline
     from egoworld_assets.chain.explaining import explain as explained
     from egoworld_assets.chain.planning import has_manifest
@@ -62,7 +62,7 @@ def list_runs(profile: str | None) -> None:
 @click.argument("run_id", default="latest")
 @click.pass_obj
 def show(profile: str | None, run_id: str) -> None:
-    """All that is known of a run."""
+    """Print all that is known of a run."""
     import json
 
     from egoworld_ops.lake import runs
@@ -102,7 +102,7 @@ def use(profile: str | None, run_id: str | None, let_go: bool) -> None:
 @click.option("--clips", "each", is_flag=True, help="Print every clip whose result differs.")
 @click.pass_obj
 def diff(profile: str | None, a: str, b: str, each: bool) -> None:
-    """In what two runs differ: configuration, code and packages, and each quality metric, with the ten clips in which B is most worse than A."""
+    """Print how two runs differ: configuration, code, packages, and each quality metric, with the ten clips that are worst in B compared with A."""
     from egoworld_ops.lake import comparing, runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.settings import load_settings
@@ -128,13 +128,13 @@ def diff(profile: str | None, a: str, b: str, each: bool) -> None:
 
 @click.group("ledger", cls=Group)
 def ledger_group() -> None:
-    """The record of what happened to every clip in every stage."""
+    """The ledger: what happened to every clip in every stage."""
 
 
 @ledger_group.command()
 @click.pass_obj
 def rebuild(profile: str | None) -> None:
-    """Make the ledger again from the files, which are the truth."""
+    """Rebuild the ledger from the files of the lake, which are the truth."""
     from egoworld_assets.chain.bookkeeping import ledger_of
     from egoworld_ops import ledger
     from egoworld_ops.lake.lake import Lake
@@ -153,7 +153,7 @@ def rebuild(profile: str | None) -> None:
 @click.argument("run_id", default="latest")
 @click.pass_obj
 def counts(profile: str | None, run_id: str) -> None:
-    """How many clips of a run are in which state, by stage."""
+    """Print how many clips of a run are in which state, by stage."""
     from egoworld_assets.chain.bookkeeping import ledger_of
     from egoworld_ops.lake import runs
     from egoworld_ops.lake.lake import Lake

@@ -74,7 +74,7 @@ def rows_of(run: Run, video_id: str) -> Rows | None:
 
 
 def is_counted(run: Run, video_id: str, clip_id: str, stage: str, state: str, digest: str | None) -> bool:
-    """Whether the table says of a clip in a stage what it is."""
+    """Whether the table has the right row for a clip in a stage."""
     row = (rows_of(run, video_id) or {}).get((clip_id, stage))
     return row is not None and row["state"] == state and digest in (None, row["digest"])
 
@@ -152,7 +152,7 @@ class Counting:
 
 
 def _is_meant(row: Mapping[str, Any], clip_id: str, stages: Collection[str]) -> bool:
-    """Whether a row is to be withdrawn: it is of that clip, and says more than `pending`."""
+    """Whether a row must become `pending`: it is of that clip, and is not `pending` yet."""
     return row["state"] != "pending" and clip_id in (WHOLE_VIDEO, row["clip_id"]) and row["stage"] in stages
 
 

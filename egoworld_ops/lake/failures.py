@@ -1,4 +1,4 @@
-"""Failures on record that wait for a person, and how they are driven again."""
+"""Dead letters: failures on record that wait for a person, and how they are redriven."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def redrive(run: Run, which: Which) -> list[DeadLetter]:
 
     A video that was rejected is not redriven: its manifest is made anew.
     """
-    locks.hold(run.path)  # nobody takes what is being written here for what a killed process left
+    locks.hold(run.path)  # so that nobody takes the files being written here for orphans of a killed process
     driven = []
     for letter in list(find(run, which)):
         if letter.clip_id and (failed := on_record(letter.path)) is not None:

@@ -25,7 +25,7 @@ RELEASED_TABLES = tuple(name for name in RUN_TABLES if name != "states")
 
 PACKET_INDEX = "packets.index"
 PLACEHOLDER_SUFFIX = ".parque_"
-"""No reader's pattern for Parquet files finds a placeholder, only those of `table_glob`."""
+"""Patterns for Parquet files (`*.parquet`) do not match a placeholder; only those of `table_glob` do."""
 
 
 def clip_depth(name: str) -> int:
@@ -176,7 +176,7 @@ class Lake:
     def latest_run(self) -> Run | None:
         """The run that is meant where none is named; None where the lake does not say, or the run it names is gone.
 
-        It is the last one that went through a whole video and holds no fewer than the one before, or the one a person pinned: see `latest`.
+        It is the run that became the latest by its results, or that a person pinned: see `latest.py`.
 
         Raises:
             StorageUnavailable, SetupError: as `pointer.read`.

@@ -1,7 +1,8 @@
 """When a lake's latest run changes.
 
-A run that was only opened, that failed, or that went through a part of the chain or of the videos takes nothing's place: whoever asks the lake keeps
-the answers there were. A run takes over once a video of it is whole and it holds results of as many videos as the run before; or a person says so.
+A run that was only opened, that failed, or that processed only a part of the chain or of the videos does not become the latest: queries go on to use
+the run before. A run becomes the latest once one of its videos is complete and it has results of as many videos as the run before, or when
+a person pins it.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ def is_pinned(store: Lake) -> bool:
 
 
 def advance(run: Run, video_ids: Iterable[str], without: Collection[str] = ()) -> bool:
-    """Make a run the latest if it has earned it by these videos, in which something was done just now; returns whether it is the latest then.
+    """Make a run the latest if these videos, which were just processed, complete it as said above; returns whether it is the latest now.
 
     Args:
-        without: videos that do not count in the comparison: they were let go.
+        without: videos that a person forgot: they do not count in the comparison.
 
     Raises:
         StorageUnavailable: the storage refuses.

@@ -1,4 +1,4 @@
-"""What was found whole when a video was last gone through, so that going through it again costs a few `stat` calls and reads no Parquet.
+"""Remembers which results of a video were complete, so that planning it again costs a few `stat` calls and reads no Parquet.
 
 `memo.json` beside a video's tables holds, for each stage, what its results depended on and the state (inode, size, time of change) of every file
 that was looked at. Where anything differs the files themselves are asked. It is derived: it may be deleted, and is never the only place of anything.
@@ -45,7 +45,7 @@ class Remembered:
 
 
 def recall(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequence[str]) -> list[Remembered] | None:
-    """The results of a stage, if everything is as it was when they were last found whole; None where that must be looked into.
+    """The results of a stage, if no file has changed since all were found complete; None where the files must be read.
 
     Raises:
         StorageUnavailable: what is there cannot be read now.
@@ -77,7 +77,7 @@ def remember(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequen
 
 
 def forget(folder: Path) -> None:
-    """The next plan of a video looks into its files."""
+    """Forget a video, so that its next plan reads its files."""
     with named_errors(folder / FILE_NAME):
         (folder / FILE_NAME).unlink(missing_ok=True)
 

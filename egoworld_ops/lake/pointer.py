@@ -72,7 +72,7 @@ def _link(root: Path, target: str) -> None:
 
 
 def _of_link(link: Path) -> Pointer | None:
-    """What a link of before says; None where there is none, or something that is no link."""
+    """The run that the link of an older lake names; None where there is no link."""
     try:
         name = os.readlink(link)
     except OSError as error:

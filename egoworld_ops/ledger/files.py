@@ -1,4 +1,4 @@
-"""Making the ledger again from the lake: the files are the truth."""
+"""Rebuilds the ledger from the lake: the files are the truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who works on clips, and how it is known that they do not any more. No wall clock is compared anywhere.
+"""Who works on clips, and how it is found out that an owner has ended. No wall clock is compared anywhere.
 
 An owner counts beats in the database. An observer takes an owner for gone where it can see that its process is; else where it has seen the same beat
 for a whole lease, on its own monotonic clock. So a clock that is set, here or there, changes nothing.
@@ -108,7 +108,7 @@ class Beats(Protocol):
 
 
 class Owner:
-    """One who starts clips, alive as long as it beats: a context manager, whose end gives back what is still running.
+    """Someone who starts clips. It is alive as long as it beats. A context manager; at its end its running clips become pending.
 
     An owner that was taken for gone while it slept finds its clips moved on by others; it beats again and may start others.
 
@@ -134,7 +134,7 @@ class Owner:
         self._thread.join()
         try:
             self._ledger.release(self)
-        except EgoworldError as unreleased:  # whoever looks next sees that it ended, that this process is gone, or that it does not beat
+        except EgoworldError as unreleased:  # the next `recover` finds that it ended, that this process is gone, or that it does not beat
             _ENDED.add(self.id)
             _LOG.warning("owner %s could not give back its clips: %s", self.id, unreleased)
 

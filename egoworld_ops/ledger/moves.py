@@ -48,7 +48,7 @@ def move(
     sources = {state: allowed(verb, state, source) for state in groups}
     total = Moves([], [], {})
     for state, group in groups.items():
-        for chunk in _chunks(group):  # by name: transactions that move the same clips then wait for each other, not in a circle
+        for chunk in _chunks(group):  # sorted by name: transactions that move the same clips then cannot deadlock
             part = _move_chunk(connection, verb, sources[state], {name: group[name] for name in chunk}, owners or {})
             total.moved.extend(part.moved)
             total.same.extend(part.same)
@@ -76,7 +76,7 @@ def row_of(row: sa.Row[Any]) -> Row:
 def _move_chunk(
     connection: sa.Connection, verb: Verb, sources: tuple[State, ...], changes: Mapping[Name, Change], owners: Mapping[ClipKey, str]
 ) -> Moves:
-    """Move clips that all go to one state. Verbs that make rows mostly find things as they are, so there a look comes first."""
+    """Move clips that all go to one state. Verbs that insert rows usually find the row as it should be, so they read it first."""
     state, makes_rows = next(iter(changes.values())).state, verb in _MAKES_ROWS and State.PENDING in sources
     same = _same(_standing(connection, changes), changes) if makes_rows else set()
     todo = {name: change for name, change in changes.items() if name not in same}
@@ -91,7 +91,7 @@ def _move_chunk(
 
 
 def _compare_and_set(connection: sa.Connection, statements: Sequence[str], payload: Mapping[Name, dict[str, Any]]) -> set[Name]:
-    """The clips that the statements moved, each of the later ones given what the earlier ones left."""
+    """The clips that the statements moved; each statement gets the clips that the ones before did not move."""
     moved = set[Name]()
     for statement in statements:
         left = [values for name, values in payload.items() if name not in moved]
@@ -110,7 +110,7 @@ def _standing(connection: sa.Connection, names: Iterable[Name]) -> dict[Name, tu
 
 
 def _same(standing: Mapping[Name, tuple[str, str | None]], changes: Mapping[Name, Change]) -> set[Name]:
-    """Those that are already what they are to become. What runs is not: it may run for somebody else."""
+    """The clips that already are as wanted. A running clip is not: it may run for another owner."""
     wanted = {name: (change.state.value, change.digest) for name, change in changes.items() if change.state is not State.RUNNING}
     return {name for name, stands in standing.items() if wanted.get(name) == stands}
 

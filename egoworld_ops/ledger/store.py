@@ -70,7 +70,7 @@ class Ledger:
         return self._database.write(lambda connection: moves.move(connection, verb, listed, source, owners))
 
     def add(self, wanted: Mapping[ClipKey, str | None]) -> dict[ClipKey, State]:
-        """Make known which clips are wanted, with the digest of the work; None where it is not known yet.
+        """Add the clips that are wanted, each with the digest of its work; None where it is not known yet.
 
         A clip that is new, or was known with another digest and is not running, is Pending, with no attempt made. The others stay as they are.
 
@@ -104,7 +104,7 @@ class Ledger:
     # Questions
 
     def rows(self, keys: Iterable[ClipKey]) -> dict[ClipKey, Row]:
-        """What is known of these clips; nothing of those without a row."""
+        """The rows of these clips; clips without a row are left out."""
         listed = list(keys)
         return self._database.read(lambda connection: moves.rows(connection, listed))
 
@@ -132,7 +132,7 @@ class Ledger:
         return self._database.read(lambda connection: [(row.id, moves.row_of(row)) for row in connection.execute(statement)])
 
     def forget(self, run_id: str) -> int:
-        """Remove all rows of a run that is no more. Returns how many there were."""
+        """Remove all rows of a run that was removed. Returns how many there were."""
         return self._database.write(lambda connection: connection.execute(sa.delete(CLIPS).where(CLIPS.c.run_id == run_id)).rowcount)
 
     # Owners
@@ -144,7 +144,7 @@ class Ledger:
     def recover(self) -> list[ClipKey]:
         """Running -> Pending for the clips of owners that are gone, and of those that this ledger has seen without a beat for a lease.
 
-        Owners on this machine that have ended are seen at once; others have to be looked at again and again: call it every now and then.
+        An owner on this machine that has ended is found at once; one elsewhere only by its missing beats over several calls: call this regularly.
 
         Returns:
             the clips that were moved.

@@ -77,7 +77,7 @@ KEY_COLUMNS = [CLIPS.c[name] for name in KEY]
 
 
 def word(value: str | int) -> ColumnElement[Any]:
-    """A constant of the program, written out, not bound: only so does the partial index of a state serve."""
+    """A constant of the program, written into the SQL and not bound: the partial index of a state is used only then."""
     return literal_column(repr(value)) if isinstance(value, int) else literal_column(f"'{value}'", Text)
 
 
@@ -91,7 +91,7 @@ GIVEN: dict[str, TypeEngine] = {
     "seconds": Float(),
     "rows": BigInteger(),
 }
-"""Columns of what a statement is given: one parameter, `payload`, a JSON array of objects. So a statement takes any number of clips."""
+"""The columns that a statement reads from its one parameter `payload`, a JSON array of objects. So a statement takes any number of clips."""
 
 
 def given(dialect: str) -> FromClause:

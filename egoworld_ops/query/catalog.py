@@ -62,7 +62,7 @@ def write_catalog(lake: Lake) -> Path:
             stamp.unlink(missing_ok=True)
             _set_aside(target)
             os.replace(fresh, target)
-            sync_folder(lake.root)  # before the stamp: it vouches for what is on the disk
+            sync_folder(lake.root)  # before the stamp, which says that this content is on the disk
             write_bytes(stamp, f"{made_with} {content}".encode(), durable=False)
     return target
 
@@ -97,7 +97,7 @@ def _write(fresh: Path, said: list[str]) -> None:
 
 
 def _set_aside(target: Path) -> None:
-    """Let no log of changes of another file lie beside the catalog to be, and lose nothing that somebody wrote into the one that is there."""
+    """Move away the write-ahead log of the old catalog, and keep a copy of the old catalog if somebody wrote tables into it."""
     log = _log(target)
     kept = target.with_name(_KEPT.format(datetime.now(UTC).strftime("%Y%m%d_%H%M%S_%f")))
     if target.exists() and not hard_link(target, kept):

@@ -128,7 +128,7 @@ def _memory_of_the_system() -> Iterator[None]:
 
 
 def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[ReleaseManifest, _Assembly]:
-    """Have the release in place that the run and the settings ask for; its manifest, and what was done for it."""
+    """Bring the release up to date; returns its manifest, and what was written."""
     layout, contents, previous, say = laid_out(settings), RunFiles(run), place.read(run), _now_and_then(say)
     selection = contents.select(settings.incomplete, say)
     planned = planned_parts(run, selection.videos, previous, settings.part_mb, anew)
@@ -163,7 +163,7 @@ def _in_turn(assembly: _Assembly, parts: Sequence[PlannedPart], writers: int, sa
 
 
 class _Assembly:
-    """A release that is put together beside its place. What an earlier one holds, or one that was cut short, is not written again."""
+    """A release that is written beside its place. Files that an earlier release has, or one that was cut short, are not written again."""
 
     def __init__(self, run: Run, settings: ReleaseSettings, contents: RunFiles, previous: ReleaseManifest | None) -> None:
         self._run, self._settings, self._contents = run, settings, contents
@@ -213,7 +213,7 @@ class _Assembly:
             yield self._known[table, wanted]
 
     def put_in_place(self, manifest: ReleaseManifest) -> None:
-        """Let the parts of a manifest, and nothing else, take the place of the release that is there."""
+        """Replace the release that is there by the parts of a manifest, and nothing else."""
         staging, target = place.staging(self._run), place.folder(self._run)
         write_bytes(staging / place.MANIFEST_NAME, manifest.to_json())
         wanted = {place.part_path(staging, table, part.name) for part in manifest.parts for table in part.tables}
@@ -232,7 +232,7 @@ class _Assembly:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Have a durable file of the release before in the new one: linked, or copied where the store has no links."""
+    """Put a file of the release before into the new one: linked, or copied where the file system has no links."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     if not hard_link(source, target):

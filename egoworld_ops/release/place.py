@@ -1,4 +1,4 @@
-"""Releases that are there: where they lie, what their `release.json` says, and the typed, empty stand-in for when there is none.
+"""Where releases lie, what their `release.json` says, and the typed, empty stand-in for a lake without a release.
 
 A release is one folder that changes in one step: whoever lists it sees one release and never parts of two. `released` in the lake's root
 points at the one made last: a symbolic link, or, on a file system that has none, a file that holds the path.
@@ -104,12 +104,12 @@ def folder(run: Run) -> Path:
 
 
 def staging(run: Run) -> Path:
-    """Where a release is put together before it takes its place; outside of `home`, so that no pattern meets it."""
+    """Where a release is written before it is renamed into place; outside of `home`, so that no pattern for releases matches it."""
     return run.lake.root / f"{_STAGING}{run.path.name}"
 
 
 def exists(run: Run) -> bool:
-    """Whether a run is released, whatever became of the release; also while an exchange of folders is cut short.
+    """Whether a run has a release, damaged or not; also where a crash cut an exchange of folders short.
 
     Raises:
         StorageUnavailable: that cannot be told now.
@@ -118,7 +118,7 @@ def exists(run: Run) -> bool:
 
 
 def part_name(run: Run, number: int) -> str:
-    """Name of a part of a run's release: of no other run, so that who listed the files of one never opens those of another."""
+    """Name of a part of a run's release. No other run uses it, so that a reader that listed the files of one release never opens those of another."""
     return f"{_parts_of(run)}{number:05d}"
 
 

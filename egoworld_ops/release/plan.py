@@ -114,7 +114,7 @@ def identity(table: str, layout: Mapping[str, Any], files: Sequence[Source]) -> 
 
 
 class RunFiles:
-    """The files of a run that a release takes its rows from. Each video is looked at once, as long as they are not too many."""
+    """The files of a run that a release takes its rows from. Each video is read once (of the last few thousand)."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -216,7 +216,7 @@ def changed(culprit: object) -> InputChanged:
 
 
 def _content(path: Path) -> str:
-    """What stands for a failure: two tries of the same work may fail in different words."""
+    """What identifies a failure: its content, because two attempts at the same work may fail with different words."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError:

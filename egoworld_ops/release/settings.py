@@ -14,7 +14,7 @@ class ReleaseSettings(Section):
     """How a run is compacted for those who query it. Not part of any clip's digest; recorded in every file of a release."""
 
     part_mb: Annotated[float, Field(gt=0)] = 1024.0
-    """A part takes no further video once the clip files it is made of, all tables together, have this size."""
+    """A part gets no further video once its clip files, all tables together, have this size."""
     row_group_mb: Annotated[float, Field(gt=0)] = 256.0
     """Size of the rows of a row group in memory, as Arrow has them; one clip more at most."""
     page_mb: Annotated[float, Field(gt=0)] = 8.0

@@ -1,7 +1,7 @@
 """Remove runs that nobody needs: not released, not the latest, not held by a living process, not named to be kept; and what crashes left behind.
 
-A run's folder is renamed away before anything in it is deleted, so that no reader takes what is left of it after a crash for a run. A file that
-other runs link loses a name here and nothing else.
+A run's folder is renamed before anything in it is deleted, so that after a crash no reader takes the rest for a run. A file that other runs
+link to stays there.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 OLDER_THAN_S = 24 * 3600.0
 Keep = Callable[[str], str]
-"""Why a run has to stay, by its id; empty where it has not. It is asked again before the run goes."""
+"""Gives the reason why the run of that id must stay; empty where it may be removed. It is called again just before the run is removed."""
 _TRASH = f"{TEMPORARY}gc-"
 
 
 @dataclass(frozen=True, slots=True)
 class Doomed:
-    """Something that goes: a run's folder or something temporary, and why."""
+    """Something to be removed: a run's folder or something temporary, and why."""
 
     path: Path
     reason: str
@@ -49,13 +49,13 @@ class Doomed:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What goes and what stays.
+    """What is removed and what stays.
 
     Args:
         remove: runs and temporary files.
         keep: runs that stay, with the reason.
-        freed_bytes: disk space that is free afterwards: of files whose names all go, so not of those that other runs link.
-        named_bytes: size of all files that lose a name.
+        freed_bytes: disk space that becomes free; files that other runs link to do not count.
+        named_bytes: size of all files that are removed here, also of those that other runs link to.
     """
 
     remove: Sequence[Doomed]
@@ -103,7 +103,7 @@ def collect(
 
 
 def leased(book: Ledger, run_id: str) -> str:
-    """That owners in the ledger, also on other hosts, have clips of a run; empty where they have not."""
+    """The reason to keep a run whose clips owners in the ledger, also on other hosts, work on; empty where none do."""
     book.recover()
     n = sum(counted.get(State.RUNNING, 0) for counted in book.counts(run_id).values())
     return f"{n} clip(s) are being worked on" if n else ""
@@ -131,7 +131,7 @@ def _named_errors(store: Lake) -> Iterator[None]:
 
 
 def _choose(store: Lake, keep: Keep, older_than_s: float) -> tuple[list[Doomed], list[tuple[str, str]]]:
-    """What has to go, what was left behind first; and the runs that stay, with the reason."""
+    """What is to be removed, orphans first; and the runs that stay, with the reason."""
     runs = {run.run_id for run in store.runs()}
     reasons = {path.name.removeprefix(RUN): "has no run.json that says what it is" for path in sorted(store.root.glob(f"{RUN}*"))}
     reasons |= {run_id: _reason_to_stay(Run(store, run_id), keep) or _held(Run(store, run_id)) for run_id in runs}
@@ -154,7 +154,7 @@ def _held(run: Run) -> str:
 
 
 def _left_behind(store: Lake, without: Collection[Path], older_than_s: float) -> Iterator[Doomed]:
-    """What crashes left: half-deleted runs at once; temporary files and folders once they are old and nobody has them open."""
+    """Orphans of crashes: half-deleted runs at once; temporary files and folders once they are old and no process has them open."""
     held = locks.open_files(store.root)
     newest = time.time() - older_than_s
     for path in _temporary(store.root, without):
@@ -182,7 +182,7 @@ def _last_change(path: Path) -> float:
 
 
 def _states(path: str | Path) -> Iterator[os.stat_result]:
-    """Of a thing and all in it, without what goes meanwhile. Memory is bounded, however many there are."""
+    """The `stat` of a path and of all below it, without what is removed meanwhile. Memory is bounded, however many files there are."""
     with suppress(FileNotFoundError):
         state = os.lstat(path)
         yield state
@@ -193,7 +193,7 @@ def _states(path: str | Path) -> Iterator[os.stat_result]:
 
 
 def _sizes(paths: Iterable[Path]) -> tuple[int, int]:
-    """Bytes on the disk of files that have no name outside of these, and bytes of all."""
+    """Bytes on the disk of files that have no hard link outside of these paths, and bytes of all."""
     freed = named = 0
     names_elsewhere: dict[tuple[int, int], int] = {}
     for state in (state for path in paths for state in _states(path) if not stat.S_ISDIR(state.st_mode)):
@@ -208,7 +208,7 @@ def _sizes(paths: Iterable[Path]) -> tuple[int, int]:
 
 
 def _taken_away(store: Lake, path: Path, keep: Keep, forget: Callable[[str], object]) -> Path | None:
-    """Where a thing is now that nobody takes for what it was; None for a run that came into use since it was looked at."""
+    """The path under which a thing waits to be deleted, a run renamed first; None for a run that came into use meanwhile."""
     if not path.name.startswith(RUN):
         return path
     run, trash = Run(store, path.name.removeprefix(RUN)), store.root / f"{_TRASH}{os.getpid()}-{path.name}"
@@ -222,7 +222,7 @@ def _taken_away(store: Lake, path: Path, keep: Keep, forget: Callable[[str], obj
 
 
 def _delete(path: Path) -> None:
-    """Remove a thing that somebody else may be removing too."""
+    """Remove a path that another process may be removing too."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, onerror=_unless_gone)
     else:

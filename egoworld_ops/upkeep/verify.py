@@ -1,4 +1,4 @@
-"""Can a run, its release and the intake be trusted? Every file is read and compared with what it, its neighbours and release.json say.
+"""Checks a run, its release and the intake: every file is read and compared with its own footer, with the files beside it, and with release.json.
 
 Nothing is mended here. A finding is a ContractError: the file, what is wrong with it, and what to do.
 """
