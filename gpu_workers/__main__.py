@@ -32,25 +32,33 @@ def pool() -> None:
     "--workers", type=click.IntRange(1), help="CPU workers on a host without GPUs, GPUs in use on one with. Default: what the host has."
 )
 @click.option(
-    "--metrics-port", type=click.IntRange(0, 65535), default=9464, show_default=True, help="Loopback port of the metrics; 0: a free one."
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    default=9464,
+    show_default=True,
+    help="Port of the metrics, on loopback; 0 takes a free one.",
 )
-@click.option("--idle-exit-s", type=click.FloatRange(0, min_open=True), help="End when nobody has been there for so long. Default: stay.")
+@click.option("--idle-exit-s", type=click.FloatRange(0, min_open=True), help="End when there was no client for so long. Default: never.")
 @click.option(
     "--hang-base-s",
     type=click.FloatRange(0, min_open=True),
     default=60.0,
     show_default=True,
-    help="A clip may go so long beyond its estimate without a further frame.",
+    help="A clip counts as hung when it makes no frame for so long beyond its estimate.",
 )
 @click.option(
-    "--stop-within-s", type=click.FloatRange(0), default=60.0, show_default=True, help="What runs may take so long to end when stopped."
+    "--stop-within-s",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    help="How long running clips may take to finish when the broker is stopped.",
 )
 @click.option(
     "--worker-memory-mb",
     type=click.IntRange(1),
-    help="Host memory a worker may hold: above three quarters it is replaced between clips, above all of it ended. Default: a fair share.",
+    help="Host memory of a worker: above three quarters it is replaced between clips, above all of it killed. Default: a fair share.",
 )
-@click.option("--detach", is_flag=True, help="Go on in the background, and return once it serves.")
+@click.option("--detach", is_flag=True, help="Run in the background, and return once it serves.")
 def serve(
     folder: Path | None,
     workers: int | None,
@@ -61,7 +69,7 @@ def serve(
     worker_memory_mb: int | None,
     detach: bool,
 ) -> None:
-    """Run the broker until SIGTERM: what runs is finished, what waits goes back to the clients. A second SIGTERM ends it at once."""
+    """Run the broker until SIGTERM. Then running clips are finished and queued ones go back to their clients. A second SIGTERM ends it at once."""
     from gpu_workers import server
     from gpu_workers.broker.model import Limits
 
@@ -93,7 +101,7 @@ def serve(
 
 
 def _detach(where: Path) -> int:
-    """Go on in a new session without a terminal; the process that was called waits until the other says what became of it."""
+    """Fork into a new session without a terminal; the calling process waits until the other has started or failed."""
     read, write = os.pipe()
     if os.fork():
         os.close(write)
@@ -127,7 +135,7 @@ def status(folder: Path | None, as_json: bool) -> None:
 @_FOLDER
 @click.argument("workers", type=click.IntRange(1))
 def scale(folder: Path | None, workers: int) -> None:
-    """Have WORKERS workers: new ones start when there is work, those too many finish what they hold and end."""
+    """Set the number of workers: new ones start when there is work; surplus ones finish what they hold and end."""
     from gpu_workers import client, snapshot
 
     click.echo(snapshot.table(client.scale(_settings(folder), workers)))

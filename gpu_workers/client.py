@@ -1,4 +1,4 @@
-"""A client of the broker: hands orders over its socket, starts it where none runs, and outlives it."""
+"""A client of the broker: sends orders over its socket, starts a broker where none runs, and goes on with the next one when it ends."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from egoworld_ops.settings import PoolSettings
 
 LOOKAHEAD = 256
-"""Orders that are taken ahead, so that long ones can go first and no worker is left with one at the end."""
+"""Orders that are read ahead, so that long ones can go first and none of them is started last."""
 _SILENCE_S = 30.0
 _ANSWER_S = 60.0
 _CONNECT_S = 10.0
 _START_EVERY_S = 1.0
-"""While a broker is ending, another one cannot start."""
+"""Pause between attempts to start a broker: while one is ending, another cannot start."""
 _FRAME_S = 60.0
 _SEND_BYTES = 1 << 16
 _RETRY_S = 0.1
@@ -125,7 +125,7 @@ def _ask(settings: PoolSettings, question: Any) -> dict[str, Any]:
 
 
 def _close(session: _Session | None) -> None:
-    """Nothing, after hanging up."""
+    """Close the connection; returns nothing."""
     if session is not None:
         session.close()
 
@@ -180,16 +180,16 @@ class _Session:
         self.window = hello.window
 
     def close(self) -> None:
-        """Hang up: what is queued for this client is dropped, what runs for it is abandoned."""
+        """Close the connection: the broker drops the client's queued tasks and abandons its running ones."""
         self._socket.close()
 
     def acknowledge(self, key: str) -> None:
-        """A result has been taken. Where that cannot be said the broker is gone, as the next to speak with it will find."""
+        """Tell the broker that a result was taken. If that fails the broker is gone, which the next message will find."""
         with contextlib.suppress(OSError, EOFError, frames.FrameError):
             self.say(messages.Ack(key))
 
     def say(self, message: Any, payload: bytes = b"") -> None:
-        """Send a message, while taking in what comes, so that neither side waits for the other to read."""
+        """Send a message and receive at the same time, so that the two sides cannot block each other."""
         rest = memoryview(frames.pack(messages.header(message), len(payload)) + payload)
         while rest:
             readable, writable, _ = select.select([self._socket], [self._socket], [], _ANSWER_S)

@@ -1,7 +1,7 @@
-"""What the broker process knows of NVIDIA GPUs: which there are, how each one is doing, and which are sick. Through NVML only.
+"""What the broker process knows of NVIDIA GPUs: which there are, their readings, and which are out of order. Through NVML only.
 
 Belongs here: what NVML says. Does not: CUDA itself (a context would take device memory for as long as the broker lives), and what
-is done about a sick GPU. `pynvml` is imported inside functions only, so that importing this module stays light.
+is done about a GPU that is out of order. `pynvml` is imported inside functions only, so that importing this module stays light.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Nvml:
         import pynvml
 
         wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
-        if wanted in ("", "-1"):  # where no GPU is wanted, a driver out of order is nobody's trouble
+        if wanted in ("", "-1"):  # where no GPU is wanted, an error of the driver does not matter
             return [], []
         try:
             self._open()

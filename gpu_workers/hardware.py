@@ -81,7 +81,7 @@ class Hardware:
         return int(_MEMORY_SHARE * total_mb / (self._cpu_workers + self._gpu_workers))
 
     async def sick(self) -> list[tuple[str, str]]:
-        """GPUs that do not answer as they should, and how. Reads them every few seconds, in a thread: a sick driver may hang."""
+        """GPUs that are out of order, and why. Reads them every few seconds, in a thread: a call of the driver may hang."""
         loop = asyncio.get_running_loop()
         if not self._gpus or loop.time() < self._last_read + _READ_EVERY_S:
             return []
@@ -94,7 +94,7 @@ class Hardware:
                 found.append((name, error.reason))
             except TimeoutError:
                 found.append((name, f"NVML has not answered for {_STUCK_S:.0f} s"))
-                self._reader = ThreadPoolExecutor(1, "nvml")  # the old thread waits in the driver, maybe for ever
+                self._reader = ThreadPoolExecutor(1, "nvml")  # the old thread waits in the driver and may never return
         return found
 
     def readings(self) -> dict[str, dict[str, Any]]:

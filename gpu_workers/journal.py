@@ -1,4 +1,4 @@
-"""The record of which tasks have begun and ended: what was running when the machine died must not kill it again and again.
+"""The journal: which tasks have begun and ended, so that a task that was running when the machine died is not run again without care.
 
 One line of JSON each: `[what, key, boot id]`. Written at once and made durable by a thread beside the broker, which never waits for the disk.
 """
@@ -27,7 +27,7 @@ def boot_id() -> str:
 
 
 class Journal:
-    """Appends to the record, and makes it anew, short, when it is opened or has grown.
+    """Appends to the journal, and rewrites it, compacted, when it is opened or has grown.
 
     Args:
         path: the file.
@@ -41,7 +41,7 @@ class Journal:
         self._complained_at = 0.0
         self._open: dict[str, bool] = {}
         self.machine_deaths: dict[str, list[bool]] = {}
-        """For each task that was running when the machine died, once for each time: whether it was the only one."""
+        """For each task that was running when the machine died, and for each such time: whether it was the only one."""
         self._read = False
         self._file: int | None = None
         self._bytes = 0
@@ -53,7 +53,7 @@ class Journal:
         threading.Thread(target=self._keep_durable, name="journal", daemon=True).start()
 
     def record(self, what: Literal["begin", "end", "settled"], key: str) -> None:
-        """Write one line. A disk that does not take it is complained of, and costs nothing but the record."""
+        """Write one line. Where the disk refuses it, an error is logged, and only the journal is incomplete."""
         if what == "begin":
             self._open[key] = True
         elif what == "end":
@@ -73,7 +73,7 @@ class Journal:
             self._complain(error)
 
     def _rewrite(self) -> None:
-        """Replace the file by what still matters. One that could not be read yet is read first: else what it knows would be lost.
+        """Replace the file by the lines that still matter. A file that could not be read yet is read first: else its lines would be lost.
 
         Raises:
             OSError: it cannot be read or written; the file that was there is.

@@ -1,4 +1,4 @@
-"""The broker's state as Prometheus metrics on a loopback port. What a metric means stands in its help text."""
+"""The broker's state as Prometheus metrics on a loopback port. The help text of each metric says what it means."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COUNTS = {
     "worker deaths": "workers that died",
     "hangs": "workers ended for being silent past a deadline",
     "sick slots": "devices taken out",
-    "bad frames": "connections ended for saying what makes no sense",
+    "bad frames": "connections ended because of an invalid message",
     "frames": "video frames of clips done",
 }
 
@@ -64,7 +64,7 @@ class Metrics:
         self._close()
 
     def observe(self, operator: str, seconds: float) -> None:
-        """A clip took so long."""
+        """Count a clip that took so long."""
         self._latency.labels(operator).observe(seconds)
 
     def collect(self) -> Iterator[Metric]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from egoworld_ops.errors import BadSettings
 
 CREDENTIALS = struct.Struct("3i")
-"""What the kernel says of the other side of a socket: process, user, group."""
+"""Layout of SO_PEERCRED, the other side of a socket: process, user, group."""
 _MAX_SOCKET_PATH = 100
 
 

@@ -27,7 +27,7 @@ _LINGER_S = 1.0
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _MARK = "EGOWORLD_WORKER_OF"
-"""Is in the environment of every worker, and so of all that workers start: whose they are."""
+"""A variable in the environment of every worker, and so of all that workers start: it names their broker."""
 
 _OUR_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 """Where the broker's interpreter finds its libraries: no other interpreter must look there."""
@@ -138,7 +138,7 @@ class Processes:
         output = asyncio.create_task(_keep_output(process, process.popen.stdout))
         await asyncio.wait([talk, asyncio.create_task(process.gone.wait())], return_when=asyncio.FIRST_COMPLETED)
         if not process.gone.is_set():
-            _kill_group(process.popen.pid)  # it closed its socket or said what makes no sense: it is of no more use
+            _kill_group(process.popen.pid)  # it closed its socket or sent an invalid message: it cannot be used any more
         await process.gone.wait()
         _kill_group(process.popen.pid)  # what it started
         await asyncio.wait([talk, output], timeout=_LINGER_S)

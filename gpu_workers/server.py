@@ -1,4 +1,4 @@
-"""The broker as a process: sockets, workers, GPUs and the clock around the state machine, which decides everything.
+"""The broker as a process: sockets, workers, GPUs and the clock around the state machine, which makes all decisions.
 
 One event loop. Each message becomes an event; the actions that come back are done at once, and what goes wrong in one of them is told to the
 machine as another event or said loudly, never left to stop the loop.
@@ -40,7 +40,7 @@ _GOODBYE_S = 1.0
 _MAX_CLIENTS = 256
 _BACKLOG = 128
 _UNREAD_BYTES = 64 << 20
-"""A client with so much unread is not listened to until it reads."""
+"""From a client with so many unread bytes nothing is received until it reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ class Server:
         log.info("stopped")
 
     def apply(self, event: events.Event) -> None:
-        """Let the machine decide, and do what it says."""
+        """Give an event to the state machine, and do the actions that it returns."""
         now = time.monotonic()
         actions = self.broker.step(event, now)
         for action in actions:
@@ -154,7 +154,7 @@ class Server:
             self._wake.set()
 
     def snapshot(self) -> dict[str, Any]:
-        """What goes on, as plain values."""
+        """The state of the broker, as plain values."""
         about = {
             "pid": os.getpid(),
             "folder": str(self._folder),
@@ -290,7 +290,7 @@ class Server:
     # time
 
     async def _pause(self) -> None:
-        """Wait until something is due, or the end may have come."""
+        """Wait until something is due, or the broker may have to end."""
         self._wake.clear()
         now = time.monotonic()
         due = self.broker.next_deadline(now)

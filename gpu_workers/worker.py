@@ -34,7 +34,7 @@ _BEAT_S = 1.0
 
 
 class Abandoned(BaseException):
-    """Raised into an operator whose result nobody wants; not an Exception, so that no operator takes it for an error of its own."""
+    """Raised inside an operator whose result nobody wants. Not an Exception, so that no operator catches it as an error of its own."""
 
 
 class Job:
@@ -152,7 +152,7 @@ class Worker:
             held.dropped = True
             del self._held[number]
             preparing = held.preparing
-        if not preparing:  # else its code still runs, and it is given back when that has ended
+        if not preparing:  # else its code still runs, and the task is given back when that has ended
             self._give_back(held)
         return True
 
@@ -262,7 +262,7 @@ def innermost(error: BaseException) -> str:
 
 
 def _bounded(text: str, most_bytes: int) -> str:
-    """As much of a text as takes so many bytes in a header, whatever it consists of."""
+    """The start of a text that fits into so many bytes of a header."""
     text = text[:most_bytes]
     while len(json.dumps(text)) > most_bytes:
         text = text[: len(text) // 2]
@@ -270,7 +270,7 @@ def _bounded(text: str, most_bytes: int) -> str:
 
 
 def _or_die(target: Callable[[], None]) -> None:
-    """Run one of the worker's own threads. Without any of them it is of no use: better dead, with the reason in the log."""
+    """Run one of the worker's threads. A worker cannot work without any of them, so where one fails the process ends, with the reason in the log."""
     try:
         target()
     except (EOFError, ConnectionError):

@@ -6,13 +6,13 @@ from gpu_workers.broker.model import BrokerState, Cause, Slot
 
 
 class Clock:
-    """Adds the time between two events to the cause that held meanwhile."""
+    """Adds the time between two events to the cause that applied in between."""
 
     def __init__(self) -> None:
         self._then: float | None = None
 
     def account(self, state: BrokerState, now: float) -> None:
-        """Time has gone on to `now`; `state` is what it was until now."""
+        """Account for the time up to `now`; `state` is what it was until now."""
         if self._then is not None and now > self._then:
             for slot in state.slots.values():
                 slot.spent_s[cause(state, slot)] += now - self._then

@@ -1,8 +1,8 @@
-"""Who is to blame for a death. A death counts only against tasks that had begun, and only where there is no doubt.
+"""Decides which task is to blame for the death of a worker. A death counts only against tasks that had begun, and only where there is no doubt.
 
 If two had begun, neither is counted: both run again alone, and the next death tells. Deaths for lack of memory and kills that nothing explains
-have limits of their own. Deaths on a device that turns out to be sick are taken back, and no verdict is reached before the device of the last
-death has shown that it works.
+have limits of their own. Deaths on a device that turns out to be out of order are not counted, and nothing is decided before the device of
+the last death has passed a self-test.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ CLASS = "PoisonClip"
 
 
 def count(limits: Limits, slot: Slot, begun: Sequence[Task], cause: str) -> None:
-    """Enter a worker's death in the record of the tasks it had begun."""
+    """Count a worker's death for the tasks it had begun."""
     if cause in ("exit", "hang") and begun:
         slot.deaths_in_row += 1
         slot.test_due = slot.test_due or slot.deaths_in_row >= limits.deaths_before_test
@@ -58,7 +58,7 @@ def doubt(state: BrokerState, task: Task) -> Slot | None:
 
 
 def take_back(task: Task, slot: Slot) -> None:
-    """Forget the deaths of a task on a device that is sick."""
+    """Do not count the deaths of a task on a device that is out of order."""
     task.deaths = [name for name in task.deaths if name != slot.spec.name]
 
 

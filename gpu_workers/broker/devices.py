@@ -1,4 +1,4 @@
-"""Slots and the workers on them: which are wanted, which must make room, which cannot be started. Changes slots, never tasks."""
+"""Slots and the workers on them: which are wanted, which workers must end to free memory, which cannot be started. Changes slots, never tasks."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def broken_everywhere(state: BrokerState, task: Task, now: float) -> bool:
 
 
 def hopeless(state: BrokerState, kind: Kind, memory_mb: int) -> tuple[str, str, str] | None:
-    """Error class, reason and cure where no slot will ever take a task of a kind that needs so much memory; None where one may."""
+    """Error class, reason and cure where no slot can ever run a task of that kind and memory; None where one may."""
     known = [s for s in state.slots.values() if s.spec.kind == kind]
     if not known:
         there = ", ".join(sorted({s.spec.kind for s in state.slots.values()})) or "none"

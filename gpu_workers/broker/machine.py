@@ -68,12 +68,12 @@ class Broker:
 
     @property
     def idle(self) -> bool:
-        """Whether there is neither work nor anybody who could bring some."""
+        """Whether there is neither work nor a client."""
         return not self.state.tasks and not self.state.clients
 
     @property
     def stopped(self) -> bool:
-        """Whether all has ended after `StopWanted`."""
+        """Whether everything has ended after `StopWanted`."""
         return self.state.stopping and not self.state.workers
 
     # clients
@@ -209,9 +209,7 @@ class Broker:
             self._entered(task, message.phase, now)
         elif isinstance(message, messages.Progress):
             if task.frames_done < message.frames <= task.spec.frames and task.deadline is not None and not task.abandoned:
-                task.deadline = now + self._allowed_s(
-                    task
-                )  # what goes on is slow, and hangs no more than the clips the speed was learned from
+                task.deadline = now + self._allowed_s(task)  # slow, but not hung: the speed was learned from clips like it
             task.frames_done = message.frames
         elif isinstance(message, messages.Revoked):
             self._release(task, worker, _computed_s(task, now))
@@ -234,7 +232,7 @@ class Broker:
             return limits.hang_base_s + limits.unlearned_factor * task.spec.est_s
         expected_s = max(
             self.state.estimate_s(task.spec), task.spec.est_s
-        )  # clips with nothing to see may have taught a speed no other has
+        )  # the speed may have been learned from clips without detections, which are faster than others
         return limits.hang_base_s + limits.hang_factor * expected_s
 
     def _ended_in_worker(self, task: Task, worker: Worker, message: messages.Finished | messages.Broke, payload: bytes) -> None:
@@ -242,7 +240,7 @@ class Broker:
         self._release(task, worker, message.seconds)
         slot.warm = True
         if isinstance(message, messages.Broke) and message.error_class == "StaleCode" and worker.started_at < task.submitted_at:
-            worker.tired = True  # it is older than the run: one that is started now has the code of the run
+            worker.tired = True  # its code is older than that of the run: a worker that is started now has the run's code
             self._end(task, messages.Result(spec.key, "cancelled")) if task.abandoned else self._requeue(task)
             return
         if isinstance(message, messages.Broke):
@@ -286,7 +284,7 @@ class Broker:
             self._judge(task)
 
     def _judge(self, task: Task) -> None:
-        """May a task that was there when a worker died run again?"""
+        """Whether a task that was in a worker when that died may run again."""
         why = blame.verdict(self.state.limits, task)
         if why is None:
             self._requeue(task)
@@ -357,7 +355,7 @@ class Broker:
         self._end(task, messages.Result(task.spec.key, "dead_letter", 0, "", blame.CLASS, culprit, why, cure, task.last_words))
 
     def _end(self, task: Task, result: messages.Result, payload: bytes = b"") -> None:
-        """A task ends, once and for all."""
+        """End a task for good."""
         state = self.state
         del state.tasks[task.number]
         if result.outcome in ("done", "dead_letter") and task.spec.key in state.machine_deaths:
@@ -383,7 +381,7 @@ class Broker:
                 self._kill(worker, "retired" if worker.leaving else "hang")
 
     def _watch(self, now: float) -> None:
-        """A worker with work always has a deadline: where no task is in a phase that has one, the first must get on."""
+        """A worker with work always has a deadline: where no task is in a phase with one, its first task gets one."""
         for worker in self.state.workers.values():
             tasks = [self.state.tasks[i] for i in worker.tasks]
             if tasks and worker.killed_for is None and all(t.deadline is None for t in tasks):
@@ -415,13 +413,13 @@ class Broker:
                     self._end(task, messages.Result(task.spec.key, "failed", 0, "", error_class, task.spec.operator, reason, cure))
 
     def _start_tests(self, now: float) -> None:
-        """See that a verdict which waits for a slot's self-test is reached."""
+        """Make sure that a decision that waits for a slot's self-test is made."""
         for task in [t for t in self.state.tasks.values() if t.state == "held"]:
             slot = self.state.slots.get(str(task.slot))
             if self.state.stopping:
                 continue
             if slot is None or slot.state != "ok" or devices.broken(slot, task.spec.environment, now):
-                task.deaths.pop()  # there will be no test: the next death, elsewhere, tells
+                task.deaths.pop()  # there will be no test: the next death, on another slot, decides
                 self._requeue(task)
                 continue
             workers = self.state.workers_of(slot.spec.name)

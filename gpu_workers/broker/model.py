@@ -191,11 +191,11 @@ class Client:
     """Someone who submits.
 
     Args:
-        used_s: device time that decides whose turn it is. Who begins to submit is put level with the busy client that has used least, so that
-            nobody saves up time.
+        used_s: device time used, which decides whose turn it is. A client that begins to submit starts with the value of the busy client that
+            has used least.
         served_s: device time it has had.
         submitted: how many tasks it ever did; one that only asks for the status has none.
-        window: the most it was ever told it may have outstanding: it may not have heard yet that this is less now.
+        window: the largest window it was ever told: it may not know yet that the window is smaller now.
         refused: it was told to go.
     """
 
@@ -211,7 +211,7 @@ class Client:
 
     @property
     def outstanding(self) -> int:
-        """What fills the window: tasks not ended and results not taken."""
+        """How much of the window is used: tasks not ended and results not taken."""
         return len(self.tasks) + len(self.unacked)
 
 

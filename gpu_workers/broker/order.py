@@ -1,7 +1,8 @@
 """Which task goes where next. Looks at the state and changes nothing.
 
-Order: tasks that must run alone on the host; suspects; priority; the client with the least device time used; longest first (shortest first on a
-slot that is cold, so that its first decode, which nothing hides, is short). Among equals of that client a slot prefers its last video.
+Order: tasks that must run alone on the host; tasks that a worker died with; priority; the client with the least device time used; longest first
+(shortest first on a slot that is cold, so that its first decode, with which nothing overlaps, is short). Among equal tasks of that client a slot
+prefers its last video.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def _on_some_slot(state: BrokerState, queue: Sequence[Task], level: int, now: fl
             return Placement(task, slot, _worker_for(state, slot, task))
         if holder.environment == task.spec.environment and not task.alone and roomy(slot, holder, task):
             return Placement(task, slot, holder)
-        waiting.remove(task)  # its turn, but it cannot run beside what runs there: nothing else starts on the slot until that has ended
+        waiting.remove(task)  # it waits until the tasks there have ended; nothing else is started on the slot before
     return None
 
 

@@ -1,6 +1,6 @@
 """Frames on a socket: u32 header length, u64 payload length, JSON header, payload (an Arrow IPC stream, or JSON).
 
-Nothing is unpickled or evaluated, and lengths are checked before they are believed. Standard library only: workers of any interpreter read this.
+Nothing is unpickled or evaluated, and lengths are checked before memory is reserved. Standard library only: workers of any interpreter read this.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Frame = tuple[dict[str, Any], bytes]
 
 
 class FrameError(Exception):
-    """What came is not a frame of this protocol."""
+    """The bytes received are not a frame of this protocol."""
 
 
 def pack(header: Mapping[str, Any], payload_bytes: int = 0) -> bytes:
@@ -40,7 +40,7 @@ def pack(header: Mapping[str, Any], payload_bytes: int = 0) -> bytes:
 
 
 def pieces(header: Mapping[str, Any], payload: bytes = b"") -> tuple[bytes, ...]:
-    """One frame as few pieces: each costs a call of the system and wakes the other side, but a large payload is not copied to save one."""
+    """One frame in few pieces, because each costs a system call and wakes the other side; a large payload is not copied to save one."""
     head = pack(header, len(payload))
     return (head + payload,) if len(payload) < _SMALL_BYTES else (head, payload)
 
@@ -71,7 +71,7 @@ async def receive_async(reader: asyncio.StreamReader) -> Frame:
 
 
 def _exactly(connection: socket.socket, wanted: int) -> bytes:
-    received = bytearray()  # grows with what comes: a length alone reserves nothing
+    received = bytearray()  # grows with the bytes received: a length alone reserves no memory
     while len(received) < wanted:
         chunk = connection.recv(min(wanted - len(received), _CHUNK_BYTES))
         if not chunk:

@@ -1,4 +1,4 @@
-"""What may be said on a socket of the pool, as types. A header that does not fit its type is refused, not guessed at.
+"""The messages on a socket of the pool, as types. A header that does not fit its type is refused.
 
 Standard library only: workers of any interpreter read this. Who says what: `TO_BROKER` (clients), `TO_CLIENT`, `TO_WORKER`, `FROM_WORKER`.
 """
@@ -43,7 +43,7 @@ class Message:
         self.__dict__.update(fields)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(f"{type(self).__name__}.{name}: what has been said stays said")
+        raise AttributeError(f"{type(self).__name__}.{name}: messages cannot change")
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -131,11 +131,11 @@ class Ack(Message):
 
 
 class AskStatus(Message):
-    """What is going on? Answered by `Status`."""
+    """Asks for the broker's state; answered by `Status`."""
 
 
 class Scale(Message):
-    """Have so many workers; answered by `Status`."""
+    """Sets the number of workers; answered by `Status`."""
 
     workers: Workers
 
