@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,8 @@ from egoworld_ops.video.timeline import Timeline
 _DISCARD = 2
 _LENGTH_TAG = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d{1,9})?)\Z")
 _SLOWEST_RATE = Fraction(1, 10**6)
+LONE_AFTER_S, LONE_AFTER_STEPS, _FEWEST_STEPS = 1.0, 10, 3
+"""A first or last frame is named where a step of so many seconds, and so many usual steps, parts it from the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +189,18 @@ class Survey:
             self.warnings.append(f"{which} no timestamp that fits those around; placed between its neighbours")
         if restarts := self.timeline.restarts:
             self.warnings.append(f"the timestamps start anew at frame {restarts[0]}; what follows is timed from there on")
-        self.warnings += self.picture.all_warnings()
+        self.warnings += [*_lone_ends(self.times_s), *self.picture.all_warnings()]
+
+
+def _lone_ends(times_s: Sequence[float]) -> Iterator[str]:
+    """What is said of a first or last frame that a long pause parts from all others: no other time says whether there was one."""
+    steps_s = np.diff(times_s)
+    if len(steps_s) < _FEWEST_STEPS:
+        return
+    usual_s = float(np.median(steps_s))
+    for step_s, where in ((steps_s[0], "after the first frame"), (steps_s[-1], "before the last frame")):
+        if step_s > max(LONE_AFTER_S, LONE_AFTER_STEPS * usual_s):
+            yield f"a pause of {step_s:.3f} s {where}: if there was none, the time of that frame is false, and the duration too long"
 
 
 def _promised_end_s(media: Media) -> float | None:

@@ -100,6 +100,31 @@ def test_a_pause_of_minutes_is_no_fault(tmp_path: Path, suffix: str) -> None:
     assert seen.duration_s == pytest.approx(182, abs=0.01)
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "ts"])
+@pytest.mark.parametrize(("after", "where"), [(1, "after the first frame"), (59, "before the last frame")])
+def test_a_pause_that_parts_one_frame_from_the_others_is_kept_and_named(tmp_path: Path, suffix: str, after: int, where: str) -> None:
+    """A false time of that frame alone looks the same."""
+    path = shifted(media.make(tmp_path / "a.mp4", 60, options=NO_REORDER), tmp_path / f"b.{suffix}", after, 180.0)
+    seen = probe(path)
+    assert seen.timestamps_s[-1] - seen.timestamps_s[0] == pytest.approx(180 + 59 / 30, abs=0.01)
+    assert "a pause of 180.03" in (seen.warning or "")
+    assert f" s {where}: if there was none, the time of that frame is false" in (seen.warning or "")
+
+
+def test_a_false_time_of_the_last_frame_is_named_where_no_decoding_times_tell(tmp_path: Path) -> None:
+    source = media.make(tmp_path / "a.mp4", 60, options=NO_REORDER)
+    said = {suffix: probe(moved(source, tmp_path / f"b.{suffix}", {59: 3.0})) for suffix in ("mkv", "mp4", "ts")}
+    assert "a pause of 3.03" in (said["mkv"].warning or "")
+    for suffix in ("mp4", "ts"):
+        assert "a pause of" not in (said[suffix].warning or "")
+        assert said[suffix].duration_s == pytest.approx(2, abs=0.01)
+
+
+def test_steps_that_are_always_long_are_no_pause(tmp_path: Path) -> None:
+    seen = probe(media.make(tmp_path / "a.mp4", 6, fps=Fraction(1, 10)))
+    assert (seen.warning, seen.duration_s) == (None, pytest.approx(60))
+
+
 def test_a_clock_that_is_set_back_runs_on(tmp_path: Path) -> None:
     part = media.make(tmp_path / "a.ts", 60)
     (tmp_path / "both.ts").write_bytes(part.read_bytes() * 2)
