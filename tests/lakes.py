@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
-from egoworld_ops.files.tables import make_provenance, write_table
+from egoworld_ops.files.tables import make_provenance, read_table, write_table
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import counted
 from egoworld_ops.lake.lake import Run
+from egoworld_ops.raw import intake
 from egoworld_ops.release import place
 from egoworld_ops.video.scenes import Scene, Window, windows
 
@@ -47,6 +48,14 @@ def write_manifest(
     write_table(run.video_table("videos", video_id), "videos", schema.from_rows("videos", [row]), stamp)
     counted.count(run, video_id)
     return video_id
+
+
+def register_videos(run: Run) -> None:
+    """Have the intake know the videos of a run, for which no raw file was read."""
+    videos = [read_table(path, "videos").to_pylist()[0] for path in sorted(run.path.glob("video_id=*/videos.parquet"))]
+    said = [{name: row[name] for name in ("path", "video_id", "sha256", "bytes")} for row in videos]
+    intake.update(run.lake, [row | {"status": "registered", "mtime_ns": 1} for row in said])
+    intake.lake_id(run.lake)
 
 
 def _cut(n_frames: int, clip_s: float, overlap_s: float) -> list[Window]:

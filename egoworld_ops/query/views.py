@@ -122,13 +122,14 @@ class _Maker:
 
     def _released(self, name: str, folder: str) -> str:
         """Rows of a release, or of all: `folder` is that of the release, below `release`."""
-        part = f"part-{'[0-9a-f]' * 8}-{'[0-9]' * 5}.parque[t{PLACEHOLDER_SUFFIX[-1]}]"
+        part = f"part-{'[0-9a-f]' * 8}-{'[0-9]' * 5}*.parque[t{PLACEHOLDER_SUFFIX[-1]}]"
         if "*" not in folder and not any((place.home(self._lake) / folder / name).glob(part)):
             folder = place.STAND_IN  # a release from before there was this table
         run_id = _text(folder.removeprefix("run_id=")) if folder.startswith("run_id=") else _folder(-3, "run_id=")
-        at_home = "AND regexp_matches(filename, '(^|/)(run_id=[a-z0-9_-]+|_contract)(/[^/]*){2}$')" if folder == "*" else ""
+        at_home = "(run_id=[a-z0-9_-]+|_contract)/[^/]*" if folder == "*" else "[^/]*/[^/]*"
         rows = f"SELECT {run_id} AS run_id, {_columns(name)} FROM {self._files(f'release/{folder}/{name}/{part}', folder == '*')}"
-        return f"{rows} WHERE {self._guard()} {at_home}"
+        of_a_part = f"regexp_matches(filename, '(^|/){at_home}/part-[0-9a-f]{{8}}-[0-9]{{5,}}[.]parque[t{PLACEHOLDER_SUFFIX[-1]}]$')"
+        return f"{rows} WHERE {self._guard()} AND {of_a_part}"
 
     def run_states(self) -> str:
         """Clips (videos, of the manifest) by run, stage and state, as table `states` has them; a failure that waits for a person is `dead_letter`."""

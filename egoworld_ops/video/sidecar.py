@@ -162,16 +162,40 @@ def wrong_unit(size_m: Sequence[float]) -> str:
 def sidecar_path(video_path: Path) -> Path:
     """Where the sidecar of a video lies, or would: names that differ in Unicode's normal forms alone, as copies between systems do, are one.
 
-    Where there is none, one whose name is meant for it: after the whole file (`clip.mp4.egoworld.json`), or in capital or small letters;
+    Where there is none, one whose name is meant for it: after the whole file (`clip.mp4.egoworld.json`), or with other capital letters;
     `read_sidecar` says that it must be renamed.
     """
     path = video_path.with_name(video_path.stem + SUFFIX)
     forms = [video_path.with_name(unicodedata.normalize(form, video_path.stem) + SUFFIX) for form in ("NFC", "NFD")]
     if found := next((place for place in (path, *forms) if _is_there(place)), None):
         return found
-    stem = video_path.stem
-    near = (video_path.with_name(name + SUFFIX) for name in (video_path.name, stem.lower(), stem.upper(), stem.capitalize()))
-    return next((place for place in near if _is_there(place) and not _videos_of(place)), path)
+    near = [name for meant in (video_path.stem, video_path.name) for name in _sidecars_in(video_path.parent).get(plain_name(meant), ())]
+    return next((place for place in map(video_path.with_name, near) if not _videos_of(place)), path)
+
+
+_listed: dict[Path, tuple[tuple[int, ...], dict[str, list[str]]]] = {}
+
+
+def _sidecars_in(folder: Path) -> dict[str, list[str]]:
+    """Names of the sidecars in a folder, by what they are named after, plainly; listed once as long as the folder stays as it is.
+
+    Raises:
+        StorageUnavailable: it cannot be listed now.
+    """
+    try:
+        now = os.stat(folder)
+        state = now.st_dev, now.st_ino, now.st_mtime_ns
+        if _listed.get(folder, ((), {}))[0] != state:
+            found: dict[str, list[str]] = {}
+            for name in sorted(os.listdir(folder)):
+                if plain_name(name).endswith(SUFFIX):
+                    found.setdefault(plain_name(name).removesuffix(SUFFIX), []).append(name)
+            _listed[folder] = state, found
+    except OSError as error:
+        if (away := unreadable(error, folder)) is not None:
+            raise away from error
+        return {}
+    return _listed[folder][1]
 
 
 def _is_there(path: Path) -> bool:

@@ -1,5 +1,6 @@
 """Whole files or none, runs by configuration, results by digest, and a catalog that sees what is written later."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 
 from egoworld_ops import operators
 from egoworld_ops.contract import schema, validation
-from egoworld_ops.errors import BadSettings, ContractError, SetupError
+from egoworld_ops.errors import BadSettings, ContractError, SetupError, StorageUnavailable
 from egoworld_ops.files.tables import digest_at, make_provenance, provenance_at, read_result, read_table, write_table
 from egoworld_ops.lake import counted, runs, states
 from egoworld_ops.lake.failure_file import record_stand_in
@@ -20,6 +21,7 @@ from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.query import catalog
 from egoworld_ops.raw.intake import registered, update
 from tests import lakes
+from tests.opens import unreadable
 from tests.rows import detection_row
 
 IDS = ("kitchen-0123456789ab", "f0000000_0000010")
@@ -156,6 +158,16 @@ def test_a_meta_json_that_is_behind_is_known_by_what_it_says_and_not_by_its_time
     assert run.meta_is_behind(*IDS, "detections", "d2")
     (run.clip_folder(*IDS) / "meta.json").write_text("[1")
     assert run.meta_is_behind(*IDS, "detections", "d2")
+
+
+def test_a_meta_json_that_cannot_be_read_now_is_not_taken_for_one_that_is_behind(tmp_path: Path) -> None:
+    run = Lake(tmp_path).open_run({}, None, dict)
+    write_detections(run, "d1")
+    run.write_meta(*IDS)
+    meta = run.clip_folder(*IDS) / "meta.json"
+    with unreadable(meta, errno.ESTALE), pytest.raises(StorageUnavailable, match=r"meta\.json"):
+        run.meta_is_behind(*IDS, "detections", "d1")
+    assert not run.meta_is_behind(*IDS, "detections", "d1")
 
 
 def test_registrations_from_many_writers_are_all_kept(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from egoworld_ops.release.make import make_release
 from egoworld_ops.settings import ReleaseSettings
 from egoworld_ops.upkeep.verify import verify
 from tests.egoworld_ops.test_readers import installed, run_with
-from tests.lakes import fail, write_video
+from tests.lakes import fail, register_videos, write_video
 
 N_FRAMES = 50
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
@@ -239,6 +239,7 @@ def test_what_other_programs_leave_beside_the_files_neither_breaks_nor_doubles_a
 
 
 def test_verify_names_what_other_programs_left(run: Run) -> None:
+    register_videos(run)
     [clip, *_] = sorted(run.path.glob("video_id=*/clip_id=*"))
     left = [clip / form.format("masks.parquet", stem="masks") for form in COPIES[:-1]]
     for path in left:
@@ -285,6 +286,21 @@ def test_an_older_duckdb_has_the_same_answers_of_every_view(run: Run) -> None:
     assert len(ours) == 3 * len(RUN_TABLES) + 2 * len(RELEASED_TABLES) + 4
     assert ours["main.hand_pose"] == 4 * N_FRAMES
     assert run_with((installed("duckdb==1.1.3"),), EVERY_VIEW, database) == ours
+
+
+def test_a_release_of_many_parts_is_shown_whole(run: Run) -> None:
+    """Parts are numbered with five digits, and with more from the hundred thousandth on; what a sync program copied is none."""
+    make_release(run, ReleaseSettings(writers=1))
+    catalog.write_catalog(run.lake)
+    before = ask(run.lake, "SELECT count(*) FROM release.masks")
+    for folder in (place.folder(run) / table for table in RELEASED_TABLES):
+        [part] = folder.glob("*.parquet")
+        part.rename(folder / f"{place.part_name(run, 100_000)}.parquet")
+    assert ask(run.lake, "SELECT count(*) FROM release.masks") == before != [(0,)]
+    assert ask(run.lake, "SELECT count(*) FROM releases.masks") == before
+    [part] = (place.folder(run) / "masks").glob("*.parquet")
+    shutil.copy(part, part.with_name(f"{part.stem} (1).parquet"))
+    assert ask(run.lake, "SELECT count(*) FROM release.masks") == before
 
 
 def test_a_table_that_is_newer_than_the_run_and_its_release_has_typed_views(run: Run) -> None:

@@ -27,7 +27,7 @@ from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.upkeep import gc
 from egoworld_ops.upkeep.verify import verify
 from tests.conftest import ROOT
-from tests.lakes import write_video
+from tests.lakes import register_videos, write_video
 
 HOUR_S = 3600.0
 
@@ -116,6 +116,8 @@ def test_how_much_is_freed_takes_no_memory_for_each_file(store: Lake) -> None:
 
 def test_links_live_on_when_the_run_they_came_from_is_removed(store: Lake) -> None:
     linked = Run(store, "linked")
+    for run in (linked, Run(store, "released")):
+        register_videos(run)
     assert [str(f) for f in verify(linked)] == []
     gc.collect(store, keep_linked)
     assert runs(store) == {"released", "linked", "newest"}

@@ -18,7 +18,6 @@ from egoworld_ops.files.tables import provenance_at, read_result, read_table, wr
 from egoworld_ops.lake import counted, lake
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import video_ids
-from egoworld_ops.raw import intake
 from egoworld_ops.release.make import make_release
 from egoworld_ops.release.place import FileRecord, folder, part_name, part_path, read, sha256_of_file
 from egoworld_ops.release.settings import ReleaseSettings
@@ -44,7 +43,7 @@ from tests.damage import (
     without_a_row_that_is_referred_to,
     write_unsealed,
 )
-from tests.lakes import fail, write_video
+from tests.lakes import fail, register_videos, write_video
 
 CLIP = "f0000000_0000028"
 Damage = Callable[[Run, Path], None]
@@ -58,17 +57,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
         store = Lake(tmp_path_factory.mktemp("whole") / "lake")
         run = store.open_run({}, "20260101_0000", dict)
         for name in ("a", "b"):
-            register_video(run, write_video(run, name, n_frames=46))
+            write_video(run, name, n_frames=46)
+        register_videos(run)
         make_release(run, ReleaseSettings())
     return store
-
-
-def register_video(run: Run, video_id: str) -> None:
-    """Have the intake know a video that no raw file was read for."""
-    [row] = read_table(run.video_table("videos", video_id), "videos").to_pylist()
-    said = {name: row[name] for name in ("path", "video_id", "sha256", "bytes")} | {"status": "registered", "mtime_ns": 1}
-    intake.update(run.lake, [said])
-    intake.lake_id(run.lake)
 
 
 @pytest.fixture

@@ -230,7 +230,7 @@ def test_a_sidecar_named_after_the_whole_file_is_no_silent_pinhole(tmp_path: Pat
     assert read_sidecar(tmp_path / "clip.MP4.mov").camera is not None
 
 
-@pytest.mark.parametrize("stem", ["CLIP", "Clip"])
+@pytest.mark.parametrize("stem", ["CLIP", "Clip", "cLip"])
 def test_a_sidecar_in_other_letters_is_no_silent_pinhole(tmp_path: Path, stem: str) -> None:
     video = tmp_path / "clip.mp4"
     (tmp_path / f"{stem}.egoworld.json").write_text(json.dumps(GOOD))
