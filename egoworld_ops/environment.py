@@ -20,7 +20,7 @@ _NEAR = 0.8
 
 
 def check_names(settings: type[BaseModel]) -> None:
-    """Raise BadSettings where a variable looks like one of ours and nothing would ever read it."""
+    """Raise BadSettings where an environment variable has a name like ours and no setting has that name."""
     known = {f"{PREFIX}{name}" for name in OTHERS} | {PREFIX + DELIMITER.join(path).upper() for path in _paths(settings)}
     first = {path[0] for path in _paths(settings)} | {name.lower() for name in OTHERS}
     unread = [
@@ -35,7 +35,7 @@ def check_names(settings: type[BaseModel]) -> None:
 
 
 def _is_meant(name: str, known: set[str]) -> bool:
-    """Whether a variable has our prefix, or one so near to it that the whole is nearly one of ours."""
+    """Whether a variable has our prefix, or is a misspelling of one of ours."""
     upper = name.upper()
     return upper.startswith(PREFIX) or (upper.startswith("EGO") and bool(difflib.get_close_matches(upper, known, 1, 0.9)))
 

@@ -217,9 +217,9 @@ _NETWORK = (
     *("ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "ESHUTDOWN", "EPIPE", "EPROTO", "ECOMM", "ENOKEY", "EKEYEXPIRED", "EKEYREVOKED"),
 )
 EXHAUSTED_ERRNOS = frozenset(getattr(errno, name) for name in _EXHAUSTED)
-"""This host, not the storage, has run out of something."""
+"""Errors that say that this host, not the storage, has run out of a resource."""
 STORAGE_ERRNOS = EXHAUSTED_ERRNOS | {getattr(errno, name) for name in (*_FULL, *_DISK, *_NETWORK)}
-"""What disks, network file systems and FUSE give where a file may be whole and cannot be had now. The one list of them."""
+"""Errors of disks, network file systems and FUSE for a file that may be whole and cannot be read now. The one list of them."""
 _NOT_A_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
 """No file is there, or something that is no file."""
 

@@ -1,4 +1,4 @@
-"""Where relative paths of settings begin: one folder for the raw videos, the lake and Dagster's own record, wherever a command is called from."""
+"""The folder that relative paths of settings are relative to: one for the raw videos, the lake and Dagster's database, from any working folder."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def home() -> Path:
 
 
 def anchored(path: Path) -> Path:
-    """A path as the settings mean it, absolute."""
+    """A path of the settings as an absolute path."""
     return home() / path

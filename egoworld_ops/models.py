@@ -1,6 +1,6 @@
 """The registry of model weights: what they are, where they come from, under which licence; fetch and verify. No model code belongs here.
 
-Nothing loads that does not match: every entry has a SHA-256, and `path` checks it. Files lie in `$EGOWORLD_WEIGHTS`, else in `.weights`
+Every entry has a SHA-256, and `path` refuses a file with another one. Files lie in `$EGOWORLD_WEIGHTS`, else in `.weights`
 of the checkout, else in the user's cache folder.
 
     egoworld models list
@@ -147,7 +147,7 @@ def sha256(name: str) -> str:
 
 @contextmanager
 def lying_in(where: Path) -> Iterator[None]:
-    """Within it, the weight files lie in that folder, whatever this process's environment says: a worker serves runs of several users."""
+    """Within the context, weights are read from that folder, whatever this process's environment says: a worker serves several users."""
     before = _chosen.set(where)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What a person may have meant who wrote a name that is not there."""
+"""Suggestions for a name that does not exist."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What installed packages bring by entry points: backends, stages, robots, pools, exports. Found here; what each must be, its user says.
 
-A name that is built in, or that two packages bring, is a clash: the built-in one stays, of two strangers neither is taken. What is broken costs
-itself alone: it is logged, it is listed by `egoworld plugins`, and it is an error for whoever asks for it by its name. Nothing is imported before
+A name that is built in, or that two packages bring, is a clash: the built-in one stays; of two packages neither is used. A broken plug-in
+does not affect others: it is logged, `egoworld plugins` lists it, and using it by its name is an error. Nothing is imported before
 it is asked for, and nothing but what an entry point of an installed package names.
 """
 

@@ -1,4 +1,4 @@
-"""Work ahead on an iterator in a thread, so that decoding and what reads the frames run at the same time."""
+"""Advances an iterator ahead of its use in a thread, so that decoding and what uses the frames run at the same time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ReadAhead(Generic[T]):
         self._thread.start()
 
     def wait_filled(self) -> None:
-        """Return once as much is ready as may be, or all there is."""
+        """Wait until the buffer is full, or all items are there."""
         self._filled.wait()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A section of the settings. Each section stands beside what reads it; `settings.py` puts them together."""
+"""Base of the sections of the settings. Each section is declared in the package that reads it; `settings.py` combines them."""
 
 from __future__ import annotations
 

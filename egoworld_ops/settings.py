@@ -68,7 +68,7 @@ class StageSettings(BaseModel):
 
 
 def _check_stages(stages: dict[str, StageSettings]) -> dict[str, StageSettings]:
-    """Refuse what no stage or backend would ever read: a misspelt name must not pass for a choice."""
+    """Refuse names that no stage or backend has, so that a misspelt name is not silently ignored."""
     for name, chosen in stages.items():
         if name not in operators.stages():
             raise ValueError(f"there is no stage {name!r}; there are {', '.join(operators.stages())}")
@@ -113,7 +113,7 @@ class PoolSettings(Section):
     idle_exit_s: Annotated[float, Field(gt=0)] = 300.0
     """A broker that was started on demand ends when it has been idle for so long."""
     lost_after_s: Annotated[float, Field(ge=0)] = 120.0
-    """How long to look for a broker before the pool counts as lost."""
+    """How long to try to reach a broker before the step fails with PoolLost."""
 
 
 def _check_recordings(given: dict[str, str]) -> dict[str, str]:
@@ -151,14 +151,14 @@ class Settings(BaseSettings):
     """URL of the ledger's database, `postgresql://...` for several hosts; None is a file in the lake. Never shown."""
     sample_stride: Annotated[int, Field(ge=1)] = 1
     retry_after_s: tuple[Annotated[float, Field(ge=0)], ...] = (5.0, 15.0, 45.0)
-    """Pauses before a clip whose error may pass is tried again. Not part of any digest."""
+    """Pauses before each retry of a clip whose error is transient. Not part of any digest."""
     scenes: SceneSettings = SceneSettings()
     camera: CameraSettings = CameraSettings()
     recordings: Annotated[dict[str, str], AfterValidator(_check_recordings)] = dict(PATTERNS)
     """Names that files of one recording share: regular expressions with a group `recording`, by name, tried in order, yours first."""
     stages: Annotated[dict[str, StageSettings], AfterValidator(_check_stages)] = {}
     quality: Annotated[dict[str, dict[str, Bounds]], AfterValidator(_check_quality)] = {}
-    """Thresholds of quality metrics, by stage and metric. Not part of any digest: results do not depend on what is thought of them."""
+    """Thresholds of quality metrics, by stage and metric. Not part of any digest: results do not depend on them."""
     pool: PoolSettings = PoolSettings()
     release: ReleaseSettings = ReleaseSettings()
 

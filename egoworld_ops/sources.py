@@ -100,7 +100,7 @@ def _said(module: str) -> str:
 
 
 def _is_text(line: ast.stmt) -> bool:
-    """A string that stands alone: a docstring, or words about the constant above."""
+    """An expression that is only a string: a docstring of a module, class, function or constant."""
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant) and isinstance(line.value.value, str)
 
 
@@ -140,7 +140,7 @@ def _file(module: str) -> Path | None:
 
 @cache
 def _spec(module: str) -> ModuleSpec | None:
-    """What importing a module would find, asked of the import system without importing it or what it lies in."""
+    """The spec of a module, found without importing it or its packages."""
     if (loaded := getattr(sys.modules.get(module), "__spec__", None)) is not None:
         return loaded
     parent = module.rpartition(".")[0]

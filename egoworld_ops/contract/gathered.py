@@ -1,4 +1,4 @@
-"""What the stages say of their own tables, gathered: the contract stands below the stages, names none of them, and asks for all by need."""
+"""Collects the tables, metrics and references that stages declare. The contract is below the stages and imports none of them until it is asked."""
 
 from __future__ import annotations
 

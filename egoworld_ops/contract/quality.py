@@ -1,4 +1,4 @@
-"""Metrics of the DATA, per video and stage, in SQL; and the verdict on them. Says nothing about speed or state."""
+"""Quality metrics of the data, per video and stage, in SQL, and whether they are within their bounds. Nothing about speed or state."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Bounds(Section):
-    """Outside of these a quality metric warns; what is not given stays as it is shipped."""
+    """Bounds of a quality metric: outside of them it warns. A bound that is not given keeps its default."""
 
     minimum: float | None = None
     maximum: float | None = None

@@ -1,4 +1,4 @@
-"""Which rows of a clip stand on rows of another table: what is tracked was detected, what is mapped was posed. Frames and ids only, no geometry."""
+"""Which rows of a clip must have a row in another table, as foreign keys: a mask has a detection, a mapped hand a pose. Frames and ids only."""
 
 from __future__ import annotations
 

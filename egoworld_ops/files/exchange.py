@@ -1,4 +1,4 @@
-"""Put a folder in the place of another in one step, so that at no time there is none, or half of one."""
+"""Replaces a folder by another atomically: at no time is there none, or a part of one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def exchange(a: Path, b: Path) -> None:
-    """Let two folders of one file system change places, with Linux's `renameat2`.
+    """Exchange two folders of one file system, with Linux's `renameat2`.
 
     Where the file system has no such step (NFS), `b` is away for an instant between two renames; after a crash in it, both are still whole.
 

@@ -1,4 +1,4 @@
-"""Which folders living processes work in: locks that the kernel drops when a process ends, however it ends. No lease to expire, no clock to trust."""
+"""Locks that say which folders living processes work in. The kernel drops them when a process ends: there is no lease and no clock."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LOCK_NAME = ".lock"
 _NOTHING_IS_WRITTEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _ENDED_OR_ANOTHERS = frozenset({errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM})
 MOST_HELD = 64
-"""A process holds so many folders at most, those it opened last."""
+"""The largest number of folders that a process holds: those it opened last."""
 
 _held: OrderedDict[Path, int] = OrderedDict()
 
 
 def hold(folder: Path) -> bool:
-    """Hold a folder, beside others who hold it, until this process ends; waits for who has it alone.
+    """Take a shared lock on a folder until this process ends; waits while another process has an exclusive one.
 
     Returns:
         False where the folder is not there, or was taken away meanwhile. A folder in which nothing can be written needs no hold.
@@ -62,14 +62,14 @@ def hold(folder: Path) -> bool:
 
 
 def let_go(folder: Path) -> None:
-    """Hold a folder no longer."""
+    """Release the shared lock on a folder."""
     if (descriptor := _held.pop(folder.absolute() / LOCK_NAME, None)) is not None:
         os.close(descriptor)
 
 
 @contextmanager
 def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Have a folder alone. Without `wait`, gives False where somebody holds it."""
+    """Take an exclusive lock on a folder. Without `wait`, gives False where another process has a lock."""
     descriptor = _open(folder / LOCK_NAME)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -1,4 +1,4 @@
-"""Files that are seen whole or not at all, and what is left of writers that were killed. What a file holds is no matter here."""
+"""Atomic writes, and removing the orphans of writers that were killed. Knows nothing of what the files hold."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from egoworld_ops.errors import StorageUnavailable, classify, unreadable
 from egoworld_ops.files import locks
 
 TEMPORARY, RUN = ".tmp-", "run_id="
-"""How names of what is being written begin, and those of the folders of runs."""
+"""Prefixes: of temporary files and folders, and of the folders of runs."""
 
 NO_LINKS = {errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
-"""Where a link cannot be made, and a copy can."""
+"""Errors that say that no link can be made; a copy may be."""
 _LOG = logging.getLogger(__name__)
 _said = False
 
 
 def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
-    """Write a whole file or none: temporary file, fsync, rename, fsync the folder.
+    """Write a file atomically: temporary file, fsync, rename, fsync the folder.
 
     The temporary file is in the same folder; that of what lies in a run is in the run's own, where `sweep` finds those that killed writers left.
 
@@ -36,7 +36,7 @@ def write_bytes(path: Path, content: bytes, durable: bool = True) -> None:
     with named_errors(path):
         make_folder(path.parent)
         temporary = _scratch(path) / f"{TEMPORARY}{secrets.token_hex(8)}"
-        # not tempfile: its files are private whatever the umask says, and who shares a lake says with the umask who may read and write in it
+        # not tempfile: its files are private whatever the umask says, and the umask decides who may read and write in a shared lake
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -79,7 +79,7 @@ def is_there(path: Path) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, their names durable: what is written in it must not be lost with it."""
+    """Make a folder and its parents, and fsync the folders they are in, so that what is written there is not lost with them."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -88,19 +88,19 @@ def make_folder(folder: Path) -> None:
 
 
 def temporary_folder(below: Path, what: str) -> Path:
-    """A new, empty folder that `sweep` takes for a killed writer's. Its mode is as umask and the folder above have it."""
+    """A new, empty folder that `sweep` removes as an orphan. Its mode follows the umask and its parent."""
     folder = below / f"{TEMPORARY}{what}-{secrets.token_hex(8)}"
     folder.mkdir()
     return folder
 
 
 def _scratch(path: Path) -> Path:
-    """Where the temporary file of `path` lies: on the same file system, and not all over a run."""
+    """The folder for the temporary file of `path`: on the same file system, and one for the whole run, so that `sweep` finds it."""
     return next((folder for folder in path.parents if folder.name.startswith(RUN)), path.parent)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed writers left in a folder of which nobody but the caller writes the temporary files now."""
+    """Remove the orphans of killed writers in a folder in which only the caller now writes temporary files."""
     for path in folder.glob(f"{TEMPORARY}*"):
         if not path.name.startswith((f"{TEMPORARY}release", f"{TEMPORARY}gc-")):  # a release and a removal clean up after themselves
             with suppress(OSError):
@@ -108,7 +108,7 @@ def sweep(folder: Path) -> None:
 
 
 def hold_swept(folder: Path) -> bool:
-    """As `in_use.hold`, and where nobody else holds the folder, what killed processes left there is removed first."""
+    """As `locks.hold`, after removing the orphans of killed processes, if no other process holds the folder."""
     with suppress(OSError), locks.alone(folder, wait=False) as alone:
         if alone:
             sweep(folder)

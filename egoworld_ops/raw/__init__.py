@@ -1,1 +1,1 @@
-"""Raw files: finding them in a folder, and the record of what became of each."""
+"""Raw files: finding them in a folder, and table `intake`, which says what became of each."""

@@ -1,4 +1,4 @@
-"""The record of the raw files that were seen: table `intake`, one file in the lake. What is registered here can be materialized."""
+"""Table `intake`, one file in the lake: the raw files that were seen, and what became of each. Registered videos can be materialized."""
 
 from __future__ import annotations
 
@@ -56,22 +56,22 @@ def update(store: Lake, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def forget(store: Lake, video_ids: Iterable[str]) -> None:
-    """Let registered videos be registered no longer; whoever looks at the raw folder leaves their content alone from now on."""
+    """Remove videos from those registered; later scans of the raw folder skip their content."""
     gone = set(video_ids)
-    said = {"status": "forgotten", "reason": "a person let it go", "cure": "`egoworld register FILE` takes it back"}
+    said = {"status": "forgotten", "reason": "a person forgot it", "cure": "`egoworld register FILE` takes it back"}
     rows = [row | said for row in read(store).to_pylist() if row["status"] == "registered" and row["video_id"] in gone]
     update(store, rows)
 
 
 def forgotten(store: Lake) -> dict[str, str]:
-    """The videos that were let go and not taken back: video_id by SHA-256 of the content."""
+    """The videos that were forgotten and not registered again: video_id by SHA-256 of the content."""
     rows = read(store).to_pylist()
     present = {row["sha256"] for row in rows if row["status"] == "registered"}
     return {row["sha256"]: row["video_id"] for row in rows if row["status"] == "forgotten" and row["sha256"] not in present}
 
 
 def lake_id(store: Lake) -> str:
-    """What tells this lake from others, also from one that lay at its place before: 12 hex digits, made once and kept beside `intake`."""
+    """Identifier of this lake, also different from that of an earlier lake at the same path: 12 hex digits, made once and kept beside `intake`."""
     path = store.root / "intake" / "lake_id"
     with named_errors(path), suppress(FileNotFoundError):
         return path.read_text("ascii")
@@ -93,7 +93,7 @@ def touched(store: Lake, entry: Registered, size: int, mtime_ns: int) -> None:
 
 
 def refuse(store: Lake, key: str, error: EgoworldError) -> None:
-    """Enter a key that stands for no registered video, such as a partition added by hand. Registering a video of this name takes the row away."""
+    """Add a row for a key that names no registered video, such as a partition added by hand. Registering a video of this name removes the row."""
     said = {"error_class": type(error).__name__, "reason": error.reason, "cure": error.cure}
     update(store, [{"path": printable(key), "status": "rejected", **said}])
 

@@ -1,4 +1,4 @@
-"""What lies in a raw folder and is neither video nor sidecar of one: it is named, so that nobody waits for it."""
+"""Names the files of a raw folder that are neither a video nor the sidecar of one, so that nobody waits for them."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from egoworld_ops.settings import Settings
 
 SETTLE_S = 1.0
 MAX_WAITING = 1000
-"""Most files remembered in the cursor as not yet settled; the others are met again at later scans."""
+"""Most files remembered in the cursor as not yet settled; later scans find the others again."""
 MAX_BYTES_A_SCAN = 4 << 30
 """Most bytes to read in one scan (one file at least): a sensor's tick has 60 s."""
 
@@ -110,7 +110,7 @@ def _row(entry: IntakeEntry, gone: Mapping[str, str], take_back: bool) -> dict[s
     if entry.status == "registered" and entry.sha256 in gone:
         row |= {"video_id": gone[str(entry.sha256)]}
         row |= (
-            {} if take_back else {"status": "forgotten", "reason": "a person let it go", "cure": "`egoworld register FILE` takes it back"}
+            {} if take_back else {"status": "forgotten", "reason": "a person forgot it", "cure": "`egoworld register FILE` takes it back"}
         )
     if entry.status == "duplicate":
         row |= {"reason": f"holds the same content as video {entry.video_id}", "cure": "Nothing to do; remove the copy, or keep it"}

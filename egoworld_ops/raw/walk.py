@@ -106,7 +106,7 @@ def scan(
 
 
 class _Scan:
-    """One scan: remembers what it has met, so that of two copies the first is registered."""
+    """One scan: remembers the contents it has seen, so that of two copies the first is registered."""
 
     def __init__(self, known: dict[str, Known], seen: Mapping[str, Seen], settle_s: float | None, limit: int | None) -> None:
         self._known, self._seen, self._settle_s, self._left = known, seen, settle_s, limit

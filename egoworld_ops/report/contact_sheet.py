@@ -1,4 +1,4 @@
-"""The picture a person looks at first: frames of a clip with all that was found in them, as one small PNG."""
+"""The contact sheet: frames of a clip with all that was found in them, as one small PNG."""
 
 from __future__ import annotations
 

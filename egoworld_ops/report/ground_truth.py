@@ -1,6 +1,6 @@
 """How far the tables of a video are from the truth of the synthetic scene. One figure a line, with the limit it must keep.
 
-What is missing counts: a mask that was not found has IoU 0, the share found is said beside every error, and a limit is kept only on
+Missing results count: a mask that was not found has IoU 0, every error has the share found beside it, and a limit is met only on
 `MIN_FOUND` of the truth.
 """
 
