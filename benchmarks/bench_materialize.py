@@ -76,7 +76,7 @@ def materialize(settings: Settings, folder: Path) -> float:
     for old in (settings.lake, folder / "home"):
         shutil.rmtree(old, ignore_errors=True)
     (folder / "home").mkdir()
-    [video_id] = register.register(settings, [folder / "clips.mp4"]).video_ids
+    [video_id] = register.register(settings.lake, [folder / "clips.mp4"]).video_ids
     with dg.DagsterInstance.local_temp(str(folder / "home")) as instance:
         add_videos(instance, [video_id])
         job = defs.resolve_job_def("process_videos")

@@ -44,7 +44,7 @@ def process(video: Path, lake: Path) -> None:
     from gpu_workers.inline import InlinePool
 
     settings = load_settings("laptop")
-    [video_id] = register.register(settings, [video]).video_ids
+    [video_id] = register.register(settings.lake, [video]).video_ids
     run, pool = pipeline.open_run(settings), InlinePool(settings.pool.threads)
     for _, result in pipeline.process(run, [video_id], settings, pool):
         assert result.state == "computed", result

@@ -111,7 +111,7 @@ def footer_seconds(run: Run, ids: list[str]) -> float:
 def linking(folder: Path) -> float:
     """How many times faster linking a clip is than computing it, over all stages but the one that differs."""
     first = settings_for(folder)
-    [video_id] = register.register(first, [ROOT / "examples" / "synthetic" / "kitchen.mp4"]).video_ids
+    [video_id] = register.register(first.lake, [ROOT / "examples" / "synthetic" / "kitchen.mp4"]).video_ids
     other = first.model_copy(
         update={"stages": {**first.stages, "mapping": first.stages["mapping"].model_copy(update={"dex": {"scaling": 1.5}})}}
     )

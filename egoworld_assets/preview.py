@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -17,9 +17,6 @@ from egoworld_ops.files.tables import provenance_at, read_table
 from egoworld_ops.files.whole import write_bytes
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.types import Clip
-
-if TYPE_CHECKING:
-    from egoworld_ops.settings import Settings
 
 FILE_NAME = "preview.png"
 MAX_CLIPS = 8
@@ -47,18 +44,18 @@ def preview(context: dg.AssetExecutionContext, egoworld: Egoworld) -> None:
     run = egoworld.run()
     for video_id in context.partition_keys:
         try:
-            metadata = _metadata(run, video_id, egoworld.settings)
+            metadata = _metadata(run, video_id, egoworld.settings.sample_stride, egoworld.settings.pool.threads)
         except Exception as error:  # noqa: BLE001 -- a picture is never worth a failed run; what went wrong is said in its place
             metadata = {"no preview": str(classify(error, f"preview of {video_id}"))}
             context.log.warning(metadata["no preview"])
         context.add_asset_metadata(metadata, partition_key=video_id)
 
 
-def _metadata(run: Run, video_id: str, settings: "Settings") -> dict[str, Any]:
+def _metadata(run: Run, video_id: str, sample_stride: int, threads: int) -> dict[str, Any]:
     clip = _clip_to_show(run, video_id)
     if clip is None:
         return {"no preview": "the video has no clips: see the check manifest_complete"}
-    png = _sheet(run, clip, settings)
+    png = _sheet(run, clip, sample_stride, threads)
     path = run.video_folder(video_id) / FILE_NAME
     write_bytes(path, png)
     return {"preview": dg.MetadataValue.md(_picture(png)), "clip": clip.clip_id, "file": dg.MetadataValue.path(str(path.absolute()))}
@@ -73,13 +70,13 @@ def _rows(run: Run, clip: Clip) -> int:
     return sum((provenance_at(p) or {}).get("rows", 0) for p in paths)
 
 
-def _sheet(run: Run, clip: Clip, settings: "Settings") -> bytes:
+def _sheet(run: Run, clip: Clip, sample_stride: int, threads: int) -> bytes:
     from egoworld_ops.report.contact_sheet import contact_sheet
     from egoworld_ops.video import decoding
 
     end = min(clip.frame_end, clip.frame_start + MAX_FRAMES)
-    stride = settings.sample_stride * max(1, (end - clip.frame_start) // (PICTURES * settings.sample_stride))
-    frames = decoding.decode_clip(clip, stride, settings.pool.threads, end)
+    stride = sample_stride * max(1, (end - clip.frame_start) // (PICTURES * sample_stride))
+    frames = decoding.decode_clip(clip, stride, threads, end)
     return contact_sheet(frames, _tables(run, clip), n=PICTURES, tile_px=TILE_PX)
 
 

@@ -21,7 +21,7 @@ def new_raw_videos(context: dg.SensorEvaluationContext, egoworld: Egoworld) -> d
     """One bounded scan of the raw folder."""
     from egoworld_ops.raw import intake, register
 
-    found = register.scan(egoworld.settings, context.cursor, MAX_VIDEOS_A_TICK)
+    found = register.scan(egoworld.settings.raw, egoworld.settings.lake, context.cursor, MAX_VIDEOS_A_TICK)
     for row in found.refused:
         context.log.warning(f"{printable(row['path'])}: {row['status']}: {row['reason']}. {row['cure']}")
     for line in found.passed_over:

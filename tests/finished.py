@@ -42,7 +42,7 @@ def registered_video(settings: Settings, name: str = "v", n_frames: int = 60, cl
     path = settings.raw / f"{name}.mp4"
     path.write_bytes(name.encode())  # so the SHA-256 of its content is the one that `write_video` takes
     aged(path)
-    [video_id] = register.register(settings, [path]).video_ids
+    [video_id] = register.register(settings.lake, [path]).video_ids
     run = pipeline.open_run(settings)
     assert lakes.write_manifest(run, name, n_frames, clip_s, path=str(path)) == video_id
     return run, video_id

@@ -40,7 +40,7 @@ class Kitchen:
 def process(mp4: Path, lake: Path) -> Kitchen:
     """Run the chain, from pixels to robot joints, in this process."""
     settings = load_settings("laptop").model_copy(update={"lake": lake})
-    [video_id] = register.register(settings, [mp4]).video_ids
+    [video_id] = register.register(settings.lake, [mp4]).video_ids
     run = pipeline.open_run(settings)
     for _, result in pipeline.process(run, [video_id], settings, InlinePool(threads=2)):
         assert result.state == "computed", result

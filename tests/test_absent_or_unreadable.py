@@ -154,7 +154,7 @@ def test_the_sensor_says_that_the_raw_folder_cannot_be_read(tmp_path: Path) -> N
     settings = load_settings("laptop").model_copy(update={"raw": tmp_path / "raw", "lake": tmp_path / "lake"})
     settings.raw.mkdir()
     with unreadable(settings.raw, errno.ENOTCONN, BOTH), pytest.raises(StorageUnavailable):
-        register.scan(settings, None, 10)
+        register.scan(settings.raw, settings.lake, None, 10)
 
 
 def test_an_owner_whose_process_cannot_be_looked_at_is_not_gone() -> None:

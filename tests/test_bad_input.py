@@ -53,7 +53,7 @@ def database(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[du
     """The catalog after the whole chain over the folder, as a user would ask it."""
     base = load_settings("laptop")
     settings = Settings(**(base.model_dump() | {"lake": tmp_path_factory.mktemp("lake"), "raw": raw}))
-    found = register.register(settings, [raw])
+    found = register.register(settings.lake, [raw])
     run, pool = pipeline.open_run(settings), InlinePool(threads=2)
     for stage, result in pipeline.process(run, found.video_ids, settings, pool):
         assert stage == pipeline.MANIFEST or result.state == "computed", result.error

@@ -36,7 +36,7 @@ def settings(tmp_path: Path) -> Settings:
 def video_id(settings: Settings, tmp_path: Path) -> str:
     (tmp_path / "raw").mkdir()
     path = media.make(tmp_path / "raw" / "two.mp4", 48, size=(160, 120), picture=media.scenes([24]))
-    [found] = register.register(settings, [path]).video_ids
+    [found] = register.register(settings.lake, [path]).video_ids
     run_part(settings, found, InlinePool(2), pipeline.Part(last=pipeline.MANIFEST))
     return found
 
@@ -48,7 +48,7 @@ def run_part(settings: Settings, video_id: str, pool: InlinePool, part: pipeline
 def states(settings: Settings, video_id: str) -> list[State]:
     run = pipeline.open_run(settings)
     clips = ("f0000000_0000024", "f0000024_0000048")
-    rows = bookkeeping.ledger_of(settings).rows([ClipKey(run.run_id, video_id, clip, "detections") for clip in clips])
+    rows = bookkeeping.ledger_of(settings.lake, settings.ledger).rows([ClipKey(run.run_id, video_id, clip, "detections") for clip in clips])
     return [row.state for _, row in sorted(rows.items())]
 
 
@@ -56,7 +56,7 @@ def test_the_ledger_says_what_became_of_each_clip_and_agrees_with_the_files(sett
     pool = FaultyPool(lambda task, tried: None if task.clip.frame_start else OutOfMemory("clip", "no memory", "Try again"))
     run_part(settings, video_id, pool, ONLY_DETECTIONS)
     assert states(settings, video_id) == [State.DEAD_LETTER, State.DONE]
-    book, run = bookkeeping.ledger_of(settings), pipeline.open_run(settings)
+    book, run = bookkeeping.ledger_of(settings.lake, settings.ledger), pipeline.open_run(settings)
     [[letter]] = book.all_rows(run.run_id, State.DEAD_LETTER)
     assert (letter.attempts, letter.error_class) == (2, "OutOfMemory")
     counts = book.counts(run.run_id)
@@ -73,7 +73,7 @@ def test_a_stand_in_is_done_also_in_a_ledger_that_is_made_again(settings: Settin
     stages["masks"] = {"backend": "sam2", "fallback": "classical", "sam2": {"random_weights_seed": 1, "device": "cpu"}}
     chosen = Settings(**(settings.model_dump() | {"stages": stages}))
     run_part(chosen, video_id, FaultyPool(lambda task, tried: CRASH if task.backend == "sam2" else None), pipeline.Part(last="masks"))
-    book, run = bookkeeping.ledger_of(chosen), pipeline.open_run(chosen)
+    book, run = bookkeeping.ledger_of(chosen.lake, chosen.ledger), pipeline.open_run(chosen)
     counts = book.counts(run.run_id)
     assert counts["masks"] == {State.DONE: 2}
     assert ledger.rebuild(book, Lake(settings.lake)).changed == 0

@@ -379,7 +379,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, str]:
     settings = finished.settings_in(folder)
     settings.raw.mkdir()
     media.make(settings.raw / "v_part1.mp4", 4, size=(64, 48))
-    [video_id] = register.register(settings, [settings.raw / "v_part1.mp4"]).video_ids
+    [video_id] = register.register(settings.lake, [settings.raw / "v_part1.mp4"]).video_ids
     return settings, video_id
 
 
@@ -423,7 +423,7 @@ def test_a_manifest_says_where_its_video_lies(video: tuple[Settings, str]) -> No
     settings, video_id = video
     before = manifest_digest(settings, video_id)
     path = (settings.raw / "v_part1.mp4").rename(settings.raw / "v_part1 moved.mp4")
-    register.register(settings, [path])
+    register.register(settings.lake, [path])
     assert manifest_digest(settings, video_id) != before
 
 

@@ -102,7 +102,7 @@ def test_all_agree_about_videos_that_were_rejected(settings: Settings) -> None:
     settings.raw.mkdir()
     for n in range(4):
         (settings.raw / f"{n}.mp4").write_bytes(b"no video %d" % n)
-    video_ids = register.register(settings, [settings.raw]).video_ids
+    video_ids = register.register(settings.lake, [settings.raw]).video_ids
     run = pipeline.open_run(settings)
     for video_id in video_ids:
         assert [result.state for result in finished.go(run, video_id, settings, first="manifest", last="manifest")[1]] == ["failed"]

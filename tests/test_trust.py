@@ -71,7 +71,7 @@ def video_id(settings: Settings, tmp_path: Path) -> str:
     """Two scenes, so two clips, with a manifest."""
     (tmp_path / "raw").mkdir()
     path = media.make(tmp_path / "raw" / "two.mp4", 48, size=(160, 120), picture=media.scenes([24]))
-    [found] = register.register(settings, [path]).video_ids
+    [found] = register.register(settings.lake, [path]).video_ids
     process(settings, [found], InlinePool(2), pipeline.Part(last=pipeline.MANIFEST))
     return found
 
@@ -335,12 +335,12 @@ def test_a_manifest_is_made_anew_on_demand(deployed: CliRunner, settings: Settin
 
 def test_only_what_is_redriven_moves_in_the_ledger(deployed: CliRunner, settings: Settings, video_id: str, tmp_path: Path) -> None:
     (tmp_path / "raw" / "text.mp4").write_text("not a video")
-    [text] = register.register(settings, [tmp_path / "raw" / "text.mp4"]).video_ids
+    [text] = register.register(settings.lake, [tmp_path / "raw" / "text.mp4"]).video_ids
     said(deployed, "run", "--video", text, "--to", "manifest", "--inline", code=1)
     said(deployed, "run", "--video", video_id, "--to", "manifest", "--inline")
     frozen = load_settings("laptop")
     process(frozen, [video_id], FaultyPool(lambda task, tried: CRASH), ONLY_DETECTIONS)
-    run, book = pipeline.open_run(frozen), bookkeeping.ledger_of(frozen)
+    run, book = pipeline.open_run(frozen), bookkeeping.ledger_of(frozen.lake, frozen.ledger)
     [gone, _] = sorted(run.path.glob("video_id=*/*/detections.failure.parquet"))
     gone.unlink()
     assert "egoworld run" in said(deployed, "redrive", "--stage", "manifest", code=2)

@@ -16,9 +16,12 @@ from egoworld_ops import ledger
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.ledger import WHOLE_VIDEO, Change, ClipKey, State
-from egoworld_ops.settings import Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pydantic import SecretStr
+
     from egoworld_ops.ledger.leases import Owner
     from egoworld_ops.ledger.store import Ledger
 
@@ -27,18 +30,22 @@ _OPENING = threading.Lock()
 MANIFEST = "manifest"
 
 
-def ledger_of(settings: Settings) -> Ledger:
-    """The ledger of these settings, opened once in a process.
+def ledger_of(lake: Path, url: SecretStr | None) -> Ledger:
+    """The ledger of a lake, opened once in a process.
+
+    Args:
+        lake: folder of the lake, made where it is not there.
+        url: of the ledger's database, as in the settings; None stands for the file in the lake.
 
     Raises:
         EgoworldError: as `ledger.open_ledger`.
     """
-    url = settings.ledger.get_secret_value() if settings.ledger else None
-    place = (str(settings.lake.absolute()), url or "")
+    address = url.get_secret_value() if url else None
+    place = (str(lake.absolute()), address or "")
     with _OPENING:
         if place not in _OPEN:
-            settings.lake.mkdir(parents=True, exist_ok=True)
-            _OPEN[place] = ledger.open_ledger(Lake(settings.lake), url)
+            lake.mkdir(parents=True, exist_ok=True)
+            _OPEN[place] = ledger.open_ledger(Lake(lake), address)
         return _OPEN[place]
 
 
@@ -93,9 +100,8 @@ class Entries:
 
 
 @contextmanager
-def entries(settings: Settings, run: Run, stage: str) -> Iterator[Entries]:
+def entries(book: Ledger, run: Run, stage: str) -> Iterator[Entries]:
     """Entries for a stage; at the end, clips that were started and not finished are pending again."""
-    book = ledger_of(settings)
     book.recover()
     with book.owner() as owner:
         yield Entries(book, owner, run, stage)

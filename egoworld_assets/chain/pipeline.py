@@ -141,7 +141,9 @@ def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings, par
     """The `videos` and `clips` tables of each video. A file that cannot be looked at now fails by itself and leaves what is there."""
     known, others = registered(run.lake), run.lake.runs()
     by_name = recordings({v: (entry.path, entry.sha256) for v, entry in known.items()}, settings.raw, settings.recordings)
-    with nullcontext() if part.dry else bookkeeping.entries(settings, run, MANIFEST) as entries:
+    with (
+        nullcontext() if part.dry else bookkeeping.entries(bookkeeping.ledger_of(settings.lake, settings.ledger), run, MANIFEST) as entries
+    ):
         for video_id in video_ids:
             try:
                 entry = _entry(known, video_id, run)
@@ -267,7 +269,7 @@ def stage_results(
     run: Run, stage: str, video_ids: Iterable[str], settings: Settings, pool: Pool, part: Part = ALL
 ) -> Iterator[StageResult]:
     """The result of each clip of these videos in a stage, or of one clip. Lazy: clips are planned only as fast as results are consumed."""
-    with nullcontext() if part.dry else bookkeeping.entries(settings, run, stage) as entries:
+    with nullcontext() if part.dry else bookkeeping.entries(bookkeeping.ledger_of(settings.lake, settings.ledger), run, stage) as entries:
         yield from _stage_results(run, stage, video_ids, settings, pool, part, entries)
 
 

@@ -64,7 +64,7 @@ def run(profile: str | None, video: Path | None, say: Say) -> bool:
 def _register(settings: Settings, path: Path) -> str:
     if path.is_dir():
         raise InputError(path, "is a folder", "Name one video; `egoworld register FOLDER` takes all in a folder")
-    found = register.register(settings, [path])
+    found = register.register(settings.lake, [path])
     if not found.video_ids:
         row = next(iter(found.refused), {"reason": "is not a video file", "cure": "Name a video file"})
         if row.get("video_id"):

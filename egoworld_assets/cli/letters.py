@@ -86,7 +86,7 @@ def redrive(profile: str | None, run_id: str, which: Which, everything: bool) ->
     chosen = runs.find(Lake(settings.lake), run_id)
     driven = failures.redrive(chosen, _checked(chosen, which))
     keys = [ClipKey(letter.run_id, letter.video_id, letter.clip_id, letter.stage) for letter in driven]
-    ledger_of(settings).move("redrive", [Change(key, State.PENDING) for key in keys])
+    ledger_of(settings.lake, settings.ledger).move("redrive", [Change(key, State.PENDING) for key in keys])
     for letter in driven:
         click.echo(f"{letter.video_id} {letter.clip_id} {letter.stage}: {letter.error_class}")
     click.echo(f"{len(driven)} to be tried again in run {chosen.run_id}; materialize their assets, or `egoworld process --all`")

@@ -48,7 +48,7 @@ def register(profile: str | None, paths: Sequence[Path]) -> None:
     from egoworld_ops.raw import register
 
     settings = processing.settings(profile)
-    found = register.register(settings, paths)
+    found = register.register(settings.lake, paths)
     processing.add_partitions(settings, found.video_ids)
     for row in found.refused:
         click.echo(f"{row['status']:10}  {printable(row['path'])}: {row['reason']}. {row['cure']}", err=True)

@@ -92,7 +92,7 @@ def gc(profile: str | None, yes: bool, keep: Sequence[str], remove: Sequence[str
     from egoworld_ops.upkeep.gc import changed, collect, largest, leased, plan
 
     settings = load_settings(profile)
-    store, book = Lake(settings.lake), ledger_of(settings)
+    store, book = Lake(settings.lake), ledger_of(settings.lake, settings.ledger)
     named, may_go = ({runs.find(store, name).run_id for name in names} for names in (keep, remove))
     older_s = older_h * 3600
     most = largest(store)

@@ -141,7 +141,7 @@ def rebuild(profile: str | None) -> None:
     from egoworld_ops.settings import load_settings
 
     settings = load_settings(profile)
-    done = ledger.rebuild(ledger_of(settings), Lake(settings.lake))
+    done = ledger.rebuild(ledger_of(settings.lake, settings.ledger), Lake(settings.lake))
     for path in done.unreadable:
         click.echo(f"cannot be read: {path}", err=True)
     found = ", ".join(f"{n} {state}" for state, n in done.found.items()) or "nothing"
@@ -160,7 +160,7 @@ def counts(profile: str | None, run_id: str) -> None:
     from egoworld_ops.settings import load_settings
 
     settings = load_settings(profile)
-    for stage, counted in ledger_of(settings).counts(runs.find(Lake(settings.lake), run_id).run_id).items():
+    for stage, counted in ledger_of(settings.lake, settings.ledger).counts(runs.find(Lake(settings.lake), run_id).run_id).items():
         click.echo(f"{stage:<12} {', '.join(f'{n} {state}' for state, n in counted.items())}")
 
 

@@ -20,7 +20,6 @@ from egoworld_ops.raw import walk
 from egoworld_ops.raw.intake import Registered, forgotten, read, registered, update
 from egoworld_ops.raw.passed_over import passed_over
 from egoworld_ops.raw.walk import IntakeEntry, Seen
-from egoworld_ops.settings import Settings
 
 SETTLE_S = 1.0
 MAX_WAITING = 1000
@@ -46,10 +45,12 @@ class Registration:
     passed_over: list[str]
 
 
-def scan(settings: Settings, cursor: str | None, limit: int) -> Registration:
+def scan(raw: Path, lake: Path, cursor: str | None, limit: int) -> Registration:
     """One bounded scan of the raw folder. A file is taken once it keeps its size and time of change from one scan to the next.
 
     Args:
+        raw: the raw folder.
+        lake: folder of the lake that the videos are registered in.
         cursor: of the scan before; None at the first.
         limit: most files to read now.
 
@@ -57,30 +58,30 @@ def scan(settings: Settings, cursor: str | None, limit: int) -> Registration:
         NotAVideo: there is no raw folder.
         StorageUnavailable: it cannot be read now.
     """
-    if not walk.is_folder(settings.raw):
-        raise NotAVideo(settings.raw.absolute(), "is not a folder", "Make it, or name the folder of raw videos in EGOWORLD_RAW")
-    store = Lake(settings.lake)
+    if not walk.is_folder(raw):
+        raise NotAVideo(raw.absolute(), "is not a folder", "Make it, or name the folder of raw videos in EGOWORLD_RAW")
+    store = Lake(lake)
     rows = read(store).to_pylist()
     waiting = _waiting(cursor)
-    entries, now = walk.scan(settings.raw, _known(store), _seen(rows) | waiting, limit=_affordable(waiting, limit))
+    entries, now = walk.scan(raw, _known(store), _seen(rows) | waiting, limit=_affordable(waiting, limit))
     unstable = {path: seen for path, seen in now.items() if seen.status == "unstable"}
     kept = dict(sorted(unstable.items(), key=lambda item: item[0] not in waiting)[:MAX_WAITING])
     found = _record(store, [e for e in entries if e.status != "unstable" or str(e.path) in kept], take_back=False)
-    lines = passed_over(settings.raw)
+    lines = passed_over(raw)
     said = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     again = _remembered(cursor).get("said") == said
     remember = {"waiting": {path: [s.bytes, s.mtime_ns] for path, s in kept.items()}, "said": said}
     return Registration(found.video_ids, found.refused, json.dumps(remember), [] if again else lines)
 
 
-def register(settings: Settings, paths: Iterable[Path]) -> Registration:
-    """Register files, and all videos in folders, now. Files that changed within the last second are looked at again after one.
+def register(lake: Path, paths: Iterable[Path]) -> Registration:
+    """Register files, and all videos in folders, in a lake now. Files that changed within the last second are looked at again after one.
 
     What was forgotten stays so in folders, and is taken back where the file itself is named.
 
     A file that still changes then is refused as `unstable`; so is everything that cannot be a video, each with its reason.
     """
-    store = Lake(settings.lake)
+    store = Lake(lake)
     found: list[Registration] = []
     paths = list(paths)
     for path in paths:

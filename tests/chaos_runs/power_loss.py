@@ -92,7 +92,7 @@ def _resumes(root: Path, chain: list[Settings], wanted: list[world.Snapshot], wh
             run = pipeline.open_run(settings)
             world.same(rows, world.snapshot(run), run.run_id)
             world.no_temporaries(run.path)
-            ledger.rebuild(bookkeeping.ledger_of(settings), Lake(settings.lake))
+            ledger.rebuild(bookkeeping.ledger_of(settings.lake, settings.ledger), Lake(settings.lake))
             world.ledger_agrees(settings, run)
         world.no_temporaries(chain[0].lake)
         world.catalog_answers(Lake(chain[0].lake))

@@ -66,7 +66,7 @@ def _child(asked: dict[str, Any]) -> None:
         from egoworld_ops.raw.intake import registered
 
         settings = processing.settings("laptop")
-        register.register(settings, [Path(asked["raw"])])
+        register.register(settings.lake, [Path(asked["raw"])])
         video_ids = sorted(registered(Lake(settings.lake)), reverse=asked["backwards"])
         processing.add_partitions(settings, video_ids)
         code = 1 if processing.process(settings, video_ids, lambda line: print(line, flush=True)) else 0

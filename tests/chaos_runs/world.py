@@ -75,7 +75,7 @@ def chain(root: Path) -> list[Settings]:
 def go(settings: list[Settings]) -> None:
     """Register, run the chain with each of the settings, write the catalog."""
     for chosen in settings:
-        video_ids = register.register(chosen, [chosen.raw]).video_ids
+        video_ids = register.register(chosen.lake, [chosen.raw]).video_ids
         video_ids = video_ids or list(registered(Lake(chosen.lake)))
         run = pipeline.open_run(chosen)
         for _ in pipeline.process(run, video_ids, chosen, QuickPool()):
@@ -126,7 +126,7 @@ def no_temporaries(root: Path) -> None:
 
 def ledger_agrees(settings: Settings, run: lake.Run, clips: int | None = None) -> None:
     """Making the ledger again from the files changes nothing; where all went well, each stage has so many clips done."""
-    book = bookkeeping.ledger_of(settings)
+    book = bookkeeping.ledger_of(settings.lake, settings.ledger)
     rebuilt = ledger.rebuild(book, Lake(settings.lake))
     assert (rebuilt.changed, rebuilt.reset, rebuilt.running, rebuilt.unreadable) == (0, 0, 0, []), rebuilt
     if clips is not None:

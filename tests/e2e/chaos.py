@@ -145,7 +145,7 @@ def make_videos(folder: Path, synthetic: Path, copies: int, scenes: int, objects
 
 def undisturbed(settings: Settings, raw: Path, pool: Pool) -> dict[str, Path]:
     """Process all videos of a folder into a lake of its own, without Dagster and in peace; the folder of each video."""
-    video_ids = register.register(settings, [raw]).video_ids
+    video_ids = register.register(settings.lake, [raw]).video_ids
     run = pipeline.open_run(settings)
     for _ in pipeline.process(run, video_ids, settings, pool):
         pass

@@ -27,7 +27,7 @@ class Place:
         for path in paths:
             for file in path.rglob("*") if path.is_dir() else [path]:
                 media.aged(file)
-        found = register.register(self.settings, paths)
+        found = register.register(self.settings.lake, paths)
         add_videos(self.dagster, found.video_ids)
         return found.video_ids
 

@@ -37,7 +37,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     media.make(raw / "two scenes.mp4", FRAMES, size=(160, 120), picture=media.scenes([CUT]))
     (raw / "bad.mp4").write_bytes(b"not a video" * 100)
     settings = load_settings().model_copy(update={"lake": lake, "raw": raw})
-    video_ids = register.register(settings, [raw]).video_ids
+    video_ids = register.register(settings.lake, [raw]).video_ids
     for stage, result in pipeline.process(pipeline.open_run(settings), video_ids, settings, InlinePool(1)):
         assert stage == pipeline.MANIFEST or result.state == "computed", result.error
     return lake

@@ -108,12 +108,12 @@ def test_a_new_home_under_an_old_lake_gets_its_partitions(daemon: Daemon, video:
 
 
 def test_a_video_registered_before_a_crash_is_launched(daemon: Daemon, video: Path) -> None:
-    [video_id] = register.register(load_settings(), [video]).video_ids
+    [video_id] = register.register(load_settings().lake, [video]).video_ids
     assert daemon.tick(3) == [video_id]
 
 
 def test_a_video_registered_by_hand_is_left_to_the_hand_and_stays_deleted(daemon: Daemon, video: Path) -> None:
-    [video_id] = register.register(load_settings(), [video]).video_ids
+    [video_id] = register.register(load_settings().lake, [video]).video_ids
     processing.add_partitions(load_settings(), [video_id])
     assert daemon.tick(3) == []
     assert daemon.partitions == [video_id]
@@ -124,7 +124,7 @@ def test_a_video_registered_by_hand_is_left_to_the_hand_and_stays_deleted(daemon
 
 def test_a_video_with_results_and_a_partition_is_not_launched_again(daemon: Daemon, video: Path, tmp_path: Path) -> None:
     """As a deployment has them that is older than the sensor's memory."""
-    [video_id] = register.register(load_settings(), [video]).video_ids
+    [video_id] = register.register(load_settings().lake, [video]).video_ids
     daemon.instance.add_dynamic_partitions("video_id", [video_id])
     run = tmp_path / "lake" / "run_id=20260101_0000"
     (run / f"video_id={video_id}").mkdir(parents=True)

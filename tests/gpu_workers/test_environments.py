@@ -82,7 +82,9 @@ def place(tmp_path: Path, broker: PoolSettings) -> Place:
     media.make(tmp_path / "raw.mp4", 40, picture=media.scenes([]))
     short = SceneSettings(max_clip_s=10 / 30, overlap_s=0)
     settings = load_settings("laptop").model_copy(update={"lake": tmp_path / "lake", "raw": tmp_path, "scenes": short, "pool": broker})
-    made = Place(settings, pipeline.open_run(settings), register.register(settings, [tmp_path / "raw.mp4"]).video_ids, BrokerPool(broker))
+    made = Place(
+        settings, pipeline.open_run(settings), register.register(settings.lake, [tmp_path / "raw.mp4"]).video_ids, BrokerPool(broker)
+    )
     [manifest] = made.results(pipeline.MANIFEST)
     assert manifest.rows == CLIPS
     return made

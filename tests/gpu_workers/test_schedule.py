@@ -49,7 +49,7 @@ def test_a_worker_builds_each_operator_once(tmp_path: Path) -> None:
     media.make(tmp_path / "scenes.mp4", 60, picture=media.scenes([]))
     short = SceneSettings(max_clip_s=0.4, overlap_s=0)
     settings = load_settings("laptop").model_copy(update={"lake": tmp_path / "lake", "raw": tmp_path, "scenes": short})
-    video_ids = register.register(settings, [tmp_path / "scenes.mp4"]).video_ids
+    video_ids = register.register(settings.lake, [tmp_path / "scenes.mp4"]).video_ids
     run = pipeline.open_run(settings)
     for result in pipeline.results(run, pipeline.MANIFEST, video_ids, settings, BrokerPool(settings.pool)):
         pipeline.store(run, pipeline.MANIFEST, result)
@@ -68,7 +68,7 @@ def test_a_run_finds_its_own_weights_whoever_started_the_pool(tmp_path: Path, mo
     """A pool outlives the shell that started it, and serves others: what that shell set is not theirs."""
     media.make(tmp_path / "scenes.mp4", 6, picture=media.scenes([]))
     full = load_settings("laptop").model_copy(update={"lake": tmp_path / "lake", "raw": tmp_path})
-    [video_id] = register.register(full, [tmp_path / "scenes.mp4"]).video_ids
+    [video_id] = register.register(full.lake, [tmp_path / "scenes.mp4"]).video_ids
     chosen = StageSettings(backend="mediapipe", mediapipe={"model": "lite"})
     lite = full.model_copy(update={"stages": full.stages | {"detections": chosen}})
     with brokers.broker("--workers", "1", environment={"EGOWORLD_WEIGHTS": str(tmp_path / "of someone else")}) as pool:

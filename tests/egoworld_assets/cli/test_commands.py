@@ -110,7 +110,7 @@ def test_a_runs_name_that_is_nearly_right_names_the_run(settings: Settings) -> N
 
 def test_videos_are_listed_with_what_became_of_them(settings: Settings) -> None:
     paths = {name: media.make(settings.raw / f"{name}.mp4", 4 + n) for n, name in enumerate(("done", "broken", "new"))}
-    ids = {name: register.register(settings, [path]).video_ids[0] for name, path in paths.items()}
+    ids = {name: register.register(settings.lake, [path]).video_ids[0] for name, path in paths.items()}
     run = Lake(settings.lake).open_run({"a": 1}, "one", dict)
     for name in ("done", "broken"):
         assert write_video_as(run, ids[name])
@@ -142,7 +142,7 @@ def write_video_as(run: object, video_id: str) -> bool:
 
 
 def test_a_video_that_is_nearly_right_names_the_video_and_the_lake(settings: Settings) -> None:
-    [video_id] = register.register(settings, [media.make(settings.raw / "kitchen.mp4", 5)]).video_ids
+    [video_id] = register.register(settings.lake, [media.make(settings.raw / "kitchen.mp4", 5)]).video_ids
     explained = ("explain", video_id[:-1], "f0", "masks")
     for arguments in (
         ("process", "kitchn"),
@@ -158,7 +158,7 @@ def test_a_video_that_is_nearly_right_names_the_video_and_the_lake(settings: Set
 
 
 def test_stages_and_clips_that_are_nearly_right_name_the_right_one(settings: Settings) -> None:
-    [video_id] = register.register(settings, [media.make(settings.raw / "kitchen.mp4", 5)]).video_ids
+    [video_id] = register.register(settings.lake, [media.make(settings.raw / "kitchen.mp4", 5)]).video_ids
     assert write_video_as(Lake(settings.lake).open_run({"a": 1}, "one", dict), video_id)
     assert "Did you mean masks?" in refused("explain", video_id, "f0000000_0000020", "mask")
     assert "Did you mean f0000000_0000020?" in refused("explain", video_id, "f0000000_0000021", "masks")
@@ -189,12 +189,12 @@ def test_a_forgotten_video_stays_away_until_its_file_is_named(settings: Settings
 
     cursor = None
     for _ in range(3):
-        found = register.scan(settings, cursor, 50)
+        found = register.scan(settings.raw, settings.lake, cursor, 50)
         cursor = found.cursor
         assert found.video_ids == []
     path.rename(settings.raw / "renamed.mp4")
     for _ in range(3):
-        found = register.scan(settings, cursor, 50)
+        found = register.scan(settings.raw, settings.lake, cursor, 50)
         cursor = found.cursor
         assert found.video_ids == []
     said("register", "raw")

@@ -70,12 +70,12 @@ def test_sidecars_of_videos_are_not_named(raw: Path) -> None:
 def test_a_look_says_it_once(raw: Path, tmp_path: Path) -> None:
     settings = Settings(raw=raw, lake=tmp_path / "lake")
     (raw / "x.insv").touch()
-    first = register.scan(settings, None, 10)
+    first = register.scan(settings.raw, settings.lake, None, 10)
     assert len(first.passed_over) == 2
-    second = register.scan(settings, first.cursor, 10)
+    second = register.scan(settings.raw, settings.lake, first.cursor, 10)
     assert second.passed_over == []
     (raw / "y.mxf").touch()
-    assert len(register.scan(settings, second.cursor, 10).passed_over) == 3
+    assert len(register.scan(settings.raw, settings.lake, second.cursor, 10).passed_over) == 3
 
 
 def test_the_command_says_what_it_passes_over_and_fails_where_nothing_is_left(
@@ -98,7 +98,7 @@ def test_the_command_says_what_it_passes_over_and_fails_where_nothing_is_left(
 def test_a_360_degree_recording_that_is_named_by_itself_is_rejected(raw: Path, tmp_path: Path) -> None:
     settings = Settings(raw=raw, lake=tmp_path / "lake")
     path = media.make(raw / "a.mp4", 3).rename(raw / "VID_00_001.insv")
-    [row] = register.register(settings, [path]).refused
+    [row] = register.register(settings.lake, [path]).refused
     assert row["status"] == "rejected"
     assert "360 degree" in row["reason"]
     assert read(Lake(settings.lake)).num_rows == 1
