@@ -64,7 +64,7 @@ def _decoded(path: Path, about: About, section: Section, threads: int) -> Iterat
             for number, data in enumerate(_packets(descriptor, about.stored, section.rows), section.first):
                 packet = av.Packet(len(data))  # its own copy: decoder threads that free a Python buffer wait for the interpreter's lock
                 packet.update(bytes(data))
-                packet.pts = number
+                packet.pts, packet.is_keyframe = number, bool(section.rows["key"][number - section.first])  # PNG goes by it
                 yield from decoder.decode(packet)
             yield from decoder.decode(None)
         except LIBAV_FAULTS as error:

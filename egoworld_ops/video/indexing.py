@@ -25,6 +25,7 @@ from egoworld_ops.video.picture import Layout, Upright, to_rgb
 _CHANGES: tuple[Literal["palette", "new_extradata", "param_change"], ...] = ("palette", "new_extradata", "param_change")
 """What a packet can carry beside its data that changes the decoder."""
 _LEADS = (0, 1, 2, 4)
+"""Keyframes before the one of a frame at which decoding may have to begin."""
 _TRIED_KEYS, _TRIED_FRAMES = 4, 8
 
 
@@ -138,16 +139,17 @@ def _shown_alike(path: Path, index: PacketIndex) -> PacketIndex:
 
     What decides how a frame is shown and PyAV does not let us see, we see by its effect on a picture of noise, painted over the frame.
     """
-    want = _first_shown(path, index.about.layout)
-    for location in CHROMA_LOCATIONS:
-        tried = PacketIndex(replace(index.about, setup=index.about.setup.with_chroma(location)), index.rows)
-        try:
+    try:
+        want = _first_shown(path, index.about.layout)
+        for location in CHROMA_LOCATIONS:
+            tried = PacketIndex(replace(index.about, setup=index.about.setup.with_chroma(location)), index.rows)
             _, _, frame = next(frames_by_index(path, tried.about, tried.section(range(1)), range(1), 1))
-        except (IndexDiffers, InputError, StopIteration):
-            break
-        if np.array_equal(want, _painted(frame, index.about.layout)):
-            return tried
-    reason = "the decoder cannot be set up as the container sets it up"
+            if np.array_equal(want, _painted(frame, index.about.layout)):
+                return tried
+        reason = "its pictures are shown otherwise"
+    except (IndexDiffers, InputError) as error:
+        reason = str(error)
+    reason = f"the decoder cannot be set up as the container sets it up: {reason}"
     return PacketIndex(replace(index.about, stored=Stored("demuxed", reason=reason)), index.rows)
 
 
@@ -160,6 +162,8 @@ def _painted(frame: av.VideoFrame, layout: Layout) -> np.ndarray:
     """(H, W, 3) uint8: how noise in the place of the frame's picture is shown."""
     noise = np.random.default_rng(0)
     deep = frame.format.components[0].bits
+    if deep > 16:
+        raise IndexDiffers(f"noise in {frame.format.name} is no picture")
     for plane in frame.planes:
         if deep > 8:
             plane.update(noise.integers(0, 1 << deep, plane.buffer_size // 2, np.uint16).tobytes())

@@ -76,6 +76,7 @@ def _site(path: Path) -> str:
         "intake.parquet",
         "egoworld.duckdb",
         ".egoworld.duckdb.sha256",
+        "packets.index",
         "clips.parquet",
         "videos.parquet",
     )

@@ -59,11 +59,14 @@ FILES: dict[str, dict[str, Any]] = {
     "mpeg2.ts": {"codec": "mpeg2video", "options": {"bf": "2"}},
     "ffv1.mkv": {"codec": "ffv1"},
     "ten_bits.mkv": {"codec": "libx264", "pix_fmt": "yuv420p10le"},
+    "squeezed.mp4": {"sample_aspect_ratio": Fraction(4, 3)},
+    "turned.mov": {"rotation_deg": 90},
+    "deep_rgb.mov": {"codec": "png", "pix_fmt": "rgb48be"},
     "h264.flv": {},
     "mpeg2.mpg": {"codec": "mpeg2video"},
 }
 READ_WHOLE = {"mpeg2.mpg": "does not say where"}
-"""Files whose packets only the demuxer can put together, and what is said of that."""
+"""Files that are gone through by their demuxer, and what is said of that."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -267,6 +270,13 @@ def test_chroma_samples_lie_where_the_container_says(tmp_path: Path, location: s
         want = [to_rgb(frame, Upright(scaled)) for frame in opened.container.decode(opened.stream)][14:20]
     got = frames_by_index(path, found.about, found.section(range(14, 20)), range(14, 20), 1)
     assert all(np.array_equal(to_rgb(frame, Upright(scaled)), rgb) for (_, _, frame), rgb in zip(got, want, strict=True))
+
+
+def test_pictures_of_floating_point_are_read_through_the_demuxer(tmp_path: Path) -> None:
+    options = {"strict": "experimental"}
+    _, found = made(media.make(tmp_path / "a.mkv", 10, codec="ffv1", pix_fmt="gbrpf32le", options=options))
+    assert found.about.stored.kind == "demuxed"
+    assert "noise in gbrpf32le is no picture" in found.about.stored.reason
 
 
 def test_a_damaged_video_has_no_index(tmp_path: Path) -> None:

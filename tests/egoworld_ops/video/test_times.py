@@ -197,8 +197,9 @@ def test_a_trimmed_copy_is_whole(tmp_path: Path, reorder: bool) -> None:
 def test_dropped_frames_of_avi_keep_their_time(tmp_path: Path, codec: str, dropped: Sequence[int]) -> None:
     ticks = [i for i in range(70) if i not in dropped]
     path = media.make(tmp_path / "a.avi", len(ticks), codec=codec, pts=ticks, time_base=Fraction(1, 30), options={"bf": "0"})
-    seen = probe(path)
+    seen, index = indexed(path)
     assert seen.n_frames == len(ticks)
+    assert [f.timestamp_s for f in decode(path, 3, len(ticks), 2, index=index)] == seen.timestamps_s[4::2].tolist()
     assert seen.timestamps_s == pytest.approx(np.array(ticks) / 30, abs=1e-9)
     assert (seen.vfr, seen.damaged, seen.warning, seen.decoded_share) == (bool(dropped), False, None, 1.0)
     assert seen.duration_s == pytest.approx(70 / 30)
