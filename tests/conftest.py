@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,25 +18,39 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
-TOGETHER = {"stack": "stack", "kitchen_chain": "kitchen"}
-"""Fixtures that take long and serve tests of several files: those tests run in one process."""
-LONG_FIRST = ("kitchen", "stack", "tests/e2e/test_resume.py", "tests/egoworld_ops/operators/test_masks_sam2.py")
-"""Groups that would keep one core busy and leave the others idle if they came last."""
+_OPERATORS = "tests/egoworld_ops/operators"
+TOGETHER = {
+    "stack": ("tests/e2e/test_pool_faults.py", "tests/e2e/test_stack.py"),
+    "kitchen": ("tests/test_chain.py", *(f"{_OPERATORS}/test_{name}.py" for name in ("masks_classical", "movement", "object_pose"))),
+}
+"""Files that share a fixture that takes long (`stack`, `kitchen_chain`): their tests run in one process."""
+APART = ("tests/test_chaos_runs.py",)
+"""Files whose tests share nothing and take long: each may run in a process of its own."""
+LONG_FIRST = ("stack", "kitchen", "tests/e2e", *APART, f"{_OPERATORS}/test_masks_sam2.py")
+"""Groups that would keep one core busy and leave the others idle if they came last, by the beginning of their name."""
 
 
-@pytest.hookimpl(tryfirst=True)
+def group(nodeid: str) -> str:
+    """What runs in one process: a file, but for those above."""
+    file = nodeid.partition("::")[0]
+    return nodeid if file in APART else next((name for name, files in TOGETHER.items() if file in files), file)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests for `--dist loadgroup`: by file, but for those that share a long fixture; long groups come first."""
-    groups = {item: _group(item) for item in items}
-    for item, group in groups.items():
-        item.add_marker(pytest.mark.xdist_group(group))
-    places = {group: place for place, group in enumerate(LONG_FIRST)}
-    items.sort(key=lambda item: places.get(groups[item], len(places)))
+    """Long groups come first."""
+    items.sort(key=lambda item: next((i for i, first in enumerate(LONG_FIRST) if group(item.nodeid).startswith(first)), len(LONG_FIRST)))
 
 
-def _group(item: pytest.Item) -> str:
-    fixtures = getattr(item, "fixturenames", ())
-    return next((group for fixture, group in TOGETHER.items() if fixture in fixtures), item.nodeid.partition("::")[0])
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """With `--dist loadfile` groups in place of files. (`loadgroup` of pytest-xdist 3.8 does nothing under pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Grouped(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    return Grouped(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session", autouse=True)

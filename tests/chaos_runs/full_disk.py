@@ -54,7 +54,9 @@ def run(size: int, seed: int) -> str:
                 if number % 2:
                     met += _more_and_more(disk, chain, "size", random.randrange(4 << 10, n_bytes, 4 << 10), n_bytes // 30, random)
                 else:
-                    met += _more_and_more(disk, chain, "nr_inodes", random.randrange(2, files) if number else 2, 1, random)
+                    met += _more_and_more(
+                        disk, chain, "nr_inodes", random.randrange(2, files) if number else 2, 1 if size > 2 else 2, random
+                    )
                 _is_as_undisturbed(disk, chain, wanted)
             told = _command_line(disk, chain[0])
     sites = ", ".join(f"{n} at {site}" for site, n in sorted(met.items()))

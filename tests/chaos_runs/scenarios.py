@@ -22,7 +22,7 @@ class Scenario:
 
 
 ALL = {
-    "kills": Scenario(kills.run, 200, 8),
+    "kills": Scenario(kills.run, 200, 4),
     "power-loss": Scenario(power_loss.run, 400, 14),
     "full-disk": Scenario(full_disk.run, 24, 2),
     "two-writers": Scenario(two_writers.run, 5, 1),

@@ -163,14 +163,14 @@ def make(**options: Any) -> backend.Backend:
 
 @pytest.fixture(scope="module")
 def scene_masks(frames: list[np.ndarray]) -> pa.Table:
-    return make(image_size=256, reprompt_lost=False).run(clip_input(frames, scene_detections()))
+    return make(reprompt_lost=False).run(clip_input(frames, scene_detections()))
 
 
 def test_masks_equal_the_packages_own_predictor(jpegs: Path, frames: list[np.ndarray], scene_masks: pa.Table) -> None:
     """Two objects and a hand, prompted at different frames, past the reach of the memory, old state dropped: mask for mask the same."""
     given = prompts_by_frame(schema.from_rows("detections", scene_detections()), backend.Settings().hand_joints, WIDTH, HEIGHT)
     prompts = {0: list(given[FIRST_FRAME].values()), 5: list(given[FIRST_FRAME + 5].values())}
-    want = package_masks(package_predictor("tiny", 256, "++model.non_overlap_masks=true"), jpegs, prompts, len(frames))
+    want = package_masks(package_predictor("tiny", 128, "++model.non_overlap_masks=true"), jpegs, prompts, len(frames))
     got = {(r["frame_index"] - FIRST_FRAME, r["track_id"]): rle.decode(r["rle"]) for r in scene_masks.to_pylist()}
     filled = {(t, i): (m > 0).numpy() for t, masks in want.items() for i, m in masks.items() if (m > 0).any()}
     assert got.keys() == filled.keys()
@@ -434,9 +434,9 @@ def test_the_state_stops_growing() -> None:
     assert max(sizes[full:]) == max(sizes[full : full + 5])
 
 
-def test_resident_memory_is_flat_from_frame_100_on() -> None:
-    """Full-size frames that are made as they are asked for, eight encoded at once: held for 60 frames, they alone would take 370 MB."""
-    height, width, n = 1080, 1920, 160
+def test_resident_memory_is_flat_from_frame_60_on() -> None:
+    """Full-size frames that are made as they are asked for, eight encoded at once: held for 40 frames, they alone would take 250 MB."""
+    height, width, n = 1080, 1920, 110
     seen: list[int] = []
 
     class Pictures(list):
@@ -444,13 +444,13 @@ def test_resident_memory_is_flat_from_frame_100_on() -> None:
             for i in range(n):
                 seen.append(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
                 picture = np.full((height, width, 3), 90, np.uint8)
-                picture[400:700, 100 + 8 * i : 400 + 8 * i] = (220, 160, 130)
+                picture[400:700, 100 + 12 * i : 400 + 12 * i] = (220, 160, 130)
                 yield picture
 
     item = clip_input(Pictures([np.empty((height, width, 3), np.uint8)] * n), [detection(FIRST_FRAME, "object", 10, [100, 400, 300, 300])])
     rows = make(micro_batch=8).run(item)
-    growth_mb = (max(seen[110:]) - max(seen[90:110])) / 1e6
-    print(f"FIGURE sam2 memory: {growth_mb:+.1f} MB from frame 100 to {n}, peak {max(seen) / 1e6:.0f} MB (limit +30)")
+    growth_mb = (max(seen[70:]) - max(seen[50:70])) / 1e6
+    print(f"FIGURE sam2 memory: {growth_mb:+.1f} MB from frame 60 to {n}, peak {max(seen) / 1e6:.0f} MB (limit +30)")
     assert rows.num_rows > n // 2
     assert growth_mb < 30
 
