@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from egoworld_ops import operators
-from egoworld_ops.contract import schema, validation
+from egoworld_ops.contract import quality, schema, validation
 from egoworld_ops.errors import ContractError
 from egoworld_ops.report.contract_page import contract_page
 from tests.rows import detection_row, hand_pose_row, sample_row
@@ -101,3 +101,10 @@ def test_foreign_columns_and_types_are_named() -> None:
 def test_the_page_of_the_contract_is_the_one_in_the_docs() -> None:
     page = (ROOT / "docs" / "data_contract.md").read_text("utf-8")
     assert page == contract_page(), "run `make docs`"
+
+
+def test_a_metric_warns_below_its_minimum_and_above_its_maximum_and_not_at_them() -> None:
+    metric = quality.Metric("share", "avg(x)", "what it is", 0.5, 0.9)
+    assert [metric.verdict(value) for value in (None, 0.5, 0.7, 0.9)] == [None] * 4
+    assert "share is 0.4, want at least 0.5: what it is" in (metric.verdict(0.4) or "")
+    assert "share is 0.95, want at most 0.9: what it is" in (metric.verdict(0.95) or "")

@@ -100,6 +100,32 @@ def test_noise_of_two_pixels_costs_little_and_an_outlier_less_than_without_robus
     assert robust < 0.6 * plain
 
 
+def test_the_pose_is_where_errors_and_pull_together_are_least() -> None:
+    """No small turn or shift makes the sum less: Huber's loss of each point, and what the turn away from looking along the ray costs."""
+    rng = np.random.default_rng(5)
+    points_m = hand_of("right") @ Rotation.from_rotvec([0.1, -0.2, 0.1]).as_matrix().T
+    seen_m = points_m @ Rotation.from_rotvec([0.3, 0.2, -0.2]).as_matrix().T + [0.05, -0.03, 0.4]
+    points_px = project(CAMERA, seen_m) + rng.normal(0, 1, (21, 2))
+    points_px[8] += 40
+    huber_px, pull_px = 6.0, 20.0
+    poses = _pnp.solve(points_m[None], points_px[None], CAMERA, np.array([huber_px]), np.array([pull_px]))
+    rays = (points_px - [CAMERA.cx_px, CAMERA.cy_px]) / [CAMERA.fx_px, CAMERA.fy_px]
+    start = _pnp._towards(rays.mean(0)[None])[0]
+
+    def cost(R: np.ndarray, t_m: np.ndarray) -> float:
+        off_px = np.linalg.norm(project(CAMERA, points_m @ R.T + t_m) - points_px, axis=1)
+        loss = np.where(off_px <= huber_px, off_px**2, 2 * huber_px * off_px - huber_px**2).sum()
+        turned = R @ start.T
+        axis = np.array([turned[2, 1] - turned[1, 2], turned[0, 2] - turned[2, 0], turned[1, 0] - turned[0, 1]]) / 2
+        return float(loss + 21 * pull_px**2 * (axis @ axis))
+
+    R, t_m = poses.R_camera_hand[0], poses.t_camera_hand_m[0]
+    least = cost(R, t_m)
+    for _ in range(200):
+        turn, shift_m = rng.normal(0, 2e-3, 3), rng.normal(0, 4e-4, 3)
+        assert cost(Rotation.from_rotvec(turn).as_matrix() @ R, t_m + shift_m) > least * (1 - 1e-6)
+
+
 @pytest.mark.parametrize("side", HANDS)
 def test_rows_agree_with_themselves(side: Hand) -> None:
     """joints_m = R(q) joints_wrist_m + position; reprojection_px is that of joints_m; the intrinsics are those used."""

@@ -125,6 +125,19 @@ def test_random_joint_values_come_back_at_the_tips(hand: str) -> None:
     assert worst <= 10
 
 
+def test_joints_at_their_limits_are_named_and_no_others() -> None:
+    model = HandModel(ROBOTS["allegro"].right)
+    middle = model.limits_rad.mean(1)
+    bent = middle.copy()
+    bent[0] = model.limits_rad[0, 1]
+    poses = [hand_pose_row(i, hand="right", joints_wrist_m=human_like(model, q, 1.3)) for i, q in enumerate((middle, bent))]
+    at_middle, at_bent = retarget(poses, scaling=1.3)
+    assert not any(at_middle["at_limit"])
+    for row in (at_middle, at_bent):
+        room_rad = np.abs(np.array(row["qpos_rad"])[:, None] - model.limits_rad).min(1)
+        assert row["at_limit"] == (room_rad <= 1e-3).tolist()
+
+
 def test_a_larger_human_hand_is_scaled_down_and_moves_the_robot_alike(a_hand: np.ndarray) -> None:
     large, small = (retarget([hand_pose_row(0, hand="right", joints_wrist_m=size * a_hand)])[0] for size in (1.1, 0.9))
     assert small["scaling"] / large["scaling"] == pytest.approx(1.1 / 0.9)

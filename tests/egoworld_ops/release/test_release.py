@@ -16,6 +16,7 @@ from egoworld_ops.files.tables import digest_at, provenance_at, read_table, writ
 from egoworld_ops.lake.lake import RELEASED_TABLES, Lake, Run
 from egoworld_ops.lake.states import video_ids
 from egoworld_ops.query import catalog
+from egoworld_ops.release import part, plan
 from egoworld_ops.release.make import make_release
 from egoworld_ops.release.place import folder, home, part_name, part_names, part_path
 from egoworld_ops.release.settings import ReleaseSettings
@@ -280,3 +281,9 @@ def test_settings_that_no_file_can_have_are_refused(tmp_path: Path, text: str) -
     path.write_text(f"[release]\n{text}")
     with pytest.raises(BadSettings, match="release"):
         load_settings(path)
+
+
+def test_rows_of_frames_before_and_after_those_that_a_clip_owns_are_left_out(tmp_path: Path) -> None:
+    source = plan.Source(tmp_path / "masks.parquet", "masks", "v", "c", "d", (3, 6), ("c",))
+    rows = pa.table({"frame_index": [1, 2, 2, 3, 3, 4, 5, 6, 6, 7]})
+    assert part._owned(source, rows, 3, 6)["frame_index"].to_pylist() == [3, 3, 4, 5]

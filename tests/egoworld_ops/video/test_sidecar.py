@@ -136,11 +136,11 @@ def test_intrinsics_of_another_shape_are_refused() -> None:
 
 
 def test_unknown_intrinsics_are_said_to_be_assumed_or_refused() -> None:
-    assumed = intrinsics.resolve(640, 480, Sidecar(), CameraSettings(assumed_hfov_deg=90), "v")
+    assumed = intrinsics.intrinsics.resolve(640, 480, Sidecar(), CameraSettings(assumed_hfov_deg=90), "v")
     assert np.isclose(assumed.fx_px, 320)
     assert assumed.source == "assumed_fov"
     with pytest.raises(UnknownIntrinsics, match="require_known"):
-        intrinsics.resolve(640, 480, Sidecar(), CameraSettings(require_known=True), "v")
+        intrinsics.intrinsics.resolve(640, 480, Sidecar(), CameraSettings(require_known=True), "v")
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "dangling link", "device"])
@@ -238,3 +238,10 @@ def test_a_sidecar_in_other_letters_is_no_silent_pinhole(tmp_path: Path, stem: s
         read_sidecar(video)
     (tmp_path / f"{stem}.mov").touch()
     assert read_sidecar(video) == Sidecar()
+
+
+def test_the_assumed_camera_looks_through_the_middle_of_the_picture() -> None:
+    """The centre of the top-left pixel is (0, 0), so that of 640 pixels is at 319.5."""
+    camera = intrinsics.resolve(640, 480, Sidecar(), CameraSettings(assumed_hfov_deg=90), "v")
+    assert (camera.cx_px, camera.cy_px) == (319.5, 239.5)
+    assert (camera.fx_px, camera.fy_px) == (pytest.approx(320), pytest.approx(320))
