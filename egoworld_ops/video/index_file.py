@@ -25,12 +25,12 @@ from egoworld_ops.video.decoder import DecoderSetup
 from egoworld_ops.video.packet_index import FORMAT, NOT_SHOWN, ROW, About, IndexDiffers, PacketIndex, Section, Stored, is_wanted, section_of
 from egoworld_ops.video.picture import Layout
 
-ROWS = 512
+ROWS = 256
 _MAGIC = b"egoworld packet index\n"
 _HEAD = struct.Struct("<II")
 _BLOCK = np.dtype([("at", "<i8"), ("bytes", "<i4"), ("crc", "<u4"), ("first_frame", "<i4"), ("last_frame", "<i4")])
 """A block: where it lies, its length and CRC-32; the first and last frame it shows, the other way round where it shows none."""
-_READ_FIRST = 8192
+_READ_FIRST = 4096
 _COLUMNS = ROW.names or ()
 
 

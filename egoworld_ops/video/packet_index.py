@@ -19,7 +19,7 @@ import numpy as np
 from egoworld_ops.video.decoder import DecoderSetup
 from egoworld_ops.video.picture import Layout
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever an index means something else than before: older ones are not read."""
 ROW = np.dtype(
     [
