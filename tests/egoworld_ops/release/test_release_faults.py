@@ -21,7 +21,7 @@ from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import video_ids
 from egoworld_ops.query import catalog
 from egoworld_ops.release import make
-from egoworld_ops.release.make import Outcome, release
+from egoworld_ops.release.make import ReleaseOutcome, make_release
 from egoworld_ops.release.place import ASIDE, LATEST, ensure, folder, home, part_name, part_path, sha256_of_file, staging, stand_in
 from egoworld_ops.release.plan import PlannedPart, RunFiles
 from egoworld_ops.release.settings import ReleaseSettings
@@ -36,7 +36,7 @@ SMALL = ReleaseSettings(part_mb=0.5, writers=2)
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_killed_release_leaves_the_old_one_or_the_new_one_and_the_next_ends_it(tmp_path: Path, run: Run, parts: int) -> None:
     if parts == 2:
-        release(run, SMALL)
+        make_release(run, SMALL)
         write_video(run, "d", n_frames=20)
         write_video(run, "a", n_frames=50, seed=2)
     command = [sys.executable, "-m", "tests.egoworld_ops.release.kill_releases", str(run.lake.root), "7", "8"]
@@ -57,10 +57,10 @@ def test_a_release_that_was_cut_short_is_gone_on_with(run: Run, monkeypatch: pyt
 
     monkeypatch.setattr(make, "write_part", fill_the_disk)
     with pytest.raises(StorageUnavailable, match=r"No space left.*release again"):
-        release(run, ReleaseSettings(writers=1))
+        make_release(run, ReleaseSettings(writers=1))
     assert not folder(run).exists()
     monkeypatch.setattr(make, "write_part", real)
-    outcome = release(run, ReleaseSettings(writers=1))
+    outcome = make_release(run, ReleaseSettings(writers=1))
     assert outcome.written == 9 - 5
     assert not list(run.lake.root.rglob(".tmp-*"))
     for record in (record for part in outcome.manifest.parts for record in part.tables.values()):
@@ -69,7 +69,7 @@ def test_a_release_that_was_cut_short_is_gone_on_with(run: Run, monkeypatch: pyt
 
 
 def test_a_file_that_a_release_left_broken_is_written_again(run: Run) -> None:
-    made = release(run, SMALL)
+    made = make_release(run, SMALL)
     path = part_path(made.path, "masks", part_name(run, 0))
     content = path.read_bytes()
     length = int.from_bytes(content[-8:-4], "little")
@@ -78,12 +78,12 @@ def test_a_file_that_a_release_left_broken_is_written_again(run: Run) -> None:
     left.parent.mkdir(parents=True)
     footer = content[-8 - length : -8]
     left.write_bytes(content[: -8 - length] + b"\xff" * 20 + footer[20:] + content[-8:])
-    again = release(run, SMALL)
+    again = make_release(run, SMALL)
     assert (again.written, again.manifest) == (18, made.manifest)
     assert _matches_its_manifest(again)
 
 
-def _matches_its_manifest(outcome: Outcome) -> bool:
+def _matches_its_manifest(outcome: ReleaseOutcome) -> bool:
     return all(
         sha256_of_file(part_path(outcome.path, table, part.name)) == record.sha256
         for part in outcome.manifest.parts
@@ -93,7 +93,7 @@ def _matches_its_manifest(outcome: Outcome) -> bool:
 
 def test_readers_of_the_folder_never_see_half_a_release(run: Run) -> None:
     """Each view has whole videos, all tables the same ones, while the release changes again and again under the readers."""
-    release(run, SMALL)
+    make_release(run, SMALL)
     database = catalog.write_catalog(run.lake)
     stop, seen, wrong = threading.Event(), set(), []
 
@@ -112,7 +112,7 @@ def test_readers_of_the_folder_never_see_half_a_release(run: Run) -> None:
     for i in range(4):
         write_video(run, f"n{i}", n_frames=10)
         write_video(run, "b", n_frames=50, seed=i)
-        release(run, SMALL)
+        make_release(run, SMALL)
     stop.set()
     for reader in readers:
         reader.join()
@@ -121,7 +121,7 @@ def test_readers_of_the_folder_never_see_half_a_release(run: Run) -> None:
 
 
 def test_a_file_that_changes_meanwhile_ends_the_release_and_leaves_the_old_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    release(run, SMALL)
+    make_release(run, SMALL)
     before = files_of_release(run)
     write_video(run, "d", n_frames=20)
     real: Callable[..., Any] = RunFiles.with_digests
@@ -134,15 +134,15 @@ def test_a_file_that_changes_meanwhile_ends_the_release_and_leaves_the_old_one(r
 
     monkeypatch.setattr(RunFiles, "with_digests", then_change)
     with pytest.raises(InputChanged, match="Release the run again"):
-        release(run, SMALL)
+        make_release(run, SMALL)
     assert files_of_release(run) == before
     monkeypatch.undo()
-    assert release(run, SMALL).manifest.rows["videos"] == 4
+    assert make_release(run, SMALL).manifest.rows["videos"] == 4
 
 
 @pytest.mark.parametrize("where", ["footer", "page"])
 def test_a_damaged_file_is_named_and_what_was_released_stays(run: Run, where: str) -> None:
-    release(run, SMALL)
+    make_release(run, SMALL)
     before = files_of_release(run)
     write_video(run, "d", n_frames=20)
     path = next(run.video_folder(next(v for v in video_ids(run) if v.startswith("d-"))).glob("clip_id=*/hand_pose.parquet"))
@@ -152,12 +152,12 @@ def test_a_damaged_file_is_named_and_what_was_released_stays(run: Run, where: st
     path.unlink()
     path.write_bytes(content if where == "page" else content[:-9])
     with pytest.raises(ContractError, match=r"hand_pose\.parquet.*Delete"):
-        release(run, SMALL)
+        make_release(run, SMALL)
     assert files_of_release(run) == before
 
 
 def test_where_folders_cannot_change_places_in_one_step_a_crash_between_is_mended(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    release(run, SMALL)
+    make_release(run, SMALL)
     write_video(run, "d", n_frames=10)
 
     class Crash(BaseException):
@@ -177,9 +177,9 @@ def test_where_folders_cannot_change_places_in_one_step_a_crash_between_is_mende
         monkeypatch.setattr(exchange, "exchange", crash_at(step))
         write_video(run, "d", n_frames=10, seed=step)
         with pytest.raises(Crash):
-            release(run, SMALL)
+            make_release(run, SMALL)
         monkeypatch.undo()
-        assert release(run, SMALL).manifest.rows["videos"] == 4
+        assert make_release(run, SMALL).manifest.rows["videos"] == 4
         assert not list(run.lake.root.rglob(".tmp-*"))
 
 
@@ -197,8 +197,8 @@ def test_the_three_steps_are_taken_where_the_file_system_has_not_one(tmp_path: P
 
 
 def test_two_releases_at_once_wait_for_each_other(run: Run) -> None:
-    outcomes: list[Outcome] = []
-    threads = [threading.Thread(target=lambda: outcomes.append(release(run, SMALL))) for _ in range(3)]
+    outcomes: list[ReleaseOutcome] = []
+    threads = [threading.Thread(target=lambda: outcomes.append(make_release(run, SMALL))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -210,7 +210,7 @@ def test_a_run_that_is_removed_while_its_release_waits_is_not_released(run: Run)
     home(run.lake).mkdir()
     with ThreadPoolExecutor(1) as thread:
         with locks.alone(home(run.lake)):
-            waiting = thread.submit(release, run, SMALL)
+            waiting = thread.submit(make_release, run, SMALL)
             time.sleep(0.2)
             shutil.rmtree(run.path)
         with pytest.raises(SetupError, match=r"run 20260101_0000: .*is gone"):
@@ -223,7 +223,7 @@ def test_a_run_of_another_contract_is_not_released(tmp_path: Path) -> None:
     old = Lake(tmp_path).open_run({"schema": "1"}, None, dict)
     write_video(old, "a", n_frames=10)
     with pytest.raises(SetupError, match=r"version 1 of the data contract.*with the code that made it, or process"):
-        release(old, SMALL)
+        make_release(old, SMALL)
     assert not folder(old).exists()
 
 
@@ -232,7 +232,7 @@ def test_a_file_of_another_contract_is_not_taken_for_one_of_this(run: Run, name:
     path = next(run.video_folder(video_ids(run)[0]).glob(name.replace("*", "clip_id=*")))
     of_an_older_schema(path)
     with pytest.raises(ContractError, match=rf"{path.name}: was written under schema version 0.*materialize the stage again"):
-        release(run, SMALL)
+        make_release(run, SMALL)
     assert not folder(run).exists()
 
 
@@ -241,18 +241,18 @@ def test_a_name_that_no_video_or_clip_has_is_named_with_the_file_it_is_in(run: R
     content = clips.read_bytes()
     swap(clips, "clip_id", pa.array(["Clip 1", "Clip 2"]))
     with pytest.raises(ContractError, match=r"clips\.parquet: .*got 'Clip 1'.*materialize the manifest"):
-        release(run, SMALL)
+        make_release(run, SMALL)
     rewrite(clips, content)
     (run.path / "video_id=A B").mkdir()
     with pytest.raises(ContractError, match=r"video_id=A B: .*Remove it"):
-        release(run, SMALL)
+        make_release(run, SMALL)
 
 
 def test_a_broken_manifest_of_a_release_is_named(run: Run) -> None:
-    release(run, SMALL)
+    make_release(run, SMALL)
     (folder(run) / "release.json").write_text("{")
     with pytest.raises(ContractError, match=r"release\.json.*release the run again"):
-        release(run, SMALL)
+        make_release(run, SMALL)
 
 
 def test_what_a_killed_writer_left_among_the_stand_ins_goes(tmp_path: Path) -> None:
