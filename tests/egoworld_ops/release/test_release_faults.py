@@ -133,7 +133,7 @@ def test_a_file_that_changes_meanwhile_ends_the_release_and_leaves_the_old_one(r
         return planned
 
     monkeypatch.setattr(RunFiles, "with_digests", then_change)
-    with pytest.raises(InputChanged, match="Release the run again"):
+    with pytest.raises(InputChanged, match="Try again once nothing writes to the run"):
         make_release(run, SMALL)
     assert files_of_release(run) == before
     monkeypatch.undo()
