@@ -13,8 +13,9 @@ import trimesh
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import BadSidecar
 from egoworld_ops.operators.base import ClipInput
+from egoworld_ops.operators.object_pose import classical
 from egoworld_ops.operators.object_pose._shapes import cuboid, read_mesh
-from egoworld_ops.operators.object_pose._solve import fit_points, sample_points
+from egoworld_ops.operators.object_pose._solve import Estimate, fit_points, sample_points
 from egoworld_ops.operators.object_pose._view import lift
 from egoworld_ops.operators.object_pose.classical import Backend, described
 from egoworld_ops.video.sidecar import Prompt, Sidecar, SidecarObject
@@ -257,3 +258,9 @@ def test_kitchen_without_dimensions_takes_its_scale_from_the_hand(kitchen_chain:
     print(f"FIGURE object translation without dimensions, scale from the hand: {middle}, {share}")
     assert posed
     assert np.median(errors) <= 40
+
+
+@pytest.mark.parametrize(("inliers", "reprojection_px", "converged"), [(15, 2.0, True), (14, 0.5, False), (90, 2.1, False)])
+def test_a_pose_has_converged_where_enough_points_agree_and_agree_well(inliers: int, reprojection_px: float, converged: bool) -> None:
+    columns = classical._pose_columns(Estimate(np.eye(4), "tracked", inliers, reprojection_px, 0.5))
+    assert columns["converged"] is converged
