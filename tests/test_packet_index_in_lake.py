@@ -32,7 +32,7 @@ def settings(tmp_path: Path) -> Settings:
 def video_id(settings: Settings) -> str:
     settings.raw.mkdir()
     path = media.make(settings.raw / "a.mkv", FRAMES, size=(160, 120), picture=media.scenes([CUT]))
-    [video_id] = raw_folder.register(settings, [path]).video_ids
+    [video_id] = raw_folder.register(settings.lake, [path]).video_ids
     return video_id
 
 

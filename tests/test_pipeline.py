@@ -56,7 +56,7 @@ def video(tmp_path: Path) -> Path:
 
 
 def register(settings: Settings, *paths: Path) -> list[str]:
-    return raw_folder.register(settings, paths).video_ids
+    return raw_folder.register(settings.lake, paths).video_ids
 
 
 def run_all(settings: Settings, video_ids: list[str], pool: InlinePool) -> dict[str, Counter[str]]:
