@@ -1,6 +1,7 @@
 # Two commands: `make demo` runs the main job, `make test` the checks and the tests. Each sets up all it needs.
 PYTHON ?= python3.11
 VENV := .venv
+PORT ?= 3000
 BIN := $(VENV)/bin
 export DAGSTER_HOME := $(CURDIR)
 export DAGSTER_DISABLE_TELEMETRY := 1
@@ -49,7 +50,9 @@ docs: $(VENV)/.installed
 	$(BIN)/egoworld contract > docs/data_contract.md
 
 ui: $(VENV)/.installed $(VENV)/.weights
-	$(BIN)/dg dev --host 127.0.0.1 --port 3000
+	@! $(BIN)/python -c "import socket; socket.create_connection(('127.0.0.1', $(PORT)), 1)" 2> /dev/null || \
+		{ echo "make ui: port $(PORT) is in use, perhaps by another \`make ui\`: end that, or say make ui PORT=3001"; exit 1; }
+	$(BIN)/dg dev --host 127.0.0.1 --port $(PORT)
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "Setting up $(VENV): about 7 GB and a few minutes, once"

@@ -7,10 +7,13 @@ import sys
 import time
 
 import dagster as dg
+from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster_shared.error import SerializableErrorInfo
 
 from egoworld_ops import errors
 
 _META = "dagster_meta"
+INTERRUPTED = DagsterExecutionInterruptedError.__name__
 
 
 class _Brief(logging.Formatter):
@@ -28,19 +31,34 @@ class _Brief(logging.Formatter):
         if event.event_type_value == "STEP_START":
             self._started[step] = time.monotonic()
             return f"  {step} ..."
+        if not step:
+            return f"  the run failed: {_reason(event)}"
         took_s = time.monotonic() - self._started.get(step, 0)
         return f"  {step} failed after {took_s:.1f} s: {_reason(event)}"
 
 
 def _reason(event: dg.DagsterEvent) -> str:
-    """The cause of a failed step, one line: the first error of ours, which names culprit, reason and cure; the innermost one where there is none."""
-    error = event.step_failure_data.error
+    """The cause of a failed step or run, one line: the first error of ours, which names culprit, reason and cure; else the innermost one."""
+    error: SerializableErrorInfo | None = getattr(event.event_specific_data, "error", None)
     while error is not None and error.cause is not None and not _is_ours(error.cls_name):
         error = error.cause
     if error is None:
         return "see the run in the UI"
+    if error.cls_name == INTERRUPTED:
+        return "interrupted"
     said = error.message.strip()
     return said.partition(": ")[2] or said  # Python's own words begin with the class
+
+
+def stopped_the_run(event: dg.DagsterEvent) -> bool:
+    """Whether an event says that a run failed outside its steps, as where a resource could not be made."""
+    return event.event_type_value == "RESOURCE_INIT_FAILURE"
+
+
+def was_interrupted(event: dg.DagsterEvent) -> bool:
+    """Whether an event says that somebody interrupted the run."""
+    error: SerializableErrorInfo | None = getattr(event.event_specific_data, "error", None)
+    return error is not None and error.cls_name == INTERRUPTED
 
 
 def _is_ours(class_name: str | None) -> bool:
@@ -54,7 +72,7 @@ def _is_for_people(record: logging.LogRecord) -> bool:
         said = getattr(record, _META, {}).get("orig_message") or ""
         return record.levelno >= logging.INFO and not said.startswith("Dependencies for step")
     starts_asset = event.event_type_value == "STEP_START" and not (event.step_key or "").endswith("_checks")
-    return starts_asset or event.event_type_value == "STEP_FAILURE"
+    return starts_asset or event.event_type_value == "STEP_FAILURE" or stopped_the_run(event)
 
 
 @dg.logger({}, description="One line a step, for a terminal")

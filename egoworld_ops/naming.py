@@ -16,7 +16,7 @@ def did_you_mean(written: str, known: Iterable[str]) -> str:
         return f"Did you mean {' or '.join(near)}?"
     shown = ", ".join(names[:MOST_NAMED])
     more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return f"There are {shown}{more}" if names else "There are none"
+    return f"There are {shown}{more}." if names else "There are none."
 
 
 def _near(written: str, names: list[str]) -> list[str]:

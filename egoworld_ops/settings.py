@@ -21,6 +21,7 @@ from egoworld_ops import environment, operators, plugins
 from egoworld_ops.contract.quality import Bounds, metrics
 from egoworld_ops.errors import BadSettings, unreadable
 from egoworld_ops.home import anchored
+from egoworld_ops.naming import did_you_mean
 from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.section import Section
 from egoworld_ops.video.recordings import PATTERNS
@@ -191,8 +192,11 @@ def load_settings(profile: str | Path | None = None) -> Settings:
     except (OSError, RuntimeError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and (away := unreadable(error, path)) is not None:
             raise away from error
-        known = ", ".join(sorted(p.stem for p in PROFILES.glob("*.toml")))
-        raise BadSettings(path, str(error), f"Name a TOML file, or one of the profiles {known}") from error
+        known = sorted(p.stem for p in PROFILES.glob("*.toml"))
+        if isinstance(error, FileNotFoundError):
+            cure = f"{did_you_mean(str(profile), known)} Or name a TOML file"
+            raise BadSettings(f"profile {profile}", "there is no such profile or file", cure) from error
+        raise BadSettings(path, str(error), f"Name a TOML file, or one of the profiles {', '.join(known)}") from error
     try:
         made = Settings(**given)
         return made.model_copy(update={"raw": anchored(made.raw), "lake": anchored(made.lake)})

@@ -132,6 +132,9 @@ def _close(session: _Session | None) -> None:
 
 def _lost(settings: PoolSettings, error: BaseException) -> PoolLost:
     cure = "Start it with `egoworld pool serve`, or look at broker.log beside its socket"
+    if isinstance(error, FileNotFoundError):
+        cure = "A step starts one, unless pool.start is false; so does `egoworld pool serve`"
+        return PoolLost(f"pool at {settings.folder}", "no broker runs there", cure)
     return PoolLost(f"pool at {socket_path(settings.folder)}", f"no broker answers: {type(error).__name__}: {error}", cure)
 
 

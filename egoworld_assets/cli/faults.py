@@ -21,6 +21,7 @@ def named(error: Exception) -> EgoworldError | None:
         return _of_system(error, said)
     package = type(error).__module__.partition(".")[0].lstrip("_")
     if package == "duckdb":
+        said = " ".join(str(error).partition("LINE 1:")[0].split()).rstrip("!")
         return BadSettings("the query", said, 'Mend the SQL; `egoworld sql "SHOW ALL TABLES"` lists tables and columns')
     if package.startswith("dagster"):
         return BadSettings("Dagster", said, "See to dagster.yaml and the databases in DAGSTER_HOME, or move them away")

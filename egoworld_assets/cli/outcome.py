@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from egoworld_assets.chain import pipeline
+from egoworld_assets.console import was_interrupted
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import CURES
@@ -29,7 +30,12 @@ def table(result: dg.ExecuteInProcessResult) -> Iterator[str]:
         elif stage in stopped:
             yield f"  {stage:<12} stopped: see above"
         else:
-            yield f"  {stage:<12} not run: what it needs is not there"
+            yield f"  {stage:<12} not run: {'what it needs is not there' if done or stopped else 'the run did not start, see above'}"
+
+
+def interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    """Whether somebody interrupted the run."""
+    return any(map(was_interrupted, result.all_events))
 
 
 def lacks(result: dg.ExecuteInProcessResult) -> bool:

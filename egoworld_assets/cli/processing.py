@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 import dagster as dg
+from dagster._core.instance import InstanceRef
 
 from egoworld_assets.chain import pipeline
 from egoworld_assets.cli import outcome
@@ -27,6 +30,10 @@ Say = Callable[[str], None]
 SHIPPED = Path(__file__).parents[1] / "home"
 """What a folder needs to be DAGSTER_HOME, and what `dagster dev` starts from."""
 RAW = "raw"
+INTERRUPTED = 130
+"""The exit status of shells for what was interrupted by Ctrl-C."""
+_AT_A_TERMINAL = {"compute_logs": {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}}
+"""What is printed goes to the terminal alone. Dagster would start two processes that copy it into files, and die with tracebacks at Ctrl-C."""
 
 
 def settings(profile: str | None) -> Settings:
@@ -69,7 +76,7 @@ def instance() -> dg.DagsterInstance:
     with ExitStack() as turn:
         with suppress(OSError):  # where no file can be made Dagster makes no databases either
             turn.enter_context(locks.alone(Path(os.environ["DAGSTER_HOME"])))
-        return dg.DagsterInstance.get()
+        return dg.DagsterInstance.from_ref(InstanceRef.from_dir(os.environ["DAGSTER_HOME"], overrides=_AT_A_TERMINAL))
 
 
 def add_partitions(settings: Settings, video_ids: Sequence[str]) -> None:
@@ -89,6 +96,9 @@ def remove_partitions(video_ids: Sequence[str]) -> None:
 def process(settings: Settings, video_ids: Sequence[str], say: Say, profile: str | None = None) -> list[str]:
     """Run the whole chain over registered videos, one Dagster run a video; returns the videos of which not everything could be done.
 
+    Raises:
+        Exit: somebody interrupted it.
+
     Args:
         profile: that of the settings: a tag of the runs, so that they have it also when they are re-executed in the UI.
     """
@@ -97,7 +107,7 @@ def process(settings: Settings, video_ids: Sequence[str], say: Say, profile: str
     job = defs.resolve_job_def("process_videos")
     failed = []
     say(f"lake {settings.lake}")
-    with instance() as dagster:
+    with instance() as dagster, _interrupts() as pressed:
         add_videos(dagster, video_ids, intake.lake_id(Lake(settings.lake)))  # those that were registered under another home
         for n, video_id in enumerate(video_ids, 1):
             say(f"[{n}/{len(video_ids)}] {video_id}")
@@ -106,10 +116,33 @@ def process(settings: Settings, video_ids: Sequence[str], say: Say, profile: str
             result = job.execute_in_process(instance=dagster, partition_key=video_id, run_config=quiet, tags=tags, raise_on_error=False)
             for line in outcome.table(result):
                 say(line)
+            if pressed() or outcome.interrupted(result):
+                say("interrupted: what is done is kept; `egoworld process --missing` goes on")
+                raise click.exceptions.Exit(INTERRUPTED)
             if not result.success or outcome.lacks(result):
                 failed.append(video_id)
     _say_latest(settings, say)
     return failed
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed meanwhile, also where its exception was lost: what a destructor or a callback raises, Python drops."""
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+    def pressed() -> bool:
+        try:
+            return signal.SIGINT in os.read(read, select.PIPE_BUF)
+        except BlockingIOError:
+            return False
+
+    try:
+        yield pressed
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(read)
+        os.close(write)
 
 
 def _say_latest(settings: Settings, say: Say) -> None:

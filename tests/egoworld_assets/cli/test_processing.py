@@ -1,8 +1,10 @@
 """What the command line does in this process: the Dagster instance it works with."""
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
@@ -11,7 +13,10 @@ import pytest
 from egoworld_assets import console
 from egoworld_assets.cli import processing
 from egoworld_ops.errors import BadSettings, StorageUnavailable
+from egoworld_ops.raw import register
+from egoworld_ops.settings import Settings
 from tests.conftest import ROOT
+from tests.egoworld_ops import media
 
 OPENER = """
 import sys
@@ -53,6 +58,60 @@ def test_a_step_that_fails_says_what_our_error_says_and_not_what_caused_that() -
     failed = chain.execute_in_process(raise_on_error=False)
     [event] = [event for event in failed.all_events if event.is_step_failure]
     assert console._reason(event).endswith("ledger x: is read-only. Restore the storage, then run again")
+
+
+def test_a_run_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    settings = _home(tmp_path, monkeypatch)
+    [video_id] = register.register(settings.lake, [media.make(tmp_path / "raw" / "a.mp4", 5)]).video_ids
+    (settings.lake / "egoworld.duckdb" / "in the way").mkdir(parents=True)
+    said: list[str] = []
+
+    assert processing.process(settings, [video_id], said.append) == [video_id]
+
+    assert "the run failed: " in (shown := capfd.readouterr().err)
+    assert "egoworld.duckdb" in shown
+    assert [line for line in said if "not run" in line and "the run did not start, see above" not in line] == []
+
+
+def test_ctrl_c_ends_all_with_one_line_and_begins_no_further_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _home(tmp_path, monkeypatch)
+    register.register(settings.lake, [media.make(tmp_path / "raw" / f"{n}.mp4", 200 + n) for n in range(2)])
+    command = [sys.executable, "-c", "from egoworld_assets.cli.main import main; main()", "process", "--all"]
+    pipe, environment = subprocess.PIPE, os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    shown = []
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as running:
+        assert running.stdout
+        for line in running.stdout:
+            shown.append(line)
+            if line == "  manifest ...\n":
+                os.killpg(running.pid, signal.SIGINT)  # as a terminal does: to all processes of the command
+
+    assert running.returncode == processing.INTERRUPTED, shown
+    assert not [line for line in shown if "watch_orphans" in line or line.startswith("[2/2]")], "".join(shown)
+    assert shown[-1] == "interrupted: what is done is kept; `egoworld process --missing` goes on\n"
+
+
+def _home(place: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a home of a test's own."""
+    for name in ("EGOWORLD_LAKE", "EGOWORLD_RAW", "EGOWORLD_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DAGSTER_HOME", str(place))
+    return processing.settings(None)
+
+
+def test_an_interrupt_that_a_destructor_drops_is_known() -> None:
+    class Dropped:
+        def __del__(self) -> None:
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+    with processing._interrupts() as pressed:
+        assert not pressed()
+        thing = Dropped()
+        del thing
+        assert pressed()
 
 
 @pytest.mark.parametrize("home", ["nowhere", "file"])
