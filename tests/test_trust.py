@@ -319,7 +319,7 @@ def test_a_run_that_could_not_do_what_was_asked_says_so_and_ends_with_1(deployed
     said(deployed, "run", "--video", video_id, "--to", "manifest", "--inline")
     blocked = said(deployed, "run", "--video", video_id, "--from", "masks", "--to", "masks", "--inline", code=1)
     assert "2 blocked" in blocked
-    assert "begin further up" in blocked
+    assert "begin upstream" in blocked
     for upto in ("manifest", "detections"):
         unknown = said(deployed, "run", "--video", video_id, "--clip", "f9", "--from", upto, "--to", "detections", "--inline", code=1)
         assert f"clip f9 is not in video {video_id}" in unknown

@@ -32,17 +32,16 @@ COUNTING = Path(__file__).with_name("counting.py")
 
 def test_the_next_clip_is_decoded_while_the_present_one_computes() -> None:
     with brokers.broker("--workers", "1") as settings:
-        answers = brokers.run(settings, [order(f"k{i}", 0.3, decode_s=0.15) for i in range(6)])
+        answers = brokers.run(settings, [order(f"k{i}", 0.6, decode_s=0.4) for i in range(6)])
     told = sorted((about(a) for a in answers.values()), key=lambda t: t["computing"])
     assert len({t["pid"] for t in told}) == 1
     pairs = list(itertools.pairwise(told))
     for present, after in pairs:
         assert present["computing"][1] <= after["computing"][0], "one computes at a time"
-    hidden = [p["computing"][0] < n["decoding"][0] and n["decoding"][1] < p["computing"][1] for p, n in pairs]
-    assert sum(hidden) >= 3, "each but the first, unless the machine is very busy"
+    assert all(n["decoding"][0] < p["computing"][1] for p, n in pairs), "decoding waits for no computing to end"
     busy_s = sum(t["computing"][1] - t["computing"][0] for t in told)
     whole_s = told[-1]["computing"][1] - told[0]["computing"][0]
-    assert busy_s / whole_s > 0.8, "decoding in between would make it 0.67"
+    assert busy_s / whole_s > 0.8, "decoding in between would make it 0.64"
 
 
 def test_a_worker_builds_each_operator_once(tmp_path: Path) -> None:

@@ -136,11 +136,11 @@ def test_intrinsics_of_another_shape_are_refused() -> None:
 
 
 def test_unknown_intrinsics_are_said_to_be_assumed_or_refused() -> None:
-    assumed = intrinsics.intrinsics.resolve(640, 480, Sidecar(), CameraSettings(assumed_hfov_deg=90), "v")
+    assumed = intrinsics.resolve(640, 480, Sidecar(), CameraSettings(assumed_hfov_deg=90), "v")
     assert np.isclose(assumed.fx_px, 320)
     assert assumed.source == "assumed_fov"
     with pytest.raises(UnknownIntrinsics, match="require_known"):
-        intrinsics.intrinsics.resolve(640, 480, Sidecar(), CameraSettings(require_known=True), "v")
+        intrinsics.resolve(640, 480, Sidecar(), CameraSettings(require_known=True), "v")
 
 
 @pytest.mark.parametrize("kind", ["fifo", "folder", "dangling link", "device"])
