@@ -45,6 +45,7 @@ def write_catalog(lake: Lake) -> Path:
     """
     target, stamp = lake.root / FILE_NAME, lake.root / f".{FILE_NAME}.sha256"
     intake.ensure(lake)
+    locks.hold(lake.root)  # so that nobody takes the files being written here for orphans of a killed process
     place.ensure(lake)
     said = statements(lake)
     made_with = hashlib.sha256("\n".join([schema.SCHEMA_VERSION, *said]).encode()).hexdigest()
@@ -52,6 +53,7 @@ def write_catalog(lake: Lake) -> Path:
         return target
     place.ensure(lake, again=True)
     if (run := lake.latest_run()) is not None:
+        locks.hold(run.path)
         run.write_placeholders()
     with _scratch(lake) as folder:
         fresh = folder / FILE_NAME

@@ -14,13 +14,14 @@ from typing import Any
 import duckdb
 import pytest
 
-from egoworld_ops.lake import latest
+from egoworld_ops.lake import latest, pointer
 from egoworld_ops.lake.lake import RELEASED_TABLES, RUN_TABLES, Lake, Run, placeholder
 from egoworld_ops.query import catalog
 from egoworld_ops.release import place
 from egoworld_ops.release.make import make_release
 from egoworld_ops.settings import ReleaseSettings
 from egoworld_ops.upkeep.verify import verify
+from tests.conftest import ROOT
 from tests.egoworld_ops.test_readers import installed, run_with
 from tests.lakes import fail, register_videos, write_video
 
@@ -322,3 +323,30 @@ def test_a_run_of_an_older_contract_does_not_end_the_catalog(run: Run) -> None:
     (run.path / "run.json").write_text(json.dumps(said | {"frozen": {"schema": "1"}}))
     catalog.write_catalog(run.lake)
     assert ask(run.lake, "SELECT count(*) FROM masks") == [(6 * N_FRAMES,)]
+
+
+@pytest.mark.parametrize("what", ["catalog", "pointer"])
+def test_a_process_that_opens_a_run_meanwhile_removes_nothing_that_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """As the resource of the catalog does, this process writes to a lake of which it has opened no run; another one begins one meanwhile."""
+    lake = Lake(tmp_path / "lake")
+    opened = (
+        "import sys; from pathlib import Path; from egoworld_ops.lake.lake import Lake; Lake(Path(sys.argv[1])).open_run({}, None, dict)"
+    )
+    replace, interrupted = os.replace, []
+
+    def slowly(source: str | Path, target: str | Path) -> None:
+        if Path(target).name in (catalog.FILE_NAME, pointer.FILE_NAME) and not interrupted:
+            interrupted.append(target)
+            subprocess.run([sys.executable, "-c", opened, str(lake.root)], cwd=ROOT, check=True)
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", slowly)
+    if what == "catalog":
+        catalog.write_catalog(lake)
+        assert ask(lake, "SELECT count(*) FROM raw.masks") == [(0,)]
+    else:
+        lake.root.mkdir()
+        pointer.write(lake.root, pointer.Pointer("20260101_0000"))
+    assert interrupted

@@ -22,7 +22,7 @@ from tests.gpu_workers.chaos import tools
 
 _DISK_BYTES = 64 << 20
 _LOUD_WITHIN_S = 5.0
-_COMPLAINT = "the journal cannot be written"
+_COMPLAINT = "the journal cannot be read or written"
 _FULL_FOR_S = 0.5
 _RECORD_BYTES = 250
 _MOST_WAIT_S = 10.0
