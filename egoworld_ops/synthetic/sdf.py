@@ -34,7 +34,7 @@ class Flesh:
     blend_m: Floats
 
     def distance(self, points_m: Floats) -> Floats:
-        """Signed distance (n,) of points (n, 3); melted with the polynomial smooth minimum (Quilez)."""
+        """Signed distance (n,) of points (n, 3); capsules blend by the polynomial smooth minimum (Quilez)."""
         out = np.empty(len(points_m), np.float32)
         for first in range(0, len(points_m), _CHUNK):
             out[first : first + _CHUNK] = self._chunk(points_m[first : first + _CHUNK])

@@ -37,7 +37,7 @@ _MATCH_RATIO = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A pose of one frame: T_camera_object, how it was found, and on what it rests."""
+    """A pose of one frame: T_camera_object, how it was found, and the evidence for it."""
 
     T_camera_object: np.ndarray
     method: str
@@ -48,7 +48,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """A pose and which of the points given agree with it (N,) bool, with their root mean square error in pixels."""
+    """A pose, which of the given points agree with it (N,) bool, and their root mean square error in pixels."""
 
     T_camera_object: np.ndarray
     inlier: np.ndarray
@@ -56,7 +56,7 @@ class Agreement:
 
     @property
     def good(self) -> bool:
-        """Enough points, and enough of them."""
+        """Whether enough points agree, in number and in share."""
         return int(self.inlier.sum()) >= MIN_POINTS and float(self.inlier.mean()) >= MIN_SHARE
 
 
@@ -84,7 +84,7 @@ class SurfaceMap:
             self.places[int(number)] = place
 
     def learn_looks(self, camera: Camera, shape: Shape, T_camera_object: np.ndarray, keyframe: Keyframe) -> None:
-        """Add the keyframe's descriptors, for finding the object again."""
+        """Add the keyframe's descriptors, for recognising the object again."""
         pixels, descriptors = keyframe.features
         if len(pixels):
             face, places = lift(camera, shape, T_camera_object, pixels)
@@ -144,7 +144,7 @@ def _trial_cost(trial: tuple[float, dict[int, np.ndarray], float]) -> float:
 
 
 def _mend(camera: Camera, shape: Shape, track: Track, poses: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """Solve keyframes anew that fit much worse than the others, from what these have learnt, and refine once more where that helped."""
+    """Solve badly fitting keyframes anew, from what the others have learnt, and refine once more where that helped."""
     scores = {k: judge(camera, shape, track.keyframes[k], T).score for k, T in poses.items()}
     usual = float(np.median(list(scores.values())))
     good = [k for k, score in scores.items() if score >= usual - ASTRAY]
@@ -187,7 +187,7 @@ def _follow(camera: Camera, shape: Shape, track: Track, start: int, T_start: np.
 
 
 def _find_again(camera: Camera, shape: Shape, track: Track, poses: dict[int, np.ndarray]) -> list[int]:
-    """Pose the keyframes that could not be followed, by their looks, and what follows from them; adds to `poses`, returns those found so."""
+    """Pose the keyframes that could not be followed, by their appearance, and those that follow from them; adds to `poses`, returns those found."""
     found: list[int] = []
     for _ in range(len(track.keyframes)):
         surface = SurfaceMap()
@@ -268,7 +268,7 @@ def fit_points(camera: Camera, places_m: np.ndarray, pixels: np.ndarray, T_guess
 
 
 def solve_points(camera: Camera, places_m: np.ndarray, pixels: np.ndarray, T_guess: np.ndarray) -> Agreement | None:
-    """From a guess where that leads to agreement, else from random samples; a flat set of points has two poses, the guess tells which."""
+    """From a guess if that leads to agreement, else from random samples; a flat set of points has two poses, and the guess selects one."""
     guided = fit_points(camera, places_m, pixels, T_guess)
     if guided is not None and guided.good and guided.inlier.mean() > 0.6:
         return guided
