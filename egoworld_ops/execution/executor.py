@@ -75,7 +75,7 @@ class Executor:
 
         Args:
             prepared: from `prepare`; used up.
-            on_frame: called with the index of every frame the operator takes; what it raises ends the task.
+            on_frame: called with the index of every frame the operator takes; an error it raises ends the task.
 
         Raises:
             EgoworldError: the clip cannot be processed.

@@ -55,7 +55,7 @@ class Flesh:
 
 
 def prepare(capsules: Capsules) -> Flesh:
-    """Precompute what does not depend on the point."""
+    """Precompute everything that does not depend on the point."""
     centre = capsules.start_m.mean(0)
     start, along = capsules.start_m - centre, capsules.end_m - capsules.start_m
     parts = (

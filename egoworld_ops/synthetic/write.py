@@ -139,7 +139,7 @@ def _camera_rows(truth: FrameTruth) -> list[dict[str, Any]]:
 
 
 def _sidecar(config: SceneConfig, truths: list[FrameTruth]) -> dict[str, Any]:
-    """What a person would know: the camera, the object's size, and one box at its first frame in each shot."""
+    """What a person would write: the camera, the object's size, and one box at its first frame in each shot."""
     camera = config.camera
     prompts = []
     for start in (0, *config.cuts):

@@ -49,7 +49,7 @@ class Doomed:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is removed and what stays.
+    """The things to remove and the runs to keep.
 
     Args:
         remove: runs and temporary files.
@@ -131,7 +131,7 @@ def _named_errors(store: Lake) -> Iterator[None]:
 
 
 def _choose(store: Lake, keep: Keep, older_than_s: float) -> tuple[list[Doomed], list[tuple[str, str]]]:
-    """What is to be removed, orphans first; and the runs that stay, with the reason."""
+    """The things to remove, orphans first; and the runs that stay, with the reason."""
     runs = {run.run_id for run in store.runs()}
     reasons = {path.name.removeprefix(RUN): "has no run.json that says what it is" for path in sorted(store.root.glob(f"{RUN}*"))}
     reasons |= {run_id: _reason_to_stay(Run(store, run_id), keep) or _held(Run(store, run_id)) for run_id in runs}
@@ -177,7 +177,7 @@ def _temporary(folder: Path, without: Collection[Path]) -> Iterator[Path]:
 
 
 def _last_change(path: Path) -> float:
-    """When a file, or anything in a folder, was last written, s since the epoch; infinity for what is gone."""
+    """When a file, or anything in a folder, was last written, s since the epoch; infinity if it is gone."""
     return max((state.st_mtime for state in _states(path)), default=math.inf)
 
 

@@ -62,7 +62,7 @@ def _findings(piece: Piece) -> list[EgoworldError]:
         return [
             StorageUnavailable(error.filename or piece.path, f"cannot be read: {error.strerror}", "Mend the storage, then verify again")
         ]
-    except Exception as error:  # noqa: BLE001 - foreign files may hold anything; the other pieces are still to be looked at
+    except Exception as error:  # noqa: BLE001 - foreign files may hold anything; the other pieces must still be checked
         return [
             ContractError(piece.path, f"cannot be looked at: {error!r}", "Remove what is not of the lake; else this is a bug: report it")
         ]

@@ -92,7 +92,7 @@ def _is_digest(said: Mapping[str, Any]) -> bool:
 
 
 def _false_statistics(rows: pa.Table, footer: pq.FileMetaData) -> Iterator[str]:
-    """Columns whose minimum and maximum are not what the footer says: readers would skip rows that are there."""
+    """Columns whose minimum and maximum differ from those in the footer: readers would skip rows that are there."""
     start = 0
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)

@@ -78,7 +78,7 @@ class IndexMaker:
         self._pictures.append(picture_crc(frame))
 
     def finish(self, path: Path, layout: Layout, damaged: bool) -> None:
-        """End of the pass: make the index and verify it.
+        """Make the index and verify it, at the end of the pass.
 
         Args:
             layout: how the frames are shown.

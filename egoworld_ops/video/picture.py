@@ -87,7 +87,7 @@ class Layout:
 
     @property
     def cut_px(self) -> Crop:
-        """What is cut off the scaled picture at each edge."""
+        """How much is cut off the scaled picture at each edge."""
         (width, height), crop = self.scaled_px, self.crop
         x, y = width / self.width, height / self.height
         return Crop(round(crop.left * x), round(crop.top * y), round(crop.right * x), round(crop.bottom * y))

@@ -25,12 +25,12 @@ is a second pass, only that one counts, and what was seen before must be discard
 def probe(
     path: str | Path, visit: Visitor | None = None, threads: int = 0, as_pinhole: bool = False, index: IndexMaker | None = None
 ) -> VideoProbe:
-    """Decode the whole of a video once and say what it is.
+    """Decode the whole of a video once and report what it is.
 
     Args:
         path: the file.
         visit: sees each frame, in order (scene detection runs here); from its last call with index 0 on, exactly the `n_frames` frames.
-        threads: decoder threads; 0 takes as many as there are cores.
+        threads: decoder threads; 0 means one per core.
         as_pinhole: treat a picture marked as stereo or spherical as that of a pinhole camera.
         index: records the packets; afterwards it has the index of the video, or the reason why there is none.
 

@@ -1,6 +1,6 @@
 """Cuts, and the windows that become clips. Frames are scored while the manifest decodes them; cuts are decided once all scores are known.
 
-The detectors are PySceneDetect's. What they compare is computed here, on small pictures straight from the decoder, because converting each
+The detectors are PySceneDetect's. The values they compare are computed here, on small pictures straight from the decoder, as converting each
 full frame to BGR costs as much as decoding it.
 """
 
@@ -97,7 +97,7 @@ class SceneScores:
         self._last_hsv: np.ndarray | None = None
 
     def __call__(self, index: int, timestamp_s: float, frame: av.VideoFrame) -> None:
-        """Score the next frame; index 0 begins anew."""
+        """Score the next frame; index 0 begins a new pass."""
         if index == 0:
             self._start()
         self._batch.append(frame)
@@ -170,7 +170,7 @@ def find_scenes(scores: SceneScores, times_s: np.ndarray, settings: SceneSetting
     """Split a video into scenes.
 
     Args:
-        scores: what was seen of the frames, for the detector in `settings`; frames beyond those of `times_s` are ignored.
+        scores: of the frames, for the detector in `settings`; those of frames beyond `times_s` are ignored.
         times_s: (n,) float64 presentation times of the video's frames, increasing.
         settings: detector and thresholds; scenes shorter than `min_scene_s` are not split off.
 

@@ -1,4 +1,4 @@
-"""What one pass over a video shows: its frames and their times, its rate, and what is odd or damaged."""
+"""The result of one pass over a video: its frames and their times, its rate, and everything odd or damaged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LONE_AFTER_S, LONE_AFTER_STEPS, _FEWEST_STEPS = 1.0, 10, 3
 
 @dataclass(frozen=True, slots=True)
 class VideoProbe:
-    """What one full decode of a video showed.
+    """The result of one full decode of a video.
 
     Args:
         codec: name of the codec (`h264`, `hevc`, `av1`, ...).
@@ -45,7 +45,7 @@ class VideoProbe:
         audio_streams: number of audio streams.
         timestamps_s: (n_frames,) float64 presentation times, strictly increasing.
         warning: what is odd about a usable file, else None.
-        damaged: true where frames are missing or broken: what decodes then depends on the decoder's threads and on where it starts.
+        damaged: true where frames are missing or broken: the output then depends on the decoder's threads and on where it starts.
         picture: what container and stream say of the picture.
     """
 

@@ -42,7 +42,7 @@ def extract(data: bytes, pid: int, packet_bytes: int) -> bytes:
         data: from the start of a transport packet; what is left after the last whole one is ignored. The result has no meaning for bytes that
             no `Locator` has checked.
         pid: identifier of the stream, 0 to 8191.
-        packet_bytes: as `packet_size` said.
+        packet_bytes: as returned by `packet_size`.
     """
     rows = _Rows.of(data, pid, packet_bytes)
     return rows.payload(len(rows.where))
@@ -64,7 +64,7 @@ class Locator:
     Args:
         descriptor: the file, open for reading; its own position is neither used nor moved.
         pid: identifier of the stream: `id` of libav's stream.
-        packet_bytes: as `packet_size` said.
+        packet_bytes: as returned by `packet_size`.
     """
 
     def __init__(self, descriptor: int, pid: int, packet_bytes: int) -> None:

@@ -72,7 +72,7 @@ def solve(points_m: np.ndarray, points_px: np.ndarray, camera: Camera, huber_px:
 
 
 class _Problem:
-    """The fixed part of N hands' problems: what is seen, and how much each error costs."""
+    """The fixed part of N hands' problems: the observed points, and how much each error costs."""
 
     def __init__(self, points_m: np.ndarray, points_px: np.ndarray, camera: Camera, huber_px: np.ndarray, pull_px: np.ndarray) -> None:
         self._points_m = points_m

@@ -76,7 +76,7 @@ class ObjectTrack:
         return self._whole
 
     def prompt(self, rgb: np.ndarray, box_px: np.ndarray, exact: bool, hands: np.ndarray) -> Sighting | None:
-        """Start, or start anew, from a box [x, y, w, h] that bounds it exactly or is a guess; `hands` (H, W) bool.
+        """Start, or start again, from a box [x, y, w, h] that bounds it exactly or is a guess; `hands` (H, W) bool.
 
         None where the box shows nothing of it.
         """

@@ -1,4 +1,4 @@
-"""What planning must know of SAM 2 before anything is loaded: its device and the memory it takes. No import of torch belongs here."""
+"""The device and the memory that SAM 2 takes, for planning before anything is loaded. No import of torch belongs here."""
 
 from __future__ import annotations
 

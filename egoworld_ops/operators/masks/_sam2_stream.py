@@ -151,7 +151,7 @@ class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has 
         return tracked
 
     def _forget(self, state: dict[str, Any], index: int, position: int) -> None:
-        """Drop what no later frame can read; see `SAM2Base._prepare_memory_conditioned_features`.
+        """Drop data that no later frame can read; see `SAM2Base._prepare_memory_conditioned_features`.
 
         The next frame reads the memory features of `num_maskmem - 1` frames and the object pointers of `max_obj_ptrs_in_encoder - 1`
         frames before it, and all of the `max_cond_frames_in_attn` newest prompted frames; older prompted frames count as ordinary ones. One

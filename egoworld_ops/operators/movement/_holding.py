@@ -24,7 +24,7 @@ _ROUNDING_S = 1e-6
 
 
 def touch(hand_mask: np.ndarray, outline: np.ndarray, reach_px: int) -> float:
-    """From 0 to 1, how surely a hand touches an object: how much of the object's outline the hand covers or borders.
+    """Confidence, from 0 to 1, that a hand touches an object: from the share of the object's outline that the hand covers or borders.
 
     Args:
         hand_mask: (H, W) bool.

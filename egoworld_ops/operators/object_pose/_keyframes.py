@@ -1,4 +1,4 @@
-"""A keyframe: the cut-out of one frame around one object, with what registration and relocalisation look at."""
+"""A keyframe: the cut-out of one frame around one object, with the data that registration and relocalisation need."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class Agreement:
 
 @dataclass
 class SurfaceMap:
-    """What is known of the object's surface: followed points and descriptors, with their places (3,) in the object frame."""
+    """The known surface of the object: followed points and descriptors, with their places (3,) in the object frame."""
 
     places: dict[int, np.ndarray] = field(default_factory=dict)
     descriptors: list[np.ndarray] = field(default_factory=list)
@@ -295,7 +295,7 @@ def _learn_links(camera: Camera, shape: Shape, surface: SurfaceMap, poses: list[
 def every_frame(
     camera: Camera, shape: Shape | None, track: Track, surface: SurfaceMap, anchors: dict[int, tuple[np.ndarray, str]]
 ) -> list[Estimate | Reason]:
-    """Solve all sightings, nearest to an anchor first, each guided by its solved neighbour and adding what it newly sees."""
+    """Solve all sightings, nearest to an anchor first; each starts from its solved neighbour and adds the points it newly sees."""
     found: dict[int, Estimate] = {}
     for direction in (1, -1):
         guess: tuple[int, np.ndarray] | None = None

@@ -39,7 +39,7 @@ _NEIGHBOURS = 6
 
 @dataclass(frozen=True, slots=True)
 class Structured:
-    """What came out for one object: per sighting an estimate or a reason; its size (3,) in metres where known; what fixed the scale."""
+    """The result for one object: an estimate or a reason per sighting; its size (3,) in metres if known; what fixed the scale."""
 
     outcomes: list[Estimate | Reason]
     dimensions_m: np.ndarray | None
