@@ -1,1 +1,1 @@
-"""What a worker needs to compute one clip: the task, the executor, and what makes two results the same."""
+"""Everything a worker needs to compute one clip: the task, the executor, and the digest of a result."""

@@ -1,7 +1,7 @@
-"""Does code differ from that which its version was given to? `versions.json` says what each version's code was; a test holds it to that.
+"""Detects code that changed under an unchanged version: `versions.json` records the code of each version, and a test compares it.
 
-What differs is a version of its own: `3` becomes `3+1f0c2a...`, so that results of edited code never pass for those of the version, and `explain`
-shows why they are computed. Code of packages is in no such record: its version always has that addition. See docs/adr/0022.
+Changed code gets a version of its own: `3` becomes `3+1f0c2a...`, so that results of edited code never pass for those of the version, and
+`explain` shows why they are computed. Code of packages is not in the record: its version always has that suffix. See docs/adr/0022.
 
     python -m egoworld_ops.execution.code    # `make versions`: record the code as it is now
 """
@@ -30,12 +30,12 @@ OUTSIDE = (
     "egoworld_ops.sources",
     "egoworld_ops.settings",  # settings are in each digest by their values
 )
-"""Modules that decide no value of a result, or are in its digest by other means."""
+"""Modules that affect no value of a result, or are in its digest by other means."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What the record has of one version: the modules its results depend on, and what they say."""
+    """The record of one version: the modules its results depend on, and digests of their meaning and their bytes."""
 
     version: str
     meaning: str
@@ -44,7 +44,7 @@ class Recorded:
 
 
 def entries() -> dict[str, str]:
-    """What has a version: each built-in backend as `stage.backend`, decoding and the manifest; and its version."""
+    """Everything with a version: each built-in backend as `stage.backend`, decoding and the manifest; with that version."""
     known = {
         f"{stage}.{backend}": operators.version_of(stage, backend)
         for stage in operators.stages()
@@ -55,19 +55,19 @@ def entries() -> dict[str, str]:
 
 
 def version(entry: str) -> str:
-    """The version of an entry, with an addition where its code is not that which was recorded for it."""
+    """The version of an entry, with a suffix if its code differs from the code recorded for it."""
     if entry in _OF_NO_BACKEND:
         return _named(entry, str(sources.constant(*_OF_NO_BACKEND[entry])), _module(entry))
     return version_of_backend(*entry.split("."))
 
 
 def version_of_backend(stage: str, backend: str) -> str:
-    """The same of any backend, also of one that a package brings."""
+    """As `version`, for any backend, also one of a package."""
     return _named(f"{stage}.{backend}", operators.version_of(stage, backend), operators.module_of(stage, backend))
 
 
 def changed() -> Iterator[tuple[str, str]]:
-    """Entries whose code is not that which was recorded, and what to do about each, as a sentence."""
+    """Entries whose code differs from the record, each with a sentence that says what to do."""
     for entry, now in entries().items():
         was = _record().get(entry)
         if was is None:
@@ -80,7 +80,7 @@ def changed() -> Iterator[tuple[str, str]]:
 
 
 def record() -> list[str]:
-    """Write the record anew; what kept its version though its code changed, as sentences."""
+    """Rewrite the record; returns a sentence for each entry that kept its version though its code changed."""
     kept = [said for entry, said in changed() if entry in _record() and _record()[entry].version == entries()[entry]]
     fresh = {entry: _fresh(version, _module(entry)) for entry, version in sorted(entries().items())}
     RECORD.write_text(json.dumps(fresh, indent=1) + "\n", "utf-8")
@@ -96,7 +96,7 @@ def _fresh(version: str, module: str) -> dict[str, Any]:
 def _named(entry: str, version: str, module: str) -> str:
     was = _record().get(entry)
     if was is not None and was.version == version and module in was.modules:
-        # the same bytes: no need to read what they mean
+        # the same bytes: no need to parse them
         if all(sources.exists(name) for name in was.modules) and sources.fingerprint(was.modules) == was.bytes:
             return version
         if _meaning(module)[0] == was.meaning:
@@ -121,7 +121,7 @@ def _record() -> Mapping[str, Recorded]:
 
 
 def main() -> None:
-    """Record the code as it is now, and say what kept its version."""
+    """Record the current code, and print which entries kept their version."""
     for said in record():
         print(f"kept its version: {said}")
     print(f"written: {RECORD}")

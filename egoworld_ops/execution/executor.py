@@ -1,4 +1,4 @@
-"""One clip, one stage: a task goes in, its table comes out. What a pool runs, wherever it runs it."""
+"""Computes one stage of one clip: a task goes in, its table comes out. Every kind of pool runs this."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from egoworld_ops.types import Frame
 from egoworld_ops.video import decoding
 
 DECODED_AHEAD_BYTES = 128_000_000
-"""Frames of a clip that may wait decoded while another clip computes: 20 at 1080p, 140 at 640x480."""
+"""Maximum size of decoded frames that wait while another clip computes: 20 at 1080p, 140 at 640x480."""
 
 
 @dataclass(slots=True)
 class Prepared:
-    """A task whose inputs are read and whose decoding has begun. Must be computed, or closed."""
+    """A task whose inputs are read and whose decoding has begun. It must be computed or closed."""
 
     task: ClipTask
     tables: Mapping[str, pa.Table]
     operator: Operator
     ahead: list[ReadAhead[Frame]] = field(default_factory=list)
-    """The decode under way; taken by the first who reads frames."""
+    """The running decode; the first reader of frames takes it."""
 
     def close(self) -> None:
         """Stop decoding."""
@@ -48,7 +48,7 @@ class Executor:
         self._operators: dict[str, Operator] = {}
 
     def run(self, task: ClipTask, on_frame: Callable[[int], None] = lambda index: None) -> pa.Table:
-        """The table of a task, as the operator made it: who stores it checks it (`result.check_result`). See `compute`.
+        """The table of a task, as the operator made it; it is checked where it is stored (`result.check_result`). See `compute`.
 
         Raises:
             EgoworldError: the clip cannot be processed.
@@ -71,11 +71,11 @@ class Executor:
         return prepared
 
     def compute(self, prepared: Prepared, on_frame: Callable[[int], None] = lambda index: None) -> pa.Table:
-        """The table of a prepared task. Where memory runs out, micro-batches are halved, for this and later tasks, before that is an error.
+        """The table of a prepared task. If memory runs out, micro-batches are halved, for this and later tasks, before an error is raised.
 
         Args:
             prepared: from `prepare`; used up.
-            on_frame: called with the index of every frame the operator takes; what it raises ends the task.
+            on_frame: called with the index of every frame the operator takes; an error it raises ends the task.
 
         Raises:
             EgoworldError: the clip cannot be processed.

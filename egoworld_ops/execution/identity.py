@@ -1,4 +1,4 @@
-"""When is a result the same result? The digest answers: equal digests, equal tables. Nothing about where or when belongs in it.
+"""The digest of a result: equal digests mean equal tables. It depends on nothing about where or when a result was made.
 
 The one exception is the manifest, whose table holds the path of the video (see docs/adr/0003).
 """
@@ -41,7 +41,7 @@ def operator_of(stage: str, settings: Settings) -> tuple[type[Operator], Backend
 
 
 def operator_identity(stage: str, settings: Settings) -> dict[str, Any]:
-    """What of code, settings and weights decides a stage's results, as JSON."""
+    """The parts of code, settings and weights that decide a stage's results, as JSON."""
     operator, options = operator_of(stage, settings)
     return {
         "stage": stage,
@@ -54,7 +54,7 @@ def operator_identity(stage: str, settings: Settings) -> dict[str, Any]:
 
 
 def code_version(stage: str, settings: Settings) -> str:
-    """What of a stage's code and settings its results depend on, short, for Dagster. Imports no backend."""
+    """The parts of code and settings that a stage's results depend on, short, for Dagster. Imports no backend."""
     backend = backend_of(stage, settings)
     chosen = settings.stages.get(stage)
     options = chosen.options(backend) if chosen else {}
@@ -65,7 +65,7 @@ def code_version(stage: str, settings: Settings) -> str:
 def clip_identity(
     stage: Stage, operator: Mapping[str, Any], clip: Clip, camera: Camera, sidecar: Sidecar, sample_stride: int, inputs: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Everything that decides the table of one clip and stage, as JSON; `sha256_of` it is the digest.
+    """Everything that decides the table of one clip and stage, as JSON; its `sha256_of` is the digest.
 
     Args:
         operator: as from `operator_identity`.

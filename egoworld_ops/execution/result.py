@@ -1,4 +1,4 @@
-"""Whether what came back for a task is what the task asked for."""
+"""Checks that a result matches the task it was computed for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to be done for one clip by one stage, as plain values. Light to import: it is made where no model is loaded."""
+"""The work of one stage on one clip, as plain values. Light to import: tasks are made where no model is loaded."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ClipTask:
         clip: path and frame range.
         inputs: paths of the clip's input tables, by stage.
         camera, sidecar, sample_stride: as in `ClipInput`.
-        weights: the folder where the run that asks has its weight files; what they hold is in the digest, not where they lie.
-        python: the interpreter of the worker, where the operator needs one of its own.
+        weights: folder with the weight files of the run that asks; the digest has their content, not their place.
+        python: the interpreter of the worker, if the operator needs one of its own.
     """
 
     key: str

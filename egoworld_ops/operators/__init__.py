@@ -1,8 +1,8 @@
-"""The registry of stages and backends: found by looking into this folder and at what installed packages bring (`egoworld_ops.plugins`), so that a
-new one is a new file and nothing else.
+"""The registry of stages and backends. It reads this folder and what installed packages bring (`egoworld_ops.plugins`), so that a new one
+needs only a new file.
 
 `operators/<stage>/__init__.py` holds a `STAGE`; every module beside it whose name does not start with `_` is a backend with a class `Backend`.
-A package that brings a stage has the same two things.
+A package that brings a stage has the same two parts.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _NAME = re.compile(r"[a-z][a-z_]*\Z")
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """Full name of a module, and the plug-in that brings it; None where it is built in."""
+    """Full name of a module, and the plug-in that provides it; None if it is built in."""
 
     module: str
     plugin: Plugin | None = None
@@ -41,7 +41,7 @@ class _Found:
 
 @cache
 def stages() -> dict[str, Stage]:
-    """All stages by name, each after those it reads. Imports no backend."""
+    """All stages by name, each after its inputs. Imports no backend."""
     found = {name: stage for name, (stage, _) in _stages().items()}
     order = TopologicalSorter({s.name: [i for i in s.inputs if i in found] for s in found.values()}).static_order()
     return {name: found[name] for name in order}
@@ -74,7 +74,7 @@ def load(stage: str, backend: str) -> type[Operator]:
 
 
 def module_of(stage: str, backend: str) -> str:
-    """Full name of the module of a backend. Imports it not.
+    """Full name of a backend's module, which is not imported.
 
     Raises:
         UnknownBackend: there is no such stage or backend.
@@ -88,7 +88,7 @@ def is_built_in(stage: str, backend: str) -> bool:
 
 
 def brought_by(stage: str, backend: str) -> tuple[str, ...]:
-    """The distribution that brings a backend; none where it is built in."""
+    """The distribution that provides a backend; none if it is built in."""
     plugin = _find(stage, backend).plugin
     return (plugin.package,) if plugin else ()
 

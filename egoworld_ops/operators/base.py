@@ -29,8 +29,8 @@ class Stage:
         table: the contract of its table, which has the stage's name; made of `schema.per_frame` columns.
         sidecar: sections of the sidecar it reads (`camera`, `objects`).
         metrics: what is measured of its rows.
-        parents: which of its rows stand on rows of another table of the clip.
-        sample: rows that keep the contract, without the columns that say of which clip and frame they are: for tests, and for who wants to see one.
+        parents: which of its rows depend on rows of another table of the clip.
+        sample: rows that keep the contract, without the columns that name clip and frame: for tests and as an example.
     """
 
     name: str
@@ -59,8 +59,8 @@ class ClipInput:
         tables: the clip's tables of the stages named in `Stage.inputs`, as in the data contract.
         sidecar: what a person said about the video.
         camera: intrinsics, with their source.
-        sample_stride: frames from one processed frame to the next; `frames()` already obeys it. Processed are the frames whose index in the
-            video is a multiple of it, whatever clip they are in.
+        sample_stride: frames from one processed frame to the next; `frames()` already obeys it. Frames whose index in the video is a multiple of
+            it are processed, whatever clip they are in.
         open_frames: starts a fresh, lazy decode of the clip's frames.
     """
 
@@ -84,33 +84,33 @@ class Operator(ABC):
     """
 
     version: ClassVar[str]
-    """Raised whenever the same input gives another table. Part of the digest."""
+    """Increased whenever the same input gives another table. Part of the digest."""
 
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
 
     packages: ClassVar[tuple[str, ...]] = ()
-    """Distributions that its results come from, beside numpy and pyarrow; each run says in which version it had them."""
+    """Distributions that its results depend on, beside numpy and pyarrow; each run records their versions."""
 
     seconds_per_frame: ClassVar[float] = 0.1
-    """A guess, good for planning until a pool has seen one clip."""
+    """A guess, for planning until a pool has seen one clip."""
 
     runner: ClassVar[str] = ""
-    """What runs it in a worker, where it is not run as the other operators are: see `gpu_workers.worker.Runner`."""
+    """What runs it in a worker, if it is not run like the other operators: see `gpu_workers.worker.Runner`."""
 
     def __init__(self, settings: BackendSettings, threads: int) -> None:
         self.settings = settings
         self.threads = threads
         self.micro_batch = 1
-        """Frames computed at once, where the operator can do that; it is halved where memory runs out."""
+        """Frames computed at once, if the operator can do that; halved when memory runs out."""
 
     @classmethod
     def device(cls, settings: BackendSettings) -> Literal["cpu", "cuda"]:
-        """What it computes on with these settings."""
+        """The device it computes on with these settings."""
         return "cpu"
 
     @classmethod
     def memory_mb(cls, settings: BackendSettings) -> int:
-        """Memory of its device that it needs with these settings, its model and one clip together, in MB; 0 where that is little."""
+        """Memory of its device that it needs with these settings, for its model and one clip together, in MB; 0 if little."""
         return 0
 
     @classmethod
@@ -120,11 +120,11 @@ class Operator(ABC):
 
     @classmethod
     def brought(cls, settings: BackendSettings) -> Mapping[str, Any]:
-        """What installed packages bring by names in these settings, such as a robot, as JSON: it decides results, and is part of the digest."""
+        """What installed packages provide by names in these settings, such as a robot, as JSON: it decides results, and is part of the digest."""
         return {}
 
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
-        """Whether `run` will look at frames of a clip with these input tables; they are decoded ahead then, and only then."""
+        """Whether `run` reads frames of a clip with these input tables; only then are they decoded ahead."""
         return True
 
     @abstractmethod

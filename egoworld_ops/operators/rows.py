@@ -16,11 +16,11 @@ from egoworld_ops.vision.geometry import make_transform, matrix_from_quaternion,
 QUATERNION = ("qw", "qx", "qy", "qz")
 POSITION = ("x_m", "y_m", "z_m")
 PASSED_ON = ("video_id", "clip_id", "frame_index", "timestamp_s", "sample_stride")
-"""Which clip and frame a row is of."""
+"""The columns that say which clip and frame a row belongs to."""
 
 
 def common(item: ClipInput, frame_index: int, timestamp_s: float, backend: str) -> dict[str, Any]:
-    """What every row says: which clip, which frame, and which backend made it."""
+    """Columns of every row: which clip, which frame, and which backend made it."""
     return {
         "video_id": item.clip.video_id,
         "clip_id": item.clip.clip_id,
@@ -32,7 +32,7 @@ def common(item: ClipInput, frame_index: int, timestamp_s: float, backend: str) 
 
 
 def passed_on(row: Mapping[str, Any], backend: str) -> dict[str, Any]:
-    """The same, from a row of another stage about the same frame."""
+    """The same columns, taken from a row of another stage about the same frame."""
     return {name: row[name] for name in PASSED_ON} | {"backend": backend}
 
 

@@ -30,7 +30,7 @@ class SceneConfig:
     dimensions_m: tuple[float, float, float] = (0.16, 0.11, 0.06)
 
     def __post_init__(self) -> None:
-        """Refuse what could not be rendered."""
+        """Refuse a scene that cannot be rendered."""
         if self.seed < 0:
             raise ValueError(f"seed: want a number from 0, got {self.seed}")
         if min(self.width, self.height) < _NEAREST_SIZE_PX or self.width % 2 or self.height % 2:

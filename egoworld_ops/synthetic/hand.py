@@ -67,7 +67,7 @@ class HandPose:
 
 @dataclass(frozen=True, slots=True)
 class Capsules:
-    """Rounded cones: ends (n, 3), radii (n, 2) in metres, and the width over which each melts into those before it."""
+    """Rounded cones: ends (n, 3), radii (n, 2) in metres, and the width over which each blends into those before it."""
 
     start_m: Array
     end_m: Array
@@ -75,7 +75,7 @@ class Capsules:
     blend_m: Array
 
     def moved(self, T_dst_src: Array) -> Capsules:
-        """The same flesh in another frame."""
+        """The same capsules in another frame."""
         return Capsules(transform(T_dst_src, self.start_m), transform(T_dst_src, self.end_m), self.radius_m, self.blend_m)
 
 

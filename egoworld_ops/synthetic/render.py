@@ -59,7 +59,7 @@ class _Canvas:
     depth_m: Floats
 
     def paint(self, hits: Hits, number: int, rgb: Floats) -> None:
-        """Put the hits that are nearer than what is there."""
+        """Paint the hits that are nearer than the surfaces painted before."""
         near = hits.depth_m < self.depth_m[hits.rows, hits.columns]
         where = hits.rows[near], hits.columns[near]
         self.rgb[where], self.ids[where], self.depth_m[where] = rgb[near], number, hits.depth_m[near]
@@ -67,7 +67,7 @@ class _Canvas:
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """What all painters of one frame share; `to_light` (3,) is in the camera frame, occluders in the world."""
+    """Data that all painters of one frame share; `to_light` (3,) is in the camera frame, occluders in the world."""
 
     config: SceneConfig
     state: SceneState

@@ -1,4 +1,4 @@
-"""Poses from angles, and the way between two poses: 4x4 float64 matrices, metres."""
+"""Poses from angles, and interpolation between two poses: 4x4 float64 matrices, metres."""
 
 from __future__ import annotations
 

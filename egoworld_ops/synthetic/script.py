@@ -1,6 +1,6 @@
-"""The play: where camera, hands and object are at each frame of the three shots.
+"""The script of the scene: where camera, hands and object are at each frame of the three shots.
 
-Everything is told in the frame of the person who acts (origin on the table before them, x right, y forward, z up) and
+Everything is given in the frame of the person who acts (origin on the table before them, x right, y forward, z up) and
 moved to the world by the shot's `T_world_person`. Times within a shot are phases from 0 to 1.
 """
 
@@ -26,7 +26,7 @@ Vector = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What a shot would be without the seed's variation.
+    """A shot before the seed's variation.
 
     `way`: phase, position (z above where the object rests), yaw-pitch-roll in degrees; lifted at the first, put down at
     the last entry. `reach`: phases at which the hand leaves for the object and is above it.
@@ -88,7 +88,7 @@ _PLANS = (
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One shot's cast: who acts, from where it is seen, and the way of the object (phase, position, yaw-pitch-roll)."""
+    """One shot: who acts, from where it is seen, and the object's path (phase, position, yaw-pitch-roll)."""
 
     actor: str
     T_world_person: Array
@@ -103,7 +103,7 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class SceneState:
-    """Where all is at one instant; `held_by` is null while no hand carries the object."""
+    """Where everything is at one instant; `held_by` is None while no hand carries the object."""
 
     shot: int
     T_world_camera: Array
@@ -191,7 +191,7 @@ def _camera(shot: Shot, phase: float) -> Array:
 
 
 def _object(shot: Shot, phase: float) -> Array:
-    """`T_person_object`: along its way, at rest before and after."""
+    """`T_person_object`: along its path, at rest before and after."""
     if phase <= shot.way[0][0]:
         return shot.way[0][1]
     for (start, T_start), (end, T_end) in zip(shot.way, shot.way[1:], strict=False):

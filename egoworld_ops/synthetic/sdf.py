@@ -34,7 +34,7 @@ class Flesh:
     blend_m: Floats
 
     def distance(self, points_m: Floats) -> Floats:
-        """Signed distance (n,) of points (n, 3); melted with the polynomial smooth minimum (Quilez)."""
+        """Signed distance (n,) of points (n, 3); capsules blend by the polynomial smooth minimum (Quilez)."""
         out = np.empty(len(points_m), np.float32)
         for first in range(0, len(points_m), _CHUNK):
             out[first : first + _CHUNK] = self._chunk(points_m[first : first + _CHUNK])
@@ -55,7 +55,7 @@ class Flesh:
 
 
 def prepare(capsules: Capsules) -> Flesh:
-    """Precompute what does not depend on the point."""
+    """Precompute everything that does not depend on the point."""
     centre = capsules.start_m.mean(0)
     start, along = capsules.start_m - centre, capsules.end_m - capsules.start_m
     parts = (

@@ -20,7 +20,7 @@ _GOLDEN_RAD = np.pi * (3 - np.sqrt(5))
 
 @dataclass(frozen=True, slots=True)
 class Occluders:
-    """What casts shadows, in the world; `T_world_cuboid` is None where the cuboid shall not."""
+    """The objects that cast shadows, in the world; `T_world_cuboid` is None if the cuboid casts none."""
 
     capsules: list[Capsules]
     T_world_cuboid: Array | None

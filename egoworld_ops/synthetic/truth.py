@@ -1,4 +1,4 @@
-"""What is true in a frame, and the truth of a whole scene as tables."""
+"""The truth of one frame, and the truth of a whole scene as tables."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ Progress = Callable[[int, int], None]
 def render_scene(config: SceneConfig, out_dir: Path, name: str, progress: Progress | None = None) -> Path:
     """Render a scene to `out_dir`: `<name>.mp4`, `<name>.egoworld.json`, `<name>.truth/`; returns the video's path.
 
-    `progress` is called with frames done and frames in all. The video takes its name last, so that whoever finds it finds
-    its sidecar and truth too. Raises ValueError for a name that is no safe identifier.
+    `progress` is called with frames done and frames in all. The video gets its name last, so that its sidecar and truth exist
+    when it appears. Raises ValueError for a name that is no safe identifier.
     """
     check_id("name", name)
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -139,7 +139,7 @@ def _camera_rows(truth: FrameTruth) -> list[dict[str, Any]]:
 
 
 def _sidecar(config: SceneConfig, truths: list[FrameTruth]) -> dict[str, Any]:
-    """What a person would know: the camera, the object's size, and one box at its first frame in each shot."""
+    """What a person would write: the camera, the object's size, and one box at its first frame in each shot."""
     camera = config.camera
     prompts = []
     for start in (0, *config.cuts):

@@ -1,1 +1,1 @@
-"""Looking after a lake: finding damage, and removing what nobody needs."""
+"""Maintenance of a lake: finding damage, and removing what is no longer needed."""

@@ -1,4 +1,4 @@
-"""Remove runs that nobody needs: not released, not the latest, not held by a living process, not named to be kept; and what crashes left behind.
+"""Removes runs that nobody needs (not released, not the latest, not held by a living process, not named to be kept) and the orphans of crashes.
 
 A run's folder is renamed before anything in it is deleted, so that after a crash no reader takes the rest for a run. A file that other runs
 link to stays there.
@@ -43,13 +43,13 @@ class Doomed:
 
     @property
     def run_id(self) -> str | None:
-        """The run it is; None for something temporary."""
+        """The id of the run; None for something temporary."""
         return self.path.name.removeprefix(RUN) if self.path.name.startswith(RUN) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is removed and what stays.
+    """The things to remove and the runs to keep.
 
     Args:
         remove: runs and temporary files.
@@ -68,7 +68,7 @@ def plan(store: Lake, keep: Keep = lambda run_id: "", older_than_s: float = OLDE
     """What `collect` would remove now; removes nothing.
 
     Args:
-        older_than_s: temporary files are left alone for so long, and as long as a process of this host has them open.
+        older_than_s: temporary files stay until they are this old, and while a process of this host has them open.
 
     Raises:
         StorageUnavailable: the storage refuses.
@@ -81,7 +81,7 @@ def plan(store: Lake, keep: Keep = lambda run_id: "", older_than_s: float = OLDE
 def collect(
     store: Lake, keep: Keep = lambda run_id: "", older_than_s: float = OLDER_THAN_S, forget: Callable[[str], object] = lambda run_id: None
 ) -> Plan:
-    """Remove; returns what went, and what stayed. Waits while a release is made. A run that comes into use meanwhile stays.
+    """Remove what `plan` would; returns what was removed and what stayed. Waits while a release is made. A run that comes into use meanwhile stays.
 
     Args:
         forget: called with the id of a run that is about to go, while nobody can open it.
@@ -103,7 +103,7 @@ def collect(
 
 
 def leased(book: Ledger, run_id: str) -> str:
-    """The reason to keep a run whose clips owners in the ledger, also on other hosts, work on; empty where none do."""
+    """The reason to keep a run while owners in the ledger, also on other hosts, work on its clips; empty if none do."""
     book.recover()
     n = sum(counted.get(State.RUNNING, 0) for counted in book.counts(run_id).values())
     return f"{n} clip(s) are being worked on" if n else ""
@@ -131,7 +131,7 @@ def _named_errors(store: Lake) -> Iterator[None]:
 
 
 def _choose(store: Lake, keep: Keep, older_than_s: float) -> tuple[list[Doomed], list[tuple[str, str]]]:
-    """What is to be removed, orphans first; and the runs that stay, with the reason."""
+    """The things to remove, orphans first; and the runs that stay, with the reason."""
     runs = {run.run_id for run in store.runs()}
     reasons = {path.name.removeprefix(RUN): "has no run.json that says what it is" for path in sorted(store.root.glob(f"{RUN}*"))}
     reasons |= {run_id: _reason_to_stay(Run(store, run_id), keep) or _held(Run(store, run_id)) for run_id in runs}
@@ -177,12 +177,12 @@ def _temporary(folder: Path, without: Collection[Path]) -> Iterator[Path]:
 
 
 def _last_change(path: Path) -> float:
-    """When a file, or anything in a folder, was last written, s since the epoch; infinity for what is gone."""
+    """When a file, or anything in a folder, was last written, s since the epoch; infinity if it is gone."""
     return max((state.st_mtime for state in _states(path)), default=math.inf)
 
 
 def _states(path: str | Path) -> Iterator[os.stat_result]:
-    """The `stat` of a path and of all below it, without what is removed meanwhile. Memory is bounded, however many files there are."""
+    """The `stat` of a path and of all below it; what is removed meanwhile is skipped. Memory is bounded, however many files there are."""
     with suppress(FileNotFoundError):
         state = os.lstat(path)
         yield state
@@ -208,7 +208,7 @@ def _sizes(paths: Iterable[Path]) -> tuple[int, int]:
 
 
 def _taken_away(store: Lake, path: Path, keep: Keep, forget: Callable[[str], object]) -> Path | None:
-    """The path under which a thing waits to be deleted, a run renamed first; None for a run that came into use meanwhile."""
+    """The path of a thing that is ready to be deleted; a run is renamed first. None for a run that came into use meanwhile."""
     if not path.name.startswith(RUN):
         return path
     run, trash = Run(store, path.name.removeprefix(RUN)), store.root / f"{_TRASH}{os.getpid()}-{path.name}"

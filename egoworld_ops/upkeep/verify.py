@@ -1,6 +1,6 @@
 """Checks a run, its release and the intake: every file is read and compared with its own footer, with the files beside it, and with release.json.
 
-Nothing is mended here. A finding is a ContractError: the file, what is wrong with it, and what to do.
+Nothing is repaired here. A finding is a ContractError: the file, what is wrong with it, and what to do.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from egoworld_ops.upkeep.verify_release import Piece
 
 Progress = Callable[[int, int], None]
 _AT_ONCE = 16
-"""Pieces a thread, handed out at once: so that findings come while there is still work, and in order."""
+"""Pieces submitted at once per thread, so that findings come in order and while there is still work."""
 
 
 def verify(run: Run, progress: Progress = lambda done, total: None, threads: int | None = None) -> Iterator[EgoworldError]:
-    """All that is wrong with a run and its release, as it is found. Memory is bounded by one clip, or a few batches of rows, a thread.
+    """All that is wrong with a run and its release, as it is found. Memory is bounded by one clip, or a few batches of rows, per thread.
 
-    What writes to the run or releases it meanwhile makes findings of its own.
+    A process that writes to the run or releases it meanwhile causes findings of its own.
 
     Args:
         progress: called with the pieces (videos, and files of the release) that are done, and all there are.
-        threads: None takes one a core.
+        threads: None means one per core.
     """
     if (version := contract_of(run)) != schema.SCHEMA_VERSION:
         reason = f"was made under version {version} of the data contract, this is version {schema.SCHEMA_VERSION}"
@@ -53,7 +53,7 @@ def verify(run: Run, progress: Progress = lambda done, total: None, threads: int
 
 
 def _findings(piece: Piece) -> list[EgoworldError]:
-    """What is wrong with a piece; also that it cannot be looked at."""
+    """Everything wrong with a piece, including that it cannot be read."""
     try:
         return piece.check()
     except EgoworldError as error:
@@ -62,7 +62,7 @@ def _findings(piece: Piece) -> list[EgoworldError]:
         return [
             StorageUnavailable(error.filename or piece.path, f"cannot be read: {error.strerror}", "Mend the storage, then verify again")
         ]
-    except Exception as error:  # noqa: BLE001 - foreign files may hold anything; the other pieces are still to be looked at
+    except Exception as error:  # noqa: BLE001 - foreign files may hold anything; the other pieces must still be checked
         return [
             ContractError(piece.path, f"cannot be looked at: {error!r}", "Remove what is not of the lake; else this is a bug: report it")
         ]

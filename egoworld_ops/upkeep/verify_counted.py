@@ -1,4 +1,4 @@
-"""Whether table `states` of a video says what its files are: all who ask in SQL go by it."""
+"""Checks that table `states` of a video matches the video's files: all SQL queries rely on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FACTS = ("digest", "rows", "error_class", "dead_letter")
 
 
 def check_states(run: Run, video_id: str) -> list[ContractError]:
-    """All in which table `states` of a video differs from the video's files; what cannot be read now is left out.
+    """All differences between table `states` of a video and the video's files; what cannot be read now is left out.
 
     Raises:
         StorageUnavailable: the table, or the manifest, cannot be read now.
@@ -41,7 +41,7 @@ def check_states(run: Run, video_id: str) -> list[ContractError]:
 
 
 def _differences(said: counted.Rows, are: counted.Rows) -> Iterator[str]:
-    """One sentence a stage and kind of difference: whole stages may differ."""
+    """One sentence per stage and kind of difference: whole stages may differ."""
     found: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for clip_id, stage in sorted(said.keys() | are.keys()):
         for says, of in _of_row(said.get((clip_id, stage)), are.get((clip_id, stage))):

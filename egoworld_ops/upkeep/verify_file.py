@@ -1,4 +1,4 @@
-"""Whether one file of a run is whole and says the truth about itself: pages, counts, statistics, digest, contract."""
+"""Checks that one file of a run is whole and describes itself correctly: pages, counts, statistics, digest, contract."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MAKE_AGAIN = "Delete it and materialize the stage again"
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A file that was looked at.
+    """A file that was checked.
 
     Args:
         rows: None where it cannot be read.
-        said: what it says of its origin.
-        findings: all that is wrong with it, taken by itself.
+        said: what the file says of its origin.
+        findings: everything wrong with the file by itself.
     """
 
     path: Path
@@ -48,10 +48,10 @@ class Checked:
 
 
 def check_file(path: Path, table: str) -> Checked:
-    """Read a file and check all that can be checked without any other.
+    """Read a file and check all that can be checked without any other file.
 
     Raises:
-        StorageUnavailable: it is there and cannot be read now.
+        StorageUnavailable: it exists but cannot be read now.
     """
     try:
         rows, said = read_result(path, table)
@@ -92,7 +92,7 @@ def _is_digest(said: Mapping[str, Any]) -> bool:
 
 
 def _false_statistics(rows: pa.Table, footer: pq.FileMetaData) -> Iterator[str]:
-    """Columns whose minimum and maximum are not what the footer says: readers would skip rows that are there."""
+    """Columns whose minimum and maximum differ from those in the footer: readers would skip rows that are there."""
     start = 0
     for number in range(footer.num_row_groups):
         group = footer.row_group(number)

@@ -1,4 +1,4 @@
-"""Whether the record of raw files, table `intake`, is whole and agrees with itself and with the videos of a run."""
+"""Checks that table `intake`, the record of raw files, is whole and agrees with itself and with the videos of a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_intake(run: Run) -> list[EgoworldError]:
 
 
 def _strange(rows: pa.Table) -> Iterator[str]:
-    """What no registration writes."""
+    """Rows that no registration writes."""
     registered = [row for row in rows.to_pylist() if row["status"] == "registered"]
     for video_id, n in Counter(row["video_id"] for row in registered).items():
         if n > 1:
@@ -51,7 +51,7 @@ def _of_videos(run: Run, rows: pa.Table) -> Iterator[ContractError]:
     for video_id in video_ids(run):
         try:
             manifest = manifest_of(run, video_id)
-        except EgoworldError:  # is found where the video is looked at
+        except EgoworldError:  # reported where the video is checked
             continue
         if manifest is None:
             continue
@@ -65,7 +65,7 @@ def _of_videos(run: Run, rows: pa.Table) -> Iterator[ContractError]:
 
 
 def _beside(run: Run) -> Iterator[ContractError]:
-    """What lies beside the record and is not of it, and the name by which the sensor knows the lake."""
+    """Foreign files beside the record, and a malformed name by which the sensor knows the lake."""
     path = intake.path(run.lake)
     if not path.parent.is_dir():
         return

@@ -1,4 +1,4 @@
-"""Whether a release is what its release.json says, keeps the contract, and holds exactly the frames that the clips of its run own."""
+"""Checks that a release matches its release.json, keeps the contract, and holds exactly the frames that the clips of its run own."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _RELEASE = "Release the run again"
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A file or folder that is to be looked at, and what gives all that is wrong with it."""
+    """A file or folder to check, and the function that returns everything wrong with it."""
 
     path: Path
     check: Callable[[], list[EgoworldError]]
 
 
 def pieces(run: Run) -> list[Piece]:
-    """What is to be looked at in the release of a run, piece by piece; nothing where it has none."""
+    """The pieces to check in the release of a run; none if it has no release."""
     folder = place.folder(run)
     try:
         manifest = place.read(run)
@@ -86,18 +86,18 @@ def _manifest(run: Run, manifest: ReleaseManifest) -> list[EgoworldError]:
 
 
 def _is_behind(run: Run, video_id: str, manifest: ReleaseManifest) -> bool:
-    """Whether a video that is not released lacks other tables than a release says, or none."""
+    """Whether the tables that an unreleased video lacks are no longer those that the release says, or the release does not name the video."""
     if video_id not in manifest.incomplete:
         return True
     try:
         state = states.video_state(run, video_id)
     except ContractError:
-        return False  # found where the run is looked at
+        return False  # reported where the run is checked
     return manifest.incomplete[video_id] != (state.lacking() if state else None)
 
 
 def _part(run: Run, contents: RunFiles, manifest: ReleaseManifest, part: PartRecord, table: str) -> list[EgoworldError]:
-    """One file of the release."""
+    """Everything wrong with one file of the release."""
     path, record = place.part_path(place.folder(run), table, part.name), part.tables[table]
     if not path.exists():
         return []
@@ -138,7 +138,7 @@ def _origin(path: Path, record: FileRecord) -> list[EgoworldError]:
 
 
 class _Reading:
-    """One pass over a file of a release, batch by batch; what is wrong with its rows by themselves is noted on the way."""
+    """One pass over a file of a release, batch by batch; collects what is wrong with its rows by themselves."""
 
     def __init__(self, path: Path, table: str, owned: Mapping[tuple[str, str], tuple[int, int]] | None) -> None:
         self.path, self._table, self._owned = path, table, owned
@@ -170,16 +170,16 @@ class _Reading:
 
 
 def _owned_ranges(run: Run, part: PartRecord) -> dict[tuple[str, str], tuple[int, int]]:
-    """The frames each clip of a part owns, as the release itself has it."""
+    """The frames that each clip of a part owns, as stated by the release itself."""
     try:
         clips = read_table(place.part_path(place.folder(run), "clips", part.name), "clips").to_pylist()
     except ContractError:
-        return {}  # found by itself
+        return {}  # reported separately
     return {(c["video_id"], c["clip_id"]): (c["own_start"], c["own_end"]) for c in clips}
 
 
 def _against_run(reading: _Reading, contents: RunFiles, manifest: ReleaseManifest, part: PartRecord, table: str) -> Iterator[EgoworldError]:
-    """Where the rows are not, one by one, those that the clips of the run own."""
+    """Rows that differ from those that the clips of the run own, compared one by one."""
     path = reading.path
     try:
         files = contents.sources(part.videos, [table])[table]
@@ -196,6 +196,6 @@ def _against_run(reading: _Reading, contents: RunFiles, manifest: ReleaseManifes
                 return
             rest = rest.slice(wanted.num_rows)
     except EgoworldError:
-        return  # a file of the run is damaged or gone: found where the run is looked at
+        return  # a file of the run is damaged or gone: reported where the run is checked
     if rest.num_rows or next(reading.batches, None) is not None:
         yield ContractError(path, "has rows that no clip of the run owns", _RELEASE_AGAIN)

@@ -1,4 +1,4 @@
-"""Whether the files of one video of a run are whole, agree with each other, and are of the clips that the video has."""
+"""Checks that the files of one video of a run are whole, agree with each other, and belong to the clips that the video has."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def check_video(run: Run, video_id: str) -> list[EgoworldError]:
 
 
 def check_strays(run: Run) -> list[EgoworldError]:
-    """What is of no video and the views show, hidden or not; and placeholders that the views do not bear."""
+    """Files of no video that the views show, also hidden ones; and placeholders that break the views."""
     placeholders = {run.path / lake.placeholder(name): name for name in RUN_TABLES}
     contract, videos = run.path / "_contract", {f"video_id={video_id}" for video_id in video_ids(run)}
     others = sorted(path for path in run.path.iterdir() if path.name not in {contract.name, *videos})
@@ -55,7 +55,7 @@ def check_strays(run: Run) -> list[EgoworldError]:
 
 
 def _shown(run: Run, folder: Path) -> Iterator[Path]:
-    """The files below a folder of a run that the views take for tables."""
+    """The files below a folder of a run that the views read as tables."""
     depth = len(folder.relative_to(run.path).parts)
     for name in RUN_TABLES:
         if pattern := "/".join(lake.table_glob(name).split("/")[depth:]):
@@ -87,7 +87,7 @@ def _manifest(run: Run, state: VideoState) -> Iterator[EgoworldError]:
 
 
 def _gap(state: VideoState) -> str:
-    """The first frame that is owned by no clip, or by two; nothing where each is owned once."""
+    """The first frame owned by no clip, or by two; empty if each is owned once."""
     expected = 0
     for clip in sorted(state.clips, key=lambda c: c.own_start):
         if clip.own_start != expected or not clip.frame_start <= clip.own_start < clip.own_end <= clip.frame_end:
@@ -109,7 +109,7 @@ def _strays(run: Run, state: VideoState) -> Iterator[EgoworldError]:
 
 
 def _missing(run: Run, state: VideoState) -> Iterator[EgoworldError]:
-    """One finding a stage: whole stages may be missing."""
+    """One finding per stage: whole stages may be missing."""
     missing: dict[str, list[Path]] = defaultdict(list)
     for clip in state.clips:
         for stage, said in clip.states.items():
@@ -143,7 +143,7 @@ def _clips(run: Run, state: VideoState) -> Iterator[EgoworldError]:
 
 
 def _against_clip(checked: Checked, stage: str, state: VideoState, clip: ClipState) -> Iterator[str]:
-    """What does not fit: the file's origin to its place, its rows to the clip and to that origin."""
+    """Mismatches: the file's origin against its place, and its rows against the clip and that origin."""
     identity = checked.identity
     operator, inputs = (_mapping(identity.get(name)) for name in ("operator", "inputs"))
     if operator.get("stage") != stage:

@@ -1,1 +1,1 @@
-"""Raw video in: containers, probing, decoding, scenes, the manifest, and what a person says of a video."""
+"""Reading raw video: containers, probing, decoding, scenes, the manifest and sidecars."""

@@ -1,4 +1,4 @@
-"""What libav does not say of AVI: which ticks of its clock are empty after the last picture (Microsoft AVI RIFF File Reference)."""
+"""Counts the empty clock ticks after the last picture of an AVI stream; libav does not report them (Microsoft AVI RIFF File Reference)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _MOST_CHUNKS = 1 << 17
 
 
 def empty_ticks_after(path: Path, start: int, size: int) -> int:
-    """Empty chunks of a stream after its last chunk with data: for each, the picture before stands one tick longer.
+    """Number of empty chunks after a stream's last chunk with data; for each, the last picture is shown one tick longer.
 
     Args:
         path: the file.
-        start, size: where the data of that last chunk begins, and its length, bytes.
+        start, size: offset and length of the data of that last chunk, bytes.
     """
     with open_regular(path) as descriptor:
         stream = os.pread(descriptor, 2, start - _HEAD.size)

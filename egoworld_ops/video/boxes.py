@@ -1,7 +1,7 @@
-"""What a container says of a track that libav does not hand on: the crop, encryption, and Dolby Vision's profile.
+"""Reads what libav does not pass on about a track from its container: the crop, encryption, and Dolby Vision's profile.
 
 MP4 and QuickTime boxes (ISO 14496-12, QuickTime File Format), Matroska elements (RFC 9559), scrambling bits of MPEG-TS (ISO 13818-1),
-ASF objects. Only headers are read. What makes no sense ends the search, and nothing is said: whether the file decodes is found out later.
+ASF objects. Only headers are read. Malformed data ends the search without an error: whether the file decodes is checked later.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 MAX_PARTS = 100_000
-"""Most boxes or elements that are looked at in one file."""
+"""Maximum number of boxes or elements read in one file."""
 
 _SAMPLE_ENTRY_BYTES = 78
 _ENCRYPTED_ENTRIES = (b"encv", b"drmi")
@@ -33,7 +33,7 @@ _CROPS = {0x54CC: 0, 0x54BB: 1, 0x54DD: 2, 0x54AA: 3}
 
 
 class Crop(NamedTuple):
-    """Stored pixels that are not to be shown, at each edge of the stored picture."""
+    """Stored pixels at each edge of the stored picture that are not shown."""
 
     left: int = 0
     top: int = 0
@@ -50,8 +50,8 @@ class Track:
 
     Args:
         crop: clean aperture (`clap`) or PixelCrop.
-        encrypted: what is encrypted, in the container's own word; empty where nothing is.
-        dolby_vision_profile: of the configuration record; None where there is none.
+        encrypted: the container's own word for the encryption; empty if there is none.
+        dolby_vision_profile: from the configuration record; None if there is none.
     """
 
     crop: Crop = NO_CROP
@@ -60,7 +60,7 @@ class Track:
 
 
 def tracks(descriptor: int, demuxer: str) -> dict[int, Track]:
-    """Tracks of an open file: by the id that libav gives their stream; in Matroska, which gives none, by their rank among the video tracks.
+    """Tracks of an open file by libav's stream id; in Matroska, where libav gives none, by their rank among the video tracks.
 
     Args:
         descriptor: of a regular file; its position is not moved.
@@ -91,7 +91,7 @@ class _File:
         return os.pread(self._descriptor, size, offset)
 
     def one_more(self) -> bool:
-        """Counts a part; False where there are too many."""
+        """Count one more part; False if there are too many."""
         self._left -= 1
         return self._left >= 0
 
@@ -103,7 +103,7 @@ class _Part(NamedTuple):
 
 
 def _boxes(file: _File, start: int, end: int) -> Iterator[_Part]:
-    """Boxes that follow on each other in `[start, end)`: kind, and where the content lies."""
+    """Consecutive boxes in `[start, end)`: kind and range of the content."""
     while start + 8 <= end and file.one_more():
         size, kind = struct.unpack(">I4s", file.at(start, 8))
         header = 8
@@ -117,7 +117,7 @@ def _boxes(file: _File, start: int, end: int) -> Iterator[_Part]:
 
 
 def _below(file: _File, part: _Part, *path: bytes) -> Iterator[_Part]:
-    """All boxes that are reached from `part` by this path of kinds."""
+    """All boxes below `part` on this path of kinds."""
     if not path:
         yield part
         return
@@ -157,14 +157,14 @@ def _sample_entry(file: _File, entry: _Part, track: Track) -> Track:
 
 
 def _clean_aperture(numbers: tuple[int, ...], width: int, height: int) -> Crop:
-    """The crop of a `clap` box: size of the aperture, and how far its centre is from that of the picture, as four fractions."""
+    """The crop of a `clap` box, from four fractions: the size of the aperture, and the offset of its centre from the picture's centre."""
     shown_x, shown_y, off_x, off_y = (Fraction(numbers[i], numbers[i + 1]) for i in range(0, 8, 2))
     left, top = round((width - shown_x) / 2 + off_x), round((height - shown_y) / 2 + off_y)
     return Crop(left, top, width - left - round(shown_x), height - top - round(shown_y))
 
 
 def _elements(file: _File, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """EBML elements that follow on each other in `[start, end)`: ID, and where the content lies. One of unknown size reaches to `end`."""
+    """Consecutive EBML elements in `[start, end)`: ID and range of the content. An element of unknown size extends to `end`."""
     while start < end and file.one_more():
         head = file.at(start, 12)
         id_bytes = _marker(head[0])
@@ -177,14 +177,14 @@ def _elements(file: _File, start: int, end: int) -> Iterator[tuple[int, int, int
 
 
 def _marker(first: int) -> int:
-    """Bytes of an EBML number, by its first one."""
+    """Length of an EBML number in bytes, from its first byte."""
     if not first:
         raise IndexError("an EBML number has at most 8 bytes")
     return 9 - first.bit_length()
 
 
 def _within(file: _File, start: int, end: int, *path: int) -> Iterator[tuple[int, int]]:
-    """Where the content of all elements lies that are reached by this path of IDs."""
+    """Range of the content of every element on this path of IDs."""
     if not path:
         yield start, end
         return

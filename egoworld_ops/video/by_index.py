@@ -1,4 +1,4 @@
-"""Decoding by the packet index: the packets a clip needs are read from where they lie, and nothing else."""
+"""Decoding by the packet index: only the packets that a clip needs are read from the file."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from egoworld_ops.video.packet_index import About, IndexDiffers, Section, Stored
 
 _READ_BYTES = 1 << 20
 _GAP_SHARE = 0.03
-"""Bytes between packets, of other streams, that may be read with them to read them at once."""
+"""Maximum share of bytes of other streams, relative to those of the packets, that is read to get packets in one go."""
 _MOST_HELD = 64
-"""More frames than any decoder gives out ahead of the one that is shown next."""
+"""More frames than any decoder outputs ahead of the next one in presentation order."""
 
 
 def frames_by_index(path: Path, about: About, section: Section, wanted: range, threads: int) -> Iterator[tuple[int, float, av.VideoFrame]]:
-    """Index, time and picture of the wanted frames, in their order.
+    """Index, time and picture of the wanted frames, in order.
 
     Raises:
-        IndexDiffers: the file is not what the index says.
+        IndexDiffers: the file does not match the index.
         InputError: the file cannot be opened, does not decode, or changed while it was read.
         StorageUnavailable: it cannot be read now.
     """
@@ -52,7 +52,7 @@ def frames_by_index(path: Path, about: About, section: Section, wanted: range, t
 
 
 def _decoded(path: Path, about: About, section: Section, threads: int) -> Iterator[av.VideoFrame]:
-    """The frames of a section as the decoder gives them out; `pts` is the number of the packet of each."""
+    """Frames of a section in the order the decoder outputs them; the `pts` of each is the number of its packet."""
     if about.stored.kind == "demuxed":
         yield from _demuxed(path, section, threads)
         return
@@ -62,9 +62,9 @@ def _decoded(path: Path, about: About, section: Section, threads: int) -> Iterat
         try:
             decoder = about.setup.decoder(threads)
             for number, data in enumerate(_packets(descriptor, about.stored, section.rows), section.first):
-                packet = av.Packet(len(data))  # its own copy: decoder threads that free a Python buffer wait for the interpreter's lock
+                packet = av.Packet(len(data))  # a copy: decoder threads that free a Python buffer wait for the GIL
                 packet.update(bytes(data))
-                packet.pts, packet.is_keyframe = number, bool(section.rows["key"][number - section.first])  # PNG goes by it
+                packet.pts, packet.is_keyframe = number, bool(section.rows["key"][number - section.first])  # PNG's decoder relies on it
                 yield from decoder.decode(packet)
             yield from decoder.decode(None)
         except LIBAV_FAULTS as error:
@@ -72,7 +72,7 @@ def _decoded(path: Path, about: About, section: Section, threads: int) -> Iterat
 
 
 def _demuxed(path: Path, section: Section, threads: int) -> Iterator[av.VideoFrame]:
-    """The same through the demuxer, which goes through the file from its start; only the section's packets are decoded."""
+    """As `_decoded`, but through the demuxer, which reads the file from its start; only the section's packets are decoded."""
     end = section.first + len(section.rows)
     with open_media(path, threads) as media:
         try:
@@ -102,7 +102,7 @@ def _packets(descriptor: int, stored: Stored, rows: np.ndarray) -> Iterator[memo
 
 
 def taken_out(held: memoryview, stored: Stored) -> memoryview:
-    """The bytes of the stream in a piece of the file."""
+    """The stream's bytes within a piece of the file."""
     return memoryview(transport.extract(bytes(held), stored.pid, stored.packet_bytes)) if stored.kind == "transport" else held
 
 
@@ -112,7 +112,7 @@ def _check(data: memoryview, row: np.void) -> None:
 
 
 def _chunks(rows: np.ndarray) -> Iterator[slice]:
-    """Packets that are read at once: they lie close to each other, in this order."""
+    """Packets to read in one go: they lie close together in the file, in this order."""
     begin = 0
     for i in range(1, len(rows) + 1):
         if i < len(rows):

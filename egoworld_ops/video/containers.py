@@ -1,4 +1,4 @@
-"""Opening hostile files: which bytes are a video container, and a libav that can reach nothing but those bytes.
+"""Opens untrusted files: recognises video containers by their bytes, and confines libav to the bytes of that one file.
 
 The demuxer is chosen here from the file's first bytes, never by libav: a playlist, script or image sequence is no container, whatever
 its name.
@@ -44,7 +44,7 @@ HEAD_BYTES = 1024
 READ_BYTES = 1 << 18
 MAX_SIDE_PX = 16384
 MAX_PIXELS = 1 << 26
-"""Largest picture that is decoded: twice 8K. A header may claim any size; memory is taken only below this."""
+"""Maximum size of a decoded picture: twice 8K. A header may claim any size; memory is allocated only below this."""
 
 CONTAINERS = "mov, mp4, matroska, webm, avi, mpegts, mpeg, flv, asf or ogg"
 _MOV_ATOMS = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"styp", b"sidx")
@@ -56,7 +56,7 @@ _MAGIC = (
     (b"OggS", "ogg"),
 )
 
-# What libav's Python layer was seen to raise on broken files, besides its own errors.
+# Errors that PyAV was seen to raise on broken files, besides its own.
 _PYTHON_FAULTS = (ArithmeticError, AssertionError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError)
 LIBAV_FAULTS = (av.FFmpegError, *_PYTHON_FAULTS)
 
@@ -73,11 +73,11 @@ class Media:
     """An open container and the video stream that is used.
 
     Args:
-        track: what the container says of the stream beside what libav hands on.
+        track: facts about the stream that libav does not pass on.
         sizes: index, width and height in pixels of all streams with moving pictures.
-        time_base: seconds a tick of the stream's clock.
+        time_base: seconds per tick of the stream's clock.
         descriptor: the open file; its own position is neither used nor moved.
-        rates: frame rates that the header states, the most trustworthy first; may be empty.
+        rates: frame rates that the header states, the most reliable first; may be empty.
     """
 
     path: Path
@@ -115,7 +115,7 @@ def storable(path: Path) -> str:
 
 
 def file_state(path: Path) -> os.stat_result:
-    """stat of a regular file, through links, without opening it.
+    """stat of a regular file, following links, without opening it.
 
     Raises:
         NotAVideo: missing, a dangling link, or not a regular file.
@@ -148,17 +148,17 @@ def _raise_file_error(path: Path, error: OSError | ValueError) -> NoReturn:
 
 
 def fingerprint(state: os.stat_result) -> tuple[int, int, int, int]:
-    """What changes when a file is written to or replaced: device, inode, size, mtime in ns."""
+    """Device, inode, size and mtime in ns: at least one changes when a file is written to or replaced."""
     return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
 
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[int]:
-    """A read-only descriptor of a regular file; it never blocks, and a file that changed or went away meanwhile is an error on leaving.
+    """A read-only descriptor of a regular file. Opening never blocks; leaving raises an error if the file changed or disappeared meanwhile.
 
     Raises:
         NotAVideo: not a regular file that can be read.
-        UnstableFile: the file changed, went away or may no longer be read, also where that made the body fail.
+        UnstableFile: the file changed, disappeared or became unreadable, also if that made the body fail.
     """
     file_state(path)
     try:
@@ -211,7 +211,7 @@ def _check_unchanged(path: Path, descriptor: int, before: os.stat_result, cause:
 
 
 class _Reader:
-    """The bytes behind a descriptor, as libav wants them; its own position, so that nobody else can move it."""
+    """File object over a descriptor, for libav. It has its own position, so that nobody else can move it."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -245,7 +245,7 @@ def open_media(path: Path, threads: int) -> Iterator[Media]:
 
     Args:
         path: any name; it is never parsed.
-        threads: decoder threads; 0 takes as many as there are cores.
+        threads: decoder threads; 0 means one per core.
 
     Raises:
         NotAVideo: not a regular file that starts like a supported container, or a codec without decoder.
@@ -311,7 +311,7 @@ def _fraction(stream: VideoStream, name: str) -> Fraction | None:
 
 
 def prepare_decoder(context: av.VideoCodecContext, threads: int) -> None:
-    """Set threads and limits of a decoder that is not open yet; 0 threads are as many as there are cores."""
+    """Set threads and limits of a decoder before it is opened; 0 threads mean one per core."""
     if threads != 1:
         context.thread_type = "AUTO"
     context.thread_count = threads
@@ -319,7 +319,7 @@ def prepare_decoder(context: av.VideoCodecContext, threads: int) -> None:
 
 
 def _pick_stream(path: Path, container: InputContainer, streams: list[VideoStream], descriptor: int, demuxer: str) -> VideoStream:
-    """The video stream with the largest picture of those that decode; previews of a frame or of a part of the time come last."""
+    """The decodable video stream with the largest picture; previews of one frame, or of a part of the time, rank last."""
     if not streams:
         raise NoVideoStream(path, f"has no video stream, but {len(container.streams)} others", "Remove it, or put the video there")
     if len(streams) == 1:
@@ -346,7 +346,7 @@ def _stated_length_s(stream: VideoStream) -> float:
 
 
 def _shows_a_frame(path: Path, descriptor: int, demuxer: str, rank: int) -> bool:
-    """Whether the video stream of this rank decodes at its start, in a container opened for that alone."""
+    """Whether the video stream of this rank decodes at its start; a container is opened for this test alone."""
     with _open_container(path, descriptor, demuxer) as container:
         try:
             stream = container.streams.video[rank]
@@ -358,16 +358,16 @@ def _shows_a_frame(path: Path, descriptor: int, demuxer: str, rank: int) -> bool
 
 
 def check_size(path: Path, width: int, height: int) -> None:
-    """Raise CorruptVideo where a picture is too large to be believed."""
+    """Raise CorruptVideo if a picture is implausibly large."""
     if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
         limit = f"{MAX_SIDE_PX} px a side and {MAX_PIXELS} px in all"
         raise CorruptVideo(path, f"claims pictures of {width} x {height} px, the limit is {limit}", "Remove it, or scale the video down")
 
 
 def as_typed(path: Path, error: BaseException, what: str) -> EgoworldError:
-    """The error of the tree that stands for one of LIBAV_FAULTS.
+    """The EgoworldError that corresponds to one of LIBAV_FAULTS.
 
-    libav's own "out of memory" counts as a fault of the file: that is what it says of sizes that no memory could hold.
+    libav's own "out of memory" counts as a fault of the file: libav raises it for sizes that no memory could hold.
     """
     if isinstance(error, OSError) and not isinstance(error, av.FFmpegError) and error.errno in STORAGE_ERRNOS:
         return StorageUnavailable(path, f"{what}: {error.strerror}", "Check the disk or mount")

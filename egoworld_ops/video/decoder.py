@@ -1,4 +1,4 @@
-"""A decoder set up as the container sets it up, from what was noted of it: no container is opened, and no header is read."""
+"""Sets up a decoder as its container would, from recorded parameters: no container is opened and no header is read."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _NOTED = (
     "reorder_depth",
 )
 CHROMA_LOCATIONS = ("", "left", "center", "topleft", "top", "bottomleft", "bottom")
-"""Where libav can be told that chroma samples lie; nothing where the container says nothing of it. PyAV does not show what a decoder has."""
+"""Chroma sample locations that libav accepts; empty if the container states none. PyAV does not expose a decoder's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderSetup:
-    """What a container hands to the decoder of its stream, before the first packet.
+    """What a container passes to its stream's decoder before the first packet.
 
     Args:
         name: libav's name of the decoder.
@@ -44,11 +44,11 @@ class DecoderSetup:
 
     @classmethod
     def of(cls, context: av.VideoCodecContext) -> DecoderSetup:
-        """That of a decoder that has not seen a packet yet."""
+        """The setup of a decoder that has not seen a packet yet."""
         return cls(context.name, context.extradata or b"", {field: getattr(context, field) for field in _NOTED})
 
     def with_chroma(self, location: str) -> DecoderSetup:
-        """The same with another place of chroma samples."""
+        """The same setup with another chroma location."""
         return replace(self, chroma_location=location)
 
     def decoder(self, threads: int) -> av.VideoCodecContext:

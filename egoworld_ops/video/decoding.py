@@ -1,6 +1,6 @@
-"""Decoding a clip: by the packet index where there is one, else from the start of the file. Both give the same frames and times.
+"""Decodes a clip: by the packet index if there is one, else from the start of the file. Both give the same frames and times.
 
-What a frame's index and time are is said in `probing.py`. Which files are opened at all, and how safely, is decided in `containers.py`.
+`probing.py` defines a frame's index and time. `containers.py` decides which files are opened, and how safely.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from egoworld_ops.video.picture import Upright, to_rgb
 from egoworld_ops.video.timeline import Timeline
 
 DECODE_VERSION = "2"
-"""Raised whenever the same file gives other pixels, times or counts: colour, rotation, scaling, timing, what is decoded around damage. Part
+"""Increased whenever the same file gives other pixels, times or counts: colour, rotation, scaling, timing, frames decoded around damage. Part
 of every digest."""
 
 _CURE = "Copy the file again from its source, or make the clips anew from the part that decodes"
@@ -35,7 +35,7 @@ def decode_clip(clip: Clip, stride: int = 1, threads: int = 1, frame_end: int | 
     """Decode a clip, by the index of its video where there is one; see `decode`.
 
     Args:
-        frame_end: where to stop; None stands for the clip's end.
+        frame_end: where to stop; None means the clip's end.
     """
     end = clip.frame_end if frame_end is None else frame_end
     return decode(clip.video_path, clip.frame_start, end, stride, threads, clip.damaged, clip.packet_index)
@@ -52,24 +52,24 @@ def decode(
 ) -> Iterator[Frame]:
     """Decode the frames of `[frame_start, frame_end)` whose index is a multiple of `stride`, one at a time; there may be none.
 
-    Counting from the start of the video, overlapping ranges share the frames they both hold. The result depends neither on `threads` nor
-    on `index`.
+    Multiples count from the start of the video, so overlapping ranges give the same frames in their overlap. The result depends neither on
+    `threads` nor on `index`.
 
     Args:
         path: the file.
         frame_start, frame_end: half-open range of frames, as `probe` counts them.
         stride: frames from one yielded frame to the next.
         threads: decoder threads.
-        damaged: as `probe` said. What a decoder makes of damage depends on its threads and on where it started, so that
-            such a file is decoded by one thread from its start.
-        index: file of the video's packet index. With it only the packets that these frames need are read. Where it is missing or unreadable,
-            or the file is not what it says, the video is decoded from its start.
+        damaged: as `probe` reported. Output around damage depends on the decoder's threads and on where it started, so such a file is
+            decoded by one thread from its start.
+        index: file of the video's packet index. With it only the packets that these frames need are read. If it is missing or unreadable,
+            or does not match the file, the video is decoded from its start.
 
     Raises:
         ValueError: an empty or negative range, or a stride below 1.
-        CorruptVideo: the file ends or breaks before the range does; it names the frame reached.
+        CorruptVideo: the file ends or breaks before the end of the range; the error names the frame reached.
         InputError: the file cannot be opened, or changed while it was read.
-        StorageUnavailable: the file or its index is there and cannot be read now.
+        StorageUnavailable: the file or its index exists but cannot be read now.
     """
     if not 0 <= frame_start < frame_end or stride < 1:
         raise ValueError(f"decode: want 0 <= frame_start < frame_end and stride >= 1, got {frame_start}, {frame_end}, {stride}")
@@ -78,11 +78,11 @@ def decode(
 
 
 _Way = Callable[[range], Iterator[tuple[int, Frame | None]]]
-"""Gives the index of each frame it passes, and the frame where it is one of those that are still wanted: the first of these, maybe not all."""
+"""Yields the index of each frame it passes, with the frame itself if still wanted. Of the wanted frames it may yield only the first ones."""
 
 
 def _decode(path: Path, frames: range, wanted: range, threads: int, index: Path | None) -> Iterator[Frame]:
-    """Try the fastest way first; where it ends before the range does, go on from there the next slower way."""
+    """Try the fastest way first; if it ends before the range does, continue from there with the next slower one."""
     ways: list[_Way] = [partial(_by_index, path, threads, index)] if index is not None else []
     ways += [partial(_from_start, path, n_threads) for n_threads in dict.fromkeys((threads, 1))]
     fault: CorruptVideo | None = None
@@ -127,7 +127,7 @@ def _from_start(path: Path, threads: int, wanted: range) -> Iterator[tuple[int, 
 
 
 def _shown(path: Path, frame: av.VideoFrame, picture: Upright) -> np.ndarray:
-    """As `to_rgb`; colours that no one can show, as damaged headers name them, are a fault of the file."""
+    """As `to_rgb`; colours that cannot be shown, as from damaged headers, are a fault of the file."""
     try:
         return to_rgb(frame, picture)
     except LIBAV_FAULTS as error:

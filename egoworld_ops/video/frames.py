@@ -1,4 +1,4 @@
-"""Decodes a stream from its start to its end, and says of each frame which packet it came in and what the container says of its time."""
+"""Decodes a stream from start to end; gives for each frame the packet it came in and the time that the container states."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from egoworld_ops.video.timeline import Stamped
 _WITH_DTS = ("mov", "mpegts", "mpeg", "flv")
 """Demuxers of containers that store decoding times; of others libav makes them up."""
 _IN_FLIGHT = 256
-"""More packets than any decoder holds back before it gives out their frames."""
+"""More packets than any decoder holds back before it outputs their frames."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What the container says of a packet's time, in ticks of the stream's clock."""
+    """The time that the container states for a packet, in ticks of the stream's clock."""
 
     pts: int | None
     dts: int | None
 
 
 class Frames:
-    """Decodes a stream from its start to its end, once; counts the packets it took for that.
+    """Decodes a stream once, from start to end; counts the packets taken for that.
 
-    The `pts` of the frames it gives out is the number of the packet each came in, counted in the order of decoding: decoders hand it through
-    as it is, so that a frame is known for sure whatever its container says of its time.
+    The `pts` of a frame it yields is the number of the frame's packet in decoding order. Decoders pass `pts` through unchanged, so that
+    a frame is identified whatever time its container states.
 
     Args:
         note: called with the number of each packet with data, and the packet, before it is decoded.
@@ -43,7 +43,7 @@ class Frames:
         """Packets whose frames are to be shown."""
         self.stamps = _Stamps(media)
         self.last_packet: tuple[int | None, int] = (None, 0)
-        """Where, in the file, the last packet begins, None where the container does not say; and its size."""
+        """Offset in the file of the last packet, None if the container does not say; and its size."""
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         try:
@@ -67,15 +67,15 @@ class Frames:
 
 
 def seconds(pts: int, media: Media) -> float:
-    """Seconds of ticks of the stream's clock."""
+    """Ticks of the stream's clock in seconds."""
     return pts * media.time_base.numerator / media.time_base.denominator
 
 
 class _Stamps:
-    """What the container says of each frame's time.
+    """The times that the container states for the frames.
 
-    AVI counts time in frames: each chunk, also an empty one, is a tick, and chunks lie in decoding order. There the first frame shown has the
-    tick of the first chunk that holds a picture, the second that of the second, and so on.
+    AVI counts time in frames: each chunk, also an empty one, is a tick, and chunks are in decoding order. So the first frame shown has the
+    tick of the first chunk with a picture, the second frame that of the second such chunk, and so on.
     """
 
     def __init__(self, media: Media) -> None:
@@ -84,12 +84,12 @@ class _Stamps:
         self._ticks: deque[int] | None = deque() if media.demuxer == "avi" else None
         self.last_tick = -1
         self.reach_s = -math.inf
-        """The latest end of a frame that the container speaks of."""
+        """The latest end of a frame that the container states."""
         self._stores_dts = media.demuxer in _WITH_DTS
         self._said: dict[int, _Said] = {}
 
     def note(self, number: int, packet: av.Packet) -> None:
-        """Take note of a packet that goes to the decoder."""
+        """Record a packet that goes to the decoder."""
         if self._ticks is not None:
             self.last_tick = packet.dts if packet.dts is not None else self.last_tick + 1
             self._ticks.append(self.last_tick)
@@ -99,7 +99,7 @@ class _Stamps:
             del self._said[next(iter(self._said))]
 
     def stamped(self, frame: av.VideoFrame) -> Stamped[av.VideoFrame]:
-        """The frame with what is said of its time."""
+        """The frame with the time that the container states for it."""
         said = _Said(None, None) if frame.pts is None else self._said.pop(frame.pts, _Said(None, None))
         pts = said.pts
         if self._ticks is not None:

@@ -1,8 +1,8 @@
-"""The file of a packet index: a clip reads its head and the few blocks that hold its packets, and trusts no byte unchecked.
+"""The file of a packet index. A clip reads its head and the few blocks with its packets; every byte is checked before use.
 
-After the magic word: the length and CRC-32 of the head, 4 bytes each; the head, JSON; the
-list of blocks (`_BLOCK`), whose CRC-32 the head has. A block is `ROWS` rows (`packet_index.ROW`), column by column, as zlib packs them. Not
-Parquet, of which part can be read but not be trusted: see docs/adr/0029.
+Layout after the magic word: the length and CRC-32 of the head, 4 bytes each; the head, JSON; the list of blocks (`_BLOCK`), whose CRC-32 is
+in the head. A block is `ROWS` rows (`packet_index.ROW`), column by column, compressed with zlib. Not Parquet: a part of a Parquet file can be
+read but not verified, see docs/adr/0029.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ROWS = 256
 _MAGIC = b"egoworld packet index\n"
 _HEAD = struct.Struct("<II")
 _BLOCK = np.dtype([("at", "<i8"), ("bytes", "<i4"), ("crc", "<u4"), ("first_frame", "<i4"), ("last_frame", "<i4")])
-"""A block: where it lies, its length and CRC-32; the first and last frame it shows, the other way round where it shows none."""
+"""A block: offset, length and CRC-32; the first and last frame it shows, swapped if it shows none."""
 _READ_FIRST = 4096
 _COLUMNS = ROW.names or ()
 
@@ -38,7 +38,7 @@ def to_bytes(index: PacketIndex, decode_version: str) -> bytes:
     """The content of an index's file.
 
     Args:
-        decode_version: the version of decoding that counted and timed the frames.
+        decode_version: version of the decoding that counted and timed the frames.
     """
     blocks = [index.rows[i : i + ROWS] for i in range(0, len(index.rows), ROWS)]
     packed = [zlib.compress(b"".join(block[name].tobytes() for name in _COLUMNS), 6) for block in blocks]
@@ -65,10 +65,10 @@ def to_bytes(index: PacketIndex, decode_version: str) -> bytes:
 
 
 def fault(path: Path) -> str | None:
-    """What is wrong with an index, read as a whole; None where nothing is.
+    """What is wrong with an index, read as a whole; None if it is sound.
 
     Raises:
-        StorageUnavailable: it is there and cannot be read now.
+        StorageUnavailable: it exists but cannot be read now.
     """
     try:
         with IndexFile(path) as file:
@@ -82,8 +82,8 @@ class IndexFile:
     """An open index.
 
     Raises:
-        IndexDiffers: on entering, there is none that can be used.
-        StorageUnavailable: it is there and cannot be read now.
+        IndexDiffers: on entering, if there is no usable index.
+        StorageUnavailable: it exists but cannot be read now.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,10 +107,10 @@ class IndexFile:
         os.close(self._descriptor)
 
     def section(self, wanted: range) -> Section:
-        """The packets that must be decoded for these frames.
+        """The packets to decode for these frames.
 
         Raises:
-            IndexDiffers: they are not in it.
+            IndexDiffers: the index does not have them all.
         """
         [holding] = np.nonzero((self._blocks["first_frame"] < wanted.stop) & (self._blocks["last_frame"] >= wanted.start))
         if not len(holding):
@@ -148,7 +148,7 @@ class IndexFile:
         self.about = _about(said)
 
     def _rows(self, first: int, last: int) -> np.ndarray:
-        """The rows of these blocks."""
+        """The rows of blocks `first` to `last`, both included."""
         if first < 0:
             raise IndexDiffers("packets before the first are needed")
         start = int(self._blocks["at"][first])

@@ -1,4 +1,4 @@
-"""Makes the packet index of a video while the whole of it is decoded, and proves that clips come out of it as they do out of the file."""
+"""Makes a video's packet index while all of it is decoded, and verifies that the index gives the same frames as the file."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from egoworld_ops.video.packet_index import NOT_SHOWN, ROW, About, IndexDiffers,
 from egoworld_ops.video.picture import Layout, Upright, to_rgb
 
 _CHANGES: tuple[Literal["palette", "new_extradata", "param_change"], ...] = ("palette", "new_extradata", "param_change")
-"""What a packet can carry beside its data that changes the decoder."""
+"""Side data of a packet that changes the decoder."""
 _LEADS = (0, 1, 2, 4)
-"""Keyframes before the one of a frame at which decoding may have to begin."""
+"""Decoding may have to begin this many keyframes before a frame's own: the numbers to try."""
 _TRIED_KEYS, _TRIED_FRAMES = 4, 8
 
 
 class IndexMaker:
-    """Give it to `probe`; afterwards it has the index, or the reason why there is none. A few dozen bytes a packet are held."""
+    """Pass it to `probe`; afterwards it has the index, or the reason why there is none. It holds a few dozen bytes per packet."""
 
     def __init__(self) -> None:
         self.index: PacketIndex | None = None
@@ -38,7 +38,7 @@ class IndexMaker:
         """Why there is no index."""
 
     def start(self, media: Media) -> None:
-        """A pass over the file begins; what was noted before it is forgotten."""
+        """Begin a pass over the file; discard what an earlier pass recorded."""
         self.index, self.reason = None, None
         self._bytes = os.fstat(media.descriptor).st_size
         self._locator: Locator | None = None
@@ -57,7 +57,7 @@ class IndexMaker:
         self._pictures = array("I")
 
     def packet(self, number: int, packet: av.Packet) -> None:
-        """The next packet, before it is decoded."""
+        """Record the next packet, before it is decoded."""
         data = memoryview(packet)
         self._checks.append(zlib.crc32(data))
         self._keys.append(packet.is_keyframe)
@@ -70,7 +70,7 @@ class IndexMaker:
             column.append(value)
 
     def frame(self, index: int, time_s: float, frame: av.VideoFrame) -> None:
-        """The next frame; its `pts` is the number of its packet."""
+        """Record the next frame; its `pts` is the number of its packet."""
         if frame.pts is None or index != len(self._numbers):
             self.reason = f"frame {index} is of no packet"
         self._numbers.append(-1 if frame.pts is None else frame.pts)
@@ -78,7 +78,7 @@ class IndexMaker:
         self._pictures.append(picture_crc(frame))
 
     def finish(self, path: Path, layout: Layout, damaged: bool) -> None:
-        """All was seen: make the index, and prove it.
+        """Make the index and verify it, at the end of the pass.
 
         Args:
             layout: how the frames are shown.
@@ -120,7 +120,7 @@ class IndexMaker:
 
 
 def _tried(rows: np.ndarray) -> Iterator[range]:
-    """Frames from some keyframes on, the first and the last among them."""
+    """Ranges of frames from some keyframes on, the first and the last keyframe among them."""
     starts = np.sort(rows["frame"][(rows["key"] == 1) & (rows["frame"] != NOT_SHOWN)])
     n_frames = int(rows["frame"].max()) + 1
     for start in {int(starts[i]) for i in np.linspace(0, len(starts) - 1, _TRIED_KEYS).astype(int)} if len(starts) else {0}:
@@ -135,9 +135,9 @@ def _comes_out(path: Path, index: PacketIndex, wanted: range) -> bool:
 
 
 def _shown_alike(path: Path, index: PacketIndex) -> PacketIndex:
-    """The index with a decoder whose frames are shown as those of the container's decoder; through the demuxer, where none could be set up so.
+    """The index with a decoder whose frames are shown like those of the container's decoder; through the demuxer if no setup achieves that.
 
-    What decides how a frame is shown and PyAV does not let us see, we see by its effect on a picture of noise, painted over the frame.
+    PyAV does not expose all that decides how a frame is shown. Decoders are compared by how they show noise painted over the frame.
     """
     try:
         want = _first_shown(path, index.about.layout)
@@ -159,7 +159,7 @@ def _first_shown(path: Path, layout: Layout) -> np.ndarray:
 
 
 def _painted(frame: av.VideoFrame, layout: Layout) -> np.ndarray:
-    """(H, W, 3) uint8: how noise in the place of the frame's picture is shown."""
+    """(H, W, 3) uint8: how noise painted over the frame's picture is shown."""
     noise = np.random.default_rng(0)
     deep = frame.format.components[0].bits
     if deep > 16:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 _NOT_SQUARE = 0.01
-"""Aspect ratios that differ by less are the same."""
+"""Aspect ratios that differ by less count as equal."""
 
 
 def resolve(width: int, height: int, sidecar: Sidecar, settings: CameraSettings, culprit: object, raster: Raster | None = None) -> Camera:
@@ -24,10 +24,10 @@ def resolve(width: int, height: int, sidecar: Sidecar, settings: CameraSettings,
     settings allow it, from an assumed horizontal field of view of the picture shown (`source = "assumed_fov"`).
 
     Args:
-        raster: the stored picture, where it is another than the one shown: a sidecar's camera may be that of either, its size tells.
+        raster: the stored picture, if it differs from the one shown: a sidecar's camera may refer to either, and its size tells which.
 
     Raises:
-        BadSidecar: the aspect ratio of the calibration is not that of the video, or it takes pixels for square that are not.
+        BadSidecar: the aspect ratio of the calibration is not that of the video, or it assumes square pixels where they are not square.
         UnknownIntrinsics: no intrinsics are known and `camera.require_known` is set.
     """
     if sidecar.camera is not None:

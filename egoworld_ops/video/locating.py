@@ -1,4 +1,4 @@
-"""Where libav's packets lie in the file, proven by comparing all bytes. Nothing here parses a container."""
+"""Finds where libav's packets lie in the file, and verifies it by comparing all bytes. Nothing here parses a container."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from egoworld_ops.video.packet_index import Stored
 from egoworld_ops.video.transport import Place
 
 _FARTHEST = 64
-"""Bytes from where libav says that a packet lies to its data: the header of a chunk, block or tag."""
+"""Maximum distance from the position that libav gives for a packet to its data: the header of a chunk, block or tag, bytes."""
 
 
 class Locator(Protocol):
@@ -23,7 +23,7 @@ class Locator(Protocol):
     reason: str | None
 
     def locate(self, position: int | None, data: bytes) -> Place | None:
-        """The place of the next packet, of which libav says that it lies at `position`; None, for it and all after it, where there is none."""
+        """The place of the next packet, which libav reports at `position`; None, for it and all after it, if it cannot be found."""
 
 
 class PlainLocator:
@@ -53,7 +53,7 @@ class PlainLocator:
 
 
 def locator_of(media: Media) -> tuple[Locator, Stored]:
-    """What finds the packets of a file that was just opened, and how they lie in it if it does."""
+    """The locator for a file that was just opened, and how the packets lie in the file if the locator succeeds."""
     if media.demuxer == "mpegts":
         packet_bytes = transport.packet_size(os.pread(media.descriptor, HEAD_BYTES, 0)) or 188
         return transport.Locator(media.descriptor, media.stream.id, packet_bytes), Stored("transport", media.stream.id, packet_bytes)

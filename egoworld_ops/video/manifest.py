@@ -24,7 +24,7 @@ from egoworld_ops.video.settings import SceneSettings
 from egoworld_ops.video.survey import VideoProbe
 
 VERSION = "2"
-"""Raised whenever the same file and settings give other tables. Part of the digest."""
+"""Increased whenever the same file and settings give other tables. Part of the digest."""
 
 _VAL_OF_100, _TEST_OF_100 = 10, 10
 _OF_CONTENT = re.compile(r"[0-9a-f]{16}")
@@ -47,25 +47,25 @@ def make_manifest(
     Args:
         path: the file.
         video_id: its identifier.
-        sha256: its content when it was registered, hex.
+        sha256: SHA-256 of its content at registration, hex.
         settings: detector and windows.
-        threads: decoder threads; 0 takes as many as there are cores.
-        recording: what its parts and copies share; empty where it is one of its own.
+        threads: decoder threads; 0 means one per core.
+        recording: the name that its parts and copies share; empty if it is a recording of its own.
         as_pinhole, index: as for `probe`.
 
     Raises:
         NotAVideo: the file is not there, may not be read, is not a regular file, or has a name that no table can hold.
         UnstableFile: it holds other content than when it was registered, or changed or went away meanwhile.
-        TransientError: the disk did not answer, or memory ran out. As with the others, nothing is said about the registered content.
+        TransientError: the disk did not answer, or memory ran out. Like the other errors, it says nothing about the registered content.
     """
     path = Path(path)
     check_name(path)
     scores = SceneScores(settings.detector)
-    with open_regular(path):  # so that what is decoded is what was hashed
+    with open_regular(path):  # so that the bytes decoded are the bytes hashed
         found, size = hash_file(path)
         if found != sha256:
             raise UnstableFile(path, f"holds other content than when it was registered (SHA-256 {found[:12]})", "Register it again")
-        seen = _look(path, scores, threads, as_pinhole, index)
+        seen = _probe_or_refusal(path, scores, threads, as_pinhole, index)
     identity = _identity(path, video_id, sha256, size, recording)
     if isinstance(seen, InputError):
         return schema.from_rows("videos", [identity | _rejection(seen)]), schema.empty("clips")
@@ -74,8 +74,8 @@ def make_manifest(
     return schema.from_rows("videos", [identity | _facts(seen)]), schema.from_rows("clips", clips)
 
 
-def _look(path: Path, scores: SceneScores, threads: int, as_pinhole: bool, index: IndexMaker | None) -> VideoProbe | InputError:
-    """What the video is, or what is wrong with its content."""
+def _probe_or_refusal(path: Path, scores: SceneScores, threads: int, as_pinhole: bool, index: IndexMaker | None) -> VideoProbe | InputError:
+    """What the video is, or the error that makes its content unusable."""
     try:
         return probe(path, scores, threads, as_pinhole, index)
     except UnstableFile:
@@ -88,7 +88,7 @@ def clips_from_tables(videos: pa.Table, clips: pa.Table, packet_index: Path | No
     """The clips of tables `videos` and `clips`, in the tables' order.
 
     Args:
-        packet_index: where the packet index of the one video lies, if it has one.
+        packet_index: path of the video's packet index, if it has one.
     """
     by_id = {row["video_id"]: row for row in videos.to_pylist()}
     return [_clip(by_id[row["video_id"]], row, packet_index) for row in clips.to_pylist()]

@@ -1,8 +1,8 @@
-"""The packet index of a video: where each packet of its picture lies in the file, which frame came out of it, and from where it decodes.
+"""The packet index of a video: where each packet of the stream lies in the file, its frame, and where decoding must begin to get that frame.
 
-A packet's number is its place in the order of decoding; a frame's index its place in the order of showing. The index is made once, when the
-manifest decodes the whole video (`indexing.py`), and read for each clip (`index_file.py`, `by_index.py`). It changes no pixel and no time: what
-it says is checked while it is used, and where a check fails the video is decoded from its start, as if there were no index.
+A packet's number is its position in decoding order; a frame's index its position in presentation order. The index is made once, when the
+manifest decodes the whole video (`indexing.py`), and read for each clip (`index_file.py`, `by_index.py`). It changes no pixel and no time: it
+is checked during use, and if a check fails the video is decoded from its start, as if there were no index.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from egoworld_ops.video.decoder import DecoderSetup
 from egoworld_ops.video.picture import Layout
 
 FORMAT = 2
-"""Raised whenever an index means something else than before: older ones are not read."""
+"""Increased whenever the meaning of an index changes: older ones are not read."""
 ROW = np.dtype(
     [
         ("start", "<i8"),
@@ -35,12 +35,12 @@ ROW = np.dtype(
         ("picture", "<u4"),
     ]
 )
-"""One packet: the file's bytes [start, end) hold it; in what is taken out of them (see `Stored`) it has `size` bytes from `offset` on, of this
-CRC-32. `key` is 1 for a keyframe. Decoding begins at packet number `begin` where its frame is wanted. `frame` is the index of that frame, -1
-where it is not shown; `time_s` its time and `picture` its checksum (`picture_crc`)."""
+"""One packet. The file's bytes [start, end) hold it; in the stream's bytes extracted from them (see `Stored`) it has `size` bytes from `offset`
+on, with this CRC-32. `key` is 1 for a keyframe. To get its frame, decoding begins at packet number `begin`. `frame` is the index of that
+frame, -1 if it is not shown; `time_s` its time and `picture` its checksum (`picture_crc`)."""
 NOT_SHOWN = -1
 _EVERY_ROW = 16
-"""Rows of a picture from one that is in its checksum to the next: each macroblock has one."""
+"""Step between the picture rows in its checksum: every macroblock has such a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class Stored:
     """How the packets lie in the file.
 
     Args:
-        kind: `plain`: as they are, one piece each; `transport`: cut into packets of a transport stream (`transport.py`); `demuxed`: in a way
-            that only the container's demuxer can put together, which reads the file from its start.
+        kind: `plain`: as they are, one piece each; `transport`: cut into packets of a transport stream (`transport.py`); `demuxed`: only the
+            container's demuxer can assemble them, and it reads the file from its start.
         pid, packet_bytes: of a transport stream.
         reason: why they are `demuxed`.
     """
@@ -79,7 +79,7 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """The packets that must be decoded for some frames: from a keyframe on, `rows[0]` being packet number `first`."""
+    """The packets to decode for some frames, from a keyframe on; `rows[0]` is packet number `first`."""
 
     first: int
     rows: np.ndarray
@@ -87,26 +87,26 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class PacketIndex:
-    """The whole index of a video: what holds for all packets, and (n,) `ROW` of them in the order of decoding."""
+    """The whole index of a video: what holds for all packets, and (n,) `ROW` of them in decoding order."""
 
     about: About
     rows: np.ndarray
 
     def section(self, wanted: range) -> Section:
-        """The packets that must be decoded for these frames.
+        """The packets to decode for these frames.
 
         Raises:
-            IndexDiffers: it does not have them all.
+            IndexDiffers: the index does not have them all.
         """
         return section_of(self.rows, 0, wanted)
 
 
 class IndexDiffers(Exception):
-    """A file is not what its index says, or the index is not whole: it is of no use, and the video is decoded from its start."""
+    """A file does not match its index, or the index is incomplete: it is not used, and the video is decoded from its start."""
 
 
 def section_of(rows: np.ndarray, first: int, wanted: range) -> Section:
-    """The packets that must be decoded for these frames, where `rows[0]` is packet number `first`.
+    """The packets to decode for these frames, where `rows[0]` is packet number `first`.
 
     Raises:
         IndexDiffers: the rows do not hold them all.
@@ -145,7 +145,7 @@ def begins(keys: np.ndarray, frames: np.ndarray, lead: int) -> np.ndarray:
 
 
 def picture_crc(frame: av.VideoFrame) -> int:
-    """Checksum of every 16th row of a frame, and of how it is to be shown: another picture hardly has the same."""
+    """Checksum of every 16th row of a frame, and of how it is to be shown; a different picture almost never has the same."""
     shown = (frame.format.name, frame.width, frame.height, int(frame.colorspace), int(frame.color_range), bool(frame.interlaced_frame))
     crc = zlib.crc32(repr(shown).encode())
     for plane, sample_bytes in zip(frame.planes, _sample_bytes(frame.format.name), strict=False):
@@ -156,7 +156,7 @@ def picture_crc(frame: av.VideoFrame) -> int:
 
 @lru_cache
 def _sample_bytes(pix_fmt: str) -> tuple[int, ...]:
-    """Bytes that the samples of a place take in each plane of a format."""
+    """Bytes that the samples at one position take in each plane of a format."""
     return tuple(_by_plane(pix_fmt))
 
 

@@ -38,20 +38,20 @@ TRANSFERS = (
     "bt2020-10 bt2020-12 smpte2084 smpte428 arib-std-b67"
 )
 _SHOWN_MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)
-"""What swscale converts to RGB; it refuses the others."""
+"""Numbers of the colour matrices that swscale converts to RGB; it refuses the others."""
 _HDR = {16: "PQ", 18: "HLG"}
 _DOLBY_VISION_IPT = 5
-"""Profile 5 stores IPT colours behind a matrix that is often left unnamed."""
+"""Profile 5 stores IPT colours; the stream often leaves their matrix unspecified."""
 
 FIELD_ORDERS = {1: "progressive", 2: "tt", 3: "bb", 4: "tb", 5: "bt"}
 _ONE_VIEW = ("mono", "unspecified")
-"""`unspecified` is what multi-view coding says of itself; the decoder gives its base view alone."""
+"""Multi-view streams state `unspecified`; the decoder gives their base view alone."""
 
 _SQUARE = Fraction(1)
 _NEARLY_SQUARE = Fraction(1, 100)
-"""Pixels this near to square are taken for square: encoders state such ratios where they have rounded a size."""
+"""Pixel aspects this close to 1 count as square: encoders state them after rounding a size."""
 _WIDEST = Fraction(4)
-"""Beyond it a pixel aspect is no lens's and no format's, but a damaged header's."""
+"""A pixel aspect beyond this comes from a damaged header: no lens or format has one."""
 _WIDE_PX = 1920
 _TWO_SIDE_BY_SIDE = 3.2
 """Wider than any film format; two 16:9 pictures side by side are 3.6 to 1."""
@@ -60,7 +60,7 @@ _ANYWAY = 'or write "picture": {"use_as_pinhole": true} into its sidecar'
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How the stored picture becomes the one that is shown: scaled to square pixels, cropped, mirrored, turned, in this order.
+    """How the stored picture becomes the one shown: scaled to square pixels, cropped, mirrored, turned, in this order.
 
     Args:
         width, height: of the stored picture, px.
@@ -79,7 +79,7 @@ class Layout:
 
     @property
     def scaled_px(self) -> tuple[int, int]:
-        """Width and height of the stored picture in square pixels; the longer side of a pixel decides, so that no detail is lost."""
+        """Width and height of the stored picture in square pixels; it is enlarged along a pixel's longer side, so that no detail is lost."""
         aspect = self.sample_aspect_ratio
         if abs(aspect - 1) <= _NEARLY_SQUARE:
             return self.width, self.height
@@ -87,7 +87,7 @@ class Layout:
 
     @property
     def cut_px(self) -> Crop:
-        """What is cut off the scaled picture at each edge."""
+        """How much is cut off the scaled picture at each edge."""
         (width, height), crop = self.scaled_px, self.crop
         x, y = width / self.width, height / self.height
         return Crop(round(crop.left * x), round(crop.top * y), round(crop.right * x), round(crop.bottom * y))
@@ -116,7 +116,7 @@ class Layout:
         return Raster(*self._turned((self.width, self.height)), *scale, cut[0], cut[1])
 
     def arrange(self, scaled: np.ndarray) -> np.ndarray:
-        """The picture shown, of the scaled one: (H, W, 3) uint8 both."""
+        """The picture shown, made from the scaled one; both (H, W, 3) uint8."""
         cut = self.cut_px
         picture = scaled[cut.top : scaled.shape[0] - cut.bottom, cut.left : scaled.shape[1] - cut.right]
         if self.mirrored:
@@ -126,7 +126,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class PictureFacts:
-    """What container and stream say of the picture; names as in table `videos`, which says what they mean."""
+    """What container and stream say of the picture; table `videos` defines the names."""
 
     stored_width: int
     stored_height: int
@@ -149,10 +149,10 @@ class PictureFacts:
 
 
 class Upright:
-    """How the frames of one stream are shown: by the first frame's size and turn, and by what the container says.
+    """How the frames of one stream are shown, from the first frame's size and turn and from what the container says.
 
     Args:
-        layout: what these said when the whole video was decoded; None where the first frame is still to be observed.
+        layout: the layout found when the whole video was decoded; None if it is to be taken from the first frame.
     """
 
     def __init__(self, layout: Layout | None = None) -> None:
@@ -169,7 +169,7 @@ class Upright:
         self._n_interlaced = 0
 
     def observe(self, frame: av.VideoFrame, media: Media) -> None:
-        """Take all from the first frame; note a later one of another size, which is scaled to the first's.
+        """Take the layout from the first frame; record a later frame of another size, which is scaled to the first's.
 
         Raises:
             UnsupportedPicture: the colours or the pixel aspect cannot be shown.
@@ -219,7 +219,7 @@ class Upright:
         return crop
 
     def _turn(self, frame: av.VideoFrame) -> tuple[bool, int]:
-        """Whether the display matrix mirrors the picture, and its clockwise turn, to whole quarters."""
+        """Whether the display matrix mirrors the picture, and its clockwise turn, rounded to whole quarters."""
         matrix: Any = frame.side_data.get("DISPLAYMATRIX")
         if matrix is None:
             return False, 0
@@ -242,7 +242,7 @@ class Upright:
         return self.layout
 
     def check_pinhole(self, path: Path) -> None:
-        """Raise UnsupportedPicture where the picture says of itself that it holds two views, or none of a pinhole camera."""
+        """Raise UnsupportedPicture if the picture is marked as two views, or as not from a pinhole camera."""
         if self._stereo_mode not in (None, *_ONE_VIEW):
             cure = f"Crop it to one eye (ffmpeg -vf stereo3d, or crop), {_ANYWAY}"
             raise UnsupportedPicture(path, f"holds two views in each picture (stereo {self._stereo_mode})", cure)
@@ -251,7 +251,7 @@ class Upright:
             raise UnsupportedPicture(path, f"is a {self._projection} picture, not that of a pinhole camera", cure)
 
     def facts(self) -> PictureFacts:
-        """What is known once all frames were observed."""
+        """What is known once all frames are observed."""
         layout, aspect = self.shown, self._sample_aspect_ratio
         matrix, primaries, transfer = self._colours
         woven = FIELD_ORDERS.get(self._field_order, "progressive")
@@ -275,7 +275,7 @@ class Upright:
         )
 
     def all_warnings(self) -> list[str]:
-        """What is odd about the picture, once all frames were observed."""
+        """Oddities of the picture, once all frames are observed."""
         facts, said = self.facts(), list(self.warnings)
         if facts.field_order != "progressive":
             woven = f"{self._n_interlaced} of {self._n_frames} frames are interlaced (fields {facts.field_order})"
@@ -303,7 +303,7 @@ def layout_of(row: Mapping[str, Any]) -> Layout:
 
 
 def _word(words: str, number: int) -> str:
-    """The word of that number; where there is none, the number."""
+    """The word with that number; the number itself if there is none."""
     return dict(enumerate(words.split())).get(number, f"reserved-{number}")
 
 

@@ -1,7 +1,7 @@
-"""Probing: the whole of a video is decoded once, and what it is, is known.
+"""Probing: decodes the whole of a video once and reports what it is.
 
-A frame's index counts what the decoder gives out from the start of the file, in presentation order; its time is its PTS, where that can be
-believed. `decode` counts and times the same way, with any number of threads, so that a range found by one is a range of the other.
+A frame's index is its position in the decoder's output from the start of the file, in presentation order; its time is its PTS, if credible.
+`decode` counts and times the same way, with any number of threads, so that a range of frames means the same to both.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from egoworld_ops.video.indexing import IndexMaker
 from egoworld_ops.video.survey import Survey, VideoProbe
 
 Visitor = Callable[[int, float, av.VideoFrame], None]
-"""Called with index, timestamp_s and the decoder's own frame, which is valid only during the call. Index 0 begins a pass over the file; where
-a second one is needed, only that one counts, and what was seen before it is to be forgotten."""
+"""Called with index, timestamp_s and the decoder's own frame, which is valid only during the call. Index 0 begins a pass over the file; if there
+is a second pass, only that one counts, and what was seen before must be discarded."""
 
 
 def probe(
     path: str | Path, visit: Visitor | None = None, threads: int = 0, as_pinhole: bool = False, index: IndexMaker | None = None
 ) -> VideoProbe:
-    """Decode the whole of a video once and say what it is.
+    """Decode the whole of a video once and report what it is.
 
     Args:
         path: the file.
         visit: sees each frame, in order (scene detection runs here); from its last call with index 0 on, exactly the `n_frames` frames.
-        threads: decoder threads; 0 takes as many as there are cores.
-        as_pinhole: take a picture that says it is stereo or spherical for that of a pinhole camera.
-        index: takes note of the packets, and has the index of the video afterwards, or the reason why there is none.
+        threads: decoder threads; 0 means one per core.
+        as_pinhole: treat a picture marked as stereo or spherical as that of a pinhole camera.
+        index: records the packets; afterwards it has the index of the video, or the reason why there is none.
 
     Raises:
         NotAVideo, NoVideoStream, EmptyVideo, UnstableFile: as in `errors.py`.
@@ -42,7 +42,7 @@ def probe(
     path = Path(path)
     survey = _survey(path, threads, visit, as_pinhole, index)
     if survey.damaged_somewhere and threads != 1:
-        # Around damage, threaded decoders drop frames in flight or hide errors: what one thread delivers is the truth.
+        # Around damage, threaded decoders drop frames in flight or hide errors: only the output of one thread is reliable.
         survey = _survey(path, 1, visit, as_pinhole, index)
     if not survey.times_s:
         raise survey.fault or EmptyVideo(path, "has a video stream without one frame that decodes", "Remove it, or copy it again")

@@ -1,6 +1,6 @@
-"""Which files are parts or copies of one recording: they fall in one split, so that no test video has a twin in training.
+"""Finds which files are parts or copies of one recording: they go into one split, so that no test video has a twin in training.
 
-A sidecar's `recording` says it; else the name does, by the patterns of the settings; else a file is a recording of its own.
+A sidecar's `recording` decides; without it the name, by the patterns of the settings; else a file is a recording of its own.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ PATTERNS: Mapping[str, str] = {
     "samsung": r"(?P<recording>\d{8}_\d{6})(?:_\d+)?",
     "parts": r"(?P<recording>.+?)[ _-]*(?:part|pt|chapter|segment|seg)[ _-]?\d+",
 }
-"""How cameras name the files of one recording: what the group `recording` matches is the same in all of them; case does not matter.
-GoPro's chapters and proxies, DJI's parts and lenses, Insta360's lenses and parts, what phones make of edited copies, and numbered parts."""
+"""How cameras name the files of one recording: the group `recording` matches the same text in all of them, in any letter case. These are
+GoPro's chapters and proxies, DJI's parts and lenses, Insta360's lenses and parts, edited copies made by phones, and numbered parts."""
 
 _COPY_MARK = re.compile(r"^copy of |(?: ?\(\d+\)|[ _-]+(?:copy|kopie|copia|copie)(?: ?\(?\d+\)?)?)$", re.IGNORECASE)
 _CARD_FOLDER = re.compile(r"\d{3}[A-Z0-9_]{5}|DCIM", re.IGNORECASE)
-"""Folders that cameras make on a card (DCF): they tell nothing of the recording."""
+"""Folders that cameras make on a card (DCF): they say nothing about the recording."""
 
 
 def recordings(videos: Mapping[str, tuple[Path, str]], raw: Path, patterns: Mapping[str, str]) -> dict[str, str]:
     """The recording of each registered video, by video_id.
 
-    Names count within a folder: below `raw`, as far as the path from there tells, elsewhere by the folder's name. A name with the mark of
-    a copy ("a (1)", "a copy") is of the recording of "a", where that is registered too.
+    Names count within a folder. A folder below `raw` is known by its path from there, any other by its name. A name with the mark of a copy
+    ("a (1)", "a copy") belongs to the recording of "a", if that is registered too.
 
     Args:
         videos: path and SHA-256 (hex) of each, by video_id.
@@ -50,7 +50,7 @@ def recordings(videos: Mapping[str, tuple[Path, str]], raw: Path, patterns: Mapp
 
 
 def of_content(sha256: str) -> str:
-    """The recording of a file that is one of its own."""
+    """The recording of a file that has no other part or copy."""
     return sha256[:16]
 
 
@@ -62,7 +62,7 @@ def _by_name(folder: str, stem: str, patterns: Mapping[str, re.Pattern[str]]) ->
 
 
 def _folder(path: Path, root: Path) -> str:
-    """What tells a folder from others, wherever the raw folder lies; empty for the raw folder itself."""
+    """Identifies a folder wherever the raw folder lies; empty for the raw folder itself."""
     parent = path.parent
     parts: tuple[str, ...] = parent.relative_to(root).parts if parent.is_relative_to(root) else (parent.name,)
     kept = [part for part in parts if not _CARD_FOLDER.fullmatch(part)]

@@ -1,6 +1,6 @@
 """Cuts, and the windows that become clips. Frames are scored while the manifest decodes them; cuts are decided once all scores are known.
 
-The detectors are PySceneDetect's. What they compare is computed here, on small pictures straight from the decoder, because converting each
+The detectors are PySceneDetect's. The values they compare are computed here, on small pictures straight from the decoder, as converting each
 full frame to BGR costs as much as decoding it.
 """
 
@@ -23,12 +23,12 @@ from egoworld_ops.video.settings import SceneSettings
 
 SCORED_SIDE_PX = 128
 SCORED_ROWS = 0.5
-"""Points of a frame that are scored: its longer side is sampled this often, and every second row is left out, as reading rows costs most.
-PySceneDetect takes all rows of 256 columns; scores differ from its own by 0.3 of 255 in the mean."""
+"""Samples of a frame that are scored: this many along its longer side, from every second row only, as reading rows costs most.
+PySceneDetect takes all rows of 256 columns; scores differ from its own by 0.3 of 255 on average."""
 
 _ROUNDING_S = 1e-6
 _TIMESTAMP_S = 0.0015
-"""Containers round timestamps to as much as a millisecond."""
+"""Containers round timestamps, at worst to whole milliseconds."""
 _TICKS_A_SECOND = 1_000_000
 _FRAMES_A_BATCH = 4
 _BATCHES_IN_FLIGHT = 2
@@ -74,7 +74,7 @@ class Window:
 class SceneScores:
     """Scores each frame for a detector; give it to `video.probe` as `visit`, then take `finish()`.
 
-    Scoring runs in a thread beside the decoder, a few frames at a time; both let go of the interpreter's lock.
+    Scoring runs in a thread beside the decoder, a few frames at a time; both release the GIL.
 
     For the detectors `content` and `adaptive` the value is PySceneDetect's content value: the mean absolute difference to the frame before
     in HSV, over pixels and channels (ContentDetector's default weights). For `threshold` it is the mean over pixels and colours. A frame
@@ -97,7 +97,7 @@ class SceneScores:
         self._last_hsv: np.ndarray | None = None
 
     def __call__(self, index: int, timestamp_s: float, frame: av.VideoFrame) -> None:
-        """Score the next frame; index 0 begins anew."""
+        """Score the next frame; index 0 begins a new pass."""
         if index == 0:
             self._start()
         self._batch.append(frame)
@@ -105,7 +105,7 @@ class SceneScores:
             self._hand_over()
 
     def finish(self) -> SceneScores:
-        """Wait until every frame given so far is scored; `values` and `failure` are whole then."""
+        """Wait until every frame given so far is scored; then `values` and `failure` are complete."""
         self._hand_over()
         self._wait(0)
         return self
@@ -148,14 +148,14 @@ def _brightness(bgr: np.ndarray) -> float:
 
 
 class _GivenContent(ContentDetector):
-    """ContentDetector on content values that are known already: the `frame_img` it is given is that value."""
+    """ContentDetector on precomputed content values: the `frame_img` it is given is that value."""
 
     def _calculate_frame_score(self, timecode: FrameTimecode, frame_img: np.ndarray) -> float:
         return float(frame_img)
 
 
 class _ContentOnly(ContentDetector):
-    """What AdaptiveDetector needs of its base class: the content value, not the cuts that the base class would make of it."""
+    """The part of its base class that AdaptiveDetector needs: the content value, without the base class's own cuts."""
 
     def process_frame(self, timecode: FrameTimecode, frame_img: np.ndarray) -> list[FrameTimecode]:
         self._frame_score = float(frame_img)
@@ -163,14 +163,14 @@ class _ContentOnly(ContentDetector):
 
 
 class _GivenAdaptive(AdaptiveDetector, _ContentOnly):
-    """AdaptiveDetector on content values that are known already."""
+    """AdaptiveDetector on precomputed content values."""
 
 
 def find_scenes(scores: SceneScores, times_s: np.ndarray, settings: SceneSettings) -> list[Scene]:
     """Split a video into scenes.
 
     Args:
-        scores: what was seen of the frames, for the detector in `settings`; frames beyond those of `times_s` are ignored.
+        scores: of the frames, for the detector in `settings`; those of frames beyond `times_s` are ignored.
         times_s: (n,) float64 presentation times of the video's frames, increasing.
         settings: detector and thresholds; scenes shorter than `min_scene_s` are not split off.
 
@@ -198,7 +198,7 @@ def find_scenes(scores: SceneScores, times_s: np.ndarray, settings: SceneSetting
 def _cuts(scores: SceneScores, times_s: np.ndarray, settings: SceneSettings) -> dict[int, float]:
     """First frames of new scenes, with the detector's score there.
 
-    The detectors count frames, evenly spaced. What they are told to be a frame's number is its time in ticks of a fine clock.
+    The detectors assume evenly spaced frames, so the frame number they get is the frame's time in ticks of a fine clock.
     """
     detector = _detector(settings, max(1, math.ceil((settings.min_scene_s - _TIMESTAMP_S) * _TICKS_A_SECOND)))
     detector.stats_manager = StatsManager()
@@ -227,10 +227,10 @@ def _detector(settings: SceneSettings, min_ticks: int) -> SceneDetector:
 
 
 def frame_ends(times_s: np.ndarray, duration_s: float, longest_s: float) -> np.ndarray:
-    """(n,) float64 times at which frames end: at the next frame.
+    """(n,) float64 times at which frames end: where the next frame begins.
 
-    A frame that would stand for longer than `longest_s` ends before a pause instead, after as long as the frame before it (or, where that
-    stands before a pause too, the usual frame). No clip then holds a pause that is longer than a clip may be.
+    A frame that would last longer than `longest_s` ends before a pause instead: it lasts as long as the frame before it, or, if that one
+    precedes a pause too, as the usual frame. So no clip holds a pause that is longer than a clip may be.
 
     Args:
         times_s: (n,) float64 presentation times of the video's frames, increasing.
@@ -248,10 +248,10 @@ def frame_ends(times_s: np.ndarray, duration_s: float, longest_s: float) -> np.n
 
 
 def windows(scene: Scene, starts_s: np.ndarray, ends_s: np.ndarray, max_clip_s: float, overlap_s: float) -> Iterator[Window]:
-    """Cut a scene into windows of about equal length, none longer than `max_clip_s` (but one frame may be).
+    """Cut a scene into windows of about equal length, none longer than `max_clip_s` (except a single longer frame).
 
-    Neighbours share `overlap_s`, cut to whole frames. The shared frames belong to the earlier window: the later one sees them first,
-    unowned, and so is warm when its own frames begin.
+    Neighbours share `overlap_s`, cut to whole frames. The shared frames belong to the earlier window: the later one reads them first,
+    unowned, to warm up before its own frames.
 
     Args:
         scene: which frames.

@@ -1,4 +1,4 @@
-"""Settings of how videos are cut and what is assumed about their cameras."""
+"""Settings of how videos are cut and of assumptions about their cameras."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SceneSettings(Section):
 
     detector: Literal["adaptive", "content", "threshold"] = "adaptive"
     threshold: Annotated[float, Field(gt=0)] | None = None
-    """None takes PySceneDetect's default of the detector."""
+    """None means PySceneDetect's default for the detector."""
     min_scene_s: Annotated[float, Field(gt=0)] = 0.6
     max_clip_s: Annotated[float, Field(gt=0)] = 30.0
     overlap_s: Annotated[float, Field(ge=0)] = 1.0
@@ -27,7 +27,7 @@ class SceneSettings(Section):
 
 
 class CameraSettings(Section):
-    """What is assumed where a video comes without intrinsics."""
+    """Assumptions for a video without intrinsics."""
 
     assumed_hfov_deg: Annotated[float, Field(gt=0, lt=180)] = 70.0
     require_known: bool = False

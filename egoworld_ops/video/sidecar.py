@@ -32,12 +32,12 @@ MAX_BYTES = 16 * 1024 * 1024
 MAX_MESH_BYTES = 512 * 1024 * 1024
 _CURE = "Mend the file or move it away; the format is in docs/data_contract.md, section Sidecar"
 MIN_FOCAL_PX, MAX_PX, MAX_SIDE_PX = 0.01, 1e6, 65_536
-"""Far beyond every real camera; what lies between them stays finite and positive at any size of the picture."""
+"""Limits far beyond every real camera; values within them stay finite and positive at any size of the picture."""
 MAX_OBJECTS = 1000
 _MAX_NAME_BYTES = 255
 SUFFIX = ".egoworld.json"
 HAND_HELD_M = (0.002, 3.0)
-"""The longest side of what a hand holds: a thick needle, a long broom. What lies beyond was given in another unit."""
+"""Minimum and maximum of a hand-held object's longest side: a thick needle, a long broom. Sizes beyond were given in another unit."""
 Focal = Annotated[float, Field(ge=MIN_FOCAL_PX, le=MAX_PX)]
 Position = Annotated[float, Field(ge=-MAX_PX, le=MAX_PX)]
 Length = Annotated[float, Field(gt=0, le=MAX_PX)]
@@ -140,7 +140,7 @@ _meshes: dict[Path, tuple[tuple[int, ...], bytes]] = {}
 
 
 def _mesh_sha256(path: Path) -> bytes:
-    """SHA-256 of a mesh's content, which is read once a process as long as the file stays as it is: every clip of the video asks for it."""
+    """SHA-256 of a mesh's content, cached by the process until the file changes: every clip of the video asks for it."""
     with _named(path):
         now = path.stat()
     state = now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
@@ -150,7 +150,7 @@ def _mesh_sha256(path: Path) -> bytes:
 
 
 def wrong_unit(size_m: Sequence[float]) -> str:
-    """What to do about a size, x, y and z in metres, that no hand-held thing has; empty where one may have it."""
+    """What to do about a size (x, y, z in metres) that no hand-held object has; empty if the size is plausible."""
     if HAND_HELD_M[0] <= max(size_m) <= HAND_HELD_M[1]:
         return ""
     millimetres, centimetres = (", ".join(f"{side / unit:.4g}" for side in size_m) for unit in (1000, 100))
@@ -160,9 +160,9 @@ def wrong_unit(size_m: Sequence[float]) -> str:
 
 
 def sidecar_path(video_path: Path) -> Path:
-    """Where the sidecar of a video lies, or would: names that differ in Unicode's normal forms alone, as copies between systems do, are one.
+    """Path of a video's sidecar, existing or not. Names that differ only in Unicode normal form, as after copies between systems, are the same.
 
-    Where there is none, one whose name is meant for it: after the whole file (`clip.mp4.egoworld.json`), or with other capital letters;
+    If there is none, the path of one evidently meant for it: named after the whole file (`clip.mp4.egoworld.json`), or in other letter case;
     `read_sidecar` says that it must be renamed.
     """
     path = video_path.with_name(video_path.stem + SUFFIX)
@@ -177,7 +177,7 @@ _listed: dict[Path, tuple[tuple[int, ...], dict[str, list[str]]]] = {}
 
 
 def _sidecars_in(folder: Path) -> dict[str, list[str]]:
-    """Names of the sidecars in a folder, by what they are named after, plainly; listed once as long as the folder stays as it is.
+    """Names of the sidecars in a folder, by the plain name of the file they are named after; cached until the folder changes.
 
     Raises:
         StorageUnavailable: it cannot be listed now.
@@ -199,7 +199,7 @@ def _sidecars_in(folder: Path) -> dict[str, list[str]]:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether something is there; StorageUnavailable where that cannot be told now: a sidecar that is not seen would change what is made."""
+    """Whether something exists; StorageUnavailable if that cannot be told now, as a missed sidecar would change results."""
     try:
         os.lstat(path)
     except OSError as error:
@@ -228,7 +228,7 @@ def _videos_of(sidecar: Path) -> list[str]:
 
 
 def plain_name(name: str) -> str:
-    """A file's name without what people and systems take for the same: letter case and Unicode's normal form."""
+    """A file's name normalised in letter case and Unicode form, differences that people and systems ignore."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
@@ -236,8 +236,8 @@ def read_sidecar(video_path: Path) -> Sidecar:
     """The sidecar of a video; an empty one where there is no file.
 
     Raises:
-        BadSidecar: the file cannot be read, is not valid JSON of the format above, names a mesh that is not there, or would be that of two
-            videos; or there is none, but one whose name is meant for this video and not quite right.
+        BadSidecar: the file cannot be read, is not valid JSON of the format above, names a mesh that is not there, or applies to two videos;
+            or only a file with a slightly wrong name exists.
         StorageUnavailable: the storage does not answer now.
     """
     path = sidecar_path(video_path)
@@ -265,7 +265,7 @@ def read_sidecar(video_path: Path) -> Sidecar:
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of a key that stands twice nobody knows which value is meant."""
+    """A JSON object; refuses a key that appears twice, since nobody knows which value is meant."""
     made = dict(pairs)
     if len(made) < len(pairs):
         names = [name for name, _ in pairs]
@@ -282,7 +282,7 @@ def _read_regular(path: Path, limit: int) -> bytes:
                 raise BadSidecar(path, "is not a regular file", _CURE)
             content = file.read(limit + 1)
     except OSError as error:
-        if error.errno in STORAGE_ERRNOS and error.errno != errno.ENXIO:  # which is what opening a socket gives
+        if error.errno in STORAGE_ERRNOS and error.errno != errno.ENXIO:  # ENXIO: opening a socket
             raise StorageUnavailable(path, f"cannot be read: {error.strerror}", "Restore the storage, then run again") from error
         raise BadSidecar(path, f"cannot be read: {error.strerror}", _CURE) from error
     if len(content) > limit:

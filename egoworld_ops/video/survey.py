@@ -1,4 +1,4 @@
-"""What one pass over a video shows: its frames and their times, its rate, and what is odd or damaged."""
+"""The result of one pass over a video: its frames and their times, its rate, and everything odd or damaged."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _DISCARD = 2
 _LENGTH_TAG = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d{1,9})?)\Z")
 _SLOWEST_RATE = Fraction(1, 10**6)
 LONE_AFTER_S, LONE_AFTER_STEPS, _FEWEST_STEPS = 1.0, 10, 3
-"""A first or last frame is named where a step of so many seconds, and so many usual steps, parts it from the others."""
+"""A first or last frame is reported if it is this many seconds, and this many usual steps, away from the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class VideoProbe:
-    """What one full decode of a video showed.
+    """The result of one full decode of a video.
 
     Args:
         codec: name of the codec (`h264`, `hevc`, `av1`, ...).
@@ -39,13 +39,13 @@ class VideoProbe:
         fps: exact frame rate; the mean rate where `vfr`.
         vfr: true where the timestamps are not evenly spaced to within one tick of the container's clock and half a frame.
         n_frames: frames that decode, counted.
-        n_frames_expected: frames that the container lists or holds packets of; None where it only promises a length.
-        decoded_share: share of what the container promises that decodes, 0 to 1: of its frames, or of its length where it lists none.
+        n_frames_expected: frames that the container lists or holds packets of; None if it states only a length.
+        decoded_share: share of what the container promises that decodes, 0 to 1: of its frames, or of its length if it lists none.
         duration_s: end of the last frame minus start of the first.
         audio_streams: number of audio streams.
         timestamps_s: (n_frames,) float64 presentation times, strictly increasing.
         warning: what is odd about a usable file, else None.
-        damaged: true where frames are missing or broken: what decodes then depends on the decoder's threads and on where it starts.
+        damaged: true where frames are missing or broken: the output then depends on the decoder's threads and on where it starts.
         picture: what container and stream say of the picture.
     """
 
@@ -70,7 +70,7 @@ class VideoProbe:
 
 @dataclass(slots=True)
 class Survey:
-    """What one pass over a file has seen so far."""
+    """State of one pass over a file so far."""
 
     path: Path
     codec: str
@@ -93,7 +93,7 @@ class Survey:
 
     @classmethod
     def start(cls, media: Media) -> Survey:
-        """A pass over a file that was just opened."""
+        """Begin a pass over a file that was just opened."""
         stream = media.stream
         return cls(
             path=media.path,
@@ -108,7 +108,7 @@ class Survey:
         )
 
     def see(self, index: int, timestamp_s: float, frame: av.VideoFrame, media: Media, as_pinhole: bool) -> None:
-        """Take note of the next frame."""
+        """Record the next frame."""
         self.picture.observe(frame, media)
         if not index:
             self.pix_fmt, self.color_range = frame.format.name, color_range(frame)
@@ -120,7 +120,7 @@ class Survey:
             self.damaged.append(index)
 
     def end(self, media: Media, frames: Frames) -> None:
-        """Take note of what is known once all packets were read."""
+        """Record what is known once all packets are read."""
         self.n_packets, self.reach_s = frames.n_packets, frames.stamps.reach_s
         position, size = frames.last_packet
         if media.demuxer == "avi" and position is not None:
@@ -136,7 +136,7 @@ class Survey:
         return bool(self.fault or self.damaged) or len(self.times_s) != self.n_packets
 
     def result(self) -> VideoProbe:
-        """All of it; there must be a frame."""
+        """The result of the pass; there must be a frame."""
         times_s, n = np.array(self.times_s), len(self.times_s)
         fps, vfr = _frame_rate(times_s, self.rates, self.tick_s, self.last_duration_s)
         duration_s = float(times_s[-1] - times_s[0]) + (self.last_duration_s or float(1 / fps))
@@ -165,7 +165,7 @@ class Survey:
         )
 
     def _missing_s(self, duration_s: float) -> float:
-        """How much earlier the picture ends than the container promises, where it lists no frames; 0 where that is about right."""
+        """Seconds by which the picture ends before the promised end, if the container lists no frames; 0 if that is about right."""
         if self.listed or self.ends_s is None:
             return 0.0
         missing_s = self.ends_s - max(self.times_s[0] + duration_s, self.reach_s)
@@ -193,7 +193,7 @@ class Survey:
 
 
 def _lone_ends(times_s: Sequence[float]) -> Iterator[str]:
-    """What is said of a first or last frame that a long pause parts from all others: no other time says whether there was one."""
+    """Warnings about a first or last frame that a long pause separates from all others: no other time confirms the pause."""
     steps_s = np.diff(times_s)
     if len(steps_s) < _FEWEST_STEPS:
         return
@@ -204,7 +204,7 @@ def _lone_ends(times_s: Sequence[float]) -> Iterator[str]:
 
 
 def _promised_end_s(media: Media) -> float | None:
-    """When the container says that the stream ends, or that it ends itself, on the clock of the frames; None where it says neither."""
+    """The end of the stream that the container states, else that of the container itself, on the clock of the frames; None if it states neither."""
     container, stream = media.container, media.stream
     if stream.duration:
         return seconds((stream.start_time or 0) + stream.duration, media)
@@ -218,7 +218,7 @@ def _promised_end_s(media: Media) -> float | None:
 
 
 def _standard(rate: Fraction) -> Fraction:
-    """The whole or NTSC rate (n * 1000 / 1001) that a container's rounded rate stands for, if it is that near; else `rate`."""
+    """The whole or NTSC rate (n * 1000 / 1001) that a container's rounded rate stands for, if near enough; else `rate`."""
     for candidate in (Fraction(round(rate)), Fraction(round(rate * 1001 / 1000) * 1000, 1001)):
         if abs(candidate / rate - 1) < Fraction(1, 10**5):
             return candidate
@@ -233,7 +233,7 @@ def _frame_rate(times_s: np.ndarray, rates: tuple[Fraction, ...], tick_s: float,
         return (rates[0] if rates else Fraction(1 / last_duration_s if last_duration_s else 1).limit_denominator(1001)), False
     mean = Fraction(len(steps) - 1) / Fraction(span_s)
     for rate in [*map(_standard, rates), *rates, mean.limit_denominator(1001)]:
-        slack_s = min(tick_s * 1.001, 0.501 / float(rate)) + 1e-9 if rate else 0.0  # where a tick is a frame, a tick off is a frame dropped
+        slack_s = min(tick_s * 1.001, 0.501 / float(rate)) + 1e-9 if rate else 0.0  # if ticks are frames, one tick off is a dropped frame
         if rate and np.abs(times_s - times_s[0] - steps / float(rate)).max() <= slack_s:
             return rate, False
     return max(mean, _SLOWEST_RATE).limit_denominator(_SLOWEST_RATE.denominator), True

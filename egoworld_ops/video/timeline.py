@@ -1,7 +1,7 @@
-"""Honest times: each frame at its own, where a container misses, repeats or misstates the times of some.
+"""Gives each frame a reliable time, also where a container omits, repeats or misstates some times.
 
-A container's time is believed where the frames around it can be believed with it. One that cannot be is replaced by a place between its
-neighbours, and shifts no other frame. Where all that follows lies before what was seen, the clock was set anew: the rest follows on.
+A container's time is accepted if it agrees with the times of the frames around it. Otherwise it is replaced by one between its neighbours, and
+no other frame shifts. If all later times lie before those already seen, the clock was reset: the later frames continue from there.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Generic, TypeVar
 from egoworld_ops.errors import CorruptVideo, EgoworldError
 
 LOOK_AHEAD = 8
-"""Frames that are looked at to judge a time that is no usual step after the one before."""
+"""Frames examined to judge a time that is no usual step after the one before."""
 USUAL_STEPS = (0.5, 1.5)
-"""A time is believed at once where it is so many frame durations after the one before."""
+"""Minimum and maximum step, in frame durations, after which a time is accepted at once."""
 LAG_SLACK = 0.5
-"""Where all frames lag behind their decoding times alike, one that does not by so many frame durations misstates its time."""
+"""If all other frames have the same lag, a frame whose lag differs by more than this many frame durations has a wrong time."""
 LONGEST_LAG_S = 1.0
-"""A frame is never shown before it is decoded: one that says so, by this much more than all others, misstates its time."""
+"""No frame is shown before it is decoded: one whose lag is below all others' by more than this has a wrong time."""
 _ENOUGH_LAGS = 3
 _FARTHEST_S = 1e9
-"""30 years: times beyond are no times, and lie where seconds can no longer be told apart to a microsecond."""
+"""30 years: later times are invalid, and seconds there can no longer resolve a microsecond."""
 
 T = TypeVar("T")
 
@@ -48,18 +48,18 @@ class Stamped(Generic[T]):
 
 
 class Timeline:
-    """Gives frames their times, strictly increasing; notes where that is not what the container says.
+    """Gives frames strictly increasing times; records where these differ from the container's.
 
     Args:
-        path: the file, for what is said of it.
+        path: the file, for messages.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.placed: list[int] = []
-        """Positions of frames without a time of their own that can be believed."""
+        """Positions of frames without a credible time of their own."""
         self.restarts: list[int] = []
-        """Positions of frames at which the container's clock was set back for good."""
+        """Positions of frames at which the container's clock was set back permanently."""
         self._last_s: float | None = None
         self._offset_s = 0.0
         self._lags_s: tuple[float, ...] = ()
@@ -67,7 +67,7 @@ class Timeline:
         self._n = 0
 
     def times(self, frames: Iterable[Stamped[T]]) -> Iterator[tuple[float, T]]:
-        """Each frame with its time. At most LOOK_AHEAD frames are held; an error of `frames` comes after the frames before it."""
+        """Each frame with its time. At most LOOK_AHEAD frames are held; an error of `frames` is raised after the frames before it."""
         ahead = _Ahead(frames)
         while (head := ahead.take()) is not None:
             time_s = self._time_s(head, ahead)
@@ -83,7 +83,7 @@ class Timeline:
         said = self._said(head)
         if said is not None and self._is_usual(said, head):
             return self._believe(said, head)
-        following = ahead.look()
+        following = ahead.peek()
         after = [t for frame in following if (t := self._said(frame)) is not None and self._is_after_last(t)]
         if said is not None and self._is_believed(said, after) and not self._lags_strangely(head, following):
             return self._believe(said, head)
@@ -99,7 +99,7 @@ class Timeline:
         return time_s
 
     def _said(self, frame: Stamped[T]) -> float | None:
-        """What the container says, its clock put right; None where it says nothing that a time could be."""
+        """The container's time, corrected for clock resets; None if it is no valid time."""
         return None if frame.time_s is None or not abs(frame.time_s) < _FARTHEST_S else frame.time_s + self._offset_s
 
     def _is_after_last(self, time_s: float) -> bool:
@@ -112,11 +112,11 @@ class Timeline:
         return least * head.duration_s < said - self._last_s <= most * head.duration_s
 
     def _is_believed(self, said: float, after: Sequence[float]) -> bool:
-        """Whether more of the times around can be believed with this one than without it."""
+        """Whether more of the times around it can be accepted together with this one than without it."""
         return self._is_after_last(said) and 1 + len(_longest_rise([t for t in after if t > said])) > len(_longest_rise(after))
 
     def _lags_strangely(self, head: Stamped[T], following: Sequence[Stamped[T]]) -> bool:
-        """Whether the frame's decoding time contradicts its time, where those of the other frames do not."""
+        """Whether the frame's decoding time contradicts its time, unlike those of the other frames."""
         lags_s = [frame.lag_s for frame in following if frame.lag_s is not None]
         n_known, lags_s = self._n_lags + len(lags_s), [*self._lags_s, *lags_s]
         if head.lag_s is None or n_known < _ENOUGH_LAGS:
@@ -137,7 +137,7 @@ class Timeline:
         return frame.duration_s
 
     def _between(self, later_s: float, steps: int, head: Stamped[T]) -> float:
-        """A place before the next time that is believed, `steps` frames on: a frame's duration after the frame before, where there is room."""
+        """A time before the next accepted one, which is `steps` frames on: one frame duration after the frame before, if there is room."""
         duration_s = self._duration_s(head)
         if self._last_s is None:
             return later_s - steps * duration_s
@@ -146,7 +146,7 @@ class Timeline:
 
 
 class _Ahead(Generic[T]):
-    """An iterator of which the next few items can be seen before they are taken. What it raises waits until they are."""
+    """An iterator with lookahead. An error of the source is raised only after the items before it were taken."""
 
     def __init__(self, frames: Iterable[Stamped[T]]) -> None:
         self._frames = iter(frames)
@@ -158,8 +158,8 @@ class _Ahead(Generic[T]):
         self._fill(1)
         return self._seen.popleft() if self._seen else None
 
-    def look(self) -> list[Stamped[T]]:
-        """Up to LOOK_AHEAD frames that follow."""
+    def peek(self) -> list[Stamped[T]]:
+        """Up to LOOK_AHEAD frames that follow, without taking them."""
         self._fill(LOOK_AHEAD)
         return list(self._seen)
 
@@ -172,7 +172,7 @@ class _Ahead(Generic[T]):
 
 
 def _longest_rise(times_s: Sequence[float]) -> list[float]:
-    """The longest strictly increasing selection of a few numbers, in their order; of several the one that ends first."""
+    """The longest strictly increasing subsequence of a few numbers; of several, the one that ends first."""
     best: list[list[float]] = []
     for time_s in times_s:
         best.append([*max((rise for rise in best if rise[-1] < time_s), key=len, default=[]), time_s])

@@ -1,7 +1,7 @@
 """Where a video stream's bytes lie in an MPEG transport stream (ITU-T H.222.0), cut into packets of 188 bytes that all streams share.
 
-libav gives out packets that are whole pictures. `Locator` finds for each of them the byte range of the file that holds it, and proves it by
-comparing all bytes; `extract` gives them back from that range. Nothing here decodes, and nothing counts that was not compared.
+libav's packets are whole pictures. `Locator` finds the byte range of the file that holds each, and verifies it by comparing all bytes;
+`extract` returns the picture's bytes from that range. Nothing here decodes, and no range is used that was not compared.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _SCRAMBLED, _HAS_FIELD, _HAS_PAYLOAD = 0xC0, 0x20, 0x10
 _DISCONTINUITY = 0x80
 """Bit of the adaptation field's second byte."""
 _PES_START, _PES_BYTES = (0, 0, 1), 9
-"""First bytes of a PES header, and how many there are before its optional fields; the last of these is the length of those."""
+"""First bytes of a PES header, and its length up to its optional fields; the last of these bytes is the length of the optional fields."""
 _EXTENDED_ID = 0xFD
 _CHUNK_BYTES = 29 * 188 * 192
 _FIRST_WINDOW_BYTES = 1 << 20
-"""libav's first picture begins so near the start of its PES packet."""
+"""Maximum distance of libav's first picture from the start of its PES packet."""
 
 
 def packet_size(head: bytes) -> int | None:
-    """Bytes from one transport packet to the next, 188 or 192, in a file that starts with `head`, three packets at least; None where it is none."""
+    """Bytes per transport packet, 188 or 192, in a file that starts with `head` (three packets or more); None if it is no transport stream."""
     return next((size for size, before in _LAYOUTS if head[before::size][:3] == bytes([_SYNC_BYTE] * 3)), None)
 
 
@@ -39,10 +39,10 @@ def extract(data: bytes, pid: int, packet_bytes: int) -> bytes:
     """The payload of one stream in whole transport packets, without the headers of transport and PES packets.
 
     Args:
-        data: from the start of a transport packet; what is left after the last whole one is ignored. From bytes that no `Locator` has gone
-            through it makes bytes without meaning.
+        data: from the start of a transport packet; what is left after the last whole one is ignored. The result has no meaning for bytes that
+            no `Locator` has checked.
         pid: identifier of the stream, 0 to 8191.
-        packet_bytes: as `packet_size` said.
+        packet_bytes: as returned by `packet_size`.
     """
     rows = _Rows.of(data, pid, packet_bytes)
     return rows.payload(len(rows.where))
@@ -50,7 +50,7 @@ def extract(data: bytes, pid: int, packet_bytes: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a packet lies: in what `extract` gives of the file's bytes [start, end), from byte `offset` on, `size` bytes."""
+    """Place of a packet: `size` bytes from `offset` on, in what `extract` returns for the file's bytes [start, end)."""
 
     start: int
     end: int
@@ -59,12 +59,12 @@ class Place:
 
 
 class Locator:
-    """Finds libav's packets of one stream in a file, in their order, in one pass. It holds a chunk of the file and a packet in memory.
+    """Finds libav's packets of one stream in a file, in order, in one pass. It holds a chunk of the file and a packet in memory.
 
     Args:
         descriptor: the file, open for reading; its own position is neither used nor moved.
         pid: identifier of the stream: `id` of libav's stream.
-        packet_bytes: as `packet_size` said.
+        packet_bytes: as returned by `packet_size`.
     """
 
     def __init__(self, descriptor: int, pid: int, packet_bytes: int) -> None:
@@ -82,10 +82,10 @@ class Locator:
         self._where = self._begins = np.zeros(0, np.int64)
 
     def locate(self, position: int | None, data: bytes) -> Place | None:
-        """The place of libav's next packet; None, for it and all after it, where no place gives the same bytes.
+        """The place of libav's next packet; None, for it and all after it, if no place gives the same bytes.
 
         Args:
-            position: where in the file libav says that it lies (`pos`).
+            position: the packet's position in the file according to libav (`pos`).
             data: its bytes.
 
         Raises:
@@ -109,7 +109,7 @@ class Locator:
         return self._payload_start + len(self._payload)
 
     def _read_until(self, payload_end: int) -> None:
-        """Read on until the payload reaches that far, or cannot be followed any further."""
+        """Read on until the payload reaches `payload_end`, or can be followed no further."""
         while self._payload_end < payload_end and self._stopped is None:
             self._read_on()
 
@@ -133,7 +133,7 @@ class Locator:
         self._read_from += len(data)
 
     def _difference(self, data: bytes) -> str | None:
-        """What speaks against `data` being the next bytes of the stream."""
+        """Why `data` cannot be the next bytes of the stream; None if it can."""
         if not data:
             return f"packet {self._n_located} is empty"
         if self._payload.startswith(data, self._cursor - self._payload_start):
@@ -159,8 +159,8 @@ class _Rows:
         where: (n,) int64, where each lies in the piece.
         heads: (n,) where the payload begins, PES header and all; 188 where there is none.
         begins: (n,) where it begins without the PES header.
-        n_bytes: of the piece, up to the first sync byte that is not where it should be.
-        lost: whether there is one.
+        n_bytes: length of the piece up to the first misplaced sync byte.
+        lost: whether there is a misplaced sync byte.
     """
 
     packets: np.ndarray
@@ -190,14 +190,14 @@ class _Rows:
         return self.packets[:, 3] & 0x0F
 
     def payload(self, n: int) -> bytes:
-        """That of the first n."""
+        """The payload of the first n packets."""
         partial = np.flatnonzero(self.begins[:n] != _HEADER_BYTES)
         edges = np.unique(np.concatenate([[0, n], partial, partial + 1])).tolist()
         begins = self.begins[edges[:-1]].tolist()
         return b"".join(self.packets[a:b, begin:].tobytes() for a, b, begin in zip(edges, edges[1:], begins, strict=False))
 
     def good(self, counter: int | None) -> tuple[int, str | None]:
-        """How many, from the first on, can be followed, and what is wrong with the next; `counter` is that of the packet before them."""
+        """How many packets, from the first on, can be followed, and what is wrong with the next; `counter` is that of the packet before them."""
         faults = {
             "a packet is marked as broken": self.packets[:, 1] & _BROKEN != 0,
             "a packet is scrambled": self.packets[:, 3] & _SCRAMBLED != 0,
@@ -208,7 +208,7 @@ class _Rows:
         return min(firsts, default=(len(self.where), "sync bytes are missing" if self.lost else None))
 
     def _continues(self, counter: int | None) -> np.ndarray:
-        """Whether each has the counter that libav expects after the one before; a packet that comes twice, it takes twice."""
+        """Whether each packet has the counter that libav expects after the one before; libav takes a repeated packet twice."""
         before = np.roll(self.counters, 1)
         has_payload = (self.packets[:, 3] & _HAS_PAYLOAD != 0).astype(np.uint8)
         before[:1] = (self.counters[:1] - has_payload[:1]) & 0x0F if counter is None else counter
@@ -216,7 +216,7 @@ class _Rows:
         return announced | (self.counters == (before + has_payload) & 0x0F)
 
     def _has_whole_header(self) -> np.ndarray:
-        """Whether the PES header of each that begins a PES packet lies in it wholly, and is one of video."""
+        """Whether each packet that begins a PES packet holds the whole PES header, and that of video."""
         prefix = [_byte(self.packets, self.heads + i) == byte for i, byte in enumerate(_PES_START)]
         stream_id = _byte(self.packets, self.heads + len(_PES_START))
         is_video = (stream_id & 0xF0 == 0xE0) | (stream_id == _EXTENDED_ID)
@@ -226,5 +226,5 @@ class _Rows:
 
 
 def _byte(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """One byte of each row, by its column; the last where the column lies beyond."""
+    """One byte of each row, by its column; the row's last byte if the column lies beyond."""
     return rows[np.arange(len(rows)), np.minimum(columns, _PACKET_BYTES - 1)].astype(np.int64)

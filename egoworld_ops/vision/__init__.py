@@ -1,1 +1,1 @@
-"""Geometry and images without any opinion on stages: SE(3), projection, hand frames, run-length masks."""
+"""Geometry and images, independent of stages: SE(3), projection, hand frames, run-length masks."""

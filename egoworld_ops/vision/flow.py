@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """How points are searched for: the side of the window, the pyramid's levels above the picture itself, and the most steps on each."""
+    """How points are searched for: the side of the window, the pyramid's levels above the picture itself, and the maximum number of steps on each."""
 
     window_px: int
     levels: int
@@ -32,7 +32,7 @@ def follow(before: np.ndarray, now: np.ndarray, points: np.ndarray, search: Sear
 def follow_and_return(
     before: np.ndarray, now: np.ndarray, points: np.ndarray, search: Search, within_px: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As `follow`, but found are only points that come back to less than `within_px` from where they were, in x and in y, when followed back."""
+    """As `follow`, but a point counts as found only if, followed back, it comes within `within_px` of where it was, in x and in y."""
     there, found = follow(before, now, points, search)
     back, returned = follow(now, before, there, search)
     return there, found & returned & (np.abs(back - points.reshape(-1, 2)).max(1) < within_px)

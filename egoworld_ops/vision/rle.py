@@ -101,7 +101,7 @@ def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _checked(rle: Mapping[str, Any]) -> dict[str, Any]:
-    """The same mask in the form pycocotools takes, once it is known to be sound."""
+    """The same mask in pycocotools' form, once it is verified."""
     (height, width), _ = _parse(rle)
     return {"size": [height, width], "counts": rle["counts"].encode("ascii")}
 

@@ -48,12 +48,12 @@ class LandmarkNetwork:
 
 
 class LandmarkNetworks:
-    """The landmark network as often as hands may be followed: one hand gets all threads, several share them and are looked at at once.
+    """One landmark network per hand that may be followed: one hand gets all threads, several hands share them and run in parallel.
 
     Args:
         path: the network's file.
         threads: threads for all together.
-        hands: how many hands at most.
+        hands: maximum number of hands.
     """
 
     def __init__(self, path: Path, threads: int, hands: int) -> None:
@@ -62,7 +62,7 @@ class LandmarkNetworks:
         self._together = [LandmarkNetwork(path, threads // hands) for _ in range(hands)] if 1 < hands <= threads else []
 
     def __call__(self, rgb: np.ndarray, rois: Sequence[Roi], workers: Executor) -> list[Landmarks]:
-        """The landmarks in each of at most `hands` regions; `workers` are used where there are several."""
+        """The landmarks in each of at most `hands` regions; several regions run on `workers`."""
         if len(rois) == 1 or not self._together:
             return [self._alone(rgb, roi) for roi in rois]
         looks = [workers.submit(network, rgb, roi) for network, roi in zip(self._together, rois, strict=False)]

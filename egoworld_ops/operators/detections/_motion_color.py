@@ -1,7 +1,7 @@
-"""Finds objects that move with a hand, not with the background, and whose colour is neither skin nor background. Streaming, small pictures.
+"""Finds objects that move with a hand, not with the background, with a colour unlike skin and background. Streaming, small pictures.
 
-Evidence is gathered in coordinates that move with each hand: a pixel that goes the hand's way, and whose own motion explains it better than
-the background's does, belongs to the hand or to what it holds. Flat surfaces, which both motions explain, count for nothing.
+Evidence is gathered in coordinates that move with each hand. A pixel that the hand's motion explains better than the background's motion
+belongs to the hand or to what it holds. Flat surfaces, which both motions explain, count for nothing.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class _Known:
 
 @dataclass(slots=True)
 class _HandEvidence:
-    """What was gathered about a hand's surroundings: its centre (2,) and the log odds (h, w) of each pixel to move with it."""
+    """Evidence about a hand's surroundings: its centre (2,) and the log odds (h, w) that each pixel moves with it."""
 
     center: np.ndarray
     odds: np.ndarray
@@ -95,7 +95,7 @@ class MotionColorFinder:
         self._known: list[_Known] = []
 
     def update(self, rgb: np.ndarray, hands_px: Sequence[np.ndarray]) -> list[Sighting]:
-        """What is to be proposed in this frame; `hands_px` are (21, 2) image points of each hand in it."""
+        """Objects to propose in this frame; `hands_px` are (21, 2) image points of each hand in it."""
         self._count += 1
         if self._count % self._every_frames:
             return []
@@ -112,7 +112,7 @@ class MotionColorFinder:
         return [Sighting(n, np.concatenate([box[:2] * factor, box[2:] * factor]).astype(np.float32), score) for n, box, score in found]
 
     def _gather(self, gray: np.ndarray, shapes: list[HandShape]) -> None:
-        """Move each hand's evidence along with it, and add what the last step of motion says."""
+        """Move each hand's evidence along with it, and add the evidence of the last step of motion."""
         old, self._hands = self._hands, []
         for shape in shapes:
             near = [h for h in old if np.linalg.norm(h.center - shape.center) < shape.length and h.odds.shape == gray.shape]
@@ -172,7 +172,7 @@ class MotionColorFinder:
         return found
 
     def _identify(self, box: np.ndarray, colors: np.ndarray) -> int | None:
-        """The number of the object in a box if it is to be proposed now, else None; keeps the books."""
+        """The number of the object in a box if it is due to be proposed, else None; updates the known objects."""
         patience = _PATIENCE_LOOKS * self._every_frames
         same = [(float(iou(k.box, box)), n) for n, k in enumerate(self._known) if self._count - k.seen <= patience]
         overlap, number = max(same, default=(0.0, -1))
@@ -194,7 +194,7 @@ class MotionColorFinder:
 
 
 def _seeds(picture: np.ndarray, cell: np.ndarray, shape: HandShape, odds: np.ndarray, flesh: np.ndarray) -> np.ndarray | None:
-    """(h, w) bool: pixels that surely move with a hand and are neither it nor of its colour; None where they are few."""
+    """(h, w) bool: pixels that surely move with a hand but are neither the hand nor of its colour; None if they are few."""
     moving = (odds > _FOUND) & shape.reach(_REACH_HANDS) & ~flesh
     if moving.sum() < _MIN_SHARE_OF_HAND * shape.area:
         return None
@@ -206,7 +206,7 @@ def _seeds(picture: np.ndarray, cell: np.ndarray, shape: HandShape, odds: np.nda
 
 
 def _unlike(cell: np.ndarray, thing: np.ndarray, rest: np.ndarray) -> np.ndarray:
-    """(h, w) bool: pixels whose colour is commoner on the thing than on the rest."""
+    """(h, w) bool: pixels whose colour is more frequent on the thing than on the rest."""
     return np.asarray((_histogram(cell, thing) > _histogram(cell, rest))[cell])
 
 
@@ -300,7 +300,7 @@ def _largest(mask: np.ndarray) -> np.ndarray:
 
 
 def _parts(mask: np.ndarray, smallest: float) -> np.ndarray:
-    """The connected parts of a mask of at least so many pixels."""
+    """The connected parts of a mask of at least `smallest` pixels."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
     good = stats[:, cv2.CC_STAT_AREA] >= smallest
     good[0] = False

@@ -10,7 +10,7 @@ _SCALE = np.float32(1 / 255)
 
 
 class Network:
-    """One loaded network with its own buffers. Not for two threads at once.
+    """One loaded network with its own buffers. Not thread-safe.
 
     Args:
         path: the `.tflite` file.

@@ -17,9 +17,9 @@ _ANCHORS_PER_LAYER = 2
 _SUPPRESSION_IOU = 0.3
 _KEYPOINTS = 7
 _WIDE = 1.2
-"""Longer over shorter side from which an image is also searched in parts."""
+"""Ratio of longer to shorter side from which an image is also searched in parts."""
 PALM_LANDMARKS = [0, 5, 9, 13, 17, 1, 2]
-"""The hand landmarks that the palm's 7 keypoints are: wrist, the four MCPs, thumb CMC and MCP."""
+"""The hand landmarks that the palm's 7 keypoints correspond to: wrist, the four MCPs, thumb CMC and MCP."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class ProposalSettings(BackendSettings):
     """Settings of the proposals.
 
     `automatic`: look for objects by motion and colour never, always, or only in clips for which the sidecar has no prompt. `every_frames`:
-    processed frames from one look to the next. `repeat_frames`: processed frames after which an object that is still there is proposed again.
+    processed frames from one search to the next. `repeat_frames`: processed frames after which an object that is still there is proposed again.
     """
 
     automatic: Literal["without_sidecar", "always", "never"] = "without_sidecar"
@@ -80,8 +80,8 @@ class ObjectProposer:
 
     Args:
         settings: see `ProposalSettings`.
-        objects: the sidecar's objects; object i has track id 10 + i, objects found automatically follow. An object that is prompted in
-            other clips of the video only is unknown in this one: it may be found automatically, and has no label then.
+        objects: the sidecar's objects; object i has track id 10 + i, objects found automatically follow. An object prompted only in other
+            clips of the video is unknown in this one: it may be found automatically, and then has no label.
         clip_frames: `[frame_start, frame_end)` of the clip; prompts outside are not for it.
         sample_stride: frames from one processed frame to the next.
     """
@@ -96,8 +96,8 @@ class ObjectProposer:
         self._finder = MotionColorFinder(settings.every_frames, settings.repeat_frames) if automatic else None
 
     def update(self, frame: Frame, hands: Sequence[HandBox]) -> list[Proposal]:
-        """The prompts of this frame: the sidecar's at exactly its frames (where a stride skips one, at the next processed frame, or at the
-        clip's last), and objects newly found, found again after a loss, or due for repetition. About a millisecond a frame on average.
+        """The prompts of this frame: the sidecar's exactly at its frames (if a stride skips one, at the next processed frame, or at the clip's
+        last), and objects that are new, found again after a loss, or due for repetition. About a millisecond a frame on average.
         """
         last = frame.index + self._sample_stride >= self._clip_end
         due = range(self._next_index, self._clip_end if last else frame.index + 1)
@@ -111,7 +111,7 @@ class ObjectProposer:
 
 
 def _from_sidecar(frame: Frame, track_id: int, item: SidecarObject, due: range) -> list[Proposal]:
-    """The prompt of an object among those of the frames `due` that was given nearest to this frame; none where there is none."""
+    """The prompt of an object nearest to this frame among those of the frames `due`; none if there is none."""
     prompts = [p for p in item.prompts if p.frame_index in due]
     if not prompts:
         return []
@@ -141,9 +141,9 @@ def clip_box(box_px: np.ndarray, width: int, height: int) -> np.ndarray | None:
 
 
 def grow_box(rgb: np.ndarray, points_px: np.ndarray) -> tuple[np.ndarray, float]:
-    """The box (4,) of the region of like colour around points (N, 2) on one object, and its score.
+    """The box (4,) of the region of similar colour around points (N, 2) on one object, and its score.
 
-    The region grows over neighbours of like colour; the widest tolerance that does not leak into a quarter of the image is taken. The
+    The region grows over neighbours of similar colour; the widest tolerance that does not leak into a quarter of the image is taken. The
     score is the share of it that a narrower tolerance keeps: near 1 where clear edges bound the object.
     """
     height, width = rgb.shape[:2]

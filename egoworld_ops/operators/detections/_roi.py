@@ -1,4 +1,4 @@
-"""Regions of interest: the turned squares in which the hand networks look, as MediaPipe cuts them."""
+"""Regions of interest: the rotated squares that the hand networks see, cut as MediaPipe cuts them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 _RECT_LANDMARKS = [0, 1, 2, 3, 5, 6, 9, 10, 13, 14, 17, 18]
-"""Landmarks the next frame's square is made from: the fingers' ends, which move most, are left out."""
+"""Landmarks that give the next frame's square: the fingertips, which move most, are left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Which hand is the left and which the right: one decision over the whole clip, so that sides do not flip with the network's moods."""
+"""Which hand is the left and which the right: one decision over the whole clip, so that sides do not flip when the network wavers."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from egoworld_ops.types import Hand
 
 _SWITCH_COST = 12.0
-"""Log-odds that must speak for it before one followed hand is taken to have become the other (the tracker jumped from hand to hand)."""
+"""Log-odds needed before one followed hand is taken to have become the other (the tracker jumped from hand to hand)."""
 _MAX_LOG_ODDS = 3.0
-"""What a single frame can say at most: the network is often sure and wrong, and neighbouring frames share their errors."""
+"""Maximum evidence of a single frame: the network is often sure and wrong, and neighbouring frames share their errors."""
 
 
 def assign_sides(frames: Sequence[Mapping[int, float]]) -> list[dict[int, Hand]]:
     """The most likely side of each hand in each frame, two hands of one frame always on different sides.
 
-    The most likely path (Viterbi) over the frames: each hand's probability of being a right hand speaks for its side, a change of side
+    The most likely path (Viterbi) over the frames: each hand's probability of being a right hand is evidence for its side, a change of side
     within one track costs `_SWITCH_COST`, a new track starts free.
 
     Args:

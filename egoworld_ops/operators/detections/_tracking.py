@@ -23,8 +23,8 @@ _SAME_HAND = 0.5
 
 _PART_SIZE = 0.6
 _PART_INSIDE = 0.9
-"""What lies with this share of its points within another hand's bounds, and is smaller than `_PART_SIZE` of it, is a part of that hand: the
-networks take bent fingers for a little hand now and then."""
+"""A hand with this share of its points within another hand's bounds, and smaller than `_PART_SIZE` of it, is a part of that hand: the networks
+sometimes take bent fingers for a small hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class TrackedHand:
     Args:
         track: number of the track, from 0, never used again after a loss.
         landmarks: what the network saw.
-        source: whether the palm search or the frame before said where to look.
+        source: whether the palm search or the frame before gave the region.
     """
 
     track: int
@@ -48,9 +48,9 @@ class HandTracker:
     Args:
         palms: the search.
         landmarks: the networks that follow; they say how many hands.
-        workers: run the search while hands are followed.
+        workers: run the palm search while hands are followed.
         min_presence: a hand is lost where the network's presence falls below.
-        search_interval_frames: see the module.
+        search_interval_frames: see the module's docstring.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class HandTracker:
         return hands
 
     def _add_new(self, hands: list[TrackedHand], rgb: np.ndarray, palms: Sequence[Palm]) -> None:
-        """Append the hands of palms that are not of hands known already."""
+        """Append the hands of palms that do not belong to known hands."""
         for palm in palms:
             if len(hands) == self._max_hands:
                 return
@@ -116,7 +116,7 @@ class HandTracker:
                     self._next_track += 1
 
     def _add(self, hands: list[TrackedHand], rgb: np.ndarray, hand: TrackedHand) -> bool:
-        """Append a hand if it is one, touches the image, and is none of `hands`."""
+        """Append a hand if its presence suffices, it touches the image, and it is none of `hands`."""
         seen = hand.landmarks
         if seen.presence < self._min_presence or not _touches(seen.points_px, rgb) or any(_is_same(seen, h.landmarks) for h in hands):
             return False

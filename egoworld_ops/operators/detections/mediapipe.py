@@ -46,10 +46,10 @@ class Settings(BackendSettings):
     num_hands: Annotated[int, Field(ge=1, le=2)] = 2
     min_palm_score: Probability = 0.5
     min_presence: Probability = 0.5
-    """A followed hand is lost below this."""
+    """A followed hand whose presence falls below this is lost."""
     search_interval_frames: Annotated[int, Field(ge=1)] = 8
-    """Processed frames between two searches for another hand while fewer than num_hands are followed. 1 is what MediaPipe itself does;
-    more is faster, and a hand that comes into view may be found that much later. A lost hand is searched for at once."""
+    """Processed frames between two searches for another hand while fewer than num_hands are followed. MediaPipe itself searches at each frame (1);
+    a larger number is faster, but a new hand may be found that many frames later. A lost hand is searched for at once."""
     objects: bool = True
     """Also propose objects."""
     proposals: ProposalSettings = ProposalSettings()
@@ -57,7 +57,7 @@ class Settings(BackendSettings):
 
 @dataclass(slots=True)
 class _Seen:
-    """What was found in one frame, before left and right are decided."""
+    """Findings in one frame, before left and right are decided."""
 
     index: int
     timestamp_s: float

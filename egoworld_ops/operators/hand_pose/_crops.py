@@ -1,6 +1,6 @@
 """Crops for networks that estimate a hand mesh from a square image of one right hand (HaMeR, WiLoR): making them, and coming back from them.
 
-Such a network sees a left hand mirrored, as if it were a right one. What it says is mirrored back here, in one place: x of points, y and z of
+Such a network sees a left hand mirrored, as if it were a right one. Its output is mirrored back here, in one place: x of points, y and z of
 axis-angles. A backend for one of them is a file beside this one: boxes from the detections in, `HandCrop.image` through the network, then
 `to_image_px`, `to_camera_m` and `to_own_side`.
 """
@@ -23,7 +23,7 @@ class HandCrop:
     """One hand cut out as a square, mirrored for a left hand.
 
     Args:
-        hand: whose box it was.
+        hand: left or right, as detected.
         image: (S, S, 3) uint8 RGB; black outside the video's frame.
         origin_px: (2,) point of the video's frame that the crop's pixel (0, 0), of the unmirrored crop, lies on.
         scale: crop pixels per pixel of the video.
@@ -50,7 +50,7 @@ class HandCrop:
         return np.asarray(points_m, np.float64) * (_MIRROR_X if self.hand == "left" else 1.0)
 
     def to_own_side(self, axis_angles_rad: np.ndarray) -> np.ndarray:
-        """(..., 3) axis-angles of the right hand the network saw to those of the hand it was; its own inverse."""
+        """(..., 3) axis-angles of the right hand that the network saw to those of the actual hand; its own inverse."""
         return np.asarray(axis_angles_rad, np.float64) * (-_MIRROR_X if self.hand == "left" else 1.0)
 
     def projected(self, points_m: np.ndarray) -> np.ndarray:

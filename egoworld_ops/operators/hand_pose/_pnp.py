@@ -1,4 +1,4 @@
-"""Where known hands are in the camera frame: perspective-n-point for many hands at once, numpy only.
+"""Poses of known hands in the camera frame: perspective-n-point for many hands at once, numpy only.
 
 The rotation starts at the network's own (a crop shows the hand as if looked at directly, so it is turned from the optical axis onto the ray to the
 hand), the translation at its linear solution. Damped Gauss-Newton steps (Levenberg, 1944; Marquardt, 1963) on the reprojection error, with Huber's
@@ -16,10 +16,10 @@ from egoworld_ops.vision.geometry import rotations
 
 _MAX_STEPS = 30
 _CONVERGED = 1e-4
-"""A step below this, in radians and in shares of the depth, ends the refinement: far below what pixels can tell."""
+"""A step below this, in radians and in shares of the depth, ends the refinement: far finer than pixels can resolve."""
 _MIN_DEPTH_M = 0.02
 _LEAST_CURVATURE = 1e-9
-"""Keeps the equations solvable where points fall together; without effect on any real hand."""
+"""Keeps the equations solvable where points coincide; no effect on any real hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ def solve(points_m: np.ndarray, points_px: np.ndarray, camera: Camera, huber_px:
         points_m: (N, J, 3) points in each hand's own frame, its axes nearly those of the camera.
         points_px: (N, J, 2) where they are seen.
         camera: intrinsics.
-        huber_px: (N,) distance beyond which a point pulls no harder.
-        pull_px: (N,) error of every point that a turn by one radian away from the starting rotation may cost.
+        huber_px: (N,) error beyond which a point's pull no longer grows.
+        pull_px: (N,) cost of a turn by one radian away from the starting rotation, as an error of every point.
     """
     problem = _Problem(points_m, points_px, camera, huber_px, pull_px)
     R = problem.R_start
@@ -72,7 +72,7 @@ def solve(points_m: np.ndarray, points_px: np.ndarray, camera: Camera, huber_px:
 
 
 class _Problem:
-    """The fixed part of N hands' problems: what is seen, and how much each error costs."""
+    """The fixed part of N hands' problems: the observed points, and how much each error costs."""
 
     def __init__(self, points_m: np.ndarray, points_px: np.ndarray, camera: Camera, huber_px: np.ndarray, pull_px: np.ndarray) -> None:
         self._points_m = points_m

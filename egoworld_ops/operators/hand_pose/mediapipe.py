@@ -1,7 +1,7 @@
 """Backend `mediapipe`: metric joints in the camera frame from the detections' landmarks, image points and the intrinsics. Reads no frames.
 
 The network's metric landmarks give the hand's shape and size, the image points and the intrinsics where it is (`_pnp.py`). Nothing is smoothed or
-carried over time. What scale error the network makes on a hand is a proportional error of its depth: it cannot be seen in one view.
+carried over time. A scale error of the network on a hand gives a proportional error of its depth: one view cannot reveal it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Settings(BackendSettings):
     """Options of `[stages.hand_pose.mediapipe]`. Shares are of the hand's extent in the image, the longer side of its points' bounds."""
 
     robust_share: Annotated[float, Field(gt=0, le=1)] = 0.03
-    """A point further than this from its projection pulls no harder."""
+    """Beyond this distance from its projection, a point's pull no longer grows."""
     rotation_pull_share: Annotated[float, Field(ge=0, le=10)] = 0.1
-    """What a turn by one radian away from the network's own orientation costs, as an error of every point."""
+    """Cost of a turn by one radian away from the network's own orientation, as an error of every point."""
     max_reprojection_share: Annotated[float, Field(gt=0, le=1)] = 0.15
-    """Above this the landmarks and image points do not belong together: the pose is null."""
+    """Above this error the landmarks and image points do not belong together: the pose is null."""
 
 
 class Backend(Operator):

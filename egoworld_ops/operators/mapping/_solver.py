@@ -18,10 +18,10 @@ from egoworld_ops.vision.geometry import transform
 HUBER_DELTA_M = 0.02
 """Distance from which a target pulls linearly: dex-retargeting's default."""
 TOLERANCE = 1e-7
-"""Change of the loss at which the solver is done. dex-retargeting's 1e-6 leaves up to 3 mm at the tips."""
+"""The solver is done when the loss changes by less. dex-retargeting's 1e-6 leaves up to 3 mm at the tips."""
 
 _WRENCH = np.zeros((4, 3, 6))
-"""Takes (1, p) outer f to the wrench (f, p cross f)."""
+"""Maps (1, p) outer f to the wrench (f, p cross f)."""
 _WRENCH[0, [0, 1, 2], [0, 1, 2]] = 1
 _WRENCH[[1, 2, 3], [1, 2, 0], [5, 3, 4]] = 1
 _WRENCH[[1, 2, 3], [2, 0, 1], [4, 5, 3]] = -1
@@ -99,7 +99,7 @@ class HandSolver(VectorOptimizer):  # type: ignore[misc]  # the library has no t
     def _gradient(self, position_m: np.ndarray, pull: np.ndarray) -> np.ndarray:
         """(n_solved,) derivative of the loss, from its (n, 3) derivative by the link positions, after pin.computeJointJacobians.
 
-        A pull at a point is a wrench about the root's origin (virtual work); only the joints that carry the link feel it.
+        A pull at a point is a wrench about the root's origin (virtual work); it acts only on the joints that carry the link.
         """
         arms = np.ones((len(pull), 4, 1))
         arms[:, 1:, 0] = position_m

@@ -4,7 +4,7 @@ The human joints in the wrist frame are scaled about the wrist by robot hand len
 robot's base link by the fixed offset of the robot's description. Each frame is solved on its own.
 After Qin et al., "AnyTeleop", 2023 (dex-retargeting, MIT licence).
 
-dex-retargeting brings torch: it is imported where the solvers are built, so that who only asks for settings or digests does without it.
+dex-retargeting needs torch, so it is imported only where the solvers are built: reading settings or digests does not load it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from egoworld_ops.operators.mapping._solver import HandSolver, Solution
 
 FINGER_LENGTH_M = (0.05, 0.40)
-"""Wrist to fingertip along the bones: a newborn's thumb to well above the largest hand. Outside it is no human hand in metres."""
+"""Wrist to fingertip along the bones, metres: a newborn's thumb to well above the largest hand. Beyond, it is no human hand."""
 AT_LIMIT_RAD = 1e-3
 
 
@@ -69,7 +69,7 @@ class Backend(Operator):
 
     @classmethod
     def brought(cls, settings: BackendSettings) -> Mapping[str, Any]:
-        """The description of a robot that an installed package brings, wherever its URDF lies: that is known by its SHA-256."""
+        """The description of a robot from an installed package. Its URDF is identified by SHA-256, wherever it lies."""
         assert isinstance(settings, DexSettings)
         if settings.robot in settings.robots or settings.robot in ROBOTS:
             return {}
@@ -86,7 +86,7 @@ class Backend(Operator):
         return schema.from_rows("mapping", rows)
 
     def _map_hand(self, hand: Hand, poses: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """One row a pose of one hand of a clip."""
+        """One row per pose of one hand of a clip."""
         solver = self._solvers.get(hand)
         joints_m = [_joints(p) for p in poses]
         reasons = [_why_unusable(p, j) for p, j in zip(poses, joints_m, strict=True)]

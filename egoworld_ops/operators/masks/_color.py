@@ -23,7 +23,7 @@ def log_ratio(thing: np.ndarray, around: np.ndarray, limit: float) -> np.ndarray
 
 
 class ColorModel:
-    """Colours of one thing and of what is around it; each update forgets `1 - memory` of what was known."""
+    """Colours of one thing and of its surroundings; each update forgets `1 - memory` of the earlier ones."""
 
     def __init__(self, memory: float) -> None:
         self._memory = memory

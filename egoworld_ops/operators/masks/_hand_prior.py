@@ -37,7 +37,7 @@ class HandPrior:
         start_px, end_px: (n, 2) ends of the capsules; the first starts at the wrist joint.
         radius_px: (n, 2) radii at both ends.
         wrist_px, forearm: (2,) a point where the hand ends, and the unit direction from it along the forearm.
-        px_per_m: pixels a metre at the hand measures across the line of sight.
+        px_per_m: pixels per metre at the hand, across the line of sight.
     """
 
     start_px: np.ndarray

@@ -79,7 +79,7 @@ class HandSegmenter:
         return hand_prior(crop.points(hand.points_px), self._wrist_margin_m)
 
     def _color(self, role: str, picture: np.ndarray, core: np.ndarray, rest: np.ndarray, objects: np.ndarray | None) -> np.ndarray:
-        """(h, w) log odds of each pixel by its colour, once the hand's colours are brought up to date with this picture."""
+        """(h, w) log odds of each pixel by its colour, after the hand's colours are updated with this picture."""
         cell = cells(picture, BITS)
         model = self._colors.setdefault(role, ColorModel(_MEMORY))
         if model.thing is None:

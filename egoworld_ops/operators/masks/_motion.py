@@ -33,7 +33,7 @@ class Motion:
         self._before, self._now = (self._now if self._now is not None and self._now.shape == gray.shape else None), gray
 
     def affine(self, mask: np.ndarray, now_hidden: np.ndarray) -> np.ndarray | None:
-        """(2, 3) map of full-size pixels of the frame before to this one, for what `mask` (H, W) bool covered then.
+        """(2, 3) map of full-size pixels of the frame before to this one, for the region that `mask` (H, W) bool covered then.
 
         Features that land in `now_hidden` (H, W) bool are left out. None where too few features agree on one motion.
         """

@@ -1,4 +1,4 @@
-"""Masks of objects: cut out of a prompt's box once, then carried by their own motion and cut anew by colour, place and motion."""
+"""Masks of objects: cut out of a prompt's box once, then moved with the object and segmented again by colour, place and motion."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class Sighting:
 class ObjectTrack:
     """One object of one clip.
 
-    Its whole shape is kept, with what hands hide; hands are taken out of what is reported.
+    Its whole shape is kept, including parts that hands hide; hands are removed from the reported mask.
 
     Args:
         label: its name, where known.
-        max_carried: frames over which it is carried without being seen before it counts as lost.
+        max_carried: frames over which it is carried without being seen before it is lost.
     """
 
     def __init__(self, label: str | None, max_carried: int) -> None:
@@ -72,11 +72,11 @@ class ObjectTrack:
 
     @property
     def whole(self) -> np.ndarray | None:
-        """(H, W) bool: all of it in the last frame, with what hands hid."""
+        """(H, W) bool: all of it in the last frame, including what hands hid."""
         return self._whole
 
     def prompt(self, rgb: np.ndarray, box_px: np.ndarray, exact: bool, hands: np.ndarray) -> Sighting | None:
-        """Start, or start anew, from a box [x, y, w, h] that bounds it exactly or is a guess; `hands` (H, W) bool.
+        """Start, or start again, from a box [x, y, w, h] that bounds it exactly or is a guess; `hands` (H, W) bool.
 
         None where the box shows nothing of it.
         """
@@ -93,7 +93,7 @@ class ObjectTrack:
     def follow(
         self, rgb: np.ndarray, hands: np.ndarray, motion: Motion, A_background: np.ndarray | None, A_hand: np.ndarray | None
     ) -> Sighting | None:
-        """Find it in the next frame. None where nothing of it is to be seen, or it is lost (then it is no longer `alive`)."""
+        """Find it in the next frame. None if nothing of it is visible, or it is lost (then it is no longer `alive`)."""
         assert self._whole is not None
         A_own = motion.affine(self._whole, hands)
         A = next((m for m in (A_own, A_hand, A_background) if m is not None), _IDENTITY)
@@ -165,8 +165,8 @@ def _logit(picture: np.ndarray, place: np.ndarray, color: np.ndarray, preference
 def cut_out_of_box(rgb: np.ndarray, box_px: np.ndarray, hands: np.ndarray, exact: bool) -> tuple[Crop, np.ndarray] | None:
     """The crop around a box and the thing in it, (h, w) bool at working size, hands left out.
 
-    An `exact` box bounds the thing: where there is no background to compare with, or the cut leaves next to nothing, it is all of the box
-    but hands. A guessed box may cover a part of the thing, or nothing. None where the box shows only hands, or a guess nothing that stands out.
+    An `exact` box bounds the thing: without background to compare with, or if the cut leaves next to nothing, the thing is all of the box
+    except hands. A guessed box may cover a part of the thing, or nothing. None if the box shows only hands, or nothing stands out in a guess.
     """
     if not (np.isfinite(box_px).all() and (box_px[2:] > 0).all()):
         return None
@@ -190,7 +190,7 @@ def cut_out_of_box(rgb: np.ndarray, box_px: np.ndarray, hands: np.ndarray, exact
 
 
 def _guess(picture: np.ndarray, inside: np.ndarray, near: np.ndarray, elsewhere: np.ndarray) -> np.ndarray | None:
-    """What stands out of the picture's other colours in and near a guessed box, by GrabCut or by colour alone; None where nothing does."""
+    """What stands out from the picture's other colours in and near a guessed box, by GrabCut or by colour alone; None if nothing does."""
     cell = cells(picture, BITS)
     alike = near & (histogram(cell, inside.astype(float)) > _STANDS_OUT * elsewhere)[cell]
     for cut in (_grab_cut(picture, alike, near) if alike.sum() >= _MIN_PX else alike, alike):

@@ -10,7 +10,7 @@ from egoworld_ops.vision import rle
 
 
 def pixel_columns(mask: np.ndarray) -> dict[str, Any] | None:
-    """What a row says of a mask (H, W) bool at the size of the picture; None where it is empty."""
+    """The columns that describe a mask (H, W) bool at the size of the picture; None if it is empty."""
     area_px = int(mask.sum())
     if area_px == 0:
         return None

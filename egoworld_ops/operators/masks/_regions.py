@@ -66,7 +66,7 @@ class Crop:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What speaks for a thing in a part of the picture: `logit` (h, w) float32 at full size, its first pixel at (x0, y0); above 0 is inside."""
+    """Evidence for a thing in a part of the picture: `logit` (h, w) float32 at full size, its first pixel at (x0, y0); above 0 is inside."""
 
     x0: int
     y0: int

@@ -41,7 +41,7 @@ def build(
     Args:
         model: a key of `CONFIGS`.
         image_size: side of the square the frames are resized to, px.
-        max_prompt_frames: how many of a track's prompted frames it attends to, the newest ones.
+        max_prompt_frames: how many of a track's newest prompted frames it attends to.
         non_overlapping: whether a pixel belongs to one track only.
         device: where it runs.
         weights: the checkpoint, or a seed for random weights.
@@ -60,11 +60,11 @@ def build(
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes CUDA where there is one.
+    """`auto` means CUDA if there is one.
 
     Raises:
         BadSettings: CUDA is asked for and not there.
-        NoDevice: `auto`, and there is a GPU that torch cannot use: a CPU in its place would be a hundred times slower, and nobody would know.
+        NoDevice: `auto`, and there is a GPU that torch cannot use: a CPU in its place would silently be a hundred times slower.
     """
     usable = torch.cuda.is_available()
     if name == "cuda" and not usable:

@@ -1,4 +1,4 @@
-"""What planning must know of SAM 2 before anything is loaded: its device and the memory it takes. No import of torch belongs here."""
+"""The device and the memory that SAM 2 takes, for planning before anything is loaded. No import of torch belongs here."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 from typing import Literal
 
 PARAMETERS_MB = {"tiny": 156, "small": 184, "base_plus": 323, "large": 898}
-"""Of each model, in float32."""
+"""Per model, in float32."""
 ENCODER_MB = {
     "float32": {"tiny": 290, "small": 290, "base_plus": 340, "large": 430},
     "bfloat16": {"tiny": 215, "small": 215, "base_plus": 220, "large": 280},
 }
-"""The most that the image encoder's tensors take at once for each frame in a micro-batch at 1024 px: `benchmarks/bench_sam2_needs.py`."""
+"""Maximum size of the image encoder's tensors per frame of a micro-batch at 1024 px: `benchmarks/bench_sam2_needs.py`."""
 
 _CUDA_MB = 1000
-"""CUDA's context, the workspaces of cuBLAS and cuDNN, and what torch's allocator wastes: a guess, for it was not measured on a GPU."""
+"""CUDA's context, the workspaces of cuBLAS and cuDNN, and the overhead of torch's allocator: a guess, not measured on a GPU."""
 _PROCESS_MB = 700
 """A process with torch and sam2 loaded."""
 _TRACKS_MB = 500
 """Eight tracks in 1080p: their logits, several times over, and the memory the model attends to."""
 _CPU_WASTE = 1.9
-"""Resident memory over live tensors of the image encoder on a CPU, from the measurements below."""
+"""Ratio of resident memory to live tensors of the image encoder on a CPU, from the measurements below."""
 
 
 def memory_mb(
@@ -37,7 +37,7 @@ def memory_mb(
         model: a key of `PARAMETERS_MB`.
         image_size: side of the square that frames are resized to, px.
         micro_batch: frames encoded at once.
-        device: what the memory is of. A worker with a GPU takes host memory besides, which is not in this.
+        device: whose memory is meant. A worker with a GPU also takes host memory, which is not included.
         precision: of the network. With bfloat16 autocast keeps copies of the weights, half their size.
     """
     weights = PARAMETERS_MB[model] * (1.5 if precision == "bfloat16" else 1)

@@ -14,7 +14,7 @@ _COLUMNS = ["frame_index", "role", "track_id", "label", "box_px", "points_px"]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What points at one track in one frame.
+    """The prompt for one track in one frame.
 
     Args:
         track_id, role, label: as in the detections.
@@ -30,7 +30,7 @@ class Prompt:
 
 
 def prompts_by_frame(detections: pa.Table, hand_joints: tuple[int, ...], width: int, height: int) -> Mapping[int, Mapping[int, Prompt]]:
-    """Prompts by `frame_index` and `track_id`. A detection whose box lies outside the image, or is not finite, points at nothing: left out.
+    """Prompts by `frame_index` and `track_id`. A detection whose box lies outside the image, or is not finite, is left out.
 
     Args:
         detections: a table of the contract.

@@ -1,7 +1,7 @@
 """SAM 2's video predictor, fed a few frames at a time with bounded memory.
 
-The package's predictor wants all frames first and keeps every frame's output. This one does the same sums on the same inputs, so its masks
-are equal to the package's, but it holds the frames that were encoded together, and of the past only what the model can still read.
+The package's predictor needs all frames first and keeps every frame's output. This one computes the same on the same inputs, so its masks
+are equal to the package's, but it holds only the frames encoded together, and of the past only what the model can still read.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has 
     """The package's predictor with `start`, `encode` and `step` in place of `init_state` and `propagate_in_video`."""
 
     def start(self, n_frames: int, height: int, width: int) -> dict[str, Any]:
-        """The package's inference state of a video without frames: `encode` brings them.
+        """The package's inference state of a video without frames; `encode` adds them.
 
         Args:
-            n_frames: how many frames will come at most; the model scales time by it where it is below its reach.
+            n_frames: maximum number of frames to come; the model scales time by it where it is below the model's reach.
             height, width: of the video, px.
         """
         per_object = ("point_inputs", "mask_inputs", "output_dict", "temp_output_dict", "frames_tracked")
@@ -104,7 +104,7 @@ class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has 
 
     @torch.inference_mode()
     def step(self, state: dict[str, Any], position: int, prompts: Sequence[Prompt]) -> list[TrackedMask]:
-        """Track all that was prompted so far into the next frame.
+        """Track everything prompted so far into the next frame.
 
         Args:
             state: from `start`.
@@ -130,7 +130,7 @@ class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has 
         return [TrackedMask(i, m, s) for i, m, s in zip(state["obj_ids"], logits[:, 0], scores, strict=True)]
 
     def _track(self, state: dict[str, Any], index: int, position: int) -> dict[str, Any]:
-        """One turn of the package's `propagate_in_video` for one object."""
+        """One iteration of the package's `propagate_in_video` for one object."""
         outputs = state["output_dict_per_obj"][index]
         tracked: dict[str, Any]
         if position in outputs["cond_frame_outputs"]:
@@ -151,7 +151,7 @@ class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has 
         return tracked
 
     def _forget(self, state: dict[str, Any], index: int, position: int) -> None:
-        """Drop what no later frame can read; see `SAM2Base._prepare_memory_conditioned_features`.
+        """Drop data that no later frame can read; see `SAM2Base._prepare_memory_conditioned_features`.
 
         The next frame reads the memory features of `num_maskmem - 1` frames and the object pointers of `max_obj_ptrs_in_encoder - 1`
         frames before it, and all of the `max_cond_frames_in_attn` newest prompted frames; older prompted frames count as ordinary ones. One

@@ -42,7 +42,7 @@ class ClassicalSettings(BackendSettings):
 
 
 class Backend(Operator):
-    """The laptop's default."""
+    """The default on laptops."""
 
     version = "1"
     packages = ("opencv-python-headless", "pycocotools")
@@ -50,7 +50,7 @@ class Backend(Operator):
     seconds_per_frame: ClassVar[float] = 0.06
 
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
-        """Where something is detected."""
+        """Only if something is detected."""
         return tables["detections"].num_rows > 0
 
     def run(self, item: ClipInput) -> pa.Table:
@@ -69,7 +69,7 @@ class Backend(Operator):
 
 
 class _Scene:
-    """All that is followed through one clip."""
+    """Everything that is followed through one clip."""
 
     def __init__(self, settings: ClassicalSettings) -> None:
         self._settings = settings

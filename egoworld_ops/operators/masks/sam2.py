@@ -3,7 +3,7 @@
 A track is prompted at its first detection, by its box and, for a hand, some of its points. It is prompted again where it is detected and
 its mask was empty in the frame before. Masks begin with a track's first detection: nothing is tracked backwards.
 
-Torch and the `sam2` package are imported where a model is built: who only asks for settings or digests does without them.
+Torch and the `sam2` package are imported only where a model is built: reading settings or digests does not load them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from egoworld_ops.operators.masks._sam2_stream import TrackedMask
 
 _SIGNS_OF_EXHAUSTION = ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED", "bad_alloc")
-"""In the messages of RuntimeErrors: torch's own on a CPU, the driver's, those of cuBLAS and cuDNN, C++'s."""
+"""Phrases of RuntimeErrors when memory runs out: torch's own on a CPU, the driver's, those of cuBLAS and cuDNN, C++'s."""
 
 
 class Settings(BackendSettings):
@@ -40,18 +40,18 @@ class Settings(BackendSettings):
 
     model: Literal["tiny", "small", "base_plus", "large"] = "large"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes CUDA where there is one; which workers see one is the pool's business, see `Backend.device`."""
+    """`auto` means CUDA if there is one; the pool decides which workers see one, see `Backend.device`."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the network (autocast). It changes masks, so it is never chosen by the machine: profiles for GPUs name bfloat16."""
+    """Precision of the network (autocast). It changes masks, so it is never chosen by the machine: profiles for GPUs name bfloat16."""
     image_size: Annotated[int, Field(ge=128, le=2048, multiple_of=64)] = 1024
     """Side of the square that frames are resized to, px. The published weights were trained at 1024."""
     micro_batch: Annotated[int, Field(ge=1, le=256)] = 1
-    """Frames whose features are computed at once; tracking goes on frame by frame. For GPUs, which one frame does not fill; costs memory.
+    """Frames whose features are computed at once; tracking goes on frame by frame. For GPUs, which a single frame does not fill; costs memory.
 
-    It is an option, and so in the digest, since libraries choose their kernels by the size of what they work on, and another kernel may
-    change the last bits of a logit: on two threads of a CPU 8 frames at once changed features by 1e-6, 2 to 4 did not. Where memory runs out
-    it is halved for the rest of the worker's life, and the digest does not tell: such masks may differ in those bits from what a roomier
-    device makes of the same digest.
+    It is an option, and so in the digest, since libraries choose their kernels by the size of the work, and another kernel may change the last
+    bits of a logit: on two threads of a CPU 8 frames at once changed features by 1e-6, 2 to 4 did not. Where memory runs out it is halved for the
+    rest of the worker's life, which the digest does not show: such masks may differ in those bits from masks of the same digest made with more
+    memory.
     """
     hand_joints: tuple[Annotated[int, Field(ge=0, le=20)], ...] = (2, 5, 9, 13, 17)
     """Which of a hand's 21 points prompt it beside its box: by default the knuckles, which are well inside the hand."""
@@ -62,7 +62,7 @@ class Settings(BackendSettings):
     non_overlapping: bool = True
     """Give a pixel claimed by several tracks to the one with the highest logit. Each track's memory keeps its own full mask."""
     random_weights_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    """Random weights from this seed, to prove the plumbing without a checkpoint. Rows then say `sam2-random`, and mean nothing."""
+    """Random weights from this seed, to test the pipeline without a checkpoint. Rows then say `sam2-random` and mean nothing."""
 
 
 class Backend(Operator):
@@ -72,7 +72,7 @@ class Backend(Operator):
     packages: ClassVar[tuple[str, ...]] = ("sam2", "torch", "torchvision", "hydra-core", "omegaconf", "pycocotools", "pillow")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 1.0
-    """Between a GPU's tenth and a CPU's ten, for want of a figure by device: it plans the first clip only."""
+    """A compromise between a GPU's 0.1 and a CPU's 10, as there is no figure by device; it plans the first clip only."""
 
     def __init__(self, settings: BackendSettings, threads: int) -> None:
         """Load the model.
@@ -98,10 +98,10 @@ class Backend(Operator):
 
     @classmethod
     def device(cls, settings: BackendSettings) -> Literal["cpu", "cuda"]:
-        """As the settings say; `auto` is CUDA where this host shows an NVIDIA GPU, which is asked without importing torch.
+        """As the settings say; `auto` is CUDA if this host shows an NVIDIA GPU, which is checked without importing torch.
 
-        So a task goes to a worker with a GPU, or to one without, which then sees none, and `auto` means the same in both. A host whose GPU
-        is not a device node (WSL), or whose client must not see the GPUs that the pool has, needs `cuda` in so many words.
+        So a task goes to a worker with a GPU, or to one without that sees none, and `auto` means the same in both. A host whose GPU is not a
+        device node (WSL), or whose client must not see the GPUs of the pool, needs an explicit `cuda`.
         """
         wanted = cast("Settings", settings).device
         return needs.auto_device() if wanted == "auto" else wanted
@@ -119,7 +119,7 @@ class Backend(Operator):
         return (_weights_name(options),) if options.random_weights_seed is None else ()
 
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
-        """Where something is detected."""
+        """Only if something is detected."""
         return tables["detections"].num_rows > 0
 
     def run(self, item: ClipInput) -> pa.Table:
@@ -156,14 +156,14 @@ class Backend(Operator):
     def _encoded(self, state: dict[str, Any], frames: Iterator[Frame], found: Mapping[int, Any]) -> Iterator[tuple[int, int, float]]:
         """Position in the clip, index in the video and time of each frame from the first prompted one on, once its features are in the state.
 
-        The next frames are read when the last of those before has been stepped into.
+        The next frames are read once the last of the frames before has been stepped into.
         """
         tracked = dropwhile(lambda at: at[1].index not in found, enumerate(frames))
         while batch := self._encode(state, islice(tracked, self.micro_batch)):
             yield from batch
 
     def _encode(self, state: dict[str, Any], frames: Iterable[tuple[int, Frame]]) -> list[tuple[int, int, float]]:
-        """Encode some frames; of their pictures only the features stay."""
+        """Encode some frames; only their features are kept, not the pictures."""
         from egoworld_ops.operators.masks._sam2_stream import preprocess
 
         batch, images = [], {}

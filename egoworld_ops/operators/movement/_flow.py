@@ -1,7 +1,7 @@
 """How parts of the picture move: points followed within a region (the background, a hand, an object) over the last few frames.
 
-Near a still object the background's own motion in the picture stands for the camera's. A homography describes it exactly for a plane such as a
-table, and for a turning camera; what stands above the plane by a share of its distance is off by that share of the camera's own shift.
+Near an object at rest, the background's motion in the picture represents the camera's. A homography describes it exactly for a plane such as a
+table, and for a turning camera; what stands above the plane by a share of its distance is off by that share of the camera's translation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from egoworld_ops.vision.flow import Search, follow_and_return
 
 WIDTH_PX = 400
-"""Pictures are made smaller, to about this width, before points are followed."""
+"""Pictures are scaled down to about this width before points are followed."""
 MIN_POINTS = 12
 _ROUND_TRIP_PX = 0.5
 _AGREE_PX = 1.5
@@ -24,7 +24,7 @@ _SEARCH = Search(window_px=13, levels=2, steps=15, least_step_px=0.03)
 
 @dataclass(frozen=True, slots=True)
 class SmallPicture:
-    """A frame made smaller for following points: grey (h, w) uint8, and its width over that of the frame."""
+    """A frame scaled down for following points: grey (h, w) uint8, and its width over that of the frame."""
 
     grey: np.ndarray
     scale: float
@@ -57,7 +57,7 @@ class Flow:
         self._apart_px = apart_px
 
     def see(self, position: int, picture: SmallPicture, free: np.ndarray) -> None:
-        """Follow into a frame: its number, its picture, and (h, w) uint8, 1 on the region."""
+        """Follow into a frame: its position, its picture, and (h, w) uint8, 1 on the region."""
         self._scale = picture.scale
         if self._last != position - 1:
             self._ids, self._points = self._ids[:0], self._points[:0]
@@ -70,7 +70,7 @@ class Flow:
         self._last = position
 
     def forget_before(self, position: int) -> None:
-        """Frames before that one are not asked for any more."""
+        """Forget the frames before that one: they are not needed any more."""
         while self._past and self._past[0][0] < position:
             self._past.popleft()
 

@@ -1,6 +1,6 @@
 """Which hand holds an object: one that covers or borders it in the picture while both move together, until they part.
 
-Joints are not asked: a hand closed around an object hides its own fingers, and its joints are then the least sure.
+Joints are not used: a hand closed around an object hides its own fingers, and its joints are then least certain.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _ROUNDING_S = 1e-6
 
 
 def touch(hand_mask: np.ndarray, outline: np.ndarray, reach_px: int) -> float:
-    """From 0 to 1, how surely a hand touches an object: how much of the object's outline the hand covers or borders.
+    """Confidence, from 0 to 1, that a hand touches an object: from the share of the object's outline that the hand covers or borders.
 
     Args:
         hand_mask: (H, W) bool.
-        outline: (H, W) bool, the object with what is known of it behind the hand.
-        reach_px: a hand this near to the outline borders it.
+        outline: (H, W) bool, the object including its known part behind the hand.
+        reach_px: maximum distance to the outline at which a hand borders it.
     """
     area = float(np.count_nonzero(outline))
     if not area or not hand_mask.any():
@@ -43,10 +43,10 @@ def touch(hand_mask: np.ndarray, outline: np.ndarray, reach_px: int) -> float:
 def slip_m_s(
     camera: Camera, was_px: np.ndarray, now_px: np.ndarray, T_before: np.ndarray, T_after: np.ndarray, elapsed_s: float
 ) -> float | None:
-    """Speed of a hand relative to an object, across the line of sight: where points of the hand are seen against where the object would carry them.
+    """Speed of a hand relative to an object, across the line of sight: from where the hand's points are, and where the object would carry them.
 
-    A hand that holds an object is about as far away as its middle: of the distances in DEPTH_SHARES of that, the one counts that explains the
-    hand's points (N, 2) best. None where there are too few.
+    A hand that holds an object is about as far away as the object's middle: of the DEPTH_SHARES of that distance, the one that explains the
+    hand's points (N, 2) best is used. None if there are too few points.
     """
     if len(was_px) < MIN_POINTS:
         return None
@@ -70,8 +70,8 @@ def held(
 ) -> dict[Hand, np.ndarray]:
     """Confidence (N,) per frame and hand that it holds the object; 0 where it does not.
 
-    A hold shows where a hand touches the object while it moves, and slips little against it, on average over a window: a hand that only passes by
-    slips as fast as the object moves. Where one hand slips much less than the other, it alone holds. A hold lasts, forwards and backwards, while
+    A hold is found where a hand touches the object while it moves, and slips little against it, on average over a window: a hand that only passes
+    by slips as fast as the object moves. If one hand slips much less than the other, it alone holds. A hold extends, forwards and backwards, while
     the hand touches and does not slip, also when both rest.
 
     Args:
@@ -99,7 +99,7 @@ def held(
 
 
 def _smooth(values: np.ndarray, times_s: np.ndarray, window_s: float) -> np.ndarray:
-    """Mean (N,) over a centred window of time, of what is known in it; NaN where nothing is."""
+    """Mean (N,) of the known values in a centred window of time; NaN where none is known."""
     known = ~np.isnan(values)
     first = np.searchsorted(times_s, times_s - window_s / 2 - _ROUNDING_S, side="left")
     end = np.searchsorted(times_s, times_s + window_s / 2 + _ROUNDING_S, side="right")
@@ -109,7 +109,7 @@ def _smooth(values: np.ndarray, times_s: np.ndarray, window_s: float) -> np.ndar
 
 
 def _lasting(confidence: np.ndarray, moving: np.ndarray) -> np.ndarray:
-    """Only the unbroken stretches of some confidence in which the object is seen to move along."""
+    """Only the unbroken stretches of confidence above MIN_CONFIDENCE in which the object moves at some time."""
     possible = np.concatenate([[False], confidence > MIN_CONFIDENCE, [False]])
     change = np.flatnonzero(np.diff(possible.astype(int)))
     kept = np.zeros(len(confidence), bool)

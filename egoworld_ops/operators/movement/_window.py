@@ -1,4 +1,4 @@
-"""Which frames lie within a time of each frame, however unevenly they follow on each other."""
+"""Finds which frames lie within a time of each frame, also if they are unevenly spaced."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ROUNDING_S = 1e-6
 
 
 class Window:
-    """Frames are told one by one; each frame's reach is known once the frames after it have been seen.
+    """Takes frames one by one; each frame's reach is known once the frames after it have been seen.
 
     The reach of a frame goes to the frames nearest in time to `half_s` before and after it, and to one neighbour at least; it never goes over
     a step longer than `longest_s`.
@@ -20,16 +20,16 @@ class Window:
         self._times_s: deque[float] = deque()
         self._next = 0
         self.oldest = 0
-        """The first position that a reach to come may go to."""
+        """The first position that a later reach may include."""
 
     def see(self, time_s: float) -> Iterator[tuple[int, tuple[int, int]]]:
-        """The next frame's time, seconds. Gives the positions whose reach is known by that, with its first and last position."""
+        """Add the next frame's time, seconds. Yields each position whose reach is now known, with the reach's first and last position."""
         self._times_s.append(time_s)
         while self._next < self._end and time_s - self._time_s(self._next) > self._half_s + _ROUNDING_S:
             yield self._settled()
 
     def end(self) -> Iterator[tuple[int, tuple[int, int]]]:
-        """The same of all positions that are left: no frame follows."""
+        """Yields the same for all remaining positions: no frame follows."""
         while self._next < self._end:
             yield self._settled()
 

@@ -29,7 +29,7 @@ _UNKNOWN_SIZE_M = 0.08
 _UNKNOWN_DEPTH_M = 0.5
 MIN_OBJECT_POINTS = 6
 SEEN_TO_GROW = 0.06
-"""Points on an object that nears shift across the line of sight by at least this share of its speed along it, or its poses are wrong."""
+"""If an object approaches, its points shift across the line of sight by at least this share of its speed along it; otherwise its poses are wrong."""
 
 
 class MovementSettings(BackendSettings):
@@ -38,14 +38,14 @@ class MovementSettings(BackendSettings):
     window_s: Annotated[float, Field(gt=0, le=2)] = 0.13
     """Velocities are differences over this time, centred on the frame."""
     max_gap_s: Annotated[float, Field(gt=0, le=5)] = 0.5
-    """Poses farther apart than this give no velocity."""
+    """Poses more than this time apart give no velocity."""
     start_m_s: Annotated[float, Field(gt=0)] = 0.045
     stop_m_s: Annotated[float, Field(gt=0)] = 0.03
-    """An object starts to move above the one speed relative to the background and comes to rest below the other."""
+    """An object starts to move above the first speed relative to the background and comes to rest below the second."""
     start_depth_m_s: Annotated[float, Field(gt=0)] = 0.15
-    """The same for its speed along the line of sight, which the picture shows worst."""
+    """The same for its speed along the line of sight, which the picture shows least well."""
     reach_m: Annotated[float, Field(gt=0)] = 0.008
-    """A hand borders an object that it is seen this near to."""
+    """A hand seen within this distance of an object borders it."""
     max_slip_m_s: Annotated[float, Field(gt=0)] = 0.06
     """A hand that moves faster than this against an object at rest does not hold it."""
     hold_window_s: Annotated[float, Field(gt=0, le=2)] = 0.3
@@ -115,7 +115,7 @@ class _Flows:
             self.objects.setdefault(track_id, Flow(60, 5)).see(position, picture, picture.region(mask, 2))
 
     def forget_before(self, position: int) -> None:
-        """Points of the frames before that one are not asked for any more."""
+        """Forget points of the frames before that one: they are not needed any more."""
         for flow in (self.background, *self.hands.values(), *self.objects.values()):
             flow.forget_before(position)
 
@@ -130,7 +130,7 @@ class Backend(Operator):
     settings: MovementSettings
 
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
-        """Where an object is masked."""
+        """Only if an object is masked."""
         return "object" in tables["masks"]["role"].unique().to_pylist()
 
     def run(self, item: ClipInput) -> pa.Table:
@@ -141,7 +141,7 @@ class Backend(Operator):
         return schema.from_rows("movement", rows) if rows else schema.empty("movement")
 
     def _watch(self, item: ClipInput) -> list[_Object]:
-        """One pass over the frames. A frame's motion is known half a window later; that long points are held, but no pictures."""
+        """One pass over the frames. A frame's motion is known half a window later; points are held until then, but no pictures."""
         masks = by_frame(item.tables["masks"], ("frame_index", "track_id", "role", "label", "rle"))
         poses = {(r["frame_index"], r["track_id"]): r for r in item.tables["object_pose"].to_pylist()}
         if not any(row["role"] == "object" for rows in masks.values() for row in rows):
@@ -218,7 +218,7 @@ class Backend(Operator):
         )
 
     def _rows(self, item: ClipInput, thing: _Object, positions: range) -> list[dict[str, Any]]:
-        """The rows of one unbroken stretch: what an object does before a loss says nothing about what it does after it."""
+        """The rows of one unbroken stretch: an object's motion before a loss says nothing about its motion after it."""
         moments, motions = [thing.moments[p] for p in positions], [thing.motions[p] for p in positions]
         known = [None if isinstance(m, Reason) else m for m in motions]
         speeds = np.array([np.nan if m is None or m.speed_m_s is None else m.speed_m_s for m in known])
@@ -246,8 +246,8 @@ class Backend(Operator):
     def _states(self, motions: list[_Motion | None]) -> list[str | None]:
         """Moving or still, with hysteresis; null where the background's motion is unknown.
 
-        Points seen on the object decide where there are enough, being surer than the difference of two poses; these speak for what points show
-        worst, motion along the line of sight.
+        Points seen on the object decide if there are enough: they are more certain than the difference of two poses. The poses decide on motion along
+        the line of sight, which points show least well.
         """
         s = self.settings
         states: list[str | None] = []
@@ -265,7 +265,7 @@ class Backend(Operator):
 
 
 def carried_by(camera: Camera, H: np.ndarray, T_camera_object: np.ndarray, size_m: np.ndarray) -> np.ndarray | None:
-    """T_camera_object after the picture moved by H, had the object stayed where it was on the background; None where that cannot be solved."""
+    """T_camera_object after the picture moved by H, if the object stayed in place on the background; None if that cannot be solved."""
     probes = _PROBES * size_m
     moved = apply(H, project(camera, transform(T_camera_object, probes)))
     if not np.isfinite(moved).all():
@@ -276,7 +276,7 @@ def carried_by(camera: Camera, H: np.ndarray, T_camera_object: np.ndarray, size_
 
 
 def _completed(camera: Camera, mask: np.ndarray, T_camera_object: np.ndarray, size_m: np.ndarray) -> np.ndarray:
-    """The mask (H, W) bool with the outline of the object's bounding cuboid filled in: what a hand hides is touched all the same."""
+    """The mask (H, W) bool with the outline of the object's bounding cuboid filled in: a hand also touches the part it hides."""
     corners = project(camera, transform(T_camera_object, _PROBES * size_m))
     if not np.isfinite(corners).all():
         return mask

@@ -1,7 +1,7 @@
 """Joint refinement of an object's poses in many keyframes: one rigid shape of known size explains all points, edges and outlines.
 
 A followed point lies on the shape where its ray in one keyframe, its home, meets the surface; in every other keyframe it must be seen where that
-surface point projects. No coordinates of points are unknowns, so the system stays small: six numbers a keyframe.
+surface point projects. Coordinates of points are no unknowns, so the system stays small: six numbers a keyframe.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ UNSUPPORTED = 4.0
 MISFIT = 6.0
 POINTS = 0.3
 STRAY = float(np.log1p(4.0))
-"""Costs of a keyframe: none of its edges show; its outline misses the mask; times the mean cost of a pair of sightings of a point; and what a
-pair costs whose home misses the shape."""
+"""Costs of a keyframe: if none of its edges show; if its outline misses the mask; the factor of the mean cost of a pair of sightings of a point;
+and the cost of a pair whose home misses the shape."""
 Points = tuple[np.ndarray, np.ndarray]
 """Numbers (N,) and pixels (N, 2) of the points followed into one keyframe."""
 
@@ -41,7 +41,7 @@ class Links:
 
 
 def link(camera: Camera, shape: Shape, poses: list[np.ndarray], points: list[Points]) -> Links | None:
-    """Give each point the view that sees its triangle most from the front as home; None where no point is in two views."""
+    """Make the view that sees a point's triangle most from the front the home of that point; None if no point is in two views."""
     best: dict[int, tuple[float, int, np.ndarray, int]] = {}
     for view, (T, (ids, pixels)) in enumerate(zip(poses, points, strict=True)):
         if not len(ids):
@@ -94,7 +94,7 @@ def refine(
 ) -> tuple[list[np.ndarray], float]:
     """Refine the poses of all keyframes together; also the mean cost of a keyframe, for comparing hypotheses (lower is better).
 
-    The keyframe that fits worst is left out of the mean: one that went astray must not condemn a hypothesis that is right elsewhere.
+    The keyframe that fits worst is left out of the mean: a single failure must not condemn a hypothesis that is right elsewhere.
     """
     current = np.stack(poses)
     damping, reference, judged = 1e-3, np.inf, np.inf

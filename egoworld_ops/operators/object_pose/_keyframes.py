@@ -1,4 +1,4 @@
-"""A keyframe: the cut-out of one frame around one object, with what registration and relocalisation look at."""
+"""A keyframe: the cut-out of one frame around one object, with the data that registration and relocalisation need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 MARGIN_PX = 28
 FAR_PX = 24.0
-"""Distances to the mask's border are not told apart beyond this."""
+"""Maximum distance to the mask's border; larger ones are set to it."""
 HAND_MARGIN_PX = 5
 FEATURES = 200
 
@@ -24,7 +24,7 @@ class Keyframe:
         segment: number of the unbroken stretch of frames the object is seen in.
         rgb: (h, w, 3) uint8 cut-out.
         mask: (h, w) bool, the object.
-        hands: (h, w) bool, hands and what lies just beside them: nothing can be said there about the object's outline.
+        hands: (h, w) bool, hands and what lies just beside them: the object's outline is not known there.
         origin_px: (2,) image position of the cut-out's first pixel.
         image_size: (width, height) of the whole image.
     """
@@ -68,7 +68,7 @@ class Keyframe:
 
     @property
     def clearness(self) -> float:
-        """How much of the object shows free of hands: area of the mask, less where hands touch its border."""
+        """How much of the object is visible and free of hands: area of the mask, less where hands touch its border."""
         border = np.abs(self.distance) < 2
         touched = float((border & self.hands).sum()) / max(float(border.sum()), 1.0)
         return float(self.mask.sum()) * (1 - touched) ** 2

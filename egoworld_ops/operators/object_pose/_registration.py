@@ -22,11 +22,11 @@ SPACING_PX = 6.0
 _PHI = np.sqrt(2.0)
 _PSI = 1.533751168755204288118041
 EDGE_CONTRAST = 2.0
-"""Grey levels per pixel below which nothing is taken for an edge."""
+"""Grey levels per pixel below which a change counts as no edge."""
 FULL_CONTRAST = 8.0
-"""Grey levels per pixel from which an edge is as good as any: a print on the object is no better than the object's own edge."""
+"""Grey levels per pixel from which all edges count the same: a print on the object is no better than the object's own edge."""
 MISSED = 0.3
-"""Weight of what a mask leaves out of an object, against what it adds: masks rather miss a face than invent one."""
+"""Weight of object pixels that a mask lacks, against pixels it adds: masks rather miss a face than invent one."""
 _TILTS_DEG = 7.0
 
 
@@ -81,7 +81,7 @@ def tilted(T_camera_object: np.ndarray) -> list[np.ndarray]:
 
 
 def _coarse(camera: Camera, shape: Shape, keyframe: Keyframe) -> list[tuple[np.ndarray, Shape]]:
-    """Poses of all rotations that overlap best, and the part of the shape that the mask was taken for: all of it, or its widest face alone.
+    """Of all rotations, the poses that overlap best, and the part of the shape that the mask was taken for: all of it, or its widest face alone.
 
     Masks made from colour often hold one face of an object and miss the others. The mask's area and middle give the place.
     """
@@ -147,14 +147,14 @@ def judge(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.
 
 
 def overlap_with(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> float:
-    """How well, up to 1, the outline covers the mask, away from hands; pixels that only the outline has count MISSED as much."""
+    """How well, up to 1, the outline covers the mask, away from hands; pixels that only the outline has count with weight MISSED."""
     outline = silhouette(camera, shape, T_camera_object, keyframe.mask.shape, 1.0, keyframe.origin_px)
     return _overlap(outline, keyframe.mask.astype(np.uint8), (~keyframe.hands).astype(np.uint8), MISSED)
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeView:
-    """What of a shape should show in a keyframe from a pose: samples on its edges, and (N,) bool which of them can be checked there."""
+    """The parts of a shape that should show in a keyframe from a pose: samples on its edges, and (N,) bool which of them can be checked there."""
 
     samples: EdgeSamples
     counted: np.ndarray
@@ -167,7 +167,7 @@ def edge_view(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object:
 
 
 def edge_support(keyframe: Keyframe, seen: EdgeView | None) -> float:
-    """How strongly, from 0 to 1, the picture shows edges just where the pose wants them; 0 where too few can be checked."""
+    """How strongly, from 0 to 1, the picture shows edges just where the pose predicts them; 0 where too few can be checked."""
     if seen is None or seen.counted.sum() < 8:
         return 0.0
     response = _response(keyframe, seen.samples, np.array([-1.0, 0.0, 1.0])).max(1)
@@ -235,7 +235,7 @@ def fit_outline(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_objec
 
 
 def fit_edges(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> np.ndarray:
-    """Fit the visible edges to the picture's, held loosely by the mask's outline; the pose that came in where it sees none."""
+    """Fit the visible edges to the picture's, loosely constrained by the mask's outline; the given pose if neither can be seen."""
     T = T_camera_object
     for reach_px in (9, 9, 7, 7, 5, 5, 4, 4):
         seen = edge_view(camera, shape, keyframe, T)

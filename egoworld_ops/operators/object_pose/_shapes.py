@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from scipy.spatial import ConvexHull
 
 MAX_TRIANGLES = 1200
-"""Finer meshes are made coarser: a pose needs the outline, not the relief."""
+"""Finer meshes are simplified: a pose needs the outline, not the relief."""
 SHARP_COS = 0.87
 """Edges between faces that turn by more than 30 degrees show in the picture."""
 
@@ -174,7 +174,7 @@ def read_mesh(path: Path) -> Shape:
     cure = "Give a closed triangle mesh in metres (PLY, OBJ, STL, GLB)"
     try:
         mesh = trimesh.load(path, force="mesh", process=True)
-    except Exception as error:  # the readers behind trimesh raise whatever they meet
+    except Exception as error:  # the readers behind trimesh raise errors of any type
         raise BadSidecar(path, f"the mesh cannot be read: {error}", cure) from error
     if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) < 4 or not np.isfinite(mesh.vertices).all():
         raise BadSidecar(path, "the mesh holds no surface", cure)

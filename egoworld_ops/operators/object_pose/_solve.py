@@ -37,7 +37,7 @@ _MATCH_RATIO = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A pose of one frame: T_camera_object, how it was found, and on what it rests."""
+    """A pose of one frame: T_camera_object, how it was found, and the evidence for it."""
 
     T_camera_object: np.ndarray
     method: str
@@ -48,7 +48,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """A pose and which of the points given agree with it (N,) bool, with their root mean square error in pixels."""
+    """A pose, which of the given points agree with it (N,) bool, and their root mean square error in pixels."""
 
     T_camera_object: np.ndarray
     inlier: np.ndarray
@@ -56,13 +56,13 @@ class Agreement:
 
     @property
     def good(self) -> bool:
-        """Enough points, and enough of them."""
+        """Whether enough points agree, in number and in share."""
         return int(self.inlier.sum()) >= MIN_POINTS and float(self.inlier.mean()) >= MIN_SHARE
 
 
 @dataclass
 class SurfaceMap:
-    """What is known of the object's surface: followed points and descriptors, with their places (3,) in the object frame."""
+    """The known surface of the object: followed points and descriptors, with their places (3,) in the object frame."""
 
     places: dict[int, np.ndarray] = field(default_factory=dict)
     descriptors: list[np.ndarray] = field(default_factory=list)
@@ -84,7 +84,7 @@ class SurfaceMap:
             self.places[int(number)] = place
 
     def learn_looks(self, camera: Camera, shape: Shape, T_camera_object: np.ndarray, keyframe: Keyframe) -> None:
-        """Add the keyframe's descriptors, for finding the object again."""
+        """Add the keyframe's descriptors, for recognising the object again."""
         pixels, descriptors = keyframe.features
         if len(pixels):
             face, places = lift(camera, shape, T_camera_object, pixels)
@@ -144,7 +144,7 @@ def _trial_cost(trial: tuple[float, dict[int, np.ndarray], float]) -> float:
 
 
 def _mend(camera: Camera, shape: Shape, track: Track, poses: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """Solve keyframes anew that fit much worse than the others, from what these have learnt, and refine once more where that helped."""
+    """Solve badly fitting keyframes anew, from what the others have learnt, and refine once more where that helped."""
     scores = {k: judge(camera, shape, track.keyframes[k], T).score for k, T in poses.items()}
     usual = float(np.median(list(scores.values())))
     good = [k for k, score in scores.items() if score >= usual - ASTRAY]
@@ -187,7 +187,7 @@ def _follow(camera: Camera, shape: Shape, track: Track, start: int, T_start: np.
 
 
 def _find_again(camera: Camera, shape: Shape, track: Track, poses: dict[int, np.ndarray]) -> list[int]:
-    """Pose the keyframes that could not be followed, by their looks, and what follows from them; adds to `poses`, returns those found so."""
+    """Pose the keyframes that could not be followed, by their appearance, and those that follow from them; adds to `poses`, returns those found."""
     found: list[int] = []
     for _ in range(len(track.keyframes)):
         surface = SurfaceMap()
@@ -268,7 +268,7 @@ def fit_points(camera: Camera, places_m: np.ndarray, pixels: np.ndarray, T_guess
 
 
 def solve_points(camera: Camera, places_m: np.ndarray, pixels: np.ndarray, T_guess: np.ndarray) -> Agreement | None:
-    """From a guess where that leads to agreement, else from random samples; a flat set of points has two poses, the guess tells which."""
+    """From a guess if that leads to agreement, else from random samples; a flat set of points has two poses, and the guess selects one."""
     guided = fit_points(camera, places_m, pixels, T_guess)
     if guided is not None and guided.good and guided.inlier.mean() > 0.6:
         return guided
@@ -295,7 +295,7 @@ def _learn_links(camera: Camera, shape: Shape, surface: SurfaceMap, poses: list[
 def every_frame(
     camera: Camera, shape: Shape | None, track: Track, surface: SurfaceMap, anchors: dict[int, tuple[np.ndarray, str]]
 ) -> list[Estimate | Reason]:
-    """Solve all sightings, nearest to an anchor first, each guided by its solved neighbour and adding what it newly sees."""
+    """Solve all sightings, nearest to an anchor first; each starts from its solved neighbour and adds the points it newly sees."""
     found: dict[int, Estimate] = {}
     for direction in (1, -1):
         guess: tuple[int, np.ndarray] | None = None

@@ -1,8 +1,8 @@
 """Objects of unknown shape: structure and motion from followed points up to one factor, and that factor from the hand that holds the object.
 
 Two keyframes with enough turning between them give a first structure (five-point algorithm, Nister, 2004; plane-induced homographies, Malis and
-Vargas, 2007, since a followed surface is often flat); the others are added by PnP, and all is adjusted together. Nothing metric is in the picture
-of a moving thing: only where the fingertips touch it does the hand's metric depth fix the factor.
+Vargas, 2007, since a followed surface is often flat); the others are added by PnP, and all is adjusted together. The picture of a moving object
+has no metric scale: it comes from the hand's metric depth where the fingertips touch the object.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _NEIGHBOURS = 6
 
 @dataclass(frozen=True, slots=True)
 class Structured:
-    """What came out for one object: per sighting an estimate or a reason; its size (3,) in metres where known; what fixed the scale."""
+    """The result for one object: an estimate or a reason per sighting; its size (3,) in metres if known; what fixed the scale."""
 
     outcomes: list[Estimate | Reason]
     dimensions_m: np.ndarray | None

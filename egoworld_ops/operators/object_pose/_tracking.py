@@ -1,6 +1,6 @@
-"""One pass over the frames: image points followed on each masked object, and keyframes. Memory grows by numbers, not by pictures.
+"""One pass over the frames: image points followed on each masked object, and keyframes. Memory grows with point coordinates, not with pictures.
 
-Points are Shi and Tomasi's corners (1994) followed by pyramidal Lucas-Kanade, kept where following them back returns to where they came from.
+Points are Shi and Tomasi's corners (1994) followed by pyramidal Lucas-Kanade, kept if following them back returns to where they started.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Follower:
         self._since_keyframe = 0
 
     def lose(self) -> None:
-        """The object is not masked in this frame: its points end."""
+        """The object is not masked in this frame: end its points."""
         self._grey = None
 
     def see(self, frame: Frame, grey: np.ndarray, mask: np.ndarray, hands: np.ndarray, observed: bool) -> None:
@@ -123,7 +123,7 @@ class Follower:
 
 
 def _thin(track: Track) -> None:
-    """Drop every second keyframe, but none that opens a segment, once there are too many."""
+    """Once there are too many keyframes, drop every second one, except those that open a segment."""
     if len(track.keyframes) <= MAX_KEYFRAMES:
         return
     kept: list[Keyframe] = []

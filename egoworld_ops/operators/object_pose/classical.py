@@ -39,7 +39,7 @@ class Backend(Operator):
     seconds_per_frame: ClassVar[float] = 0.12
 
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
-        """Where an object is masked."""
+        """Only if an object is masked."""
         return "object" in tables["masks"]["role"].unique().to_pylist()
 
     def run(self, item: ClipInput) -> pa.Table:
@@ -62,10 +62,10 @@ class Backend(Operator):
 
 
 def described(objects: Sequence[SidecarObject], labels: dict[int, str | None]) -> dict[int, SidecarObject]:
-    """Which of the sidecar's objects each track is, by track id; tracks of which it says nothing are left out.
+    """The sidecar's object that each track is, by track id; tracks that it does not describe are left out.
 
-    A track is the object of its label. One without a label is matched only where nothing else is possible: the sidecar names one object and says
-    nowhere in the video where it is, and the clip has this one track without a label and none with the object's. A wrong match would invent a size.
+    A track is the object of its label. One without a label is matched only if nothing else is possible: the sidecar names one object and no
+    place of it in the video, and the clip has this one track without a label and none with the object's. A wrong match would invent a size.
 
     Args:
         objects: as in the sidecar; their labels differ.
