@@ -1,4 +1,4 @@
-"""What Dagster, the lake and the checks cost: a materialization of 64 short clips against a bare loop over the same operators.
+"""The cost of Dagster, the lake and the checks: a materialization of 64 short clips against a bare loop over the same operators.
 
     python -m benchmarks.bench_materialize
 
@@ -64,7 +64,7 @@ def make_video(path: Path) -> None:
 
 
 def settings_for(folder: Path) -> Settings:
-    """The laptop's settings with short windows and a lake in `folder`; also what the resources of this process will read."""
+    """The laptop's settings with short windows and a lake in `folder`; the resources of this process will read them too."""
     given = {"LAKE": folder / "lake", "RAW": folder, "SCENES__MAX_CLIP_S": CLIP_S, "SCENES__OVERLAP_S": 0, "SCENES__MIN_SCENE_S": 1000}
     given |= {"POOL__FOLDER": folder / "pool", "POOL__WORKERS": 1}
     os.environ |= {f"EGOWORLD_{name}": str(value) for name, value in given.items()}
