@@ -1,6 +1,6 @@
 """A simulated GPU: a runner whose decoding burns a processor and whose computing only waits, as one waits for a device.
 
-As a program (`python simulated_gpu.py`) it is the naive alternative to the pool: a process that decodes a clip, computes it, and takes the next. The first
+As a program (`python simulated_gpu.py`) it is the naive alternative to a pool: it decodes a clip, computes it, and takes the next. The first
 line of its input is the list of tasks, the second starts it; it prints when each clip was computed. Standard library and pyarrow only.
 """
 

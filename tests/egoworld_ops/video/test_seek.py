@@ -1,4 +1,4 @@
-"""What a clip reads of a video, in bytes that the process asks for: hardly more than the packets that must be decoded."""
+"""The bytes that the process reads for a clip: hardly more than the packets that must be decoded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_index_of_an_hour_costs_a_clip_of_five_seconds_little(tmp_path: Path
     rows["crc"], rows["picture"] = rng.integers(0, 1 << 32, (2, n))
     path = tmp_path / "packets.index"
     path.write_bytes(index_file.to_bytes(replace(index, rows=rows), "2"))
-    for start in (n // 3, 0, 1000, n // 2, n - 150):  # the first also loads what is loaded once
+    for start in (n // 3, 0, 1000, n // 2, n - 150):  # the first also loads modules
         before = bench_seek.bytes_read()
         with index_file.IndexFile(path) as file:
             section = file.section(range(start, start + 150))

@@ -23,7 +23,7 @@ _SAMPLE_S = 0.02
 
 @dataclass
 class _Load:
-    """The most that was seen in the broker."""
+    """The maximum values seen in the broker."""
 
     samples: int = 0
     in_all: int = 0
