@@ -5,7 +5,7 @@
 Both decode the same clips and run the same operators, loaded beforehand: the loop runs them one after the other in this process, keeps its tables
 in memory and writes nothing; the materialization is the job `process_videos`, on a fresh lake and an instance on disk, with digests, Parquet files,
 ledger, checks and preview, and with the pool that is the default: a broker of its own whose one worker has as many threads as the loop. So part of
-what the platform costs runs beside the operators, as it does in use. They take turns, and the best of each counts: what else the machine does can
+the platform's cost runs beside the operators, as it does in use. They take turns, and the best of each counts: other load can
 only slow one down. Exits with 1 above the limit.
 """
 

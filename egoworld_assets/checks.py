@@ -52,7 +52,7 @@ class _Verdict:
     """What one check says about one video.
 
     Args:
-        findings: what is wrong; nothing where the check passes.
+        findings: what is wrong; empty if the check passes.
         severity: of the findings. A check that passes has its worst severity, because Dagster shows that of the latest
             evaluation for all videos of a check.
         numbers: shown beside it. Dagster plots every number over all videos, so only values that can be compared are numbers.

@@ -103,7 +103,7 @@ def broker(
 ) -> Iterator[PoolSettings]:
     """A broker in the foreground, with these arguments of `serve`, and the settings with which to reach it.
 
-    With `limits` it is one that goes by numbers of its own, and has so many workers with so much memory each. Its folder is a new one unless
+    With `limits` the broker uses these limits, and has `workers` workers with the given memory each. Its folder is a new one unless
     one is given.
     """
     root = Path(tempfile.mkdtemp(prefix="egoworld-pool-"))

@@ -29,7 +29,7 @@ class Killed(BaseException):
 
 
 class Disk:
-    """Names change on it so many times, and then never again."""
+    """A disk on which a limited number of changes of names succeed."""
 
     def __init__(self, patch: pytest.MonkeyPatch, left: int) -> None:
         self.killed, self._left = False, left

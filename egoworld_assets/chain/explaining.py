@@ -32,7 +32,7 @@ class Explanation:
         verdict: one sentence.
         nearest: the result to compare with: the clip's own in the run that is written to, else that of the newest other run; None where there is
             none.
-        differences: `a` is what that result was made from, `b` what is wanted.
+        differences: `a` are the inputs of that result, `b` the wanted ones.
     """
 
     verdict: str

@@ -95,7 +95,7 @@ class Part:
     Args:
         first, last: stages from and up to which to go; None is the chain's own.
         clip_id: only this clip.
-        anew: compute also what is there already, and what is a dead letter.
+        anew: compute also existing results and dead letters again.
         dry: write nothing to the ledger and keep the latest run: what is stored is shown and deleted.
     """
 
@@ -138,7 +138,7 @@ ALL = Part()
 
 
 def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings, part: Part = ALL) -> Iterator[StageResult]:
-    """The `videos` and `clips` tables of each video. A file that cannot be looked at now fails by itself and leaves what is there."""
+    """The `videos` and `clips` tables of each video. A file that cannot be read now fails alone and leaves existing results."""
     known, others = registered(run.lake), run.lake.runs()
     by_name = recordings({v: (entry.path, entry.sha256) for v, entry in known.items()}, settings.raw, settings.recordings)
     with (

@@ -46,7 +46,7 @@ def _away(path: Path) -> RawFileAway | None:
 
 
 class RawFiles:
-    """Whether raw files hold what was registered. A file whose size or time of change differ is read once, and the registry learns its new state.
+    """Whether raw files hold what was registered. A file whose size or time of change differ is read once, and the registry gets its new state.
 
     Args:
         lake: the lake with the registry; None leaves the registry as it is.

@@ -31,7 +31,7 @@ SHIPPED = Path(__file__).parents[1] / "home"
 """The files that make a folder a DAGSTER_HOME, and from which `dagster dev` starts."""
 RAW = "raw"
 INTERRUPTED = 130
-"""The exit status of shells for what was interrupted by Ctrl-C."""
+"""The exit status of shells for a command interrupted by Ctrl-C."""
 _AT_A_TERMINAL = {"compute_logs": {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}}
 """Output goes to the terminal only: the processes by which Dagster copies it into files die with tracebacks at Ctrl-C (docs/adr/0030)."""
 

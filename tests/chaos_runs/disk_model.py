@@ -1,6 +1,6 @@
 """A model of what a file system guarantees: names and content that were not synced may be lost with the power.
 
-`Recorder` notes what a process does to names below a folder and what of it it makes durable; `crash` draws one of the states that a loss of power at
+`Recorder` notes a process's changes of names below a folder and which of them it syncs; `crash` draws one of the states that a loss of power at
 some moment could leave. The model is that of a journaled file system: an operation on names is whole or not at all, it is durable once a folder it
 touches has been synced, and the operations of one that never was may be there in any choice. Content is durable once its file has been synced; before
 that any part of it may be there, cut off or zero from some byte on.

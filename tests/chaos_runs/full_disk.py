@@ -161,7 +161,7 @@ def _disk(place: Path) -> Iterator[Path]:
 
 
 def _resize(disk: Path, limit: str, value: int) -> None:
-    """Only one limit at a time; what is there already always fits."""
+    """Only one of the two limits at a time; existing files always fit."""
     state = os.statvfs(disk)
     used_bytes, used_files = (state.f_blocks - state.f_bfree) * state.f_bsize, state.f_files - state.f_ffree
     options = {"size": max(64 << 20, used_bytes), "nr_inodes": max(10_000, used_files)}

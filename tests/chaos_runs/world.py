@@ -66,7 +66,7 @@ def make_video(folder: Path, name: str = "two", cuts: tuple[int, ...] = (CUT,), 
 
 
 def chain(root: Path) -> list[Settings]:
-    """Settings of two runs; the second links what the first has made, but for its last stage."""
+    """Settings of two runs; the second links the results of the first, except for its last stage."""
     first = load_settings("laptop").model_copy(update={"lake": root / "lake", "raw": root / "raw", "retry_after_s": ()})
     mapping = StageSettings(backend="dex", dex={"scaling": 1.5})
     return [first, first.model_copy(update={"stages": {**first.stages, "mapping": mapping}})]

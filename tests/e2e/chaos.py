@@ -33,12 +33,12 @@ CLIP_FRAMES = 20
 Kind = Literal["broker", "worker", "run"]
 STAGES = ("manifest", *operators.stages())
 _OF_THE_MAKING = ("seconds", "host", "run_id", "created_at")
-"""What a file says of where, when and how fast it was made."""
+"""Keys of provenance that depend on host and time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One process of a kind, killed when so many results were there."""
+    """The kill of one process of a kind, once there are `after` results."""
 
     kind: Kind
     after: int
@@ -154,7 +154,7 @@ def undisturbed(settings: Settings, raw: Path, pool: Pool) -> dict[str, Path]:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of the lake: its rows, and what it says they depend on."""
+    """A file of the lake: its rows, and its provenance that does not depend on host and time."""
 
     rows: pa.Table
     provenance: Mapping[str, Any]

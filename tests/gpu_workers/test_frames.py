@@ -199,7 +199,7 @@ def test_a_header_that_is_not_quite_a_message_is_refused_or_is_one(kind: type[Me
         plain = get_args(hint)[0] if get_args(hint) else hint
         assert isinstance(value, (float, int) if plain is float else plain)
         assert plain is bool or not isinstance(value, bool)
-    frames.pack(messages.header(message))  # refuses what is no number
+    frames.pack(messages.header(message))  # refuses values that are no numbers
 
 
 SUBMIT = messages.Submit("k", "toy", "cpu", "python", "toy.py:Toy", "1", 1, 1.0, 0, "v", 0)

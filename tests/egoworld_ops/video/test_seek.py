@@ -27,7 +27,7 @@ def test_a_clip_reads_hardly_more_than_the_packets_it_needs(tmp_path: Path, cont
 
 
 def test_the_index_of_an_hour_costs_a_clip_of_five_seconds_little(tmp_path: Path) -> None:
-    """At half a megabit a second such a clip has packets of 310,000 bytes: what is read of the index is a tenth of that at most."""
+    """At half a megabit a second such a clip has packets of 310,000 bytes: the bytes read of the index are a tenth of that at most."""
     _, index = indexes.made(media.make(tmp_path / "a.mp4", 10))
     n, rng = 3600 * 30, np.random.default_rng(0)
     rows, number, size = np.zeros(n, packet_index.ROW), np.arange(n), rng.integers(500, 60_000, n)

@@ -22,7 +22,7 @@ from tests.gpu_workers.chaos import hostile, tools
 _SLOTS = 2
 _RESULT_BYTES = 8 << 20
 _UNREAD_BYTES = 64 << 20
-"""As in `server`: what a client may leave unread before it is no longer listened to."""
+"""As in `server`: maximum bytes a client may leave unread before the broker stops reading from it."""
 _NOBODY = 65534
 _MOST_SLOWER = 3.0
 _SLACK_S = 5.0
