@@ -5,8 +5,8 @@
 MediaPipe 0.10.21 (`mp.solutions.hands.Hands`, video mode, full models) runs in its own environment under `.bench/mediapipe`, made on first
 use. Both sides decode the file and track; loading the networks is not counted. Ours also makes both tables, metric poses included, and does
 so as shipped, both hands followed and objects proposed. The limit holds for equal work: two hands against two (ours proposes objects all the
-same), and one hand without objects against one, MediaPipe's fastest. The other pairs are told too. Exits with 1 below the limit. With one
-hand the ratios jump by a twentieth where anything else runs on the machine.
+same), and one hand without objects against one, MediaPipe's fastest. The other pairs are printed too. Exits with 1 below the limit. With one
+hand the ratios vary by 5 % if anything else runs on the machine.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PAIRS = (
     ("ours, 1 hand", "mediapipe, 1 hand", False),
     ("ours, 2 hands", "mediapipe, 1 hand", False),
 )
-"""What is compared with what, and whether the limit holds for it."""
+"""Pairs of settings to compare, and whether the limit applies to each."""
 
 
 class Reference:
@@ -122,7 +122,7 @@ class Ours:
 
 
 def reference_python() -> Path:
-    """The interpreter of MediaPipe's environment, which is made where it is not there."""
+    """The interpreter of MediaPipe's environment, which is created if missing."""
     folder = ROOT / ".bench" / "mediapipe"
     python = folder / "bin" / "python"
     if subprocess.run([python, "-c", "import mediapipe"], capture_output=True, check=False).returncode if python.exists() else True:

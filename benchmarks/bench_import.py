@@ -1,8 +1,8 @@
-"""What importing the definitions costs over importing Dagster itself, and what asking every backend for its settings costs a step.
+"""The cost of importing the definitions over importing Dagster itself, and the cost for a step of asking every backend for its settings.
 
     python -m benchmarks.bench_import
 
-Fresh processes, in turns. The best of each counts: what else the machine does can only slow an import down. Exits with 1 above a limit.
+Fresh processes, in turns. The best of each counts: other load can only slow an import down. Exits with 1 above a limit.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What the ledger costs at 1,000,000 rows on SQLite, beside bare `sqlite3` doing the same UPDATEs in the same file; and how fast files make it anew.
+"""The cost of the ledger at 1,000,000 rows on SQLite, against bare `sqlite3` with the same UPDATEs in the same file; and how fast it is rebuilt.
 
     python -m benchmarks.bench_ledger
 
 A transition is one transaction that moves one clip, chosen at random, from one state to another and says whether it did. The ledger and the bare
-connection take turns, and the best round of each counts: what else the machine does can only slow one down. Exits with 1 above a limit.
+connection take turns, and the best round of each counts: other load can only slow one down. Exits with 1 above a limit.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def bare(connection: sqlite3.Connection, chosen: Sequence[ClipKey]) -> None:
 
 
 def timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Milliseconds on the wall and of the processor."""
+    """Milliseconds of wall-clock and of processor time."""
     wall, processor = time.perf_counter(), time.process_time()
     work()
     return (time.perf_counter() - wall) * 1000, (time.process_time() - processor) * 1000
@@ -82,7 +82,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 
 def transitions(ledger: Ledger, path: Path, every: Sequence[ClipKey]) -> bool:
-    """Print what single moves cost; whether it is within the limit."""
+    """Print the cost of single moves; whether it is within the limit."""
     chosen = random.Random(0).sample(every, 2 * ROUNDS * A_ROUND)
     rounds = [chosen[i : i + A_ROUND] for i in range(0, len(chosen), A_ROUND)]
     connection = sqlite3.connect(path, isolation_level=None)
@@ -104,7 +104,7 @@ def transitions(ledger: Ledger, path: Path, every: Sequence[ClipKey]) -> bool:
 
 
 def bulk(ledger: Ledger, every: Sequence[ClipKey]) -> None:
-    """Print what moving many clips in one call costs."""
+    """Print the cost of moving many clips in one call."""
     looked_at = ledger.rows([key for key in every if key.stage == "masks"][:20_000])
     chosen = [key for key, row in looked_at.items() if row.state is State.PENDING][:10_000]
     with ledger.owner() as owner:
@@ -118,7 +118,7 @@ def bulk(ledger: Ledger, every: Sequence[ClipKey]) -> None:
 
 
 def listings(ledger: Ledger) -> bool:
-    """Print what the questions cost; whether it is within the limits."""
+    """Print the cost of the queries; whether it is within the limits."""
     pages = ledger.all_rows(RUN, State.PENDING)
     n_listed = len(next(pages))
     listing_ms = min(milliseconds(lambda: next(pages)) for _ in range(5))
@@ -132,7 +132,7 @@ def listings(ledger: Ledger) -> bool:
 
 
 def make_files(store: Lake) -> list[Path]:
-    """A run with many small results, linked from a few; as small as those of short clips."""
+    """A run with many results as small as those of short clips, all of them links to a few files."""
     run = store.open_run({}, RUN, dict)
     paths = []
     for i in range(N_FILES // 2):
@@ -152,7 +152,7 @@ def make_files(store: Lake) -> list[Path]:
 
 
 def rebuilding(folder: Path) -> bool:
-    """Print how fast a ledger is made from files; whether it is within the limit."""
+    """Print how fast a ledger is rebuilt from files; whether it is within the limit."""
     store = Lake(folder / "lake")
     paths = make_files(store)
     bare_s = min(milliseconds(lambda: [pq.read_metadata(path) for path in paths]) for _ in range(2)) / 1000

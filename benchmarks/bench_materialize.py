@@ -1,11 +1,11 @@
-"""What Dagster, the lake and the checks cost: a materialization of 64 short clips against a bare loop over the same operators.
+"""The cost of Dagster, the lake and the checks: a materialization of 64 short clips against a bare loop over the same operators.
 
     python -m benchmarks.bench_materialize
 
 Both decode the same clips and run the same operators, loaded beforehand: the loop runs them one after the other in this process, keeps its tables
 in memory and writes nothing; the materialization is the job `process_videos`, on a fresh lake and an instance on disk, with digests, Parquet files,
 ledger, checks and preview, and with the pool that is the default: a broker of its own whose one worker has as many threads as the loop. So part of
-what the platform costs runs beside the operators, as it does in use. They take turns, and the best of each counts: what else the machine does can
+the platform's cost runs beside the operators, as it does in use. They take turns, and the best of each counts: other load can
 only slow one down. Exits with 1 above the limit.
 """
 
@@ -64,7 +64,7 @@ def make_video(path: Path) -> None:
 
 
 def settings_for(folder: Path) -> Settings:
-    """The laptop's settings with short windows and a lake in `folder`; also what the resources of this process will read."""
+    """The laptop's settings with short windows and a lake in `folder`; the resources of this process will read them too."""
     given = {"LAKE": folder / "lake", "RAW": folder, "SCENES__MAX_CLIP_S": CLIP_S, "SCENES__OVERLAP_S": 0, "SCENES__MIN_SCENE_S": 1000}
     given |= {"POOL__FOLDER": folder / "pool", "POOL__WORKERS": 1}
     os.environ |= {f"EGOWORLD_{name}": str(value) for name, value in given.items()}

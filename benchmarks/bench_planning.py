@@ -1,8 +1,8 @@
-"""What planning costs: 4,000 clips under a fallback, a raw file and a mesh that were touched, and a clip that no run has, in a lake with many runs.
+"""The cost of planning: 4,000 clips with a fallback, a touched raw file and mesh, and a clip without a result in a lake of many runs.
 
     python -m benchmarks.bench_planning
 
-Counts are of what the interpreter opens. Times are given as ratios to planning the same clips in the plainest way: all of a video at once, with one
+Counts are of files that the interpreter opens. Times are ratios to planning the same clips in the simplest way: all of a video at once, with one
 run in the lake. Nothing is decoded or computed. Exits with 1 above a limit.
 """
 

@@ -97,7 +97,7 @@ def compare(folder: Path, clip_s: float, overlap_s: float) -> tuple[float, float
 
 
 def profile(folder: Path) -> None:
-    """Where the time of a release goes, everything in one thread."""
+    """Profile a release, with everything in one thread."""
     run = make_run(folder / "lake", CLIP_S, OVERLAP_S)
     part.ReadAhead = lambda items, most, size: items  # type: ignore[attr-defined, assignment]
     profiler = cProfile.Profile()

@@ -1,4 +1,4 @@
-"""Going through 100,000 finished clips to find that nothing is left to do; and linking a clip against computing it.
+"""Planning 100,000 finished clips, of which none is left to do; and linking a clip against computing it.
 
     python -m benchmarks.bench_resume
 
@@ -55,7 +55,7 @@ class _Template:
 
 
 def fill(settings: Settings, run: Run) -> list[str]:
-    """Registered videos whose clips all have results, gone through once; returns their ids."""
+    """Register videos whose clips all have results, and plan them once; returns their ids."""
     planner_tables = (STAGE, "detections")
     settings.raw.mkdir()
     beside = (*lake.VIDEO_TABLES, "states")
@@ -89,7 +89,7 @@ def fill(settings: Settings, run: Run) -> list[str]:
 
 
 def scan_seconds(run: Run, settings: Settings, ids: list[str]) -> float:
-    """Seconds to plan a stage over all videos, all of whose clips must turn out done."""
+    """Seconds to plan a stage over all videos; all clips must be found done."""
     started = time.perf_counter()
     planner = planning.Planner(run, STAGE, settings)
     states = Counter(planned.state for v in ids for planned in planner.plan(v) if isinstance(planned, planning.StageResult))

@@ -1,9 +1,9 @@
-"""Where the figures of `_sam2_needs` come from: memory of SAM 2's image encoder by shapes alone, and peak memory on this CPU.
+"""Measures the figures of `_sam2_needs`: memory of SAM 2's image encoder by shapes alone, and peak memory on this CPU.
 
     python -m benchmarks.bench_sam2_needs            # the tiny model, a minute
     python -m benchmarks.bench_sam2_needs --models tiny small base_plus large --sizes 256 512 1024
 
-The encoder's tensors are those of a CUDA device that need not be there: torch runs its shape functions only, and every storage is counted
+The encoder's tensors are on a CUDA device that need not exist: torch runs its shape functions only, and every storage is counted
 from its birth to its end. Exits with 1 where an estimate is below what was measured.
 """
 
@@ -31,7 +31,7 @@ SEED = 3
 
 @contextmanager
 def as_if_cuda() -> Iterator[Any]:
-    """Tensors of a CUDA device without memory behind them. Yields torch's dispatch mode that counts what they would take."""
+    """CUDA tensors without memory behind them. Yields torch's dispatch mode that counts the bytes they would take."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -68,7 +68,7 @@ def as_if_cuda() -> Iterator[Any]:
 
 
 def encoder_mb(model: str, precision: str) -> float:
-    """The most that the encoder's tensors take at once for each frame more in a micro-batch at 1024 px, MB."""
+    """Peak memory of the encoder's tensors per additional frame in a micro-batch at 1024 px, MB."""
     import torch
 
     from egoworld_ops.operators.masks._sam2_model import build
@@ -78,7 +78,7 @@ def encoder_mb(model: str, precision: str) -> float:
     with as_if_cuda() as counting:
         predictor = predictor.to_empty(device="cuda")
         predictor.image_encoder.neck.position_encoding.cache.clear()
-        for n_frames in (1, 4, 8):  # the first fills the caches of positions, which stay
+        for n_frames in (1, 4, 8):  # the first run fills the caches of positions, which stay
             with torch.inference_mode(), counting() as counted, torch.autocast("cuda", torch.bfloat16, enabled=precision == "bfloat16"):
                 predictor.forward_image(torch.empty(n_frames, 3, 1024, 1024, device="cuda"))
             peaks[n_frames] = counted.peak_bytes / 1e6

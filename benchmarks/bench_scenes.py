@@ -1,4 +1,4 @@
-"""Scene detection against decoding alone, on the same video, in turns: what it costs to find the cuts while the manifest decodes.
+"""Scene detection against decoding alone, on the same video, in turns: the cost of finding the cuts while the manifest decodes.
 
     python benchmarks/bench_scenes.py [VIDEO]
 
@@ -40,7 +40,7 @@ def detect_scenes(path: Path) -> None:
 
 
 def timed(work: Callable[[Path], None], path: Path) -> tuple[float, float]:
-    """Seconds on the wall clock and of all processors."""
+    """Seconds of wall-clock time and of all processors."""
     wall, cpu = time.perf_counter(), time.process_time()
     work(path)
     return time.perf_counter() - wall, time.process_time() - cpu

@@ -1,4 +1,4 @@
-"""What a clip reads of a long video, against the packets it needs, in five containers.
+"""Bytes that a clip reads of a long video, against those of the packets it needs, in five containers.
 
     python -m benchmarks.bench_seek [--megabytes 2000] [--containers mp4 mkv] [--keep]
 
@@ -73,13 +73,13 @@ class Video:
 
 @dataclass(frozen=True)
 class Taken:
-    """What is known of a video once its manifest is made.
+    """What the manifest found out about a video.
 
     Args:
-        index: file of its packet index; None where there is none.
-        reason: why packets are not read from where they lie; empty where they are.
+        index: file of its packet index; None if there is none.
+        reason: why packets cannot be read by their positions; empty if they can.
         reached_s: seconds of the processor after which a decode without index had reached each frame.
-        seconds: what the decode with the index made took, and what it took without.
+        seconds: of the decode with the making of the index, and without.
     """
 
     video: Video
@@ -92,7 +92,7 @@ class Taken:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a clip took: bytes read, bytes of the packets that must be decoded and of its own frames, seconds."""
+    """The cost of a clip: bytes read, bytes of the packets that must be decoded and of its own frames, seconds."""
 
     read: int
     needed: int
@@ -106,7 +106,7 @@ class Cost:
 
 
 def picture(index: int, width: int, height: int) -> np.ndarray:
-    """The frame's number above noise, so that it is as heavy as a camera's picture."""
+    """The frame's number above noise, so that it takes as many bytes as a camera's picture."""
     rgb = media.numbered(index, width, height)
     rgb[height // 2 :] = np.random.default_rng(index).integers(0, 255, rgb[height // 2 :].shape)
     return rgb
@@ -129,7 +129,7 @@ def noise(stream: av.AudioStream) -> Iterator[av.Packet]:
 
 
 def repeated(packets: Sequence[av.Packet], ticks: int) -> Iterator[av.Packet]:
-    """The packets without end, each time so many ticks later."""
+    """The packets in an endless loop, each round `ticks` later."""
     for given, later in ((packet, n * ticks) for n in count() for packet in packets):
         again = av.Packet(bytes(given))
         again.stream, again.time_base, again.duration, again.is_keyframe = given.stream, given.time_base, given.duration, given.is_keyframe
@@ -169,7 +169,7 @@ def listed(path: Path, container: str, order: Sequence[int]) -> Video:
 
 
 def take(video: Video) -> Taken:
-    """What the manifest does with the file; and the same without an index, for comparison."""
+    """The manifest's pass over the file, with and without an index for comparison."""
     reached_s: list[float] = []
     started = time.process_time()
 
@@ -216,7 +216,7 @@ def positions(n_frames: int) -> dict[str, int]:
 
 
 def measure(container: str, path: Path, n_bytes: int) -> bool:
-    """Print what clips of a file cost; whether all stay within the limit."""
+    """Print the cost of clips of a file; whether all are within the limit."""
     video = make_video(path, container, n_bytes)
     taken = take(video)
     n_frames, size = taken.seen.n_frames, path.stat().st_size
@@ -226,7 +226,7 @@ def measure(container: str, path: Path, n_bytes: int) -> bool:
     print_index(container, taken)
     if n_frames != len(video.sizes):
         raise RuntimeError(f"{path}: {n_frames} frames of {len(video.sizes)} packets")
-    list(decoded(taken, range(1), 1))  # so that what is loaded at the first call counts for no clip
+    list(decoded(taken, range(1), 1))  # so that modules loaded at the first call count for no clip
     worst = 0.0
     for where, start in positions(n_frames).items():
         for stride in STRIDES:
@@ -242,7 +242,7 @@ def measure(container: str, path: Path, n_bytes: int) -> bool:
 
 
 def print_index(container: str, taken: Taken) -> None:
-    """What the index cost, or why there is none."""
+    """The cost of the index, or why there is none."""
     if taken.index is None or taken.reason:
         print(f"  {'no index' if taken.index is None else 'an index that the demuxer is needed for'}: {taken.reason}")
     if taken.index is not None:

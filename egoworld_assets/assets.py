@@ -55,7 +55,7 @@ def manifest(context: dg.AssetExecutionContext, egoworld: Egoworld) -> Outcome:
 
 
 def priority_of(tags: Mapping[str, str]) -> int:
-    """What the run tag `egoworld/priority` says: higher goes first in the pool.
+    """The priority in the run tag `egoworld/priority`: higher goes first in the pool.
 
     Raises:
         BadSettings: it is not a whole number.
@@ -68,7 +68,7 @@ def priority_of(tags: Mapping[str, str]) -> int:
 
 
 def _code_version(stage: str) -> str | None:
-    """Of the settings that this process sees; None where they cannot be read: steps say what is wrong with them."""
+    """By the settings of this process; None if they cannot be read: the steps then say what is wrong with them."""
     try:
         return code_version(stage, load_settings())
     except SetupError:

@@ -52,10 +52,10 @@ class _Verdict:
     """What one check says about one video.
 
     Args:
-        findings: what is wrong; nothing where the check passes.
-        severity: of the findings. One that passes has the worst that the check can have, because Dagster takes that of the latest
+        findings: what is wrong; empty if the check passes.
+        severity: of the findings. A check that passes has its worst severity, because Dagster shows that of the latest
             evaluation for all videos of a check.
-        numbers: shown beside it. Dagster plots every number over all videos, so that only what can be compared among them is one.
+        numbers: shown beside it. Dagster plots every number over all videos, so only values that can be compared are numbers.
     """
 
     findings: Sequence[str]
@@ -64,7 +64,7 @@ class _Verdict:
 
 
 def _files(run: Run, stage: str, video_id: str) -> dict[Path, str]:
-    """The files of a stage that are there for a video, and the table each holds; none of a key that no video can have."""
+    """The files of a stage for a video, and the table each holds; none if the key cannot be that of a video."""
     try:
         planning.check_key(video_id)
     except UnknownVideo:
@@ -145,12 +145,12 @@ def _quality_of_video(files: Mapping[Path, str], connection: "DuckDBPyConnection
 
 
 def _numbers(measured: Mapping[str, float | None]) -> dict[str, float | str]:
-    """Four digits of each, as many as mean something."""
+    """Each number with four significant digits."""
     return {name: "no rows" if value is None else float(f"{value:.4g}") for name, value in measured.items()}
 
 
 def _warnings(files: Mapping[Path, str]) -> list[str]:
-    """What is odd about a video that can be used."""
+    """Oddities of a video that can be used."""
     [videos] = [read_table(path, table) for path, table in files.items() if table == "videos"] or [schema.empty("videos")]
     return [f"{video['path']}: {video['warning']}" for video in videos.to_pylist() if video["warning"]]
 
@@ -188,7 +188,7 @@ def _judge(kind: str, run: Run, stage: str, video_id: str, connection: "DuckDBPy
 def _evaluation(
     stage: str, kind: str, video_id: str, verdict: _Verdict, target: AssetCheckEvaluationTargetMaterializationData | None
 ) -> dg.AssetCheckEvaluation:
-    """The event itself: `AssetCheckResult` has no place for the partition in a run that holds many."""
+    """The event itself, because `AssetCheckResult` has no field for the partition in a run over many."""
     findings = list(verdict.findings)
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey(stage),
@@ -204,7 +204,7 @@ def _evaluation(
 
 
 def _target(instance: dg.DagsterInstance, stage: str, video_id: str) -> AssetCheckEvaluationTargetMaterializationData | None:
-    """The materialization that is being judged: without it the UI takes the check for out of date."""
+    """The materialization that is checked: without it the UI shows the check as out of date."""
     of_video = dg.AssetRecordsFilter(asset_key=dg.AssetKey(stage), asset_partitions=[video_id])
     records = instance.fetch_materializations(of_video, limit=1).records
     if not records:

@@ -47,7 +47,7 @@ def _reason(event: dg.DagsterEvent) -> str:
     if error.cls_name == INTERRUPTED:
         return "interrupted"
     said = error.message.strip()
-    return said.partition(": ")[2] or said  # Python's own words begin with the class
+    return said.partition(": ")[2] or said  # messages of Python's own errors begin with the class
 
 
 def stopped_the_run(event: dg.DagsterEvent) -> bool:

@@ -1,4 +1,4 @@
-"""The IO manager: makes what a step has stored the lake's answer, and reads a stage's table back as Arrow. It computes nothing."""
+"""The IO manager: publishes what a step has stored, and reads a stage's table back as Arrow. It computes nothing."""
 
 import dagster as dg
 import pyarrow as pa
@@ -10,7 +10,7 @@ from egoworld_ops.contract import schema
 
 
 class LakeIOManager(dg.ConfigurableIOManager):  # type: ignore[misc]
-    """Writes what the lake as a whole says after a step (its latest run, its catalog); the tables themselves were stored clip by clip."""
+    """Updates the lake's latest run and catalog after a step; the tables themselves were stored clip by clip."""
 
     egoworld: dg.ResourceDependency[Egoworld]
 

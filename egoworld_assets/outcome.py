@@ -1,6 +1,6 @@
-"""What became of the videos of one step: counted as results come, and told as the metadata of each partition.
+"""The outcome of a step for each video: counted as results come, and shown as the metadata of each partition.
 
-Only what can be compared from video to video is a number, because Dagster plots every number over all partitions; counts are text.
+Dagster plots every number over all partitions, so only values that can be compared between videos are numbers; counts are text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WORDS = {"computed": "computed", "linked": "linked from another run", "done": "
 
 @dataclass(slots=True)
 class Tally:
-    """What became of one video in one stage."""
+    """The outcome of one video in one stage."""
 
     states: Counter[str] = field(default_factory=Counter)
     rows: int = 0
@@ -88,7 +88,7 @@ class Outcome:
         self.tallies[result.video_id].add(self.stage, result)
 
     def data_version(self) -> dg.DataVersion:
-        """What the results are, as their digests say: the same results, the same version. Dagster has one for all partitions of a run."""
+        """Dagster's data version, made from the digests of the results: equal results, equal version. It is one for all partitions of a run."""
         return dg.DataVersion(sha256_of({video_id: sorted(t.digests) for video_id, t in self.tallies.items() if t.states}))
 
     def metadata(self, video_id: str) -> dict[str, Any]:
@@ -116,9 +116,9 @@ class Outcome:
         return metadata
 
     def failure(self) -> dg.Failure | None:
-        """What the step ends with where it got nothing done for a reason that is not in the videos: a retry by Dagster would not help.
+        """The error the step ends with if it got nothing done for a reason that is not in the videos: a retry by Dagster would not help.
 
-        What a video is, alone or among others, never fails a step: its check `<asset>_complete` does.
+        A bad video, alone or among others, never fails a step: its check `<asset>_complete` is red instead.
         """
         errors = [t.first_error for t in self.tallies.values() if t.first_error is not None]
         ours = [e for e in errors if not isinstance(e, InputError)]

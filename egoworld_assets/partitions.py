@@ -1,4 +1,4 @@
-"""What assets are partitioned by. One key a video, added as videos are registered; many go into one run."""
+"""The partitions of the assets: one key per video, added as videos are registered; a run may hold many."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import dagster as dg
 
 VIDEO_IDS = dg.DynamicPartitionsDefinition(name="video_id")
 GROUP = "egoworld"
-"""The group of all assets: of several groups, the lineage page of Dagster opens as closed boxes."""
+"""The group of all assets: if there were several groups, Dagster's lineage page would open with closed boxes."""
 MAX_KEYS_A_CALL = 10_000
 MAX_VIDEOS_A_RUN = 64
 
@@ -19,7 +19,7 @@ BACKFILL = dg.BackfillPolicy.multi_run(max_partitions_per_run=MAX_VIDEOS_A_RUN)
 
 
 def offered(lake_id: str) -> dg.DynamicPartitionsDefinition:
-    """The videos of a lake that were made partitions once: those the sensor leaves alone, though a person deletes the partition."""
+    """The videos of a lake that were ever made partitions: the sensor does not add them again, also if a person deletes the partition."""
     return dg.DynamicPartitionsDefinition(name=f"egoworld_offered_{lake_id}")
 
 
@@ -27,7 +27,7 @@ def add_videos(instance: dg.DagsterInstance, video_ids: Sequence[str], lake_id: 
     """Add partitions for the videos that have none, in chunks that every storage takes; returns those added.
 
     Args:
-        lake_id: the lake they are registered in; the sensor then leaves them to whoever calls this.
+        lake_id: the lake they are registered in; the sensor then starts no runs for them.
     """
     if lake_id:
         _add(instance, str(offered(lake_id).name), video_ids)

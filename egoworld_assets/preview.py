@@ -20,7 +20,7 @@ from egoworld_ops.types import Clip
 
 FILE_NAME = "preview.png"
 MAX_CLIPS = 8
-"""Only so many clips of a video are looked at; the one with most hands and objects is shown."""
+"""Maximum number of clips of a video that are compared; the one with most hands and objects is shown."""
 MAX_FRAMES = 300
 PICTURES = 8
 TILE_PX = 300
@@ -28,7 +28,7 @@ MAX_METADATA_BYTES = 100_000
 WEBP_QUALITIES = (60, 40, 20)
 _INPUTS = {i for stage in operators.stages().values() for i in stage.inputs}
 LEAVES = [name for name in operators.stages() if name not in _INPUTS]
-"""The last stages of the chain: what needs all stages names these, and all others are upstream of them."""
+"""The last stages of the chain: all others are upstream of them."""
 
 
 @dg.asset(
@@ -86,7 +86,7 @@ def _tables(run: Run, clip: Clip) -> Mapping[str, pa.Table]:
 
 
 def _picture(png: bytes) -> str:
-    """The sheet as Markdown with the picture in it, as WebP: every materialization keeps its metadata for good."""
+    """The sheet as Markdown with the picture in it, as WebP: every materialization keeps its metadata for ever."""
     import cv2
     import numpy as np
 

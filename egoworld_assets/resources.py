@@ -1,4 +1,4 @@
-"""Resources: settings and, lazily, what they lead to (the run, the pool). Building one touches neither disk nor network."""
+"""Resources: the settings, and lazily the run and the pool that they name. Building one touches neither disk nor network."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 PROFILE_TAG = "egoworld/profile"
 BACKFILL_TAG = "dagster/backfill"
 ASSET_JOB = "__ASSET_JOB"
-"""Dagster's name for the job of whatever assets are materialized; a backfill of such runs keeps its run config when it is re-executed."""
+"""Dagster's name for the job of runs that materialize chosen assets; a backfill of such runs keeps its run config when it is re-executed."""
 
 
 def chosen_profile(configured: str | None, run: dg.DagsterRun | None) -> str | None:
-    """The profile of a run: as its tag says, which every kind of re-execution keeps, else as the resource was configured.
+    """The profile of a run: that of its tag, which every kind of re-execution keeps, else that of the resource's configuration.
 
     Raises:
-        BadSettings: the two differ; or the run is of the backfill of a job, and Dagster would forget the configuration when that is re-executed.
+        BadSettings: the two differ; or the run belongs to a backfill of a job, whose configuration Dagster loses on re-execution.
     """
     tagged = run.tags.get(PROFILE_TAG) if run else None
     if configured and tagged and configured != tagged:
@@ -40,7 +40,7 @@ def chosen_profile(configured: str | None, run: dg.DagsterRun | None) -> str | N
 
 
 def profile_tags(profile: str | None) -> dict[str, str]:
-    """The run tags that name a profile; the path of a file is made one that holds from any folder."""
+    """The run tags that name a profile; the path of a file is made absolute."""
     if not profile:
         return {}
     return {PROFILE_TAG: profile if profile.isidentifier() else str(Path(profile).absolute())}
@@ -62,7 +62,7 @@ class Egoworld(dg.ConfigurableResource):  # type: ignore[type-arg]
     _dagster_run: dg.DagsterRun | None = PrivateAttr(default=None)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Remember which run of Dagster this is for: its tags may name the profile."""
+        """Remember the Dagster run: its tags may name the profile."""
         self._dagster_run, self._settings = context.run, None
 
     @property
@@ -94,7 +94,7 @@ class Egoworld(dg.ConfigurableResource):  # type: ignore[type-arg]
     description="A DuckDBResource on egoworld.duckdb of the run's lake, read-only: views of what counts. For checks and for assets of your own.",
 )
 def duckdb(context: dg.InitResourceContext) -> "DuckDBResource":
-    """The lake's catalog, brought up to date first. Made when a step asks for it: which lake is meant is known then, and loading costs nothing."""
+    """The lake's catalog, brought up to date first. Created when a step asks for it: only then the lake is known, and loading stays quick."""
     from dagster_duckdb import DuckDBResource
 
     from egoworld_ops.lake.lake import Lake

@@ -41,9 +41,9 @@ def new_raw_videos(context: dg.SensorEvaluationContext, egoworld: Egoworld) -> d
 
 
 def _not_offered(instance: dg.DagsterInstance, store: Lake, lake_id: str) -> tuple[list[str], list[str]]:
-    """Registered videos that were never made partitions for this lake: those to be processed now, and those a person has begun with.
+    """Registered videos that were never made partitions for this lake: those to process now, and those a person has started already.
 
-    Nothing is lost where a tick ended between registering and adding; a partition that a person deleted stays away; and a new lake has its
+    A tick that ends between registering and adding loses nothing; a partition that a person deleted is not added again; a new lake has its
     videos processed, though an earlier one has made them partitions of this instance.
     """
     from egoworld_ops.raw import intake

@@ -1,4 +1,4 @@
-"""A textured box before a textured wall, drawn exactly from poses: pictures with known truth, made in milliseconds."""
+"""A textured box in front of a textured wall, drawn exactly from poses: pictures with known truth, made in milliseconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Brokers of tests: real processes, each with a folder of its own, ended for sure."""
+"""Brokers for tests: real processes, each with a folder of its own, always ended after the test."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def order(key: str, seconds: float = 0.0, python: str = sys.executable, priority
 
 
 def changed(asked: client.Order, **submit: Any) -> client.Order:
-    """The same order, with other values in what the broker is told."""
+    """The same order, with some of the broker's fields changed."""
     return client.Order(messages.Submit(**(vars(asked.submit) | submit)), asked.payload)
 
 
@@ -50,26 +50,26 @@ def run(settings: PoolSettings, orders: Iterable[client.Order], name: str = "tes
 
 
 def table(answer: client.Answer) -> pa.Table:
-    """What a task that is done has made."""
+    """The result table of a finished task."""
     assert answer.result.outcome == "done", answer.result
     with pa.ipc.open_stream(answer.payload) as stream:
         return stream.read_all()
 
 
 def about(answer: client.Answer) -> dict[str, Any]:
-    """What the toy says of how it worked on a task."""
+    """The toy runner's report of how it worked on a task."""
     [said] = table(answer)["about"].to_pylist()
     told: dict[str, Any] = json.loads(said)
     return told
 
 
 def phases(settings: PoolSettings) -> dict[str, str]:
-    """What workers are doing with the tasks they hold, by key."""
+    """The phases of the tasks that workers hold, by key."""
     return {task["key"]: task["phase"] for worker in client.status(settings)["workers"] for task in worker["tasks"]}
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process, and it has not ended."""
+    """Whether the process exists and has not ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -77,7 +77,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_until(true: Callable[[], object], what: str, timeout_s: float = 30.0) -> None:
-    """Fail where it does not come about in time."""
+    """Fail if the condition does not hold in time."""
     deadline = time.monotonic() + timeout_s
     while not true():
         assert time.monotonic() < deadline, f"waited {timeout_s:g} s for: {what}"
@@ -103,7 +103,7 @@ def broker(
 ) -> Iterator[PoolSettings]:
     """A broker in the foreground, with these arguments of `serve`, and the settings with which to reach it.
 
-    With `limits` it is one that goes by numbers of its own, and has so many workers with so much memory each. Its folder is a new one unless
+    With `limits` the broker uses these limits, and has `workers` workers with the given memory each. Its folder is a new one unless
     one is given.
     """
     root = Path(tempfile.mkdtemp(prefix="egoworld-pool-"))

@@ -23,15 +23,15 @@ TOGETHER = {
     "stack": ("tests/e2e/test_pool_faults.py", "tests/e2e/test_stack.py"),
     "kitchen": ("tests/test_chain.py", *(f"{_OPERATORS}/test_{name}.py" for name in ("masks_classical", "movement", "object_pose"))),
 }
-"""Files that share a fixture that takes long (`stack`, `kitchen_chain`): their tests run in one process."""
+"""Files that share a slow fixture (`stack`, `kitchen_chain`): their tests run in one process."""
 APART = ("tests/test_chaos_runs.py",)
-"""Files whose tests share nothing and take long: each may run in a process of its own."""
+"""Files whose tests are slow and share nothing: each test may run in a process of its own."""
 LONG_FIRST = ("stack", "kitchen", "tests/e2e", *APART, f"{_OPERATORS}/test_masks_sam2.py")
-"""Groups that would keep one core busy and leave the others idle if they came last, by the beginning of their name."""
+"""Slow groups, by the beginning of their name: run last, they would keep one core busy and leave the others idle."""
 
 
 def group(nodeid: str) -> str:
-    """What runs in one process: a file, but for those above."""
+    """The group of a test, which runs in one process: its file, except for those above."""
     file = nodeid.partition("::")[0]
     return nodeid if file in APART else next((name for name, files in TOGETHER.items() if file in files), file)
 
@@ -55,7 +55,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_pool() -> Iterator[None]:
-    """A broker that tests start on demand is theirs alone."""
+    """Brokers that tests start on demand have a folder of their own."""
     root = Path(tempfile.mkdtemp(prefix="egoworld-tests-"))
     os.environ.update(EGOWORLD_POOL__FOLDER=str(root / "p"), EGOWORLD_POOL__IDLE_EXIT_S="60")
     yield
@@ -65,7 +65,7 @@ def _own_pool() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real test media beside the checkout; the test is skipped where it is not."""
+    """The folder of real test media beside the checkout; the test is skipped if it is missing."""
     data = ROOT.parent / "shared" / "data"
     if not data.is_dir():
         pytest.skip(f"needs the real test media in {data}, which are not part of the repository")
@@ -80,7 +80,7 @@ def synthetic_example() -> Path:
 
 @pytest.fixture(scope="session")
 def kitchen_chain(tmp_path_factory: pytest.TempPathFactory, synthetic_example: Path) -> Kitchen:
-    """The example scene through the whole chain, once for all tests that look at what comes of it."""
+    """The example scene through the whole chain, once for all tests that check its results."""
     from tests.real_chain import process
 
     return process(synthetic_example, tmp_path_factory.mktemp("kitchen"))

@@ -1,4 +1,4 @@
-"""Ways to damage a file of a lake. Each puts a new file in its place: files may be linked from elsewhere."""
+"""Ways to damage a file of a lake. Each replaces it by a new file, because it may be linked from elsewhere."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def flip(path: Path, at: int) -> None:
 
 
 def swap(path: Path, column: str, values: pa.Array) -> None:
-    """Other values in one column, in a file that says all the same of its origin."""
+    """Other values in one column, with the same provenance."""
     rows, known = read_result(path, path.stem)
     index = rows.schema.names.index(column)
     write_table(path, path.stem, rows.set_column(index, rows.schema.field(index), values), known, validated=True)
@@ -60,7 +60,7 @@ def write_unsealed(path: Path, rows: pa.Table, known: object, version: str = sch
 
 
 def false_statistics(path: Path) -> None:
-    """Another greatest frame in the footer, which stays well formed, in a file that is sealed so."""
+    """Another maximum frame in the footer, which stays well formed and has a valid seal."""
     content = path.read_bytes()
     start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
     metadata = pq.read_metadata(path)
@@ -81,7 +81,7 @@ def of_other_types(path: Path) -> None:
 
 
 def with_nulls(path: Path, column: str) -> None:
-    """No value in a column, in a file that allows for that."""
+    """Nulls in a column, which the file declares nullable."""
     rows, known = read_result(path, path.stem)
     index = rows.schema.names.index(column)
     field = rows.schema.field(index).with_nullable(True)
@@ -93,7 +93,7 @@ def of_an_older_schema(path: Path) -> None:
 
 
 def made_again(path: Path) -> None:
-    """A result of another version of its operator, and what is below it as it was."""
+    """A result of another version of its operator, with everything downstream unchanged."""
     _, known = read_result(path, path.stem)
     identity = known["identity"] | {"operator": known["identity"]["operator"] | {"version": "2"}}
     reword(path, identity=identity, digest=sha256_of(identity))

@@ -1,4 +1,4 @@
-"""The fields of types, found by reflection, and valid values in which one of them is another: for tests that must not forget a new one."""
+"""The fields of types, found by reflection, and valid values in which one field is changed: for tests that must not forget a new field."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def paths(kind: Any) -> list[str]:
 
 
 def others(value: Any, path: str, candidates: Sequence[Any] = ()) -> list[Any]:
-    """Valid values like `value` in which the field at `path` is another one; of several items the first is changed.
+    """Valid values like `value` with another value in the field at `path`; of several items the first is changed.
 
     Args:
-        candidates: what to put there; where there are none, what the field's type and value suggest.
+        candidates: values to put there; if none are given, those that the field's type and value suggest.
 
     Raises:
-        AssertionError: nothing is at that place, or no other value is valid there.
+        AssertionError: there is no such field, or no other value is valid for it.
     """
     found = list(_others(value, path.split("."), candidates))
     assert found, f"{path}: {type(value).__name__} has no value there that could be another"

@@ -1,4 +1,4 @@
-"""A video whose stages are all done, with the digests that planning asks for, and nothing decoded or computed for it."""
+"""A video whose stages are all done, with the digests that planning expects, without decoding or computing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.egoworld_ops.media import aged
 
 
 class RowsPool:
-    """Gives valid rows for every task, and knows how many it was given."""
+    """A pool that gives valid rows for every task, and counts the tasks."""
 
     def __init__(self) -> None:
         self.tasks: list[ClipTask] = []
@@ -37,7 +37,7 @@ def settings_in(folder: Path) -> Settings:
 
 
 def registered_video(settings: Settings, name: str = "v", n_frames: int = 60, clip_s: float = 1.0) -> tuple[Run, str]:
-    """A registered raw file, of which the run that these settings write to has a manifest and nothing else."""
+    """A registered raw file with a manifest, and no other results, in the run of these settings."""
     settings.raw.mkdir(exist_ok=True)
     path = settings.raw / f"{name}.mp4"
     path.write_bytes(name.encode())  # so the SHA-256 of its content is the one that `write_video` takes
@@ -51,7 +51,7 @@ def registered_video(settings: Settings, name: str = "v", n_frames: int = 60, cl
 def go(
     run: Run, video_id: str, settings: Settings, first: str = "detections", last: str | None = None
 ) -> tuple[RowsPool, list[StageResult]]:
-    """Have the stages done from `first` on; the pool, and what became of each clip."""
+    """Compute the stages from `first` on; returns the pool, and the result of each clip."""
     pool = RowsPool()
     results = [result for _, result in pipeline.process(run, [video_id], settings, pool, pipeline.Part(first=first, last=last))]
     return pool, results

@@ -71,7 +71,7 @@ def object_row(index: int, box_px: np.ndarray, track_id: int = 10, source: str =
 
 
 def overlaps(mp4: Path, masks: pa.Table, shot: tuple[int, int], role: str) -> np.ndarray:
-    """Intersection over union of the role's masks with the truth, in each frame that shows something of it or in which it was claimed."""
+    """Intersection over union of the role's masks with the truth, in each frame in which the truth or the result shows the role."""
     claimed = {r["frame_index"]: r["rle"] for r in masks.to_pylist() if r["role"] == role}
     values = []
     for index in range(*shot):

@@ -37,7 +37,7 @@ def write_video(
 def write_manifest(
     run: Run, name: str, n_frames: int = 60, clip_s: float = 1.0, overlap_s: float = 0.2, seed: int = 0, path: str | None = None
 ) -> str:
-    """The manifest alone of such a video, whose raw file lies at `path`; counted, with what is there of its clips."""
+    """Only the manifest of such a video, whose raw file is at `path`; its clips' existing results are counted."""
     sha256 = hashlib.sha256(name.encode()).hexdigest()
     video_id, cut = f"{name}-{sha256[:12]}", _cut(n_frames, clip_s, overlap_s)
     said = {"schema": schema.SCHEMA_VERSION, "video": sha256, "seed": seed}
@@ -51,7 +51,7 @@ def write_manifest(
 
 
 def register_videos(run: Run) -> None:
-    """Have the intake know the videos of a run, for which no raw file was read."""
+    """Enter the videos of a run into the intake, without reading raw files."""
     videos = [read_table(path, "videos").to_pylist()[0] for path in sorted(run.path.glob("video_id=*/videos.parquet"))]
     said = [{name: row[name] for name in ("path", "video_id", "sha256", "bytes")} for row in videos]
     intake.update(run.lake, [row | {"status": "registered", "mtime_ns": 1} for row in said])
@@ -206,7 +206,7 @@ def _mapping(n: int, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _walk(rng: np.random.Generator, n: int, width: int, step: float) -> np.ndarray:
-    """(n, width) float64: values that wander, as measurements of moving things do."""
+    """(n, width) float64: random walks, like measurements of moving things."""
     return np.cumsum(rng.normal(0, step, (n, width)), 0)
 
 

@@ -1,4 +1,4 @@
-"""Which files a piece of code opens, and files that cannot be read for a moment, by what the interpreter and the system calls themselves do."""
+"""Which files a piece of code opens, and files that cannot be read for a moment, both at the level of the interpreter and of system calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ sys.addaudithook(_hook)
 
 @contextmanager
 def opened() -> Iterator[Counter[str]]:
-    """How often each path was opened within, by whatever call."""
+    """How often each path was opened within the block, by any call."""
     counter: Counter[str] = Counter()
     _counting.append(counter)
     try:
@@ -39,7 +39,7 @@ def opened() -> Iterator[Counter[str]]:
 
 @contextmanager
 def unreadable(path: Path, number: int, calls: tuple[str, ...] = ("open",)) -> Iterator[None]:
-    """A path that is there and of which the system gives the error of that number, to `open` or also to `stat`."""
+    """A path that exists, and for which `open`, or `stat` too, fails with that error number."""
 
     def broken(call: Any) -> Any:
         def instead(target: Any, *arguments: Any, **named: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Packages that are installed beside egoworld in a test, without an installer: modules and what wheels leave of their `entry_points.txt`."""
+"""Packages that are installed beside egoworld in a test, without an installer: modules and the `entry_points.txt` that wheels install."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENTRY_POINTS: Mapping[str, Mapping[str, str]] = {
     "pool": {"egoworld.pools": "counted = counted_pool:CountedPool"},
     "export": {"egoworld.exports": "row_counts = frame_list"},
 }
-"""What each package in `tests/outside` says in its `pyproject.toml`."""
+"""The entry points of each package in `tests/outside`, as in its `pyproject.toml`."""
 
 
 def install(site: Path, package: str, entry_points: Mapping[str, str], version: str = "1.0", modules: Path | None = None) -> None:
@@ -41,7 +41,7 @@ def install_outside(site: Path, *names: str) -> None:
 
 
 def python(code: str, *path: Path, arguments: tuple[str, ...] = (), environment: Mapping[str, str] | None = None) -> str:
-    """What a fresh interpreter prints that finds packages in these folders first, then ours."""
+    """The output of a fresh interpreter that finds packages in these folders first, then ours."""
     root = Path(__file__).parents[1]
     given = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (*path, root)))} | dict(environment or {})
     done = subprocess.run(

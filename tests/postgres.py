@@ -23,11 +23,11 @@ OPTIONS = (
     "deadlock_timeout=20ms",
 )
 KEEPER = '"$@" & server=$!; read _; kill -QUIT $server; wait $server'
-"""Ends the server when the pipe from here closes: also when this process is killed."""
+"""A shell program that ends the server when the pipe from this process closes, also if this process is killed."""
 
 
 def binaries() -> Path | None:
-    """The folder of `initdb` and `postgres`; None where there is no server to be had."""
+    """The folder of `initdb` and `postgres`; None if there is no server."""
     places = [Path(os.path.realpath(found)).parent for name in ("initdb",) if (found := shutil.which(name))]
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     if (spec := find_spec("pgserver")) and spec.origin:
@@ -36,7 +36,7 @@ def binaries() -> Path | None:
 
 
 def _user() -> str | None:
-    """Root may not run a server: somebody else who does. None for anybody else than root."""
+    """The user that runs the server if this process is root's, because root may not; None for other users."""
     if os.getuid() != 0:
         return None
     known = {entry.pw_name for entry in pwd.getpwall()}

@@ -1,4 +1,4 @@
-"""The kitchen scene through the real chain, once for all tests that look at what comes of it (fixture `kitchen_chain`); and its true object poses."""
+"""The kitchen scene through the real chain, once for all tests that check its results (fixture `kitchen_chain`); and its true object poses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.kitchen import SHOTS
 
 @dataclass(frozen=True, slots=True)
 class Kitchen:
-    """What the profile `laptop` makes of the scene.
+    """The results of the profile `laptop` on the scene.
 
     Args:
         tables: of the whole video, the clips of each stage one after the other.
@@ -52,7 +52,7 @@ def process(mp4: Path, lake: Path) -> Kitchen:
 
 @cache
 def true_objects(mp4: Path) -> dict[int, dict[str, Any]]:
-    """What is true of the object in each frame; its pose as `T_camera_object`."""
+    """The ground truth of the object in each frame; its pose as `T_camera_object`."""
     rows = pq.read_table(mp4.with_suffix(".truth") / "objects.parquet").to_pylist()
     return {r["frame_index"]: r | {"T_camera_object": pose_of(r)} for r in rows}
 

@@ -1,4 +1,4 @@
-"""Only what the system says is not there is absent: of every other error nothing is decided, overwritten, removed or taken from its owner."""
+"""Only a file that the system reports as missing is absent: on any other error nothing is decided, overwritten, removed or taken from its owner."""
 
 import errno
 import json

@@ -50,7 +50,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def database(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[duckdb.DuckDBPyConnection]:
-    """The catalog after the whole chain over the folder, as a user would ask it."""
+    """The catalog after the whole chain over the folder, as a user would query it."""
     base = load_settings("laptop")
     settings = Settings(**(base.model_dump() | {"lake": tmp_path_factory.mktemp("lake"), "raw": raw}))
     found = register.register(settings.lake, [raw])

@@ -130,7 +130,7 @@ def test_the_url_of_the_ledger_is_never_written_down(settings: Settings, video_i
 
 
 def all_states(settings: Settings, video_id: str) -> dict[str, str]:
-    """What became of the clips of each stage, where that is the same for all."""
+    """The state of each stage's clips, for the stages in which all have the same."""
     found: dict[str, set[str]] = {}
     for stage, result in pipeline.process(pipeline.open_run(settings), [video_id], settings, InlinePool(2)):
         found.setdefault(stage, set()).add(result.state)

@@ -1,4 +1,4 @@
-"""Code has an identity: what a worker runs, and what a version stands for. Edits are made in a copy of the tree."""
+"""The identity of code: that a worker runs, and that a version stands for. Edits are made in a copy of the tree."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def before(copied: Path) -> dict[str, dict[str, str]]:
 
 
 def differences(copied: Path, before: dict[str, dict[str, str]], module: str, old: str, new: str) -> tuple[set[str], set[str]]:
-    """What an edit changes: whose workers, and which versions. The edit is taken back."""
+    """The workers and the versions that an edit changes. The edit is undone."""
     path = copied / module
     source = path.read_text()
     assert old in source
@@ -92,7 +92,7 @@ def test_an_edit_concerns_those_who_run_it(
 
 
 def test_every_version_stands_for_the_code_that_it_was_given_to() -> None:
-    """Where this fails, code was changed: raise the version of what gives other results, then run `make versions`."""
+    """If this fails, code was changed: raise the version of each operator that gives other results, then run `make versions`."""
     assert not list(code.changed()), "\n".join(said for _, said in code.changed())
 
 
@@ -113,7 +113,7 @@ def test_edited_code_has_a_version_of_its_own_until_it_is_recorded(copied: Path,
 
 
 def test_operators_name_the_packages_that_they_import() -> None:
-    """What is imported for its results: all of a backend's own modules and of `vision`, but for numpy, pyarrow and pydantic."""
+    """Packages that results depend on: all imports of a backend's own modules and of `vision`, except numpy, pyarrow and pydantic."""
     distributions = packages_distributions()
     for stage in operators.stages():
         for backend in operators.backends(stage):

@@ -1,4 +1,4 @@
-"""What an explanation says of a clip, and that asking for one makes and changes nothing."""
+"""Explanations of a clip are right, and asking for one creates and changes nothing."""
 
 import json
 from pathlib import Path

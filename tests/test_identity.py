@@ -56,9 +56,9 @@ OF_CLIP: Mapping[str, frozenset[str]] = {
     **{f"raster.{field.name}": CAMERA for field in fields(Raster)},
     # names and places
     **dict.fromkeys(("video_id", "clip_id", "video_path", "packet_index"), NONE),
-    # which of the clip's rows are shown, not what they are
+    # decides which of the clip's rows are shown, not their values
     **dict.fromkeys(("own_start", "own_end"), NONE),
-    # what the content and the version of the decoder give
+    # follow from the content and the version of the decoder
     **dict.fromkeys(("start_s", "end_s", "fps", "damaged"), NONE),
 }
 OF_SIDECAR: Mapping[str, frozenset[str]] = {
@@ -71,7 +71,7 @@ OF_SIDECAR: Mapping[str, frozenset[str]] = {
 OF_SETTINGS: Mapping[str, frozenset[str]] = {
     "sample_stride": ALL,
     **{f"scenes.{name}": OF_MANIFEST for name in ("detector", "threshold", "min_scene_s", "max_clip_s", "overlap_s")},
-    "recordings": NONE,  # what they make of a video's name is one of the manifest's inputs, see below
+    "recordings": NONE,  # the recording that they derive from a video's name is an input of the manifest, see below
     **{f"camera.{name}": CAMERA for name in ("assumed_hfov_deg", "require_known")},
     "stages.backend": frozenset({"masks"}),  # of the stage that is set in `described`
     **dict.fromkeys(("stages.fallback", "stages.python"), NONE),
@@ -92,7 +92,7 @@ GIVEN: Mapping[str, tuple[Any, ...]] = {
     **{f"robots.{side}.urdf_sha256": ("b" * 64,) for side in ("left", "right")},
     **{f"raster.scale_{axis}": (1.2, 1.3) for axis in "xy"},
 }
-"""Other values where few are valid."""
+"""Other values for fields in which few are valid."""
 OF_TASK: Mapping[str, str] = {
     "key": "the digest",
     "stage": "operator",
@@ -108,7 +108,7 @@ OF_TASK: Mapping[str, str] = {
 }
 OF_CLIP_INPUT = {"clip", "tables", "sidecar", "camera", "sample_stride", "open_frames"}
 CAMERA_FIELDS = {"fx_px": True, "fy_px": True, "cx_px": True, "cy_px": True, "source": True, "width": False, "height": False}
-"""Whether a camera's field is in the digest by itself: its size is that of the picture, which the content and the decoder's version give."""
+"""Whether a camera's field is in the digest itself: its size is the picture's, which follows from the content and the decoder's version."""
 VERSIONS = {
     ("egoworld_ops.contract.schema", "SCHEMA_VERSION"): ALL | OF_MANIFEST,
     ("egoworld_ops.video.decoding", "DECODE_VERSION"): ALL | OF_MANIFEST,
@@ -136,7 +136,7 @@ class World:
     """Digests, by stage."""
 
     def of_stage(self, stage: str) -> str:
-        """The digest of the clip's result, as it is planned; where it is refused, why."""
+        """The digest of the clip's result, as it is planned; if it is refused, the reason."""
         given = {name: self.inputs[name] for name in operators.stages()[stage].inputs}
         try:
             task, wanted = Planner(self.run, stage, self.settings).task(self.clip, self.sidecar, {}, given)
@@ -152,7 +152,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Of a video about which all that can be said is said."""
+    """A video with every optional input."""
     folder = tmp_path_factory.mktemp("described")
     (folder / "mug.obj").write_text("v 0 0 0\n")
     sha256 = "5" * 64
@@ -189,7 +189,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def bare(described: World) -> World:
-    """Of a video about which nothing is said."""
+    """A video without optional inputs."""
     return replace(described, sidecar=Sidecar(), clip=replace(described.clip, raster=None))
 
 
@@ -200,7 +200,7 @@ def changed(world: World, other: World) -> set[str]:
 
 
 def allowed(variants: Sequence[World]) -> list[World]:
-    """Those that are not refused as a whole, for a camera of another shape than the picture or a mesh that is not there."""
+    """The variants that are accepted: refused are a camera of another shape than the picture, and a missing mesh."""
 
     def is_allowed(variant: World) -> bool:
         with suppress(BadSidecar):
@@ -227,7 +227,7 @@ def test_every_field_is_named_as_an_input_or_as_none() -> None:
 
 @pytest.mark.parametrize("path", OF_CLIP)
 def test_of_a_clip(described: World, bare: World, path: str) -> None:
-    """A size counts where the camera is told by it, a raster where the camera is given for it."""
+    """A size counts if the camera is given by it, a raster if the camera is given for it."""
     for other in allowed([replace(described, clip=clip) for clip in others(described.clip, path, GIVEN.get(path, ()))]):
         of_bare = changed(bare, replace(bare, clip=replace(other.clip, raster=None)))
         assert changed(described, other) | of_bare == OF_CLIP[path], other.clip
@@ -241,7 +241,7 @@ def test_of_a_sidecar(described: World, path: str) -> None:
 
 @pytest.mark.parametrize("path", OF_SETTINGS)
 def test_of_the_settings(described: World, bare: World, path: str) -> None:
-    """Whatever changes a result makes another run, too; what does not leaves the run as it is."""
+    """A setting that changes a result also makes another run; other settings do not."""
     world = bare if path.startswith("camera.") else described
     for settings in others(world.settings, path, GIVEN.get(path, ())):
         assert changed(world, replace(world, settings=settings)) == OF_SETTINGS[path] - OF_MANIFEST, path
@@ -250,7 +250,7 @@ def test_of_the_settings(described: World, bare: World, path: str) -> None:
 
 
 def _sample_options(stage: str, backend: str) -> dict[str, Any]:
-    """Options in which every field holds something."""
+    """Options in which every field has a value."""
     if (stage, backend) != ("mapping", "dex"):
         return {}
     hand = RobotHand(
@@ -267,7 +267,7 @@ def _chosen(world: World, stage: str, backend: str, options: Mapping[str, Any]) 
 
 @pytest.mark.parametrize(("stage", "backend"), BACKENDS)
 def test_of_the_options_of_a_backend(bare: World, stage: str, backend: str) -> None:
-    """Each of them: what changes no result is no option of a backend."""
+    """Every option counts: a setting that changes no result is no option of a backend."""
     kind = operators.load(stage, backend).Settings
     options = kind.model_validate(_sample_options(stage, backend))
     world = _chosen(bare, stage, backend, options.model_dump())
@@ -304,7 +304,7 @@ def test_of_the_results_of_other_stages(described: World) -> None:
 
 
 def test_of_a_camera(described: World) -> None:
-    """Each number by itself, however it came about."""
+    """Each number counts by itself, whatever the camera's source."""
     camera = Camera(300.0, 400.0, 319.5, 239.5, 640, 480, "file")
     for stage in operators.stages().values():
         operator = identity.operator_identity(stage.name, described.settings)
@@ -428,10 +428,10 @@ def test_a_manifest_says_where_its_video_lies(video: tuple[Settings, str]) -> No
 
 
 def test_what_is_remembered_of_a_video_is_forgotten_where_a_digest_is_another(described: World, tmp_path: Path) -> None:
-    """A plan that takes results from what was found last time notices every change that a plan of each clip does."""
+    """A plan that uses `memo.json` notices every change that a plan clip by clip does."""
     settings = described.settings.model_copy(update={"lake": tmp_path / "lake", "raw": tmp_path / "raw"})
     run, video_id = finished.registered_video(settings)
-    for _ in range(2):  # what a later stage stores makes what is known of the earlier ones forgotten
+    for _ in range(2):  # results of a later stage remove the notes on the earlier ones
         finished.go(run, video_id, settings)
     for stage in operators.stages():
         assert all(result.recalled for result in Planner(run, stage, settings).plan(video_id))

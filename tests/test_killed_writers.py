@@ -1,4 +1,4 @@
-"""A writer that is killed before any one of its steps on the disk: table `states` says no more than the files do, and the next run mends it."""
+"""A writer that is killed before any of its steps on the disk: table `states` says `done` only where the files do, and the next run repairs it."""
 
 import json
 import os
@@ -29,7 +29,7 @@ class Killed(BaseException):
 
 
 class Disk:
-    """Names change on it so many times, and then never again."""
+    """A disk on which a limited number of changes of names succeed."""
 
     def __init__(self, patch: pytest.MonkeyPatch, left: int) -> None:
         self.killed, self._left = False, left
@@ -68,7 +68,7 @@ def cut_anew(run: Run, video_id: str, seed: int) -> None:
 
 
 def over_counted(run: Run, video_id: str) -> list[tuple[str, str]]:
-    """What the table takes for done and the reader does not."""
+    """The clips that are done in the table but not for the reader."""
     rows = read_table(run.video_table("states", video_id), "states").to_pylist()
     try:
         video = states.video_state(run, video_id)
@@ -82,7 +82,7 @@ def over_counted(run: Run, video_id: str) -> list[tuple[str, str]]:
 
 
 def prepared(tmp_path: Path, name: str) -> tuple[Settings, Run, str]:
-    """A finished video of one clip, and a person's new sidecar, so that three stages have to be made anew."""
+    """A finished video of one clip with a new sidecar, so that three stages must be recomputed."""
     (tmp_path / name).mkdir()
     settings = finished.settings_in(tmp_path / name)
     run, video_id = finished.registered_video(settings, n_frames=20)
@@ -149,7 +149,7 @@ def test_a_failure_stays_until_the_table_that_takes_its_place_is_written(tmp_pat
 
 
 def test_of_a_manifest_clips_is_written_before_videos(tmp_path: Path) -> None:
-    """`videos` completes a manifest: who is killed in between leaves none, and never the clips of another."""
+    """`videos` completes a manifest: a writer killed before it leaves no manifest, and never the clips of another one."""
     settings, run, video_id = prepared(tmp_path, "manifest")
     written: list[str] = []
 

@@ -163,7 +163,7 @@ def test_loading_the_definitions_loads_nothing_heavy() -> None:
 
 
 def test_asking_every_backend_what_it_is_loads_nothing_heavy() -> None:
-    """A step asks for settings, weights, device and memory of the backends, and leaves the computing to workers."""
+    """A step reads settings, weights, device and memory of the backends; workers do the computing."""
     code = f"""
 import sys
 from egoworld_ops import operators

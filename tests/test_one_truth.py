@@ -1,4 +1,4 @@
-"""Whoever is asked what there is, and whether it counts, says the same: checks, runs, ledger, dead letters, releases, views and loaded inputs."""
+"""All agree on which results exist and count: checks, runs, ledger, dead letters, releases, views and loaded inputs."""
 
 from collections import Counter
 from pathlib import Path
@@ -36,7 +36,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def stale(settings: Settings) -> tuple[Run, str, str]:
-    """A run in which the masks of one clip of three are others than those that were read further down."""
+    """A run in which the masks of one clip of three are not those that downstream stages read."""
     run, video_id = finished.registered_video(settings)
     finished.go(run, video_id, settings)
     clip_id = states.video_state(run, video_id).clips[1].clip_id  # type: ignore[union-attr]

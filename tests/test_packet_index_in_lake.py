@@ -1,4 +1,4 @@
-"""The packet index in the lake: made with the manifest, handed to every clip, linked with results, and never missed where it is gone."""
+"""The packet index in the lake: made with the manifest, handed to every clip, linked with results, and not needed where it is missing."""
 
 import os
 from dataclasses import replace

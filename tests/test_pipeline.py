@@ -1,4 +1,4 @@
-"""The chain without Dagster, on real files: what is done is kept, what changed is made anew, what is bad is named, neighbours finish."""
+"""The chain without Dagster, on real files: finished results are kept, changed ones recomputed, bad ones named, and the others finish."""
 
 import json
 import math
@@ -136,7 +136,7 @@ def test_a_changed_sidecar_makes_anew_only_the_stages_that_read_it_and_all_below
 
 
 def test_a_file_that_is_cut_off_after_registration_is_not_worked_on(settings: Settings, video: Path, pool: InlinePool) -> None:
-    """The manifest knows the whole file; what is on disk now is something else."""
+    """The manifest is of the whole file; the file on the disk now is another."""
     video_ids = register(settings, video)
     run = pipeline.open_run(settings)
     store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
@@ -171,7 +171,7 @@ def test_results_outlive_a_raw_file_that_is_gone_for_a_while(settings: Settings,
 
 
 class VanishingPool(InlinePool):
-    """The inline pool, with a raw file that is away while it works."""
+    """The inline pool, with a raw file that is missing while it works."""
 
     def __init__(self, video: Path) -> None:
         super().__init__(threads=2)
@@ -248,7 +248,7 @@ def test_a_raw_file_that_the_disk_does_not_give_is_no_dead_letter(
     video_ids = register(settings, video)
     run = pipeline.open_run(settings)
     store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
-    os.utime(video, ns=(1, 1))  # so that its content is looked at
+    os.utime(video, ns=(1, 1))  # so that its content is read
     with monkeypatch.context() as patch:
         patch.setattr(containers, "hash_file", raising(StorageUnavailable(video, "Input/output error", "Check the disk")))
         assert store_all(run, "detections", video_ids, settings, pool) == {"failed": 2}

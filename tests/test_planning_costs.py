@@ -1,4 +1,4 @@
-"""What planning opens and reads, by count: each thing once, however many clips and runs there are."""
+"""Files that planning opens and reads, counted: each one once, however many clips and runs there are."""
 
 import json
 import os
@@ -80,7 +80,7 @@ def test_a_mesh_is_read_once_as_long_as_it_stays_as_it_is(settings: Settings, vi
 
 
 def test_no_source_is_parsed_anew_for_each_clip(settings: Settings, video: tuple[Run, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The digest of a clip names versions, which are read from the code: once a process."""
+    """The versions in a clip's digest are read from the code once per process."""
     run, video_id = video
     assert plan(Planner(run, "detections", settings), video_id) == {"task": N_CLIPS}
     parsed = Counter[str]()

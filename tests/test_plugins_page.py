@@ -1,4 +1,4 @@
-"""The page for authors of plug-ins shows the packages that the tests install, as they are."""
+"""The page for authors of plug-ins shows the packages that the tests install, unchanged."""
 
 import re
 

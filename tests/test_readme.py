@@ -1,4 +1,4 @@
-"""The README leads to a first result soon; what it and the page of queries name is there."""
+"""The README leads to a first result soon; its links and the page of queries are right."""
 
 import re
 

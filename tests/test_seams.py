@@ -1,4 +1,4 @@
-"""What is added from outside the repository: each seam is used by a package in `tests/outside`, found by its entry point alone."""
+"""Plug-ins from outside the repository: a package in `tests/outside` uses each seam, found by its entry point only."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ print(json.dumps([row["joint_names"], row["converged"], row["reason"], int((inse
 
 
 def test_workers_find_packages_and_one_that_is_warm_leaves_when_the_code_of_its_operator_changes(tmp_path: Path, root: Path) -> None:
-    """Another stage's backend is edited: the worker goes on. Its own is: the next run gets what the new code says."""
+    """If another stage's backend is edited, the worker goes on; if its own is, the next run gets results of the new code."""
     site = tmp_path / "site"
     install_outside(site, "backend", "stage")
     environment = {"PYTHONPATH": str(site)}

@@ -1,4 +1,4 @@
-"""What happened to a clip, and doing exactly that again: retries, dead letters, redrive, explanations, fallbacks, partial runs, run diffs."""
+"""The history of a clip, and reproducing it: retries, dead letters, redrive, explanations, fallbacks, partial runs, run diffs."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ CRASH = OperatorCrash("clip", "ValueError: bad", "Report it")
 
 
 class FaultyPool(InlinePool):
-    """The inline pool, with errors where a test wants them: by task and how often it was tried before."""
+    """The inline pool, with errors that a test injects, by task and number of attempts."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(threads=2)

@@ -1,4 +1,4 @@
-"""What is there and cannot be read for a moment is neither absent nor damaged: nothing is computed, written, deleted or moved for it."""
+"""A file that exists and cannot be read for a moment is neither absent nor damaged: nothing is computed, written, deleted or moved for it."""
 
 import errno
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 
 def state(folder: Path) -> dict[str, tuple[int, int]]:
-    """All that is below a folder but locks and the ledger's own files."""
+    """All files below a folder, except locks and the ledger's own."""
     found = {str(p): (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
     return {path: said for path, said in found.items() if not path.endswith(".lock") and ".ledger" not in path and "/ledger" not in path}
 
@@ -64,7 +64,7 @@ def test_nothing_is_computed_or_touched_for_a_file_that_cannot_be_read_now(there
     memo = run.video_folder(video_id) / "memo.json"
     known = memo.read_bytes()
     if what != "memo":
-        memo.unlink()  # so that the files themselves are looked at
+        memo.unlink()  # so that the files themselves are read
     with unreadable(path, number, ("open", "stat") if number in NETWORK and "folder" not in what else ("open",)):
         pool, results = finished.go(run, video_id, settings, first="masks", last="masks")
     away = [result for result in results if result.error is not None]

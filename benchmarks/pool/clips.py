@@ -1,4 +1,4 @@
-"""What is worked on: clips of simulated GPUs, as tasks and as orders to the broker."""
+"""Clips for simulated GPUs, as tasks and as orders to the broker."""
 
 from __future__ import annotations
 
@@ -45,5 +45,5 @@ def spread(n: int, shortest_s: float = 0.05, longest_s: float = 0.5, seed: int =
 
 
 def ideal_s(clips: Sequence[Clip], slots: int) -> float:
-    """What no schedule beats: every slot busy to the end, after the shortest first decode that nothing can hide."""
+    """The lower bound of any schedule: every slot busy to the end, after the shortest first decode, which cannot overlap with anything."""
     return sum(clip.gpu_s for clip in clips) / slots + min(clip.decode_s for clip in clips)

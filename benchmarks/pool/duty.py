@@ -1,7 +1,7 @@
-"""How busy the pool keeps its slots, and how long it takes for it, against what no schedule beats and against processes without a pool.
+"""The pool's duty cycle and makespan, against the lower bound of any schedule and against processes without a pool.
 
 The pool, the same with three clients, and the naive processes work on the same clips, in turns on one machine; the best run of each counts.
-Computing times are those that the runner itself reports with each result; what the broker accounts (`spent_s` of its status) is told beside them.
+Computing times are those that the runner itself reports with each result; the broker's own account (`spent_s` of its status) is printed beside them.
 """
 
 from __future__ import annotations

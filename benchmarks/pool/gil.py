@@ -1,4 +1,4 @@
-"""What a decoder that holds the GIL does to the clip that is being computed beside it: a GPU fed by many short launches, one slot.
+"""How much a decoder that holds the GIL slows the clip that is computed beside it: a GPU fed by many short launches, one slot.
 
 The same clips with a decoder that releases it, in turns; the best of each. No limit: it shows why operators decode with libav.
 """

@@ -1,7 +1,7 @@
-"""What importing the pool's client costs once pyarrow is there: fresh processes, with byte code compiled beforehand, the best of them.
+"""The cost of importing the pool's client once pyarrow is loaded: fresh processes, with byte code compiled beforehand, the best of them.
 
-The importing thread's processor time is taken, which where nobody waits for a core is what a clock on the wall shows; that of the whole process
-has in it what threads that pyarrow and numpy started still do.
+The processor time of the importing thread is measured, which equals wall-clock time while no thread waits for a core; that of the whole process
+includes threads that pyarrow and numpy started.
 """
 
 from __future__ import annotations
@@ -36,6 +36,6 @@ def figures() -> Iterator[Figure]:
 
 
 def _milliseconds(environment: dict[str, str]) -> list[float]:
-    """What pyarrow takes, and then the client."""
+    """Times of importing pyarrow, and then the client."""
     done = subprocess.run([sys.executable, "-c", _TIMED], env=environment, capture_output=True, text=True, check=True)
     return [float(word) * 1e3 for word in done.stdout.split()]

@@ -1,4 +1,4 @@
-"""Resident memory of the broker's process after a thousand tasks and after ten thousand: it must not grow with what it has done."""
+"""Resident memory of the broker's process after a thousand tasks and after ten thousand: it must not grow with the number of tasks done."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the broker itself costs: on short clips against processes that call the same runner directly, with empty tasks, and with large results."""
+"""The overhead of the broker: on short clips against processes that call the same runner directly, with empty tasks, and with large results."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """All clips of a run, from before the first was submitted to after the last result was taken."""
+    """All clips of a run, from the submission of the first to the last result taken."""
 
     spans: list[Span]
     from_s: float
@@ -53,7 +53,7 @@ class Run:
         return self._busy(self.from_s, self.to_s)
 
     def steady_duty(self) -> float:
-        """The same without start and end: from when all slots compute for the first time until the first of them is done with its last clip."""
+        """The same share in steady state: from when all slots compute for the first time until the first of them has finished its last clip."""
         of_worker: dict[str, list[Span]] = defaultdict(list)
         for span in self.spans:
             of_worker[span.worker].append(span)
@@ -68,7 +68,7 @@ class Run:
 
 @contextmanager
 def warm_pool(slots: int) -> Iterator[PoolSettings]:
-    """A broker of its own with so many workers, all of them started: loading models is no part of what is measured."""
+    """A new broker with that many workers, all of them started, so that loading models is not measured."""
     with brokers.broker("--workers", str(slots), environment=NO_GPUS) as settings:
         list(client.run(settings, "warm up", (Clip(f"warm up {i}", gpu_s=0.5).order() for i in range(slots))))
         ready = [worker["state"] for worker in client.status(settings)["workers"]]

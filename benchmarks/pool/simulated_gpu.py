@@ -1,6 +1,6 @@
 """A simulated GPU: a runner whose decoding burns a processor and whose computing only waits, as one waits for a device.
 
-As a program (`python simulated_gpu.py`) it is the pool's naive rival: a process that decodes a clip, computes it, and goes on to the next. The first
+As a program (`python simulated_gpu.py`) it is the naive alternative to a pool: it decodes a clip, computes it, and takes the next. The first
 line of its input is the list of tasks, the second starts it; it prints when each clip was computed. Standard library and pyarrow only.
 """
 
@@ -18,7 +18,7 @@ _WATCH_S = 0.02
 
 
 class Job(Protocol):
-    """Who is told of each frame, as `gpu_workers.worker.Job` is."""
+    """Receives each frame's progress, as `gpu_workers.worker.Job` does."""
 
     def frame(self) -> None: ...
 
@@ -65,7 +65,7 @@ class SimulatedGpu:
 
 class _Nobody:
     def frame(self) -> None:
-        """Nobody watches."""
+        """Ignores progress."""
 
 
 def main() -> None:

@@ -1,1 +1,1 @@
-"""The chain without Dagster: planning, settling, recording, storing."""
+"""The chain without Dagster: planning, settling, bookkeeping, storing."""

@@ -1,4 +1,4 @@
-"""Writes to the ledger what a stage does: clips started, ended, or found done. Clips that another process works on are left to that process.
+"""Writes to the ledger what a stage does: clips started, ended, or found done. A clip that another process works on stays with that process.
 
 A clip is entered as done only after its file is stored: the files are the truth, and the ledger never says more than they do.
 """
@@ -34,7 +34,7 @@ def ledger_of(lake: Path, url: SecretStr | None) -> Ledger:
     """The ledger of a lake, opened once in a process.
 
     Args:
-        lake: folder of the lake, made where it is not there.
+        lake: folder of the lake, created if missing.
         url: of the ledger's database, as in the settings; None stands for the file in the lake.
 
     Raises:
@@ -56,10 +56,10 @@ class Entries:
         self._book, self._owner, self._run, self._stage = book, owner, run, stage
 
     def take(self, tasks: Sequence[ClipTask], insist: bool) -> list[ClipTask]:
-        """Start these clips; returns those that this owner now has. The others run in another process, or ended after they were planned.
+        """Start these clips; returns those that this owner now has. The others run in another process, or were finished after they were planned.
 
         Args:
-            insist: they were planned a second time. If the ledger says that one has ended, its file is not valid: the files are right.
+            insist: they were planned a second time. If the ledger says that one has ended, its file is not valid: the files decide.
         """
         wanted = {self._key(t.clip.video_id, t.clip.clip_id): t for t in tasks}
         digests = {key: task.key for key, task in wanted.items()}

@@ -1,4 +1,4 @@
-"""Explains why a clip would be computed: in what its inputs differ from those of the most similar result that there is."""
+"""Explains why a clip would be computed: which of its inputs differ from those of the most similar existing result."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Explanation:
         verdict: one sentence.
         nearest: the result to compare with: the clip's own in the run that is written to, else that of the newest other run; None where there is
             none.
-        differences: `a` is what that result was made from, `b` what is wanted.
+        differences: `a` are the inputs of that result, `b` the wanted ones.
     """
 
     verdict: str
@@ -41,7 +41,7 @@ class Explanation:
 
 
 def explain(settings: Settings, video_id: str, clip_id: str, stage: str) -> Explanation:
-    """Whether a clip's result is there, and if it is not, why. Makes and changes nothing, also no run.
+    """Whether a clip's result exists, and if not, why. Creates and changes nothing, not even a run.
 
     Raises:
         BadSettings: no stage of that name works on clips.
@@ -60,7 +60,7 @@ def explain(settings: Settings, video_id: str, clip_id: str, stage: str) -> Expl
 
 
 def _recut(run: Run, settings: Settings) -> list[runs.Difference]:
-    """In what the manifest that these settings lead to differs from that of a run."""
+    """How the manifest of these settings differs from that of a run."""
     made_with = (runs.described(run).get("frozen") or {}).get("manifest") or {}
     return runs.differences(made_with, pipeline.frozen_configuration(settings)["manifest"])
 

@@ -43,11 +43,11 @@ from gpu_workers.pool import Pool
 MANIFEST = "manifest"
 _LOG = logging.getLogger(__name__)
 _PACKAGES = ("egoworld", "dagster", "pyarrow", "duckdb", "av", "scenedetect-headless", "opencv-python-headless", "numpy", "pydantic")
-"""What every run is made with, whatever its backends."""
+"""Packages that every run depends on, whatever its backends."""
 
 
 def frozen_configuration(settings: Settings) -> dict[str, Any]:
-    """What makes a run this run: schema, scene, camera and sampling settings, and every stage's code, settings and weights."""
+    """The configuration that identifies a run: schema, scene, camera and sampling settings, and every stage's code, settings and weights."""
 
     return {
         "schema": schema.SCHEMA_VERSION,
@@ -74,14 +74,14 @@ def open_run(settings: Settings) -> Run:
 
 
 def find_run(settings: Settings) -> Run | None:
-    """The run that these settings write to, where it is there. Makes and changes nothing."""
+    """The run that these settings write to, if it exists. Creates and changes nothing."""
     return Lake(settings.lake).find_run(frozen_configuration(settings), settings.run_id)
 
 
 def peek_run(settings: Settings, video_id: str) -> Run:
-    """A run to look at a video in: of the one that these settings write to and the others, newest first, the first that has a manifest of it.
+    """The run in which to look at a video: the one that these settings write to, else the newest other one, that has a manifest of it.
 
-    Makes and changes nothing. Where there is none, the run is one that is not made yet.
+    Makes and changes nothing. If there is none, the returned run does not exist on the disk yet.
     """
     store, found = Lake(settings.lake), find_run(settings)
     runs = [*([found] if found else []), *store.runs()]
@@ -95,8 +95,8 @@ class Part:
     Args:
         first, last: stages from and up to which to go; None is the chain's own.
         clip_id: only this clip.
-        anew: compute also what is there already, and what is a dead letter.
-        dry: enter nothing in the ledger and leave the latest run: what is stored is looked at and thrown away.
+        anew: compute also existing results and dead letters again.
+        dry: write nothing to the ledger and keep the latest run: what is stored is shown and deleted.
     """
 
     first: str | None = None
@@ -138,7 +138,7 @@ ALL = Part()
 
 
 def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings, part: Part = ALL) -> Iterator[StageResult]:
-    """The `videos` and `clips` tables of each video. A file that cannot be looked at now fails by itself and leaves what is there."""
+    """The `videos` and `clips` tables of each video. A file that cannot be read now fails alone and leaves existing results."""
     known, others = registered(run.lake), run.lake.runs()
     by_name = recordings({v: (entry.path, entry.sha256) for v, entry in known.items()}, settings.raw, settings.recordings)
     with (
@@ -159,7 +159,7 @@ def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings, par
 
 
 def _count_manifest(run: Run, result: StageResult) -> None:
-    """Have table `states` say what a manifest and all that was made of it are, where it does not."""
+    """Add the state of a manifest and of all made from it to table `states`, where it is missing."""
     said = counted.rows_of(run, result.video_id) or {}
     row = said.get((counted.WHOLE_VIDEO, MANIFEST))
     if not result.recalled and (row is None or row["digest"] != result.digest):
@@ -174,19 +174,19 @@ def _entry(known: Mapping[str, Registered], video_id: str, run: Run) -> Register
 
 
 def _manifest_result(run: Run, entry: Registered, settings: Settings, by_name: str, anew: bool, others: Sequence[Run]) -> StageResult:
-    """A sidecar that cannot be read leaves the name to tell the recording; each stage that reads it will say what is wrong with it."""
+    """If the sidecar cannot be read, the name gives the recording; each stage that reads the sidecar will say what is wrong with it."""
     try:
         sidecar, unread = _sidecar(run, entry), None
     except BadSidecar as error:
         sidecar, unread = Sidecar(), error
     result = _manifest_of(run, entry, settings, sidecar.recording or by_name, sidecar.picture.use_as_pinhole, anew, others)
     if unread and isinstance(result.error, UnsupportedPicture):
-        raise unread  # it may be the one that says how to take the picture
+        raise unread  # the sidecar may say how to interpret the picture
     return result
 
 
 def _sidecar(run: Run, entry: Registered) -> Sidecar:
-    """The sidecar of a video; where its raw file is away, and with it maybe the sidecar, what it said when the manifest was made."""
+    """The sidecar of a video; if the raw file is missing, and the sidecar may be too, its content when the manifest was made."""
     before = provenance_at(run.video_table("videos", entry.video_id)) if memo.file_state(entry.path) is None else None
     if before is None:
         return read_sidecar(entry.path)
@@ -233,7 +233,7 @@ def _manifest_of(
 
 
 def _known_manifest(run: Run, entry: Registered, key: str, others: Sequence[Run]) -> StageResult | None:
-    """The manifest with this digest where there is one already, of this run or of an earlier one."""
+    """The manifest with this digest if one exists, in this run or in an earlier one."""
     seen = {"key": key, "tables": [memo.file_state(run.video_table(t, entry.video_id)) for t in ("clips", "videos")]}
     is_counted = memo.file_state(run.video_table(counted.TABLE, entry.video_id)) is not None
     if is_counted and (found := memo.recall(run.video_folder(entry.video_id), MANIFEST, seen, ())) is not None:
@@ -254,13 +254,13 @@ def _known_manifest(run: Run, entry: Registered, key: str, others: Sequence[Run]
 
 
 def _adopt_packet_index(run: Run, video_id: str, key: str, others: Sequence[Run]) -> None:
-    """Have the packet index of another run's manifest with this digest, where this run's own is another or is not there yet."""
+    """Take the packet index of another run's manifest with this digest, if this run's own differs or is missing."""
     if digest_at(run.video_table("videos", video_id)) == key:
         return
     for other in others:
         index = other.packet_index(video_id)
         if other != run and digest_at(other.video_table("videos", video_id)) == key and memo.file_state(index) is not None:
-            with suppress(FileNotFoundError):  # that run was removed in this moment
+            with suppress(FileNotFoundError):  # that run was removed meanwhile
                 link_or_copy(index, run.packet_index(video_id))
             return
 
@@ -295,7 +295,7 @@ def _stage_results(
             plans = (backup.plan(f.video_id, f.clip_id) for f in failures)
             failed = {(f.video_id, f.clip_id): f for f in failures}
             for result in settle(backup, plans, pool, settings.retry_after_s, entries):
-                first = failed[result.video_id, result.clip_id]  # it stays on record beside the stand-in, or alone where that fails too
+                first = failed[result.video_id, result.clip_id]  # stays on record beside the stand-in, or alone if that fails too
                 stored = first if result.state in ("failed", "blocked") else replace(result, beside=replace(first, stale=False))
                 yield stored
                 counting(stored)
@@ -306,7 +306,7 @@ def _stage_results(
 
 @contextmanager
 def _counting(run: Run, stage: str, dry: bool) -> Iterator[Callable[[StageResult], None]]:
-    """Takes each result after it was stored, and updates table `states`: every few seconds, and at the end."""
+    """Takes each stored result, and updates table `states`: every few seconds, and at the end."""
     counting = counted.Counting(run)
 
     def stored(result: StageResult) -> None:
@@ -319,14 +319,14 @@ def _counting(run: Run, stage: str, dry: bool) -> Iterator[Callable[[StageResult
     try:
         yield stored
     except BaseException:
-        with suppress(EgoworldError):  # what is missing in table `states` is added when the video is next processed
+        with suppress(EgoworldError):  # rows missing in table `states` are added when the video is next processed
             counting.count_rest()
         raise
     counting.count_rest()
 
 
 class _Whole:
-    """Collects the videos of which every clip has a result of the chosen backend."""
+    """Collects the videos whose clips all have a result of the chosen backend."""
 
     def __init__(self) -> None:
         self._found: dict[str, list[memo.Remembered]] = defaultdict(list)
@@ -375,7 +375,7 @@ def results(run: Run, stage: str, video_ids: Iterable[str], settings: Settings, 
 def store(run: Run, stage: str, result: StageResult) -> None:
     """Write the files of a result, each one atomically. `videos` goes last: it completes a manifest. The planner has checked the tables of clips.
 
-    What counted until then and is replaced does not count from before the first file is written; whoever made the results has them counted
+    A result that is replaced stops counting before the first file is written; the maker of the new results has them counted
     (see `counted.py`). A failure never takes the place of a result that somebody else has finished meanwhile, and goes after the clip's result
     is written.
     """
@@ -420,7 +420,7 @@ def _store_packet_index(path: Path, content: bytes | None) -> None:
 
 
 def _about(settings: Settings, run_lake: Lake) -> dict[str, Any]:
-    """What `run.json` says beside the configuration: enough to know later how the run was made, and on what."""
+    """What `run.json` holds beside the configuration: enough to know later how, and on which machine, the run was made."""
     from gpu_workers.gpus import Nvml
 
     known = sorted({name for stage in operators.stages() for name in operator_identity(stage, settings)["weights"]})

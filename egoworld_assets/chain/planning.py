@@ -54,11 +54,11 @@ class StageResult:
         tables: what has to be written, by table name.
         provenance: goes into each written file.
         error: of a failure.
-        stale: the table that an earlier input or operator left at this place must go: nothing will take its place.
+        stale: the table of an earlier input or operator at this place must be removed: no result will replace it.
         digest: of the result, or of the work that failed.
         dead_letter: it is not tried again until a person redrives it.
         recalled: nothing has changed since its video was last found complete.
-        beside: the failure that this result of a fallback backend stands in for; it is kept on record.
+        beside: the failure that this result of a fallback backend stands in for; it stays on record.
         packet_index: content of the video's packet index, which goes with its manifest; None where it has none.
     """
 
@@ -79,7 +79,7 @@ class StageResult:
 
     @property
     def unread(self) -> bool:
-        """Whether a file is there that cannot be read now: nothing was decided, so nothing is stored or recorded."""
+        """Whether a file exists that cannot be read now: nothing was decided, so nothing is stored or recorded."""
         return isinstance(self.error, StorageUnavailable) and not self.digest
 
 
@@ -93,7 +93,7 @@ class _Submitted:
 
 @dataclass(frozen=True, slots=True)
 class _Video:
-    """What all clips of a video have in common, and the states of the files that it was read from."""
+    """Data that all clips of a video share, and the states of the files it was read from."""
 
     files: list[memo.FileState]
     clips: Mapping[str, Clip]
@@ -102,7 +102,7 @@ class _Video:
 
 @dataclass(slots=True)
 class _Elsewhere:
-    """Which other runs have results of a video in a stage: runs by clip and digest, newest first; and the runs whose table `states` does not say."""
+    """Which other runs have results of a video in a stage: runs by clip and digest, newest first; and the runs whose table `states` has no answer."""
 
     video_id: str
     with_result: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
@@ -119,10 +119,10 @@ class _Elsewhere:
 
 
 class Planner:
-    """Decides for each clip of a stage whether it is done, describes the work where it is not, and takes the outcome of that work.
+    """Decides for each clip of a stage whether it is done, describes the work if it is not, and takes the outcome of that work.
 
     Args:
-        anew: take nothing for done.
+        anew: treat no clip as done.
     """
 
     def __init__(self, run: Run, stage: str, settings: Settings, anew: bool = False) -> None:
@@ -170,7 +170,7 @@ class Planner:
         return known
 
     def _recalled(self, video_id: str) -> list[memo.Remembered] | None:
-        """The results of a video, where nothing has changed since they were last found whole."""
+        """The results of a video, if nothing has changed since they were last found complete."""
         wanted = None if self._anew else self._wanted(video_id)
         if wanted is None:
             return None
@@ -183,7 +183,7 @@ class Planner:
 
     @property
     def _looked_at(self) -> tuple[str, ...]:
-        """The tables whether a result counts depends on: its own and all upstream."""
+        """The tables that decide whether a result counts: its own and all upstream."""
         return (self._stage.name, *states.upstream(self._stage.name))
 
     def remember(self, video_id: str, found: Sequence[memo.Remembered]) -> None:
@@ -192,7 +192,7 @@ class Planner:
             memo.remember(self._run.video_folder(video_id), self._stage.name, wanted, self._looked_at, found)
 
     def _wanted(self, video_id: str) -> dict[str, Any] | None:
-        """All that a video's results depend on but the clips' own files; None where that cannot be told by states of files."""
+        """All that a video's results depend on, except the clips' own files; None where the states of files cannot tell."""
         entry = self._registered.get(video_id)
         try:
             if entry is None or (self._stage.sidecar and memo.file_state(sidecar_path(entry.path)) is not None):
@@ -206,7 +206,7 @@ class Planner:
 
     @cached_property
     def _configuration(self) -> str:
-        """Digest of what is the same for all videos."""
+        """Digest of the inputs that are the same for all videos."""
         return sha256_of(
             {
                 "schema": schema.SCHEMA_VERSION,
@@ -241,7 +241,7 @@ class Planner:
         return settled or self._submit(task, identity, own)
 
     def _states(self, clip: Clip) -> dict[str, StageState]:
-        """What the clip is in this stage and in all upstream of it."""
+        """The state of the clip in this stage and in all upstream."""
         return states.clip_states(self._run, clip.video_id, clip.clip_id, {self._stage.name, *states.upstream(self._stage.name)})
 
     def task(
@@ -273,7 +273,7 @@ class Planner:
         return task, identity
 
     def _settled(self, clip: Clip, key: str, own: StageState) -> StageResult | None:
-        """The result where there is one already, of this run or of an earlier one; or the failure on record."""
+        """The result if one exists, in this run or in an earlier one; or the failure on record."""
         if own.digest == key:
             return StageResult(clip.video_id, clip.clip_id, "done", own.rows or 0, digest=key)
         path = self._run.clip_table(self._stage.name, clip.video_id, clip.clip_id)
@@ -293,14 +293,14 @@ class Planner:
     def _refused(self, clip: Clip, error: EgoworldError, key: str, own: StageState) -> StageResult:
         """The failure of a clip that cannot be started.
 
-        Where the raw file is away, its sidecar may be away too, so the wanted digest is unknown: a result that is there stays and counts.
+        If the raw file is missing, its sidecar may be missing too, so the wanted digest is unknown: an existing result stays and counts.
         """
         failure = self._failure(clip, error := of_raw_file(error, clip), key)
         unknown = isinstance(error, RawFileAway) and self._stage.sidecar and memo.file_state(sidecar_path(clip.video_path)) is None
         return replace(failure, tables={}) if unknown and own.digest is not None else failure
 
     def _others(self, clip: Clip, key: str) -> list[Run]:
-        """The other runs that may have the result of that key, as table `states` of each says, which is asked once a video."""
+        """The other runs that may have the result of that key, by table `states` of each, which is read once per video."""
         if self._elsewhere is None or self._elsewhere.video_id != clip.video_id:
             self._elsewhere = _Elsewhere(clip.video_id)
             for run in self._runs:
@@ -342,7 +342,7 @@ class Planner:
         return StageResult(task.clip.video_id, task.clip.clip_id, "computed", rows, outcome.seconds, tables, stamp, digest=task.key)
 
     def _check_inputs(self, clip: Clip, digests: Mapping[str, str]) -> None:
-        """Raise InputChanged where other inputs count than when the clip was planned, or none, and StorageUnavailable where that cannot be told."""
+        """Raise InputChanged if the inputs that count are not those of the plan any more, and StorageUnavailable if that cannot be told."""
         there = states.clip_states(self._run, clip.video_id, clip.clip_id, states.upstream(self._stage.name))
         if away := next((state.error for state in there.values() if state.error), None):
             raise away
@@ -393,7 +393,7 @@ def no_manifest(run: Run, video_id: str) -> UnknownVideo:
 
 
 def clips_of(run: Run, video_id: str) -> list[Clip]:
-    """The clips of a video, as its manifest in a run has them.
+    """The clips of a video in its manifest in a run.
 
     Raises:
         UnknownVideo: it has none there.

@@ -1,4 +1,4 @@
-"""The raw file of a clip while a stage is planned and worked on: whether it is there, and is the one that was registered."""
+"""The raw file of a clip while a stage is planned and computed: whether it exists, and is the one that was registered."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def raw_state(clip: Clip) -> RawState:
 
 
 def of_raw_file(error: EgoworldError, clip: Clip) -> EgoworldError:
-    """RawFileAway in the place of an error that says so: the manifest found a video in this content, so only the file's state is at fault.
+    """RawFileAway instead of an error about the content: the manifest found a video in this content, so only the file's state is at fault.
 
-    Where the file is away, what lies beside it, such as a sidecar, is too.
+    If the file is missing, files beside it, such as a sidecar, are missing too.
     """
     if isinstance(error, InputError) and (away := _away(clip.video_path)) is not None:
         return away
@@ -46,7 +46,7 @@ def _away(path: Path) -> RawFileAway | None:
 
 
 class RawFiles:
-    """Whether raw files hold what was registered. A file whose size or time of change differ is read once, and the registry learns its new state.
+    """Whether raw files hold what was registered. A file whose size or time of change differ is read once, and the registry gets its new state.
 
     Args:
         lake: the lake with the registry; None leaves the registry as it is.

@@ -12,7 +12,7 @@ from gpu_workers.pool import Done, Failed, Pool
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """What a task ended in at last, and how often it was tried."""
+    """The final outcome of a task, and how often it was tried."""
 
     outcome: Done | Failed
     attempts: int

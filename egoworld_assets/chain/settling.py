@@ -18,7 +18,7 @@ Plan = Iterator[StageResult | ClipTask]
 _ELSEWHERE_S = 1.0
 """How often to check whether a clip that another process works on is done."""
 _MOST_AT_ONCE = 256
-"""So many clips at most are planned before the first of them is submitted; the first by itself, then each time twice as many."""
+"""Maximum number of clips that are planned before the first of them is submitted; it starts at one and doubles."""
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class _Left:
 def settle(
     planner: Planner, plans: Iterable[Plan], pool: Pool, retry_after_s: tuple[float, ...], entries: Entries | None
 ) -> Iterator[StageResult]:
-    """The result of every planned clip. One that needs no work comes at once; one that another process works on, when that has ended. A clip
+    """The result of every planned clip. A clip that needs no work comes at once; one that another process works on, when it is finished there. A clip
     whose files cannot be read now is planned again after each of the pauses.
 
         Args:

@@ -1,4 +1,4 @@
-"""The main job on a laptop: register a video, run the chain, show what came of it and what to ask next."""
+"""The main job on a laptop: register a video, run the chain, show the results and questions to ask next."""
 
 from __future__ import annotations
 

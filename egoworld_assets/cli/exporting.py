@@ -1,4 +1,4 @@
-"""Commands about what goes out and comes in: export rows to other formats, list the plug-ins that are installed."""
+"""Commands that export rows to other formats and list the installed plug-ins."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def plugins() -> None:
 
 
 def _load_all() -> None:
-    """Ask for everything that packages bring, so that what is wrong with it is known."""
+    """Load everything that packages bring, so that each problem is known."""
     from egoworld_ops import exports, operators, robots
     from egoworld_ops import plugins as installed
     from egoworld_ops.errors import BrokenPlugin

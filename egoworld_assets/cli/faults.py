@@ -1,4 +1,4 @@
-"""Errors of the command line that are none of ours, as one line with the cure."""
+"""Turns errors of other libraries into one line with the cure, for the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PERMISSION = (errno.EACCES, errno.EPERM)
 
 
 def named(error: Exception) -> EgoworldError | None:
-    """The error of ours that stands for `error`; None for those that are ours already, or click's own."""
+    """The egoworld error for `error`; None if it is one already, or click's own."""
     if isinstance(error, (EgoworldError, click.exceptions.Exit, click.ClickException, click.Abort)) or error.__class__ is BrokenPipeError:
         return None
     said = f"{type(error).__name__}: {_first_line(error)}"

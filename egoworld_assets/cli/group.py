@@ -1,4 +1,4 @@
-"""Groups of commands that say what a person may have meant."""
+"""Groups of commands that suggest the nearest name for a misspelt one."""
 
 from __future__ import annotations
 

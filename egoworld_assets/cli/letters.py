@@ -93,7 +93,7 @@ def redrive(profile: str | None, run_id: str, which: Which, everything: bool) ->
 
 
 def _checked(run: Run, which: Which) -> Which:
-    """A choice of which every part is a name that there is, so that a typing error does not read as "none".
+    """A choice whose names all exist, so that a typing error does not select nothing silently.
 
     Raises:
         SetupError: one is not.

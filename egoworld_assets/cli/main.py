@@ -1,4 +1,4 @@
-"""The command line: register videos, process them, look at what came of it. Everything long is a Dagster run, seen in the UI too."""
+"""The command line: register videos, process them, look at the results. `process` and `demo` make Dagster runs, which the UI shows too."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from egoworld_ops.errors import EgoworldError, printable
 
 
 class _Root(Group):
-    """All commands: what is no error of ours becomes one, which says in a line what a person can do."""
+    """All commands; other libraries' errors become errors of ours, which say in one line what to do."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was named."""

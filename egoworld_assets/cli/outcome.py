@@ -1,4 +1,4 @@
-"""What a Dagster run over one video came to, as a table for a terminal: a line a stage, also for those that did not get to run."""
+"""The outcome of a Dagster run over one video as a table for a terminal: a line per stage, also for stages that did not run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _line(stage: str, metadata: Mapping[str, Any]) -> str:
 
 
 def _without_value(stage: str, metadata: Mapping[str, Any]) -> Iterator[str]:
-    """What is to be said of rows without a value: how many have one, and of the most frequent kind of reason the cure."""
+    """A note on rows without a value: how many rows have one, and the cure of the most frequent kind of reason."""
     rows, missing = _reasons(Path(metadata["folder"]), stage)
     if missing:
         kinds: Counter[str] = Counter()
@@ -69,7 +69,7 @@ def _without_value(stage: str, metadata: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _reasons(folder: Path, stage: str) -> tuple[int, Counter[tuple[str, str]]]:
-    """Rows of a stage in a video's folder, and in how many of them a value is missing for which kind of reason, and why."""
+    """Rows of a stage in a video's folder, and how many lack a value, by kind of reason, with an example."""
     import pyarrow.parquet as pq
 
     found: Counter[tuple[str, str]] = Counter()

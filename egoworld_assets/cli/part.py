@@ -107,7 +107,7 @@ def _pool(settings: Settings, video_id: str, inline: bool) -> Pool:
 
 @contextmanager
 def _place(settings: Settings, video_id: str, part: Part) -> Iterator[Run]:
-    """Where the results go: the run of these settings; for a dry run one in a folder that goes again, with what is upstream of the part."""
+    """The run that results are written to: that of these settings; for a dry run one in a temporary folder, with all upstream results."""
     from egoworld_assets.chain import pipeline
     from egoworld_ops.lake.lake import Lake
 

@@ -28,12 +28,12 @@ from egoworld_ops.settings import Settings, load_settings
 
 Say = Callable[[str], None]
 SHIPPED = Path(__file__).parents[1] / "home"
-"""What a folder needs to be DAGSTER_HOME, and what `dagster dev` starts from."""
+"""The files that make a folder a DAGSTER_HOME, and from which `dagster dev` starts."""
 RAW = "raw"
 INTERRUPTED = 130
-"""The exit status of shells for what was interrupted by Ctrl-C."""
+"""The exit status of shells for a command interrupted by Ctrl-C."""
 _AT_A_TERMINAL = {"compute_logs": {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}}
-"""What is printed goes to the terminal alone. Dagster would start two processes that copy it into files, and die with tracebacks at Ctrl-C."""
+"""Output goes to the terminal only: the processes by which Dagster copies it into files die with tracebacks at Ctrl-C (docs/adr/0030)."""
 
 
 def settings(profile: str | None) -> Settings:
@@ -47,7 +47,7 @@ def settings(profile: str | None) -> Settings:
 
 
 def _make_home() -> None:
-    """Have a folder for Dagster: DAGSTER_HOME, or the working folder. Where it is new it gets the `dagster.yaml` that is shipped.
+    """Prepare the folder for Dagster: DAGSTER_HOME, or the working folder. A new one gets the shipped `dagster.yaml`.
 
     Raises:
         BadSettings: DAGSTER_HOME is no folder.
@@ -74,7 +74,7 @@ def instance() -> dg.DagsterInstance:
     """
     _make_home()
     with ExitStack() as turn:
-        with suppress(OSError):  # where no file can be made Dagster makes no databases either
+        with suppress(OSError):  # where no file can be created, Dagster creates no databases either
             turn.enter_context(locks.alone(Path(os.environ["DAGSTER_HOME"])))
         return dg.DagsterInstance.from_ref(InstanceRef.from_dir(os.environ["DAGSTER_HOME"], overrides=_AT_A_TERMINAL))
 
@@ -87,20 +87,20 @@ def add_partitions(settings: Settings, video_ids: Sequence[str]) -> None:
 
 
 def remove_partitions(video_ids: Sequence[str]) -> None:
-    """Let these videos be partitions no longer. What was recorded of them stays."""
+    """Remove these videos from the partitions. Their events stay."""
     with instance() as dagster:
         for video_id in set(video_ids).intersection(dagster.get_dynamic_partitions(str(VIDEO_IDS.name))):
             dagster.delete_dynamic_partition(str(VIDEO_IDS.name), video_id)
 
 
 def process(settings: Settings, video_ids: Sequence[str], say: Say, profile: str | None = None) -> list[str]:
-    """Run the whole chain over registered videos, one Dagster run a video; returns the videos of which not everything could be done.
+    """Run the whole chain over registered videos, one Dagster run a video; returns the videos that could not be processed completely.
 
     Raises:
         Exit: somebody interrupted it.
 
     Args:
-        profile: that of the settings: a tag of the runs, so that they have it also when they are re-executed in the UI.
+        profile: that of the settings. It becomes a tag of the runs, which re-executions in the UI keep.
     """
     from egoworld_assets.definitions import defs
 
@@ -127,7 +127,7 @@ def process(settings: Settings, video_ids: Sequence[str], say: Say, profile: str
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C was pressed meanwhile, also where its exception was lost: what a destructor or a callback raises, Python drops."""
+    """Whether Ctrl-C was pressed meanwhile, also if its exception was lost: Python drops exceptions raised in destructors and callbacks."""
     read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
 
@@ -146,7 +146,7 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
 
 def _say_latest(settings: Settings, say: Say) -> None:
-    """Says which run queries use, where it is not the run that was just written to."""
+    """Says which run queries use, if it is not the run just written to."""
     run, latest = pipeline.find_run(settings), Lake(settings.lake).latest_run()
     if run is not None and latest is not None and run != latest:
         reason = "it is pinned, or holds more"

@@ -29,7 +29,7 @@ def sql(profile: str | None, statement: str) -> None:
 
 
 def _database(profile: str | None) -> Path:
-    """The lake's database, fit for what is there."""
+    """The lake's database, brought up to date."""
     from egoworld_ops.lake import runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.query import catalog

@@ -1,4 +1,4 @@
-"""Commands about releases and what is on the disk: release, verify, gc."""
+"""Commands about releases and the files of the lake: release, verify, gc."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands about what happened and why: explain, runs, ledger."""
+"""The commands `explain`, `runs` and `ledger`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def explain(profile: str | None, video_id: str, clip_id: str, stage: str) -> Non
 
     settings = load_settings(profile)
     if not has_manifest(pipeline.peek_run(settings, video_id), video_id):
-        [video_id] = videos.chosen(settings, [video_id])  # says what was meant, where it is not even registered
+        [video_id] = videos.chosen(settings, [video_id])  # names the nearest video if this one is not registered
     said = explained(settings, video_id, clip_id, stage)
     click.echo(said.verdict)
     if said.nearest:
@@ -62,7 +62,7 @@ def list_runs(profile: str | None) -> None:
 @click.argument("run_id", default="latest")
 @click.pass_obj
 def show(profile: str | None, run_id: str) -> None:
-    """Print all that is known of a run."""
+    """Print all that is known about a run."""
     import json
 
     from egoworld_ops.lake import runs

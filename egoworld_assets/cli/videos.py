@@ -1,4 +1,4 @@
-"""Commands about the registered videos: which there are, what became of them, and letting one go."""
+"""Commands about the registered videos: list them with their status, and forget one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def chosen(settings: Settings, patterns: Sequence[str]) -> list[str]:
-    """The registered videos that these names and patterns mean, all where there are none.
+    """The registered videos that match these names and patterns; all if none are given.
 
     Raises:
         SetupError: one of them means no registered video.
@@ -43,7 +43,7 @@ def chosen(settings: Settings, patterns: Sequence[str]) -> list[str]:
 
 
 def lacks(settings: Settings, video_id: str) -> bool:
-    """Whether something of a video is to be done in the run that the settings write to; a video that was rejected, and a dead letter, is done."""
+    """Whether a video has work left in the run that the settings write to; a rejected video and a dead letter count as done."""
     from egoworld_assets.chain import pipeline
     from egoworld_ops.lake import states
 
@@ -90,7 +90,7 @@ def _status(run: Run | None, entry: Registered) -> str:
 
 
 def described(video: VideoState) -> str:
-    """What became of a video, in a line."""
+    """The status of a video, in one line."""
     if video.video["status"] == "rejected":
         return f"rejected: {video.video['reason']}. {video.video['cure']}"
     lacking = video.lacking()

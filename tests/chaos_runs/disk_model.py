@@ -1,6 +1,6 @@
-"""What a file system promises: names and content that were not synced may or may not be there after a loss of power.
+"""A model of what a file system guarantees: names and content that were not synced may be lost with the power.
 
-`Recorder` notes what a process does to names below a folder and what of it it makes durable; `crash` draws one of the states that a loss of power at
+`Recorder` notes a process's changes of names below a folder and which of them it syncs; `crash` draws one of the states that a loss of power at
 some moment could leave. The model is that of a journaled file system: an operation on names is whole or not at all, it is durable once a folder it
 touches has been synced, and the operations of one that never was may be there in any choice. Content is durable once its file has been synced; before
 that any part of it may be there, cut off or zero from some byte on.
@@ -32,7 +32,7 @@ class Operation:
     """One change of names, or the syncing of a folder.
 
     Args:
-        path: that comes to be, goes, or is synced.
+        path: that is created, removed or synced.
         source: of a move.
         content: of a file; None for other things.
         text: of a symbolic link.
@@ -79,7 +79,7 @@ class Recorder:
 
         def wrapped(*arguments: Any, **options: Any) -> Any:
             if any(options.get(o) is not None for o in ("dir_fd", "src_dir_fd", "dst_dir_fd")):
-                return call(*arguments, **options)  # shutil.rmtree, of what was temporary
+                return call(*arguments, **options)  # shutil.rmtree, of temporary folders
             with note(*arguments):
                 return call(*arguments, **options)
 
@@ -144,7 +144,7 @@ class Recorder:
 
 
 def crash(operations: list[Operation], at: int, random: Random) -> int:
-    """Leave under the recorded folder, which is empty, one of the states after a loss of power just before operation `at`.
+    """Create in the recorded folder, which is empty, one of the possible states after a power loss just before operation `at`.
 
     Returns:
         How many operations on names were lost and how many files were torn, together.
@@ -172,7 +172,7 @@ def _torn(data: bytes, random: Random) -> bytes:
 
 
 def _apply(operation: Operation, data: bytes) -> None:
-    """Do an operation again, where the folder it is done in is there."""
+    """Repeat an operation, if its folder exists."""
     path, source = operation.path, operation.source
     if not path.parent.is_dir():
         return

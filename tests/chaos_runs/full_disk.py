@@ -1,4 +1,4 @@
-"""The disk is full, at every write site in turn: a small file system on which one file more, or some bytes more, do not fit."""
+"""The disk is full, at every write site in turn: a small file system without room for one more file or for some more bytes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def run(size: int, seed: int) -> str:
 
 
 def _undisturbed(disk: Path, chain: list[Settings]) -> tuple[int, int, list[world.Snapshot]]:
-    """How many files and bytes a chain takes, and what it makes."""
+    """How many files and bytes a chain needs, and its results."""
     world.go(chain)
     state = os.statvfs(disk)
     wanted = [world.snapshot(pipeline.open_run(settings)) for settings in chain]
@@ -103,7 +103,7 @@ def _site(error: EgoworldError) -> str:
 
 
 def _all_whole(root: Path) -> None:
-    """Whatever has the name of a table can be read."""
+    """Every file with the name of a table can be read."""
     for path in root.glob("run_id=*/video_id=*/**/*.parquet"):
         read_table(path, "failures" if path.name.endswith(".failure.parquet") else path.stem)
 
@@ -161,7 +161,7 @@ def _disk(place: Path) -> Iterator[Path]:
 
 
 def _resize(disk: Path, limit: str, value: int) -> None:
-    """Only one limit at a time; what is there already always fits."""
+    """Only one of the two limits at a time; existing files always fit."""
     state = os.statvfs(disk)
     used_bytes, used_files = (state.f_blocks - state.f_bfree) * state.f_bsize, state.f_files - state.f_ffree
     options = {"size": max(64 << 20, used_bytes), "nr_inodes": max(10_000, used_files)}

@@ -1,4 +1,4 @@
-"""kill -9 at random points of Dagster runs: what was done is kept, what was not is done by the next run, and nothing else is left."""
+"""kill -9 at random points of Dagster runs: finished results are kept, the next run makes the others, and no orphans are left."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(size: int, seed: int) -> str:
 
 
 def _undisturbed(root: Path, starting: Starter) -> tuple[float, world.Snapshot]:
-    """How long a run takes, and what it makes."""
+    """How long a run takes, and its results."""
     where, began = place(root / "calm", root / "raw"), time.monotonic()
     assert starting.wait(starting.start(where)) == 0, where.log()
     length_s = time.monotonic() - began
@@ -52,7 +52,7 @@ def _undisturbed(root: Path, starting: Starter) -> tuple[float, world.Snapshot]:
 
 
 def _until_it_ends(where: Place, starting: Starter, random: Random, length_s: float, most: int) -> tuple[Counter[str], float]:
-    """Start and kill until a run ends by itself; in which stage each kill hit, and how long that last run took."""
+    """Start and kill until a run ends by itself; returns the stage that each kill hit, and how long the last run took."""
     hit: Counter[str] = Counter()
     while True:
         began = time.monotonic()

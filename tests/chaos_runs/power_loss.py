@@ -1,4 +1,4 @@
-"""The power goes, at any moment of a small materialization; after that the chain is run again."""
+"""A power loss at any moment of a small materialization, after which the chain is run again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.chaos_runs import disk_model, world
 
 
 def run(size: int, seed: int) -> str:
-    """`size` states of the disk that a loss of power could leave; the first come just after each kind of write."""
+    """`size` possible states of the disk after a power loss; the first are just after each kind of write."""
     random, began, losses, sites = Random(f"power {seed}"), time.monotonic(), 0, Counter[str]()
     with world.scratch() as root:
         chain = world.chain(root)
@@ -41,7 +41,7 @@ def run(size: int, seed: int) -> str:
             if (number % 2) and chain[0].lake.is_dir():
                 shutil.copy(
                     ahead, chain[0].lake / ledger.FILE_NAME
-                )  # it knows more than the disk holds: worse than what SQLite would leave
+                )  # the ledger knows more than the disk holds: worse than any state SQLite would leave
             _resumes(root, chain, wanted, f"state {number}, cut before operation {at} of {len(operations)}: {operations[at - 1]}")
     where = ", ".join(f"{n} at {site}" for site, n in sorted(sites.items()))
     return (
@@ -104,7 +104,7 @@ def _resumes(root: Path, chain: list[Settings], wanted: list[world.Snapshot], wh
 
 
 def _nothing_wrong_is_valid(root: Path, wanted: list[world.Snapshot]) -> None:
-    """A file that is there and says a digest holds the rows of that digest."""
+    """A file whose footer has a digest holds the rows of that digest."""
     rows_of = {(Path(path).name, digest): rows for found in wanted for path, (rows, digest) in found.items() if digest}
     for path in root.glob("run_id=*/video_id=*/**/*.parquet"):
         if (digest := digest_at(path)) is not None:

@@ -1,4 +1,4 @@
-"""Small lakes for these scenarios: a chain that is quick and always gives the same rows, and what must be equal in the end."""
+"""Small lakes for these scenarios: a quick chain that always gives the same rows, and comparisons of the results."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def make_video(folder: Path, name: str = "two", cuts: tuple[int, ...] = (CUT,), 
 
 
 def chain(root: Path) -> list[Settings]:
-    """Settings of two runs; the second links what the first has made, but for its last stage."""
+    """Settings of two runs; the second links the results of the first, except for its last stage."""
     first = load_settings("laptop").model_copy(update={"lake": root / "lake", "raw": root / "raw", "retry_after_s": ()})
     mapping = StageSettings(backend="dex", dex={"scaling": 1.5})
     return [first, first.model_copy(update={"stages": {**first.stages, "mapping": mapping}})]
@@ -84,7 +84,7 @@ def go(settings: list[Settings]) -> None:
 
 
 def forget(root: Path) -> None:
-    """As if this process had ended: what it has open below a folder is closed, what it holds is let go."""
+    """As if this process had ended: its open files below a folder are closed, its locks released."""
     for place in [place for place in bookkeeping._OPEN if Path(place[0]).is_relative_to(root)]:
         bookkeeping._OPEN.pop(place).close()
     for path in [path for path in locks._held if path.is_relative_to(root)]:
@@ -92,7 +92,7 @@ def forget(root: Path) -> None:
 
 
 def snapshot(run: lake.Run) -> Snapshot:
-    """All tables of a run. What depends on times and hosts is left out."""
+    """All tables of a run, without values that depend on times and hosts."""
     found: Snapshot = {}
     for path in sorted(run.path.rglob("*.parquet")):
         name = path.name.removesuffix(".parquet")
@@ -119,13 +119,13 @@ def metas_say_what_files_say(run: lake.Run) -> None:
 
 
 def no_temporaries(root: Path) -> None:
-    """Nothing that was being written is left."""
+    """No temporary file is left."""
     left = sorted(str(path.relative_to(root)) for path in root.rglob(".tmp-*"))
     assert not left, f"temporary files are left: {left}"
 
 
 def ledger_agrees(settings: Settings, run: lake.Run, clips: int | None = None) -> None:
-    """Making the ledger again from the files changes nothing; where all went well, each stage has so many clips done."""
+    """Rebuilding the ledger from the files changes nothing; if nothing failed, each stage has the right number of clips done."""
     book = bookkeeping.ledger_of(settings.lake, settings.ledger)
     rebuilt = ledger.rebuild(book, Lake(settings.lake))
     assert (rebuilt.changed, rebuilt.reset, rebuilt.running, rebuilt.unreadable) == (0, 0, 0, []), rebuilt

@@ -1,4 +1,4 @@
-"""Killing parts of a deployment at work, and telling whether what it made is what an undisturbed one makes."""
+"""Kills parts of a running deployment, and compares its results with those of an undisturbed one."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ CLIP_FRAMES = 20
 Kind = Literal["broker", "worker", "run"]
 STAGES = ("manifest", *operators.stages())
 _OF_THE_MAKING = ("seconds", "host", "run_id", "created_at")
-"""What a file says of where, when and how fast it was made."""
+"""Keys of provenance that depend on host and time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One process of a kind, killed when so many results were there."""
+    """The kill of one process of a kind, once there are `after` results."""
 
     kind: Kind
     after: int
 
 
 def plan(seed: int, kills: Mapping[Kind, int], results: int) -> list[Kill]:
-    """Kills at random places in a work of so many results, some results apart from its start and its end."""
+    """Kills at random points of a run with that many results, not close to its start or end."""
     rng = random.Random(seed)
     kinds = [kind for kind, n in kills.items() for _ in range(n)]
     rng.shuffle(kinds)
@@ -67,11 +67,11 @@ class Disturber(threading.Thread):
         self._rng, self._kills, self._pool, self._folders = random.Random(seed), kills, pool, folders
         self._over = threading.Event()
         self.killed: list[tuple[Kind, int]] = []
-        """What was killed: kind and process, each alive before and dead after."""
+        """The processes that were killed, with kind; each was alive before and dead after."""
         self.error: BaseException | None = None
 
     def end(self) -> list[tuple[Kind, int]]:
-        """What was killed; all that was planned must be."""
+        """The processes that were killed; all planned kills must have happened."""
         self._over.set()
         self.join(30)
         assert self.error is None, self.error
@@ -154,7 +154,7 @@ def undisturbed(settings: Settings, raw: Path, pool: Pool) -> dict[str, Path]:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of the lake: its rows, and what it says they depend on."""
+    """A file of the lake: its rows, and its provenance that does not depend on host and time."""
 
     rows: pa.Table
     provenance: Mapping[str, Any]
@@ -185,5 +185,5 @@ def check_same(made: Path, wanted: Path) -> int:
 
 
 def leftovers(root: Path) -> list[Path]:
-    """What was begun and never finished."""
+    """Temporary files that were left behind."""
     return sorted(root.rglob(".tmp-*"))

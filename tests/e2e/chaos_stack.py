@@ -36,7 +36,7 @@ TIMEOUT_S = 7200.0
 
 def main() -> int:
     wanted = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all started processes are ended
     root = Path(tempfile.mkdtemp(prefix="egoworld-chaos-"))
     print(f"seed {wanted.seed}, in {root}", flush=True)
     pool = PoolSettings(folder=root / "p", workers=WORKERS, idle_exit_s=120.0)

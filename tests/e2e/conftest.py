@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
 
 
 def deployment(root: Path, **settings: object) -> Deployment:
-    """An empty deployment under `root`; settings by their name in the environment, without the prefix. The pool is that of the tests."""
+    """An empty deployment under `root`; settings by their name in the environment, without the prefix. Its pool is the one of the tests."""
     home, lake, raw = (root / name for name in ("home", "lake", "raw"))
     for folder in (home, raw):
         folder.mkdir(parents=True)

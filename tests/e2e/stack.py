@@ -1,4 +1,4 @@
-"""Real Dagster processes on loopback, and what a person does with them through GraphQL."""
+"""Real Dagster processes on loopback, and a person's actions through GraphQL."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ controller.DEFAULT_DAEMON_INTERVAL_SECONDS = 1
 from dagster._daemon.cli import main
 main()
 """
-"""Dagster's daemon, which looks at backfills every second where it would every 30; no setting of Dagster says so."""
+"""Dagster's daemon, which checks backfills every second instead of every 30; Dagster has no setting for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Stack:
         return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
-        dg.DagsterInstance.from_config(str(self.where.home)).dispose()  # two that make its databases at once get in each other's way
+        dg.DagsterInstance.from_config(str(self.where.home)).dispose()  # two processes that create its databases at once disturb each other
         workspace = str(ROOT / "workspace.yaml")
         self._launch("webserver", "dagster-webserver", "-h", "127.0.0.1", "-p", str(self._port), "-w", workspace)
         self._launch("daemon", sys.executable, "-c", _PROMPT_DAEMON, "run", "-w", workspace)

@@ -1,4 +1,4 @@
-"""The two commands of Dagster's own command line, each from a raw file to tables that DuckDB can be asked about."""
+"""The two commands of Dagster's own command line, each from a raw file to tables that DuckDB can query."""
 
 import dagster as dg
 import duckdb

@@ -1,4 +1,4 @@
-"""A backfill whose broker, workers and run are killed under way ends as if nothing had happened; a run that is terminated lets the pool go."""
+"""A backfill whose broker, workers and run are killed meanwhile ends as an undisturbed one; a terminated run releases the pool."""
 
 from __future__ import annotations
 

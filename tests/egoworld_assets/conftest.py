@@ -1,4 +1,4 @@
-"""A lake and a Dagster instance of a test's own, and runs of the real graph in this process."""
+"""A new lake and Dagster instance for a test, and runs of the real graph in this process."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Place:
         return found.video_ids
 
     def run(self, video_ids: Sequence[str], *stages: str) -> dg.ExecuteInProcessResult:
-        """One run over videos that were registered one after the other, of some assets and their checks."""
+        """One run of some assets and their checks over several videos, in the order of registration."""
         from egoworld_assets.definitions import defs
 
         tags = {"dagster/asset_partition_range_start": video_ids[0], "dagster/asset_partition_range_end": video_ids[-1]}

@@ -1,4 +1,4 @@
-"""Partitions that a person added by hand in the UI: a key that stands for no video is a failure of its own, and its neighbours are processed."""
+"""Partitions that a person added by hand in the UI: a key without a registered video fails alone, and the other videos are processed."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Runs of the real graph: metadata and checks are of the right video, also where a run holds many; bad files stop what they must."""
+"""Runs of the real graph: metadata and checks belong to the right video, also where a run holds many; bad files stop only what depends on them."""
 
 from pathlib import Path
 

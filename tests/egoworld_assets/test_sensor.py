@@ -18,7 +18,7 @@ from tests.egoworld_ops import media
 
 @dataclass
 class Daemon:
-    """What the daemon does with a sensor's result: partitions first, then a run for each run key that has none."""
+    """Apply a sensor's result as the daemon does: partitions first, then a run for each run key that has none."""
 
     instance: dg.DagsterInstance
     home: Path
@@ -123,7 +123,7 @@ def test_a_video_registered_by_hand_is_left_to_the_hand_and_stays_deleted(daemon
 
 
 def test_a_video_with_results_and_a_partition_is_not_launched_again(daemon: Daemon, video: Path, tmp_path: Path) -> None:
-    """As a deployment has them that is older than the sensor's memory."""
+    """Partitions as in a deployment from before the sensor remembered what it offered."""
     [video_id] = register.register(load_settings().lake, [video]).video_ids
     daemon.instance.add_dynamic_partitions("video_id", [video_id])
     run = tmp_path / "lake" / "run_id=20260101_0000"

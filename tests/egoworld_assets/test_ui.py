@@ -1,4 +1,4 @@
-"""What Dagster's UI shows at first sight: the chain as an open graph, one name of the code location, and few events a video."""
+"""What Dagster's UI shows when it opens: the chain as an open graph, one name of the code location, and few events per video."""
 
 import tomllib
 from collections import Counter
@@ -17,7 +17,7 @@ from tests.egoworld_ops import media
 
 ERROR = dg.AssetCheckSeverity.ERROR
 A_STAGE = {"ASSET_MATERIALIZATION_PLANNED": 1, "ASSET_MATERIALIZATION": 1, "ASSET_CHECK_EVALUATION": 3}
-"""What a further video adds to the log of a stage: what Dagster needs to show its partition and the three checks of it."""
+"""Events that each further video adds to the log of a stage: those by which Dagster shows its partition and three checks."""
 
 
 def test_the_lineage_page_opens_with_the_chain_in_sight() -> None:

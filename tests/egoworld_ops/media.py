@@ -1,4 +1,4 @@
-"""Makes tiny videos with known content, and breaks them. Frame `i` carries its number, so that a decoded frame says which it is."""
+"""Makes tiny videos with known content, and damages them. Frame `i` shows its number, so that a decoded frame can be identified."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def make(
 
 
 def aged(path: Path) -> Path:
-    """Let a file be an hour old: nobody waits to see whether it still changes."""
+    """Make a file an hour old, so that intake does not wait to see whether it still changes."""
     then = time.time() - 3600
     os.utime(path, (then, then))
     return path

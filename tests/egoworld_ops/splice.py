@@ -1,4 +1,4 @@
-"""Writes into the headers of small files what no muxer here writes: boxes of MP4, elements of Matroska, scrambling bits of MPEG-TS."""
+"""Writes header elements that no muxer here writes into small files: boxes of MP4, elements of Matroska, scrambling bits of MPEG-TS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contact sheet: what the tables say is where they say it is, for any subset of them, in a small PNG."""
+"""The contact sheet draws the rows of the tables at their places, for any subset of the tables, in a small PNG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger on SQLite and on a real Postgres: moves, races, leases, what a database can suffer, and being made again from files."""
+"""The ledger on SQLite and on a real Postgres: moves, races, leases, faults of a database, and the rebuild from files."""
 
 import os
 import shutil
@@ -349,7 +349,7 @@ def test_a_killed_process_on_this_host_loses_its_clips_at_once(url: str, ledger:
         assert sleeper.stdout.readline() == b"3\n"  # type: ignore[union-attr]
         assert ledger.recover() == []
         sleeper.kill()
-        os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)  # dead, but not yet taken away: a zombie
+        os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)  # a zombie: dead, but not yet reaped
         assert ledger.recover() == keys(3)
         sleeper.wait()
     assert ledger.recover() == []
@@ -408,7 +408,7 @@ def test_two_who_recover_at_once_move_each_clip_once(url: str) -> None:
 
 def test_an_owner_that_beats_while_it_is_judged_keeps_its_clips(url: str) -> None:
     class Late(Clock):
-        """Asked for the time after the owners were read: then the owner beats."""
+        """A clock that is read after the owners were: just then the owner beats."""
 
         def __call__(self) -> float:
             ledger.beat(owner.id, ELSEWHERE, round(self.now_s))
@@ -487,7 +487,7 @@ def test_clips_that_an_owner_could_not_give_back_are_recovered_at_once(url: str)
     engine.dispose()
 
 
-# What a database can suffer
+# Faults of a database
 
 
 def test_a_ledger_of_a_newer_version_is_refused_with_the_cure(url: str, tmp_path: Path) -> None:
@@ -651,7 +651,7 @@ def test_sqlalchemy_is_not_loaded_before_a_ledger_is_opened() -> None:
     assert done.stdout == "False\n"
 
 
-# Made again from the files
+# Rebuilt from the files
 
 
 def write_result(run: Run, clip: ClipKey, digest: str, made_in: str = RUN, **more: object) -> None:

@@ -1,4 +1,4 @@
-"""The registry of weights: what is fetched is checked, what is wrong is refused, nothing half-written stays."""
+"""The registry of weights: fetched files are checked, wrong ones refused, and no half-written file stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Items come in order, errors where the item would have been, never more ahead than may be, and no thread is left."""
+"""Items come in order, an error in the place of its item, never more ahead than the maximum, and no thread is left."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What is in a lake and in a release can be read by the readers that people have: each one, of its own version, gives back every row, nulls included.
+"""Common readers can read a lake and a release: each one, in its own version, returns every row, nulls included.
 
 The packages are installed once, into `.bench/readers`; where the package index cannot be reached, the tests are skipped.
 """

@@ -1,4 +1,4 @@
-"""Profiles are whole, typed and refuse what they do not know."""
+"""Profiles are complete and typed, and unknown names in them are refused."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The synthetic scene: its truth agrees with itself, with geometry and with its pixels."""
+"""The synthetic scene: its ground truth is consistent with itself, with geometry and with its pixels."""
 
 from __future__ import annotations
 

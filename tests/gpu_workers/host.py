@@ -1,4 +1,4 @@
-"""A broker with its clock in a test's hand: events by name, and what came of them."""
+"""A broker whose clock the test sets: events by name, and the broker's actions."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Host:
         self.compute(key)
         self.die(self.worker(key), cause)
 
-    # what is
+    # the broker's state
 
     def task(self, key: str) -> Task:
         """The task of that key that has not ended."""
@@ -149,7 +149,7 @@ class Host:
 
     @property
     def queue(self) -> list[str]:
-        """What waits."""
+        """The waiting tasks."""
         return [task.spec.key for task in self.state.queue()]
 
     @property
@@ -158,20 +158,20 @@ class Host:
         return [worker.name for worker in self.state.workers.values() if not worker.ready]
 
     def told(self, worker: str) -> list[object]:
-        """What the last step told a worker."""
+        """The messages of the last step to a worker."""
         return [action.message for action in self.last if isinstance(action, events.Tell) and action.worker == worker]
 
     @property
     def kills(self) -> list[tuple[str, str]]:
-        """Whom the last step killed, and why."""
+        """The workers that the last step killed, and why."""
         return [(action.worker, action.why) for action in self.last if isinstance(action, events.Kill)]
 
     @property
     def refused(self) -> list[str]:
-        """Whom the last step refused."""
+        """The clients that the last step refused."""
         return [action.client for action in self.last if isinstance(action, events.Refuse)]
 
     @property
     def reports(self) -> str:
-        """What the last step had to report."""
+        """The reports of the last step."""
         return "\n".join(action.text for action in self.last if isinstance(action, events.Report))

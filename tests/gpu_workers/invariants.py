@@ -1,4 +1,4 @@
-"""What must hold whatever happens, checked from outside the broker: from its actions, and from what truly happened to the workers.
+"""Rules that always hold, checked from outside the broker: from its actions, and from what really happened to the workers.
 
 Each rule has a name, which a `Violation` gives in brackets.
 """
@@ -24,7 +24,7 @@ MOST_REVOCATIONS = 20
 
 
 class Violation(AssertionError):
-    """A rule does not hold; names the seed, the time and the rule."""
+    """A broken rule; names the seed, the time and the rule."""
 
     def __init__(self, seed: int, now: float, rule: str, text: str) -> None:
         super().__init__(seed, now, rule, text)
@@ -37,7 +37,7 @@ class Violation(AssertionError):
 
 
 class Checks:
-    """Steps the broker and looks at everything it does."""
+    """Steps the broker and checks all its actions."""
 
     def __init__(self, sim: Simulation) -> None:
         self.sim, self.broker, self.limits = sim, sim.broker, sim.plan.limits
@@ -58,22 +58,22 @@ class Checks:
         self.broker._place = placing  # type: ignore[method-assign]
 
     def fail(self, rule: str, text: str) -> NoReturn:
-        """A rule does not hold."""
+        """Report a broken rule."""
         raise Violation(self.sim.seed, self.sim.now, rule, text)
 
     def expect(self, event: events.Event, now: float) -> Callable[[], None]:
-        """Enter an event in the world's own books, before the broker sees it; returns a check of whom the broker blames for it."""
+        """Record an event in the world's own books, before the broker sees it; returns a check of which tasks the broker blames for it."""
         self._count_time(now)
         return self._expect(event)
 
     def after(self, actions: list[Action], now: float) -> None:
-        """Look at what the broker did."""
+        """Check the broker's actions."""
         self._slots_now(now)
         for action in actions:
             self._acted(action)
         self._state_holds(now)
 
-    # before: what the event means, as the world knows it
+    # before the step: what the event means in the world
 
     def _count_time(self, now: float) -> None:
         if now > self._then:
@@ -139,7 +139,7 @@ class Checks:
         self.sim.people[self.broker.state.tasks[number].client].used_s += self.sim.now - since if used_s is None else used_s
 
     def _expect_blame(self, process: Process, cause: str) -> Callable[[], None]:
-        """Work out from what had truly begun whom a death counts against, and see that the broker agrees."""
+        """Work out from the tasks that had really begun which of them a death counts against, and check that the broker agrees."""
         cause = process.killed or cause
         told = [number for number, phase in process.told.items() if phase != "leased"]
         if not process.killed and not process.leaving:
@@ -173,7 +173,7 @@ class Checks:
                 got = (len(task.deaths), task.memory_deaths, task.unexplained_deaths)
                 if task is sole and want[0] == self.limits.deaths and got[0] == want[0] - 1 and not self._testable(process):
                     clip = self.clips[task.spec.key]
-                    clip.sole.pop()  # nobody can tell any more whether it was the device
+                    clip.sole.pop()  # it can no longer be known whether the device was the cause
                     clip.exempt = True
                     continue
                 if got != want:
@@ -208,7 +208,7 @@ class Checks:
                 clip.memory += cause == "memory"
                 clip.kills += cause == "sigkill"
 
-    # during: each action
+    # during the step: each action
 
     def _slots_now(self, now: float) -> None:
         slots = self.broker.state.slots
@@ -385,7 +385,7 @@ class Checks:
         self._begun_keys ^= {action.key}
 
     def _in_order(self, placement: Placement, now: float) -> None:
-        """Whoever is placed is next: suspects, then priority, then the client that has used least."""
+        """The task that is placed is the next in order: suspects, then priority, then the client that has used least."""
         state, slot, chosen = self.broker.state, placement.slot, placement.task
         queue = [task for task in state.tasks.values() if task.state == "queued"]
         fitting = [task for task in queue if self._may_run(task, slot, now)]
@@ -396,7 +396,7 @@ class Checks:
         before = [task for task in fitting if self._rank(task) < self._rank(chosen)]
         held = len(state.on_slot(slot.spec.name))
         emptying = [s for s in state.slots.values() if s is not slot and held and len(state.on_slot(s.spec.name)) == held]
-        if len(before) > len(emptying):  # a task may be waiting for another slot to empty itself, one for each such slot
+        if len(before) > len(emptying):  # for each slot that is being drained, one task may wait
             ahead = [(task.spec.key, self._rank(task)) for task in before]
             self.fail("no client starves", f"{chosen.spec.key} {self._rank(chosen)} was placed on {slot.spec.name} before {ahead}")
 
@@ -417,7 +417,7 @@ class Checks:
             return False
         return task.last_death != slot.spec.name or not any(able(s) for s in self.broker.state.slots.values() if s is not slot)
 
-    # after: what must hold between two events
+    # after the step: rules that hold between two events
 
     def _state_holds(self, now: float) -> None:
         state = self.broker.state
@@ -460,7 +460,7 @@ class Checks:
     # at the end
 
     def at_rest(self) -> None:
-        """Nothing will ever happen again of itself."""
+        """Rules for the end, when no further event is due."""
         for person in self.sim.people.values():
             self._everything_ended(person)
         if not self.broker.idle:
@@ -473,7 +473,7 @@ class Checks:
             self.fail("nothing lost", f"{person.name} waits for ever for {lost}, and has {len(person.todo)} left to submit")
 
     def _in_time(self) -> None:
-        """Even if all were done one after another, with all mishaps between, it had to be over by now."""
+        """The simulation ends within the time of all tasks one after another, with all mishaps between."""
         plan, seen, clips = self.sim.plan, self.sim.seen, self.clips.values()
         most_s = (
             1.0

@@ -1,4 +1,4 @@
-"""What will happen in a simulation, drawn from its seed: the devices, the clients and their clips, and the mishaps."""
+"""The events of a simulation, drawn from its seed: the devices, the clients and their clips, and the mishaps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPERATORS = {"hands": 1000, "masks": 3000, "poses": 6000}
 
 @dataclass(slots=True)
 class ClientPlan:
-    """A client, and when it does what."""
+    """A client and the times of its actions."""
 
     name: str
     clips: list[Clip]
@@ -34,12 +34,12 @@ class Plan:
     Args:
         start_death_p: chance of a worker to die at its start.
         stubborn_p: chance of a worker not to end when told.
-        kill_s: the longest that a process lives on after it was killed.
-        latency_s: the longest that a message is on its way.
-        sending_s: the longest that a worker takes to send a result.
+        kill_s: maximum time that a process lives on after it was killed.
+        latency_s: maximum latency of a message.
+        sending_s: maximum time that a worker takes to send a result.
         broken: environments whose workers never start.
         stale: environments whose code changes, and when.
-        sick: slots that are out of order, and since when.
+        sick: broken slots, and since when.
         kills, memory_kills, freezes, fat: times at which some worker is killed, killed for memory, stopped, or grows.
     """
 
@@ -64,7 +64,7 @@ class Plan:
     machine_deaths: dict[str, list[bool]] = field(default_factory=dict)
 
     def last_mishap_s(self) -> float:
-        """When the last thing happens that is not the consequence of another."""
+        """The time of the last event that is not the consequence of another."""
         clients = [max(client.joins_s + client.pause[1], client.leaves_s or 0.0) for client in self.clients]
         at = [self.stop_s or 0.0, *self.sick.values(), *(time_s for time_s, _ in [*self.reported_sick, *self.scales])]
         return max([*clients, *at, *self.kills, *self.memory_kills, *self.freezes, *self.fat])

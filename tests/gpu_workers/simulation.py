@@ -1,7 +1,7 @@
-"""One real `Broker` in a world made up from a seed: `simulate(seed)`, or `python -m tests.gpu_workers.simulation SEED` to watch it.
+"""One real `Broker` in a world generated from a seed: `simulate(seed)`, or `python -m tests.gpu_workers.simulation SEED` to watch it.
 
-The clock is virtual, so hours pass in milliseconds, and the same seed always goes the same way. `plan` draws what will happen, `world` has the
-processes and people that the broker deals with, `invariants` says what must hold after every step and at the end.
+The clock is virtual, so hours pass in milliseconds, and the same seed always goes the same way. `plan` draws the events, `world` has the
+workers and clients that the broker deals with, `invariants` has the rules that hold after every step and at the end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_EVENTS = 20_000
 
 
 class Simulation:
-    """The shell of a broker: a clock, a heap of what comes next, and what the broker's actions lead to.
+    """The shell of a broker: a clock, a heap of coming events, and the effects of the broker's actions.
 
     Args:
         broker_type: the broker, or one with a bug.
@@ -45,10 +45,10 @@ class Simulation:
         self._checks = Checks(self)
 
     def run(self) -> Counter[str]:
-        """Let it all happen; returns how often what happened.
+        """Run all events; returns how often each kind happened.
 
         Raises:
-            Violation: something did not hold, or the broker raised.
+            Violation: a rule was broken, or the broker raised.
         """
         try:
             self._prepare()
@@ -89,7 +89,7 @@ class Simulation:
             self.at(plan.stop_s, self._stop)
 
     def _next(self) -> bool:
-        """Whatever is next: an event of the world, a deadline of the broker, or the end."""
+        """The next step: an event of the world, a deadline of the broker, or the end."""
         due = self.deadline
         if due is not None and (not self._heap or due < self._heap[0][0]):
             self.now = due
@@ -105,19 +105,19 @@ class Simulation:
         return True
 
     def at(self, time_s: float, do: Callable, *args: object) -> None:
-        """Something will happen."""
+        """Schedule an event."""
         heapq.heappush(self._heap, (time_s, next(self._order), do, args))
 
     def later(self, in_s: float, do: Callable, *args: object) -> None:
-        """Something will happen soon."""
+        """Schedule an event in `in_s` seconds."""
         self.at(self.now + in_s, do, *args)
 
     def latency(self) -> float:
-        """How long a message is on its way."""
+        """The latency of a message."""
         return self.random.random() * self.plan.latency_s
 
     def is_sick(self, slot: str) -> bool:
-        """Whether a device is out of order, known or not."""
+        """Whether a device is broken, known to the broker or not."""
         return self.plan.sick.get(slot, self.now + 1) <= self.now
 
     # the shell
@@ -227,7 +227,7 @@ def simulate(seed: int, broker_type: type[Broker] = Broker) -> Counter[str]:
 
 
 def simulate_all(seeds: range, broker_type: type[Broker] = Broker) -> Counter[str]:
-    """Run many; what they saw, added up."""
+    """Run many seeds; returns the sums of their counts."""
     total: Counter[str] = Counter()
     for seed in seeds:
         total.update(simulate(seed, broker_type))

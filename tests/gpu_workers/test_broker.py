@@ -1,4 +1,4 @@
-"""The broker's rules, one by one, with the clock in hand."""
+"""The broker's rules, one by one, with a clock that the test sets."""
 
 from dataclasses import replace
 
@@ -10,10 +10,10 @@ from gpu_workers.wire import messages
 from tests.gpu_workers.host import LIMITS, OTHER, PYTHON, Host
 
 UNLEARNED_S = LIMITS.hang_base_s + LIMITS.unlearned_factor
-"""How long a task of a guessed second may take."""
+"""Maximum time of a task whose client estimates one second."""
 
 
-# whose turn it is
+# the order of tasks
 
 
 def test_a_worker_holds_two_tasks_and_is_given_another_when_one_is_done() -> None:
@@ -205,7 +205,7 @@ def test_a_key_is_taken_once() -> None:
     assert len(host.state.tasks) == 1
 
 
-# what nobody wants
+# abandoned tasks
 
 
 def test_a_queued_task_is_cancelled_at_once_and_a_running_one_as_soon_as_it_can_be_stopped() -> None:
@@ -909,7 +909,7 @@ def test_a_worker_that_does_not_leave_is_killed() -> None:
     assert host.kills == [(worker, "retired")]
 
 
-# what killed the machine
+# clips that were running when the machine crashed
 
 
 def test_a_task_that_was_there_when_the_machine_died_has_the_host_for_itself() -> None:
@@ -965,7 +965,7 @@ def test_the_time_of_a_slot_is_split_by_cause() -> None:
     at = host.tick
     at(1.0)  # idle
     host.join("a")
-    at(3.0)  # idle still: it may want no more than the status
+    at(3.0)  # still idle: the client may only ask for the status
     host.submit("1", "2")
     at(6.0)  # starting
     host.ready()

@@ -1,4 +1,4 @@
-"""The broker in made-up worlds, ten thousand in `make chaos`, and with bugs planted in it, which the simulation must find."""
+"""The broker in simulated worlds, ten thousand in `make chaos`, and with planted bugs, which the simulation must find."""
 
 import multiprocessing
 import os
@@ -22,7 +22,7 @@ MUST_HAPPEN = (
     *("killed: hang", "killed: ignored cancellation", "killed: memory", "killed: sick device", "killed: stale code", "killed: retired"),
     *("revoked", "refused", "self-tests", "start failures", "frozen", "SlotSick", "rested"),
 )
-"""Without these a run would prove little."""
+"""Kinds of events that must happen, or a run would prove little."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""An operator with an interpreter of its own runs beside the others, sees nothing of our environment, and keeps the same contract."""
+"""An operator with an interpreter of its own runs beside the others, imports nothing from our environment, and obeys the same contract."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _check_that_it_was_alone(said: dict[str, Any], interpreter: str) -> None:
 
 
 def test_both_environments_work_side_by_side_in_one_broker(place: Place, interpreter: str) -> None:
-    """The same moment, the same broker: each worker has its own numpy."""
+    """Two workers of one broker at the same time have different versions of numpy."""
     ours = [order(f"ours {i}", 0.1) for i in range(6)]
     payloads = [json.dumps(t.to_json()).encode() for t in place.tasks("detections")]
     code = file_fingerprint(FOREIGN)

@@ -1,4 +1,4 @@
-"""What goes over a socket of the pool: every message comes out as it went in, however it is cut up, and nothing hostile gets through or hangs."""
+"""Messages on a socket of the pool: each one arrives unchanged, however its bytes are split, and hostile ones are refused without a hang."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def framed(header: bytes, payload: bytes = b"", header_bytes: int | None = None,
 
 
 def received(stream: bytes, chunks: list[int]) -> frames.Frame:
-    """The frame that both ways of receiving make of bytes which arrive in pieces, after which the other side closes."""
+    """The frame that both ways of receiving read from bytes in pieces, after which the other side closes."""
     outcomes = [_or_error(lambda: _by_socket(stream, chunks)), _or_error(lambda: asyncio.run(_by_reader(stream, chunks)))]
     if isinstance(outcomes[0], Exception):
         assert isinstance(outcomes[1], type(outcomes[0]))
@@ -179,7 +179,7 @@ JSON = st.recursive(
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(ALL), st.data())
 def test_a_header_that_is_not_quite_a_message_is_refused_or_is_one(kind: type[Message], data: st.DataObject) -> None:
-    """One field is replaced, missing or strange: what comes through is of the declared types, whatever came in."""
+    """One field is replaced, missing or unknown: a message that is accepted has the declared types."""
     header = messages.header(data.draw(of_kind(kind)))
     name = data.draw(st.sampled_from([*header, "extra", "self", "values", "checks", "__class__"]))
     if data.draw(st.booleans()):
@@ -199,7 +199,7 @@ def test_a_header_that_is_not_quite_a_message_is_refused_or_is_one(kind: type[Me
         plain = get_args(hint)[0] if get_args(hint) else hint
         assert isinstance(value, (float, int) if plain is float else plain)
         assert plain is bool or not isinstance(value, bool)
-    frames.pack(messages.header(message))  # refuses what is no number
+    frames.pack(messages.header(message))  # refuses values that are no numbers
 
 
 SUBMIT = messages.Submit("k", "toy", "cpu", "python", "toy.py:Toy", "1", 1, 1.0, 0, "v", 0)

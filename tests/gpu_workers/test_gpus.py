@@ -1,4 +1,4 @@
-"""NVML's word on GPUs, read through the real bindings from a library that `nvml_stub.c` puts in the place of NVIDIA's."""
+"""Readings of GPUs from NVML, through the real bindings, from a stand-in for NVIDIA's library (`nvml_stub.c`)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def said(code: str, library: Path, gpus: str = THREE, fail: str = "", visible: str | None = None) -> list[Any]:
-    """What `code` says in a process that loads NVML from `library`: a tuple for each call of `say`. It must print nothing else."""
+    """The output of `code` in a process that loads NVML from `library`: a tuple for each call of `say`. It must print nothing else."""
     env = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     # Some Pythons find their own libpython through this variable.
     env["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, [str(library), env.get("LD_LIBRARY_PATH")]))

@@ -1,4 +1,4 @@
-"""The journal: what ran when the machine died is known after it, a crash of the broker alone counts nothing, and a full disk costs no work."""
+"""The journal: it knows the clips that ran when the machine crashed, ignores a crash of the broker alone, and loses no work on a full disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def after(path: Path, boot: str, *lines: tuple[str, str]) -> dict[str, list[bool]]:
-    """What a journal that is opened in a boot says of the boots before, to which these lines are then added."""
+    """The report of a journal, opened in one boot, on the boots before; these lines are then added to it."""
     opened = Journal(path, boot)
     known = {key: list(times) for key, times in opened.machine_deaths.items()}
     for what, key in lines:

@@ -1,4 +1,4 @@
-"""What the broker does with time: the next clip is decoded while this one computes, models stay loaded, who has priority goes first."""
+"""Scheduling: the next clip is decoded while this one computes, models stay loaded, higher priority goes first."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_worker_builds_each_operator_once(tmp_path: Path) -> None:
 
 
 def test_a_run_finds_its_own_weights_whoever_started_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pool outlives the shell that started it, and serves others: what that shell set is not theirs."""
+    """A pool outlives the shell that started it, and serves others: they must not get that shell's environment."""
     media.make(tmp_path / "scenes.mp4", 6, picture=media.scenes([]))
     full = load_settings("laptop").model_copy(update={"lake": tmp_path / "lake", "raw": tmp_path})
     [video_id] = register.register(full.lake, [tmp_path / "scenes.mp4"]).video_ids

@@ -1,4 +1,4 @@
-"""The broker as a program: how it starts, says what it does, is scaled, and ends without losing work or leaving processes."""
+"""The broker as a program: it starts, reports its status, is scaled, and ends without losing work or leaving processes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Client(threading.Thread):
 
 @contextlib.contextmanager
 def serve(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """A broker in the foreground, which has said that it is ready; ended in any case."""
+    """A broker in the foreground that is ready; always ended."""
     asked = [sys.executable, "-m", "gpu_workers", "serve", "--folder", str(folder), "--workers", "1", "--metrics-port", "0", *arguments]
     process = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:

@@ -103,7 +103,7 @@ def test_code_that_changed_since_the_client_was_started_is_refused(pool: PoolSet
 
 
 def test_a_warm_worker_is_not_used_for_newer_code(pool: PoolSettings, tmp_path: Path) -> None:
-    """The runner's file changes between two runs, and each run gets what its code says."""
+    """The runner's file changes between two runs, and each run gets the results of its own code."""
     path, toy = tmp_path / "runner.py", Path(brokers.TOY).read_text()
     pids = []
     for version in ("1", "2"):

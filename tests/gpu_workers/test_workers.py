@@ -1,4 +1,4 @@
-"""Whatever an operator does, its own clip answers for it in words that say what happened, and the neighbours finish."""
+"""Whatever an operator does, its own clip fails with an error that says what happened, and the other clips finish."""
 
 from __future__ import annotations
 

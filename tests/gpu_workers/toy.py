@@ -1,4 +1,4 @@
-"""A runner for tests: tasks that take the time they are told, and misbehave as they are told. Standard library and pyarrow only."""
+"""A runner for tests: each task says how long it takes and how it misbehaves. Standard library and pyarrow only."""
 
 import ctypes
 import json

@@ -1,4 +1,4 @@
-"""The world around a simulated broker: clips, processes that work on them, and people who submit them. What they do is all in the seed."""
+"""The world around a simulated broker: clips, worker processes, and clients that submit clips. The seed decides all they do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Nature = Literal["good", "raises", "kills decoding", "kills computing", "hangs d
 
 @dataclass(slots=True)
 class Clip:
-    """A task, what it will do to its worker, and what truly happened to it.
+    """A task, its effect on its worker, and what really happened to it.
 
     Args:
         submitted: the broker has accepted it.
@@ -60,9 +60,9 @@ class Job:
 
 
 class Process:
-    """A worker as a real one would be: decodes one clip while it computes another.
+    """A simulated worker that behaves as a real one: it decodes one clip while it computes another.
 
-    `jobs` is what it truly holds; `told` is what the broker has heard of it: phases by task number.
+    `jobs` are the tasks it really holds; `told` are the phases the broker has heard of, by task number.
     """
 
     def __init__(self, sim: Simulation, name: str, slot: str, environment: Environment) -> None:
@@ -190,7 +190,7 @@ class Process:
             self._send(job, messages.Finished(job.id, job.clip.compute_s))
 
     def _send(self, job: Job, result: messages.Finished | messages.Broke | messages.Revoked) -> None:
-        """Results are sent by a thread of their own: the next task may begin before."""
+        """A separate thread sends results: the next task may begin before one is sent."""
         job.phase = "sending"
         self.sim.later(self.sim.random.random() * self.sim.plan.sending_s, self._sent, job, result)
         self._advance()
@@ -202,9 +202,9 @@ class Process:
 
 
 class Person:
-    """A client: submits as its window allows, takes results when it gets to it, sometimes changes its mind.
+    """A client: submits as its window allows, takes results with delays, sometimes cancels.
 
-    `window` is what it goes by, `told_window` what the broker has said last, `granted` the most it ever said.
+    `window` is the window it obeys, `told_window` the broker's last one, `granted` the broker's maximum so far.
     `at_broker` is what the broker must count as outstanding: submitted and not acknowledged, as delivered to it. `used_s` is what it must be
     charged for.
     """
@@ -255,7 +255,7 @@ class Person:
                 self.leave()
 
     def cancel(self) -> None:
-        """Lose interest in something submitted."""
+        """Cancel a submitted task."""
         if self.open and not self.gone:
             self._send(events.CancelWanted(self.name, self.sim.random.choice(sorted(self.open))))
 

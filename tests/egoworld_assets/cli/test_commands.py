@@ -1,4 +1,4 @@
-"""The command line as a person meets it: names that are nearly right, one line for what is wrong, and the lists of what there is."""
+"""The command line for people: misspelt names, one line per error, and the listing commands."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ from tests.lakes import fail, write_video
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A home of a test's own, also the working folder."""
+    """A new home for a test, which is also the working folder."""
     for name in ("EGOWORLD_LAKE", "EGOWORLD_RAW", "EGOWORLD_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
@@ -45,7 +45,7 @@ def said(*arguments: str) -> str:
 
 
 def refused(*arguments: str) -> str:
-    """What a command ends with: an error of ours, or click's own; never a traceback."""
+    """The error that a command ends with: one of ours, or click's own; never a traceback."""
     done = call(*arguments)
     assert done.exit_code
     assert isinstance(done.exception, (EgoworldError, SystemExit)), done.exception

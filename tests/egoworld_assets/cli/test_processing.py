@@ -1,4 +1,4 @@
-"""What the command line does in this process: the Dagster instance it works with."""
+"""The part of the command line that works with Dagster in this process: instance, home, runs."""
 
 import os
 import signal
@@ -94,7 +94,7 @@ def test_ctrl_c_ends_all_with_one_line_and_begins_no_further_video(tmp_path: Pat
 
 
 def _home(place: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Settings of a home of a test's own."""
+    """Settings of a new home for a test."""
     for name in ("EGOWORLD_LAKE", "EGOWORLD_RAW", "EGOWORLD_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DAGSTER_HOME", str(place))

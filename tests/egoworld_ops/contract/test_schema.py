@@ -1,4 +1,4 @@
-"""The contract accepts what is right and names what is wrong."""
+"""The contract accepts valid tables and names the fault of invalid ones."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Exports hold the rows that count, each owned frame once, in their types; they take their place in one step and touch nothing else."""
+"""Exports hold the rows that count, each owned frame once, in their types; they appear atomically and touch nothing else."""
 
 import csv
 import json
@@ -44,7 +44,7 @@ def clips(run: Run, video_id: str) -> list[dict[str, Any]]:
 
 
 def stored(run: Run, table: str) -> list[dict[str, Any]]:
-    """What the files of the run say, read one by one: the rows of the frames that each clip owns."""
+    """The expected rows, read from the files of the run one by one: those of the frames that each clip owns."""
     found = []
     for folder in sorted(run.path.glob("video_id=*")):
         video_id = folder.name.removeprefix("video_id=")
@@ -59,7 +59,7 @@ def stored(run: Run, table: str) -> list[dict[str, Any]]:
 
 
 def with_labels(run: Run, name: str, labels: list[str]) -> None:
-    """Give the rows of the first clip's detections these labels in turn, as a sidecar may."""
+    """Set the labels of the first clip's detections, as a sidecar may."""
     [video_id] = [v for v in rows_of(run).videos if v.startswith(name)]
     path = run.clip_table("detections", video_id, clips(run, video_id)[0]["clip_id"])
     rows, said = read_table(path, "detections").to_pylist(), provenance_at(path)
@@ -71,7 +71,7 @@ def with_labels(run: Run, name: str, labels: list[str]) -> None:
 
 
 def read_csv(path: Path, table: str) -> list[dict[str, Any]]:
-    """Rows as somebody reads them who knows the contract's types and what the format says of itself."""
+    """Rows as read with the contract's types and the format's own description."""
     with path.open(encoding="utf-8", newline="") as file:
         return [{c.name: value_of(row[c.name], c.type, c.nullable) for c in schema.table(table).columns} for row in csv.DictReader(file)]
 
@@ -167,7 +167,7 @@ def test_tables_without_rows_and_runs_without_videos_are_files_with_their_column
 
 
 def test_rows_are_those_of_one_moment_though_the_run_goes_on(run: Run) -> None:
-    """Tables are read one after the other. A video that is made anew in between must not have old detections beside new masks."""
+    """Tables are read one after the other. A video that is recomputed in between must not have old detections beside new masks."""
     rows = rows_of(run)
     assert list(rows.of("detections"))
     write_video(run, "a", n_frames=50, sample_stride=2, seed=1)

@@ -1,4 +1,4 @@
-"""The quick reader of footers says what the Parquet library says, and nothing of files that are not whole or not of the lake."""
+"""The quick reader of footers agrees with the Parquet library, and reads no files that are not whole or not of the lake."""
 
 from pathlib import Path
 

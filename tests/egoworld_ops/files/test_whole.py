@@ -1,4 +1,4 @@
-"""What killed writers leave goes, what living ones are writing stays; a disk that is full is named."""
+"""Orphans of killed writers are removed, files of running ones stay; a full disk is named."""
 
 import errno
 import os

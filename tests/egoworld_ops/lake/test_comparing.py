@@ -1,4 +1,4 @@
-"""Two runs compared: medians a metric, and the clips that got most worse, in the direction in which the metric is bad."""
+"""Two runs compared: medians per metric, and the clips that got worst, in the bad direction of each metric."""
 
 from egoworld_ops.lake.comparing import Comparison
 from egoworld_ops.lake.runs import ClipDifference, Difference

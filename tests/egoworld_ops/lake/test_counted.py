@@ -1,4 +1,4 @@
-"""Table `states` says what the files say, and never more, whenever its writer is killed."""
+"""Table `states` agrees with the files, and never says `done` where they do not, whenever its writer is killed."""
 
 from collections import Counter
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_nothing_is_written_where_nothing_changed(run: Run, video_id: str) -> No
 
 
 def test_a_clip_of_another_manifest_is_never_counted(run: Run, video_id: str) -> None:
-    """Only the manifest says which clips there are: one that was cut anew has others, whoever still works on the old ones."""
+    """Only the manifest decides which clips exist: a new one has others, even if a process still works on the old ones."""
     old = clip_ids(run, video_id)
     lakes.write_video(run, "v", n_frames=50, clip_s=1.5, overlap_s=0.3, seed=1)
     counted.count(run, video_id, old)

@@ -1,4 +1,4 @@
-"""Whole files or none, runs by configuration, results by digest, and a catalog that sees what is written later."""
+"""Whole files or none, runs by configuration, results by digest, and a catalog that sees later results."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""The latest run of a lake: moved by results that count, pinned by a person, and told without any link."""
+"""The latest run of a lake: changed by results that count, pinned by a person, and found without a symbolic link."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Hand detection: what is found on real and rendered hands, and the pieces it is made of."""
+"""Hand detection on real and rendered hands, and its parts."""
 
 from __future__ import annotations
 

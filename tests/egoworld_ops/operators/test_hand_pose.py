@@ -101,7 +101,7 @@ def test_noise_of_two_pixels_costs_little_and_an_outlier_less_than_without_robus
 
 
 def test_the_pose_is_where_errors_and_pull_together_are_least() -> None:
-    """No small turn or shift makes the sum less: Huber's loss of each point, and what the turn away from looking along the ray costs."""
+    """No small rotation or translation lowers the sum of each point's Huber loss and the cost of turning away from the ray."""
     rng = np.random.default_rng(5)
     points_m = hand_of("right") @ Rotation.from_rotvec([0.1, -0.2, 0.1]).as_matrix().T
     seen_m = points_m @ Rotation.from_rotvec([0.3, 0.2, -0.2]).as_matrix().T + [0.05, -0.03, 0.4]
@@ -271,7 +271,7 @@ def test_crop_and_back_is_exact(side: Hand) -> None:
     seen_m = crop.to_camera_m(truth_m)
     assert crop.projected(seen_m) == pytest.approx(in_crop_px, abs=1e-6)
     assert crop.to_camera_m(seen_m) == pytest.approx(truth_m)
-    # What the network sees is a right hand, whichever it was.
+    # The network sees a right hand, whichever hand it was.
     frame = wrist_rotation(seen_m, "right")
     assert frame is not None
     assert in_wrist_frame(seen_m, frame)[8, 0] > 0

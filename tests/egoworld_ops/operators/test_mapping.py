@@ -1,4 +1,4 @@
-"""Mapping: what forward kinematics says of known joint angles comes back; what cannot be mapped is null with its reason."""
+"""Mapping: known joint angles are recovered from their forward kinematics; hands that cannot be mapped are null with a reason."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def library_seconds(model: HandModel, scaled_m: np.ndarray) -> float:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that the work takes."""
+    """Seconds that the call takes."""
     start_s = perf_counter()
     work()
     return perf_counter() - start_s

@@ -1,4 +1,4 @@
-"""The masks backend `classical` against the rendered scene's truth, and on input that has nothing, little or nonsense in it."""
+"""The masks backend `classical` against the rendered scene's truth, and on empty, sparse or invalid input."""
 
 from __future__ import annotations
 

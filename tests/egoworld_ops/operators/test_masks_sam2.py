@@ -146,7 +146,7 @@ def scene_detections() -> list[dict[str, Any]]:
         detection(FIRST_FRAME, "hand_right", 2, [10, 20, 30, 30], hand),
         detection(FIRST_FRAME, "object", 10, [120, 70, 30, 30]),
         detection(FIRST_FRAME + 5, "object", 11, [60, 75, 25, 25]),
-        detection(FIRST_FRAME + 6, "object", 11, [0, 0, 5, 5]),  # known by then: not a prompt
+        detection(FIRST_FRAME + 6, "object", 11, [0, 0, 5, 5]),  # already tracked: not a prompt
     ]
 
 
@@ -336,7 +336,7 @@ def test_micro_batches_give_the_same_masks(frames: list[np.ndarray], monkeypatch
 
 @contextmanager
 def memory_left(left_bytes: int) -> Iterator[None]:
-    """The address space of this process may grow by so much and no more: allocations beyond it fail."""
+    """Limits how much the address space of this process may grow: allocations beyond that fail."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     now_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now_bytes + left_bytes, before[1]))
@@ -350,7 +350,7 @@ FRAME_BYTES = 1 << 30
 
 
 def hungry(operator: backend.Backend, patch: pytest.MonkeyPatch) -> list[int]:
-    """Make the image encoder take a GiB a frame more than it does, never written to. Returns the sizes of what it was given."""
+    """Make the image encoder allocate another GiB per frame, never written to. Returns the sizes of its inputs."""
     sizes: list[int] = []
 
     def encode(state: dict[str, Any], images: Mapping[int, torch.Tensor]) -> None:
@@ -457,7 +457,7 @@ def test_resident_memory_is_flat_from_frame_60_on() -> None:
 
 @pytest.mark.parametrize("model", CONFIGS)
 def test_every_size_is_configured_as_the_package_does(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the package's own function would build, caught before it builds it, is what ours builds, but for what we mean to change."""
+    """The configuration of the package's own function, caught before it builds the model, equals ours, except for our intended changes."""
     caught: list[Any] = []
     monkeypatch.setattr("sam2.build_sam.instantiate", lambda config, **_: caught.append(config) or torch.nn.Identity())
     package_predictor(model, 512, "++model.max_cond_frames_in_attn=4", "++model.non_overlap_masks=true")

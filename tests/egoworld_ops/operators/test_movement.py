@@ -227,7 +227,7 @@ def test_a_hand_that_passes_by_does_not_hold() -> None:
 
 
 def test_holds_are_averaged_over_time_not_over_frames() -> None:
-    """Where frames follow on each other unevenly, as many frames before and after are not as long a time."""
+    """With uneven frame times, equal numbers of frames before and after are not equal times."""
     times_s = np.concatenate([np.arange(10) / 10, 60 + np.arange(60) / 60])
     values = np.concatenate([np.zeros(10), np.ones(60)])
     smooth = _holding._smooth(values, times_s, 0.3)

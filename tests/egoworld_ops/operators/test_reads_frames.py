@@ -1,4 +1,4 @@
-"""An operator that says it needs no frames of a clip opens none: what is decoded ahead is used, and nothing else is decoded."""
+"""For an operator that needs no frames of a clip none are decoded; frames decoded ahead are used, and no others are decoded."""
 
 from collections.abc import Iterator
 from dataclasses import replace

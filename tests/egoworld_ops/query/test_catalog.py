@@ -1,4 +1,4 @@
-"""The catalog answers from the lake it lies in, about one run, with each frame once, whoever opens it and whatever lies beside it."""
+"""The catalog answers from its own lake, for one run, with each frame once, whoever opens it and whatever lies beside it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
 
 @pytest.fixture(autouse=True)
 def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test here loses power."""
+    """No test here simulates a power loss, so syncs are skipped."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 
@@ -290,7 +290,7 @@ def test_an_older_duckdb_has_the_same_answers_of_every_view(run: Run) -> None:
 
 
 def test_a_release_of_many_parts_is_shown_whole(run: Run) -> None:
-    """Parts are numbered with five digits, and with more from the hundred thousandth on; what a sync program copied is none."""
+    """Parts are numbered with five digits, and with more from the hundred thousandth on; copies by sync programs are no parts."""
     make_release(run, ReleaseSettings(writers=1))
     catalog.write_catalog(run.lake)
     before = ask(run.lake, "SELECT count(*) FROM release.masks")
@@ -305,7 +305,7 @@ def test_a_release_of_many_parts_is_shown_whole(run: Run) -> None:
 
 
 def test_a_table_that_is_newer_than_the_run_and_its_release_has_typed_views(run: Run) -> None:
-    """A lake as it was before there was stage `movement`, but for its manifest."""
+    """A lake from before stage `movement` existed, except for its manifest."""
     make_release(run, ReleaseSettings(writers=1))
     shutil.rmtree(place.folder(run) / "movement")
     shutil.rmtree(place.home(run.lake) / "_contract" / "movement")

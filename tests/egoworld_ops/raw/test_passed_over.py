@@ -1,4 +1,4 @@
-"""What lies in a raw folder and is no video is named, once, with what to do about it."""
+"""Each file in a raw folder that is no video is named once, with the cure."""
 
 import unicodedata
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Registering raw files: known by content, settled before they are read, nothing lost."""
+"""Registering raw files: identified by content, read only after they stopped changing, none lost."""
 
 import json
 import shutil

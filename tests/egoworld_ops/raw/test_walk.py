@@ -1,4 +1,4 @@
-"""The raw folder, with everything that people and machines leave in one."""
+"""Scans of a raw folder with everything that people and machines leave in one."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tests.lakes import write_video
 
 @pytest.fixture(autouse=True)
 def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test here loses power."""
+    """No test here simulates a power loss, so syncs are skipped."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
 
 

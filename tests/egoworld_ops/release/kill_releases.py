@@ -1,7 +1,7 @@
 """Releases killed by the clock or at a change of the disk, then made again: `python -m tests.egoworld_ops.release.kill_releases LAKE SEED N`.
 
 LAKE holds one run. This process starts no thread, so that each release may run in a fork of it. A kill must leave the old release or the new
-one, whole; the next release must give the bytes of one that nobody disturbed, and leave nothing temporary.
+one, whole; the next release must give the bytes of an undisturbed one, and leave nothing temporary.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def copy(lake: Path, target: Path) -> Path:
 
 
 def tree(lake: Path) -> Tree:
-    """What a reader finds in the folder of releases."""
+    """The files that a reader finds in the folder of releases."""
     root = home(Lake(lake))
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and p.name != locks.LOCK_NAME}
 

@@ -1,4 +1,4 @@
-"""A release holds each owned frame once, in order; it changes in one step, only where the run changed, and survives being killed."""
+"""A release holds each owned frame once, in order; it changes atomically, only where the run changed, and survives kills."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ SMALL = ReleaseSettings(part_mb=0.5, writers=2)
 
 
 def rows(run: Run, table: str) -> pa.Table:
-    """What a reader of the folder gets."""
+    """The rows that a reader of the folder gets."""
     paths = sorted((folder(run) / table).glob("part-*.parquet"))
     return pa.concat_tables([read(p, table) for p in paths])
 
@@ -113,7 +113,7 @@ def test_a_second_release_writes_nothing(run: Run) -> None:
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
-    """Names of parts, and of release.json, that are not as before."""
+    """Names of changed files: parts and release.json."""
     return {name.rpartition("/")[2] for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
 
 
@@ -163,7 +163,7 @@ def test_anew_makes_few_parts_of_many_under_new_names(run: Run) -> None:
 
 
 def test_no_two_runs_have_files_of_one_name_in_their_releases(run: Run) -> None:
-    """Who listed the files behind `released`, and opens them after it points elsewhere, finds none of the names."""
+    """A reader that lists the files behind `released`, and opens them after it points elsewhere, finds none of the names."""
     other = run.lake.open_run({"a": 2}, "20260102_0000", dict)
     write_video(other, "z", n_frames=10)
     make_release(other, SMALL)
@@ -220,7 +220,7 @@ def test_incomplete_videos_are_released_and_named_or_left_out_or_refused(run: Ru
 
 
 def test_tables_that_do_not_belong_together_are_not_released_as_whole(run: Run) -> None:
-    """The hand poses of one clip are made again, and what is below is still of the old ones."""
+    """The hand poses of one clip are recomputed, and downstream tables are still made from the old ones."""
     a, *_ = video_ids(run)
     first, second = _clips(run, a)
     made_again(run.clip_table("hand_pose", a, first))

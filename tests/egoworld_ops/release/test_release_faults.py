@@ -1,4 +1,4 @@
-"""A release that is killed, disturbed or cut short leaves the old one or the new one; readers never see half of one."""
+"""A release that is killed, disturbed or interrupted leaves the old one or the new one; readers never see half of one."""
 
 import os
 import shutil

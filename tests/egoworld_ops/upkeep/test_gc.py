@@ -1,4 +1,4 @@
-"""What is removed is what nobody needs: not a release, not the newest run, not one in use; a link elsewhere keeps its file."""
+"""Only runs that are not needed are removed: none that is released, latest or in use; a file linked from elsewhere stays."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What is whole is passed; each kind of damage to a run or its release is found, in the file that has it, with a cure."""
+"""Intact files pass; each kind of damage to a run or its release is found, in the right file, with a cure."""
 
 import json
 import os

@@ -13,7 +13,7 @@ from egoworld_ops.video.survey import VideoProbe
 
 
 def made(path: Path, threads: int = 0) -> tuple[VideoProbe, PacketIndex]:
-    """What a video is, and its index."""
+    """The probed video, and its index."""
     maker = IndexMaker()
     seen = probe(path, threads=threads, index=maker)
     assert maker.index is not None, maker.reason
@@ -21,7 +21,7 @@ def made(path: Path, threads: int = 0) -> tuple[VideoProbe, PacketIndex]:
 
 
 def indexed(path: Path) -> tuple[VideoProbe, Path]:
-    """What a video is, and the file of its index beside it."""
+    """The probed video, and the file of its index beside it."""
     seen, index = made(path)
     file = path.with_suffix(".index")
     file.write_bytes(index_file.to_bytes(index, DECODE_VERSION))

@@ -531,7 +531,7 @@ def server() -> Server:
 
 
 def playlists(canary: Path, url: str) -> dict[str, str]:
-    """Files that make libav open other files or the network, if it is let."""
+    """Files that make libav open other files or the network, unless it is prevented."""
     return {
         "hls_file": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{canary}\n#EXT-X-ENDLIST\n",
         "hls_http": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{url}\n#EXT-X-ENDLIST\n",
@@ -668,7 +668,7 @@ def test_broken_files_end_in_a_probe_or_a_typed_error(tmp_path: Path, name: str)
 
 
 def _check_consistent(path: Path, seen: VideoProbe) -> None:
-    """What the probe counted can be decoded, with the same times."""
+    """The frames that the probe counted can be decoded, with the same times."""
     assert seen.n_frames >= 1
     assert seen.fps > 0
     assert (np.diff(seen.timestamps_s) > 0).all()

@@ -1,4 +1,4 @@
-"""A packet index and a raw file that do not go together, or are damaged: never a wrong frame, never anything but a typed error."""
+"""A packet index that does not fit the raw file, or damage in one of them: never a wrong frame, only typed errors."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_the_index_of_another_video_is_of_no_use_and_does_no_harm(tmp_path: Path
 
 @pytest.mark.parametrize("name", NAMES)
 def test_rows_of_rubbish_do_no_harm(tmp_path: Path, videos: dict[str, Indexed], name: str) -> None:
-    """Whatever the rows say of where packets lie and which are needed: no frame but that of its number comes out.
+    """Whatever the rows say about the places of packets and which are needed, each frame has its own number.
 
     Which frame a packet shows, and when, only the index says; against damage of that it has checksums of its own.
     """

@@ -1,4 +1,4 @@
-"""The packet index: a clip is read from where it lies, and is what the whole video gives there, bit for bit."""
+"""The packet index: a clip is read from its own packets, and its frames equal those of the whole video, bit for bit."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ FILES: dict[str, dict[str, Any]] = {
     "mpeg2.mpg": {"codec": "mpeg2video"},
 }
 READ_WHOLE = {"mpeg2.mpg": "does not say where"}
-"""Files that are gone through by their demuxer, and what is said of that."""
+"""Files that their demuxer reads as a whole, and the reason that is logged."""
 
 
 @pytest.fixture(scope="module", autouse=True)

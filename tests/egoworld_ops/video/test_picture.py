@@ -1,4 +1,4 @@
-"""What container and stream say of the picture is used, warned of or refused; never a silent pinhole."""
+"""The container's and stream's data on the picture is used, warned of or refused; no picture is silently taken for a pinhole camera's."""
 
 import math
 from dataclasses import replace

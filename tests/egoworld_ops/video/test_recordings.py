@@ -1,4 +1,4 @@
-"""Parts and copies of one recording are told by name or sidecar, fall in one split, and nothing else is thrown together."""
+"""Parts and copies of one recording are recognised by name or sidecar and are in one split; nothing else is grouped."""
 
 import hashlib
 from pathlib import Path
@@ -13,7 +13,7 @@ RAW = Path("/data/raw")
 
 
 def grouped(*names: str, patterns: dict[str, str] | None = None, raw: Path = RAW) -> set[frozenset[str]]:
-    """Which of these names are taken for one recording."""
+    """The groups of names that count as one recording."""
     videos = {name: (RAW / name, hashlib.sha256(name.encode()).hexdigest()) for name in names}
     found = recordings(videos, raw, PATTERNS if patterns is None else patterns)
     return {frozenset(name for name in names if found[name] == shared) for shared in found.values()}

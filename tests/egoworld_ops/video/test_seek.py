@@ -1,4 +1,4 @@
-"""What a clip reads of a video, in bytes that the process asks for: hardly more than the packets that must be decoded."""
+"""The bytes that the process reads for a clip: hardly more than the packets that must be decoded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_a_clip_reads_hardly_more_than_the_packets_it_needs(tmp_path: Path, cont
 
 
 def test_the_index_of_an_hour_costs_a_clip_of_five_seconds_little(tmp_path: Path) -> None:
-    """At half a megabit a second such a clip has packets of 310,000 bytes: what is read of the index is a tenth of that at most."""
+    """At half a megabit a second such a clip has packets of 310,000 bytes: the bytes read of the index are a tenth of that at most."""
     _, index = indexes.made(media.make(tmp_path / "a.mp4", 10))
     n, rng = 3600 * 30, np.random.default_rng(0)
     rows, number, size = np.zeros(n, packet_index.ROW), np.arange(n), rng.integers(500, 60_000, n)
@@ -37,7 +37,7 @@ def test_the_index_of_an_hour_costs_a_clip_of_five_seconds_little(tmp_path: Path
     rows["crc"], rows["picture"] = rng.integers(0, 1 << 32, (2, n))
     path = tmp_path / "packets.index"
     path.write_bytes(index_file.to_bytes(replace(index, rows=rows), "2"))
-    for start in (n // 3, 0, 1000, n // 2, n - 150):  # the first also loads what is loaded once
+    for start in (n // 3, 0, 1000, n // 2, n - 150):  # the first also loads modules
         before = bench_seek.bytes_read()
         with index_file.IndexFile(path) as file:
             section = file.section(range(start, start + 150))

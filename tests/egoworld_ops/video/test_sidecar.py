@@ -1,4 +1,4 @@
-"""What a person says about a video is taken whole or refused with the place of the fault."""
+"""A sidecar is accepted as a whole or refused with the place of the fault."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Honest times: what containers misstate, leave out or cut, with the truth known by construction."""
+"""Frame times where containers have false, missing or cut ones; the truth is known by construction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run-length masks: what is encoded comes back, as pycocotools has it; hostile text raises and never crashes."""
+"""Run-length masks: decoding returns the encoded mask, as pycocotools does; hostile text raises and never crashes."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_only_two_dimensional_bool_masks_are_encoded() -> None:
 
 
 def test_encoding_counts_the_edges_of_the_box_of_the_mask_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is laid out by columns grows with the box, not with the picture: counted, not timed."""
+    """The array laid out by columns grows with the box, not with the picture: counted, not timed."""
     mask = np.zeros((1080, 1920), bool)
     mask[400:650, 700:1000] = True
     seen: list[int] = []

@@ -81,7 +81,7 @@ def _kill(settings: PoolSettings, size: int, random: Random, streams: Sequence[t
 
 
 def _serving(folder: Path, streams: Sequence[tools.Stream]) -> tools.Process:
-    """The broker that accepts connections; waits for one. A connection that is closed at once is a guest it must bear, too."""
+    """The broker that accepts connections; waits for one. It must also bear a connection that is closed at once."""
     found: list[int] = []
 
     def serves() -> bool:

@@ -109,7 +109,7 @@ def _endless(settings: PoolSettings, seed: float) -> None:
 
 
 def _check_end(settings: PoolSettings, said: dict[str, Any], broker_pid: int) -> None:
-    """What clients have left behind is gone."""
+    """Nothing of the killed clients is left in the broker."""
     tools.wait_for(lambda: not client.status(settings)["in_flight"], _FORGOTTEN_WITHIN_S, "tasks of dead clients still run")
     tools.balanced(settings)
     pids = {worker["pid"] for worker in said["workers"]}

@@ -1,4 +1,4 @@
-"""The disk under the broker's folder is full, at whatever it writes, and then it is not."""
+"""The disk under the broker's folder is full at each kind of write, and then has space again."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _full(folder: Path | None, size: int, random: Random, fill: Fill) -> str:
 
 
 def _once(settings: PoolSettings, number: int, stream: tools.Stream, fill: Fill, *, on_stderr: bool) -> tuple[float, float]:
-    """Seconds until a full disk is seen, and until all is well again. While it is full, workers print a lot and a task begins that goes on after."""
+    """Seconds until a full disk is noticed, and until all works again. While it is full, workers print a lot and a task begins that ends after."""
     long_key = f"long-{number}"
     with fill(settings):
         loud_s = tools.wait_for(lambda: _journal(settings) != "ok", _LOUD_WITHIN_S, "the full disk shows in the status")
@@ -110,7 +110,7 @@ def _stderr(settings: PoolSettings) -> Path:
 
 
 def _begun(folder: Path) -> set[str]:
-    """What would be taken for running, did the machine die now."""
+    """The tasks that would count as running if the machine crashed now."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch, "journal.jsonl")
         shutil.copy(folder / "journal.jsonl", copy)

@@ -28,7 +28,7 @@ from tests.gpu_workers.chaos import video_fuzz
 
 KITCHEN = Path(__file__).resolve().parents[3] / "examples" / "synthetic" / "kitchen.mp4"
 KEPT = Path(tempfile.gettempdir()) / "egoworld-fuzz-findings"
-"""Where files that did what they must not do are kept."""
+"""Folder in which files that revealed a bug are kept."""
 _CHILDREN = 2
 _STRIDE = 6
 _BUGS = ("OperatorCrash", "ContractError")
@@ -66,7 +66,7 @@ def _listed(counted: Counter[str]) -> str:
 
 
 def _files(root: Path, size: int, seed: int) -> list[Path]:
-    """The damaged files; number and seed alone say what is in one."""
+    """The damaged files; number and seed determine the content of each."""
     whole = video_fuzz.originals(root, KITCHEN)
     paths = []
     for number in range(size):
@@ -77,7 +77,7 @@ def _files(root: Path, size: int, seed: int) -> list[Path]:
 
 
 def _manifests(files: list[Path]) -> dict[Path, video_fuzz.Found]:
-    """What became of each, by two children at once; what was rejected is removed."""
+    """The outcome of each, by two children at once; rejected files are removed."""
     todo: queue.SimpleQueue[tuple[int, Path]] = queue.SimpleQueue()
     for item in enumerate(files):
         todo.put(item)

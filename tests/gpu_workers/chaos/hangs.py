@@ -1,4 +1,4 @@
-"""Workers hang in every way, and are seen to hang in time."""
+"""Workers hang in every way, and each hang is detected in time."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _Seen:
     read_at: float = field(default_factory=time.monotonic)
 
     def read(self, diary: Path) -> None:
-        """The diary names what hangs from when on; the end of the process is measured here, whatever the broker says of it."""
+        """The diary says which task hangs since when; the end of the process is measured here, not taken from the broker."""
         now = time.monotonic()
         self.stall_s, self.read_at = max(self.stall_s, now - self.read_at - _READING_S), now
         for line in diary.read_text("ascii").splitlines():

@@ -1,4 +1,4 @@
-"""What a hostile client may say: each function draws one attack. Lengths that lie, values that do not fit, frames out of turn, and plain noise."""
+"""Messages of a hostile client: each function draws one attack. Lengths that lie, values that do not fit, frames out of turn, and plain noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Attack:
     """Bytes to send.
 
     Args:
-        refused: whether the broker must say that it makes no sense; None where that depends on what was drawn.
+        refused: whether the broker must refuse it as invalid; None where that depends on the draw.
         greet: say a proper hello first.
     """
 
@@ -172,7 +172,7 @@ def good_then_noise(random: Random) -> Attack:
 
 
 def twice(random: Random) -> Attack:
-    """The broker says that a key was submitted twice; it counts such a client to those that ask too much, not to those that make no sense."""
+    """The broker reports a key that was submitted twice, and counts such a client as one that asks too much, not as one that is invalid."""
     one = frame(submit(random, key=f"twice-{random.random()}"), b'{"key": "k", "seconds": 1}')
     return Attack(one + one, None)
 

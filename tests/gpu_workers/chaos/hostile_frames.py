@@ -85,7 +85,7 @@ def _connect(settings: PoolSettings) -> socket.socket:
 
 
 def _attack(settings: PoolSettings, attack: hostile.Attack) -> bool:
-    """Send it and hang up the sending side; whether the broker has refused."""
+    """Send it and close the sending side; returns whether the broker has refused."""
     connection = _connect(settings)
     if attack.greet:
         connection.sendall(hostile.frame(hostile.HELLO))
@@ -105,7 +105,7 @@ def _silent(settings: PoolSettings, random: Random) -> socket.socket:
 
 
 def _refusals(connection: socket.socket, timeout_s: float) -> int:
-    """How many refusals come until the broker closes, which it must."""
+    """The number of refusals until the broker closes the connection, which it must do."""
     connection.settimeout(timeout_s)
     found = 0
     with connection:
@@ -125,7 +125,7 @@ def _good(settings: PoolSettings, number: int) -> None:
 
 
 def _bad_payloads(settings: PoolSettings) -> None:
-    """Tasks that no runner can read are answered: they neither wait for ever nor end worker after worker."""
+    """Tasks that no runner can read are answered: they neither wait for ever nor kill one worker after another."""
     payloads = (b"", b"[]", b"null", b"\xff", b"[" * 50_000, b'{"seconds": "long"}')
     started = tools.starts(client.status(settings))
     orders = [client.Order(tools.order(f"unreadable-{i}").submit, payload) for i, payload in enumerate(payloads)]
@@ -134,7 +134,7 @@ def _bad_payloads(settings: PoolSettings) -> None:
 
 
 def _check_log(log: str) -> None:
-    """Nothing went wrong that nobody foresaw."""
+    """The log has no unexpected error."""
     for trouble in ("never retrieved", "Logging error", "could not be done", "Exception in callback"):
         at = log.find(trouble)
         assert at < 0, f"the broker's log: {log[max(0, at - 300) : at + 1500]}"

@@ -23,7 +23,7 @@ _SAMPLE_S = 0.02
 
 @dataclass
 class _Load:
-    """The most that was seen in the broker."""
+    """The maximum values seen in the broker."""
 
     samples: int = 0
     in_all: int = 0
@@ -89,7 +89,7 @@ def _check(worked: dict[str, float], share: float, load: _Load, bound: int) -> N
 
 
 def _used(streams: list[tools.Stream]) -> dict[str, float]:
-    """Seconds that workers have computed for each, by what it got."""
+    """Seconds that workers have computed for each client, by its results."""
     return {s.name: sum(t.seconds for answers in list(s.taken.values()) for t in answers) for s in streams}
 
 

@@ -1,4 +1,4 @@
-"""All scenarios: what is done, and how often in full and in the tests."""
+"""All scenarios, and how often each is done in full and in the tests."""
 
 from __future__ import annotations
 

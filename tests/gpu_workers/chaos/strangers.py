@@ -1,4 +1,4 @@
-"""Clients that do not behave as clients of ours: that never read, that speak another version, that are another user's."""
+"""Foreign clients: that never read, that speak another version, that belong to another user."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.gpu_workers.chaos import hostile, tools
 _SLOTS = 2
 _RESULT_BYTES = 8 << 20
 _UNREAD_BYTES = 64 << 20
-"""As in `server`: what a client may leave unread before it is no longer listened to."""
+"""As in `server`: maximum bytes a client may leave unread before the broker stops reading from it."""
 _NOBODY = 65534
 _MOST_SLOWER = 3.0
 _SLACK_S = 5.0
@@ -47,7 +47,7 @@ def run(size: int, seed: int) -> str:
             "reads nothing": 1.5 * window_mb + passing_mb,
             "acknowledges unread": 1.5 * (window_mb + _UNREAD_BYTES / 1e6) + passing_mb,
         }
-        said, before_mb = [], tools.rss_mb(pid)  # once: what a broker has given back, its allocator may still hold
+        said, before_mb = [], tools.rss_mb(pid)  # once: the allocator may keep memory that the broker has freed
         for acknowledge, what in ((False, "reads nothing"), (True, "acknowledges unread")):
             most_mb = beside_s = 0.0
             for number in range(size):
@@ -77,7 +77,7 @@ def _good(settings: PoolSettings, name: str) -> float:
 
 @contextlib.contextmanager
 def _deaf(settings: PoolSettings, window: int, acknowledge: bool) -> Iterator[Any]:
-    """A client that reads its greeting and nothing more. Yields what tells how much memory the broker needed at most, once nothing moves."""
+    """A client that reads its greeting and nothing more. Yields a function that waits until nothing changes and returns the broker's peak memory."""
     connection = _greeted(settings)
     peak = [0.0]
     ended = threading.Event()

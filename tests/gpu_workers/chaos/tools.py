@@ -1,4 +1,4 @@
-"""What scenarios share: clients in threads that keep count, processes as the kernel lists them, waiting with an end."""
+"""Tools of the scenarios: clients in threads that count, processes as the kernel lists them, waiting with a limit."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Stream(threading.Thread):
             yield order
 
     def check(self) -> None:
-        """Assert that it is still at it."""
+        """Assert that it is still working."""
         if self._error is not None:
             raise AssertionError(f"client {self.name} failed: {type(self._error).__name__}: {self._error}") from self._error
         assert self.is_alive(), f"client {self.name} has ended early, with {len(self.taken)} of {len(self.given)} answers"
@@ -204,7 +204,7 @@ def marked(mark: str) -> dict[int, str]:
 
 
 def zombies() -> set[int]:
-    """Dead children of this process, and of the one that takes in orphans, whose end nobody has asked for."""
+    """Zombies: dead children of this process, and of the one that adopts orphans."""
     found = set()
     for pid in _pids():
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Damaged copies of small real videos, and child processes that make manifests of them: what libav does to a process is seen from outside."""
+"""Damaged copies of small real videos, and child processes that make manifests of them, so that a crash in libav is seen from outside."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ _DAMAGE = (_bits, _head_or_tail, _number, _cut, _hole, _missing, _repeated, _spl
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What became of a file: `ok` and its clips, `rejected` or `error` of a class, or what must not be: `untyped`, `died`, `hung`."""
+    """The outcome of a file: `ok` and its clips, `rejected` or `error` of a class, or one that must not be: `untyped`, `died`, `hung`."""
 
     how: Literal["ok", "rejected", "error", "untyped", "died", "hung"]
     what: str = ""

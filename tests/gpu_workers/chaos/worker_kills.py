@@ -27,7 +27,7 @@ _OWN_DEATHS = 3
 def run(size: int, seed: int) -> str:
     """At least `size` workers die by a SIGKILL that is not theirs.
 
-    A poison clip writes into a diary what it is about to do and in which process. So its own deaths are its lines in the diary, but those whose
+    A poison clip writes into a diary its next action and its process. So its own deaths are its lines in the diary, but those whose
     process was hit from outside as well: there it is not known who was first. The broker's log says how each worker died, and must agree.
     """
     random, began = Random(f"workers {seed}"), time.monotonic()
