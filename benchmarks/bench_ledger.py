@@ -8,6 +8,7 @@ connection take turns, and the best round of each counts: other load can only sl
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import sqlite3
@@ -22,16 +23,18 @@ import pyarrow.parquet as pq
 
 from egoworld_ops.contract import schema
 from egoworld_ops.files.tables import make_provenance, write_table
+from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.ledger import Change, ClipKey, State, open_ledger, rebuild
 from egoworld_ops.ledger.leases import Owner
 from egoworld_ops.ledger.store import Ledger
+from tests.lakes import FPS, write_manifest
 
 N_ROWS = 1_000_000
 STAGES = ("detections", "hand_pose", "masks", "object_pose", "mapping")
 RUN = "20260101_1200"
 ROUNDS, A_ROUND = 150, 20
-N_FILES = 20_000
+N_FILES, CLIPS = 20_000, 20
 TRANSITION_LIMIT_MS, LISTING_LIMIT_MS, COUNTING_LIMIT_MS = 1.0, 50.0, 2000.0
 REBUILD_LIMIT = 3.0
 SET = "UPDATE ledger_clips SET state = ?, owner = ?, last_at = '2026-01-01T00:00:00.000+00:00', attempts = attempts + 1"
@@ -132,22 +135,26 @@ def listings(ledger: Ledger) -> bool:
 
 
 def make_files(store: Lake) -> list[Path]:
-    """A run with many results as small as those of short clips, all of them links to a few files."""
+    """A run with many results as small as those of short clips, all of them links to those of the first video, and their manifests."""
     run = store.open_run({}, RUN, dict)
-    paths = []
-    for i in range(N_FILES // 2):
-        for stage in ("detections", "masks"):
-            path = run.clip_table(stage, f"video-{i // 20:06d}", f"f{i % 20 * 900:07d}_0000930")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if i < 20:
-                identity = {
-                    "operator": {"stage": stage, "settings": {f"threshold_{n}": n / 7 for n in range(20)}},
-                    "inputs": {"clips": "0" * 64},
-                }
-                write_table(path, stage, schema.empty(stage), make_provenance(f"{i:064x}", identity, 0, 1.0, RUN))
-            else:
-                os.link(paths[len(paths) % 40], path)
-            paths.append(path)
+    paths: list[Path] = []
+    for n in range(N_FILES // (2 * CLIPS)):
+        name = f"video-{n:06d}"
+        video_id = f"{name}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+        for c in range(CLIPS):
+            inputs: dict[str, str] = {}
+            for stage in ("detections", "masks"):
+                path = run.clip_table(stage, video_id, f"f{c * FPS:07d}_{(c + 1) * FPS:07d}")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if n:
+                    os.link(paths[len(paths) % (2 * CLIPS)], path)
+                else:
+                    settings = {f"threshold_{i}": i / 7 for i in range(20)}
+                    identity = {"operator": {"stage": stage, "settings": settings}, "clip": c, "inputs": inputs}
+                    inputs = {stage: sha256_of(identity)}
+                    write_table(path, stage, schema.empty(stage), make_provenance(inputs[stage], identity, 0, 1.0, RUN))
+                paths.append(path)
+        write_manifest(run, name, CLIPS * FPS, clip_s=1.0, overlap_s=0.0)
     return paths
 
 
@@ -160,7 +167,7 @@ def rebuilding(folder: Path) -> bool:
     for n in range(2):
         with open_ledger(store, f"sqlite:///{folder}/rebuilt-{n}.sqlite") as ledger:
             made = rebuild(ledger, store)
-            assert made.changed == made.found[State.DONE] == N_FILES
+            assert made.changed == made.found[State.DONE] == N_FILES + N_FILES // (2 * CLIPS), "results and manifests"
             ours_s = min(ours_s, made.seconds)
             again = rebuild(ledger, store)
             assert again.changed == again.reset == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.noop_compute_log_manager import NoOpComputeLogManager
 
 from egoworld_assets import console
 from egoworld_assets.cli import processing
@@ -91,6 +92,12 @@ def test_ctrl_c_ends_all_with_one_line_and_begins_no_further_video(tmp_path: Pat
     assert running.returncode == processing.INTERRUPTED, shown
     assert not [line for line in shown if "watch_orphans" in line or line.startswith("[2/2]")], "".join(shown)
     assert shown[-1] == "interrupted: what is done is kept; `egoworld process --missing` goes on\n"
+
+
+def test_what_runs_print_goes_to_the_terminal_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _home(tmp_path, monkeypatch)
+    with processing.instance() as dagster:
+        assert isinstance(dagster.compute_log_manager, NoOpComputeLogManager)
 
 
 def _home(place: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
