@@ -26,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from egoworld_ops.errors import STORAGE_ERRNOS, BadSidecar, StorageUnavailable, unreadable
+from egoworld_ops.files.whole import is_there
 from egoworld_ops.types import VIDEO_SUFFIXES
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -167,7 +168,7 @@ def sidecar_path(video_path: Path) -> Path:
     """
     path = video_path.with_name(video_path.stem + SUFFIX)
     forms = [video_path.with_name(unicodedata.normalize(form, video_path.stem) + SUFFIX) for form in ("NFC", "NFD")]
-    if found := next((place for place in (path, *forms) if _is_there(place)), None):
+    if found := next((place for place in (path, *forms) if is_there(place)), None):
         return found
     near = [name for meant in (video_path.stem, video_path.name) for name in _sidecars_in(video_path.parent).get(plain_name(meant), ())]
     return next((place for place in map(video_path.with_name, near) if not _videos_of(place)), path)
@@ -196,17 +197,6 @@ def _sidecars_in(folder: Path) -> dict[str, list[str]]:
             raise away from error
         return {}
     return _listed[folder][1]
-
-
-def _is_there(path: Path) -> bool:
-    """Whether something exists; StorageUnavailable if that cannot be told now, as a missed sidecar would change results."""
-    try:
-        os.lstat(path)
-    except OSError as error:
-        if (away := unreadable(error, path)) is not None:
-            raise away from error
-        return False
-    return True
 
 
 @contextmanager
@@ -241,7 +231,7 @@ def read_sidecar(video_path: Path) -> Sidecar:
         StorageUnavailable: the storage does not answer now.
     """
     path = sidecar_path(video_path)
-    if not _is_there(path):
+    if not is_there(path):
         return Sidecar()
     right = video_path.stem + SUFFIX
     if unicodedata.normalize("NFC", path.name) != unicodedata.normalize("NFC", right):
