@@ -18,7 +18,7 @@ from egoworld_ops.contract import gathered
 from egoworld_ops.contract.reasons import CURES
 from egoworld_ops.errors import ContractError
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 """Raised whenever the meaning, type or unit of a column changes. Part of every digest."""
 
 CONVENTIONS: Mapping[str, str] = {
