@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -130,6 +131,14 @@ def _in_order(tasks: Sequence[ClipTask]) -> list[ClipTask]:
     return sorted(tasks, key=lambda task: (stages.index(task.stage), task.clip.frame_start))
 
 
+def with_index_of_their_own(tasks: Sequence[ClipTask], folder: Path) -> list[ClipTask]:
+    """The tasks with a copy of their video's packet index, which stays when the lake is removed."""
+    [index] = {task.clip.packet_index for task in tasks}
+    assert index
+    kept = Path(shutil.copy(index, folder))
+    return [replace(task, clip=replace(task.clip, packet_index=kept)) for task in tasks]
+
+
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="egoworld-bench-") as name:
         folder = Path(name)
@@ -142,7 +151,7 @@ def main() -> int:
         if found != N_CLIPS:
             raise RuntimeError(f"the video has {found} clips, want {N_CLIPS}")
         [entry] = registered(lake.Lake(settings.lake)).values()
-        loop = BareLoop(settings, entry, tasks)
+        loop = BareLoop(settings, entry, with_index_of_their_own(tasks, folder))
         loop.seconds([task for task in tasks if task.clip.clip_id == tasks[0].clip.clip_id])
         taken = [(loop.seconds(), materialize(settings, folder)) for _ in range(ROUNDS)]
         brokers.stop(settings.pool.folder)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +20,7 @@ from egoworld_ops.ledger import tables
 
 T = TypeVar("T")
 
+_LOG = logging.getLogger(__name__)
 _KEEPALIVE = {"keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4}
 """A Postgres that is cut off is noticed within half a minute."""
 _CACHE_KIB, _CHECKPOINT_PAGES = 65536, 4000
@@ -51,6 +54,9 @@ class Database:
         self._engine, self._name, self._busy_s = engine, name, busy_s
         self._writer = engine.execution_options(write=True)
         self.dialect: str = engine.dialect.name
+        self._path = Path(str(engine.url.database)) if self.dialect == "sqlite" else None
+        self._file: tuple[int, int] | None = None
+        self._reopening = threading.RLock()
 
     @classmethod
     def open(cls, where: str | Path, busy_s: float) -> Database:
@@ -76,11 +82,13 @@ class Database:
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """What `work` reads, in one transaction that writes nothing."""
+        self._reopen_if_another()
         with self._named_errors(), self._engine.connect() as connection:
             return work(connection)
 
     def write(self, work: Callable[[sa.Connection], T]) -> T:
         """What `work` returns, its changes kept all together or not at all. It may run more than once."""
+        self._reopen_if_another()
         until = time.monotonic() + self._busy_s
         while True:
             try:
@@ -90,10 +98,36 @@ class Database:
                 if time.monotonic() > until:
                     raise self._unavailable(f"transactions block each other for more than {self._busy_s:g} s", "Run again") from error
 
+    def _reopen_if_another(self) -> None:
+        """Open the file anew if it was removed or replaced: open connections would go on writing to one that nobody can find."""
+        if self._path is None or self._file is None or self._is_in_place(self._path):
+            return
+        with self._reopening:
+            if not self._is_in_place(self._path):
+                cure = "What was entered in it is lost: `egoworld ledger rebuild` makes it again from the files"
+                _LOG.warning("ledger %s: another file has taken its place, or it was removed. %s", self._name, cure)
+                self._engine.dispose()
+                before, self._file = self._file, None
+                try:
+                    self._prepare()
+                except BaseException:
+                    self._file = before  # the next call tries again
+                    raise
+
+    def _is_in_place(self, path: Path) -> bool:
+        """Whether the file that is open lies at its path; taken for granted where that cannot be seen now."""
+        try:
+            return _identity(path) == self._file
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
     def _prepare(self) -> None:
-        if self.dialect == "sqlite":
+        if self._path is not None:
             with self._named_errors():
-                _prepare_sqlite(Path(str(self._engine.url.database)), self._engine, self._busy_s)
+                _prepare_sqlite(self._path, self._engine, self._busy_s)
+                self._file = _identity(self._path)
         version = self.read(_version)
         if version is None:
             version = self.write(_create)
@@ -145,6 +179,12 @@ class Database:
 
     def _unavailable(self, reason: str, cure: str) -> StorageUnavailable:
         return StorageUnavailable(f"ledger {self._name}", reason, cure)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """Which file lies at a path: device and inode."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
 
 
 def _checked_url(where: str | Path) -> sa.URL:

@@ -607,6 +607,26 @@ def test_a_read_only_file_is_named(tmp_path: Path, of_folder: bool) -> None:
     assert "run again" in done.stdout
 
 
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+def test_a_file_that_is_removed_or_replaced_while_it_is_open_is_opened_anew(
+    tmp_path: Path, replaced: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_ledger(Lake(tmp_path)) as open_all_along, open_all_along.owner() as owner:
+        open_all_along.add({key(0): "old"})
+        for file in tmp_path.glob(f"{FILE_NAME}*"):
+            file.unlink()
+        if replaced:
+            with open_ledger(Lake(tmp_path)) as other:
+                other.add({key(1): "other"})
+        open_all_along.add({key(2): "new"})
+        assert open_all_along.start([key(2)], owner).moved == [key(2)]
+        with open_ledger(Lake(tmp_path)) as fresh:
+            assert fresh.rows([key(2)])[key(2)].state is R
+            assert (key(1) in fresh.rows([key(1)])) is replaced
+    assert f"ledger {tmp_path / FILE_NAME}: another file has taken its place" in caplog.text
+    assert "egoworld ledger rebuild" in caplog.text
+
+
 def test_a_server_that_is_not_there_is_named_without_the_password(tmp_path: Path) -> None:
     with pytest.raises(StorageUnavailable, match="server") as raised:
         open_ledger(Lake(tmp_path), f"postgresql://egoworld:secret@/x?host={tmp_path}", busy_s=2)
