@@ -16,6 +16,7 @@ EgoworldError
 │   ├── UnstableFile          the file changed while it was read
 │   ├── RawFileAway           the raw file of a known video is not there, or cannot be read now
 │   ├── BadSidecar            the sidecar file beside the video does not fit its format
+│   ├── BadCalibration        a calibration file is of no known format, makes no sense, or is not of the video's camera
 │   └── UnknownIntrinsics     metric results are asked for, and no intrinsics are known
 ├── SetupError                the installation or the settings are wrong; the step fails at once
 │   ├── WeightsMissing        a weight file is not there
@@ -133,6 +134,10 @@ class BadSidecar(InputError):
     """The sidecar file beside the video does not fit its format."""
 
     passing = True
+
+
+class BadCalibration(InputError):
+    """A calibration file is of no known format, makes no sense, or is not of the video's camera."""
 
 
 class UnknownIntrinsics(InputError):

@@ -12,7 +12,8 @@ import numpy as np
 
 Hand = Literal["left", "right"]
 HANDS: tuple[Hand, ...] = ("left", "right")
-INTRINSICS_SOURCES = ("file", "estimated", "assumed_fov")
+INTRINSICS_SOURCES = ("file", "container", "estimated", "assumed_fov")
+"""Given in the sidecar, stated by the video's own container, estimated from its pictures, or assumed by the settings."""
 
 _MP4_FAMILY = {".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2"}
 _STREAMS = {".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".flv"}
@@ -55,7 +56,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """Pinhole intrinsics in pixels; the centre of the top-left pixel is (0, 0). `source` says where they come from."""
+    """Pinhole intrinsics in pixels; the centre of the top-left pixel is (0, 0). `source` says where they come from.
+
+    `focal_error_share` is the standard error of the focal length as a share of it. Depths solved with this camera have the same share of error
+    from it.
+    """
 
     fx_px: float
     fy_px: float
@@ -64,12 +69,20 @@ class Camera:
     width: int
     height: int
     source: str
+    focal_error_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.source not in INTRINSICS_SOURCES:
             raise ValueError(f"source: want one of {INTRINSICS_SOURCES}, got {self.source!r}")
         if not (self.fx_px > 0 and self.fy_px > 0 and self.width > 0 and self.height > 0):
             raise ValueError(f"camera: focal lengths and size must be positive, got {self}")
+        if not self.focal_error_share >= 0:
+            raise ValueError(f"focal_error_share: want at least 0, got {self.focal_error_share}")
+
+    @property
+    def metric(self) -> bool:
+        """Whether lengths in the camera's frame are metric: false where the focal length, and so every depth, is an assumption."""
+        return self.source != "assumed_fov"
 
     @property
     def K(self) -> np.ndarray:

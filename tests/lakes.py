@@ -24,13 +24,24 @@ TRACKS, ROLES, HANDS = (1, 2, 10), ("hand_left", "hand_right", "object"), ("left
 
 
 def write_video(
-    run: Run, name: str, n_frames: int = 60, clip_s: float = 1.0, overlap_s: float = 0.2, seed: int = 0, sample_stride: int = 1
+    run: Run,
+    name: str,
+    n_frames: int = 60,
+    clip_s: float = 1.0,
+    overlap_s: float = 0.2,
+    seed: int = 0,
+    sample_stride: int = 1,
+    metric: bool = True,
 ) -> str:
-    """A video of random, valid rows in all tables; returns its video_id. Another seed gives other rows, digests and times."""
+    """A video of random, valid rows in all tables; returns its video_id. Another seed gives other rows, digests and times.
+
+    Args:
+        metric: false as of a video whose focal length is assumed.
+    """
     sha256 = hashlib.sha256(name.encode()).hexdigest()
     video_id = f"{name}-{sha256[:12]}"
     for window in _cut(n_frames, clip_s, overlap_s):
-        write_clip(run, video_id, sha256, window, seed, sample_stride)
+        write_clip(run, video_id, sha256, window, seed, sample_stride, metric)
     return write_manifest(run, name, n_frames, clip_s, overlap_s, seed)
 
 
@@ -64,13 +75,16 @@ def _cut(n_frames: int, clip_s: float, overlap_s: float) -> list[Window]:
     return list(windows(scene, starts_s, starts_s + 1 / FPS, clip_s, overlap_s))
 
 
-def write_clip(run: Run, video_id: str, sha256: str, window: Window, seed: int, sample_stride: int = 1) -> None:
+def write_clip(run: Run, video_id: str, sha256: str, window: Window, seed: int, sample_stride: int = 1, metric: bool = True) -> None:
     """The tables of one clip, each with an identity as planning makes it."""
     rng = np.random.default_rng([int(sha256[:8], 16), window.frame_start, seed])
     digests: dict[str, str] = {}
     frames = np.array([i for i in range(window.frame_start, window.frame_end) if i % sample_stride == 0])
     for stage, description in operators.stages().items():
         rows = stage_rows(stage, video_id, window.clip_id, frames, rng)
+        if not metric and "metric" in rows.schema.names:
+            at = rows.schema.get_field_index("metric")
+            rows = rows.set_column(at, rows.schema.field(at), pa.repeat(pa.scalar(False), rows.num_rows))
         identity = {
             "schema": schema.SCHEMA_VERSION,
             "operator": {"stage": stage, "backend": "test", "version": str(seed)},
@@ -170,6 +184,7 @@ def _pose(n: int, rng: np.random.Generator) -> dict[str, Any]:
     q *= np.sign(q[:, :1]) / np.linalg.norm(q, axis=1, keepdims=True)
     position = _walk(rng, n, 3, 1e-3) + np.array([0, 0, 0.5])
     intrinsics = {"fx_px": 500.0, "fy_px": 500.0, "cx_px": 319.5, "cy_px": 239.5, "intrinsics_source": "file"}
+    intrinsics |= {"focal_error_share": 0.0, "depth_error_share": 0.1, "metric": True}
     return {f"q{a}": q[:, i] for i, a in enumerate("wxyz")} | {f"{a}_m": position[:, i] for i, a in enumerate("xyz")} | intrinsics
 
 
@@ -191,6 +206,7 @@ def _movement(n: int, rng: np.random.Generator) -> dict[str, Any]:
         "state": "moving",
         "held_by": "left",
         "hold_score": rng.random(n),
+        "metric": True,
     }
 
 

@@ -62,7 +62,7 @@ OF_CLIP: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("start_s", "end_s", "fps", "damaged"), NONE),
 }
 OF_SIDECAR: Mapping[str, frozenset[str]] = {
-    **{f"camera.{name}": CAMERA for name in ("fx", "fy", "cx", "cy", "width", "height")},
+    **{f"camera.{name}": CAMERA for name in ("fx", "fy", "cx", "cy", "width", "height", "focal_error_share")},
     **{f"objects.{name}": OBJECTS for name in ("label", "dimensions_m", "mesh", "text")},
     **{f"objects.prompts.{name}": OBJECTS for name in ("frame_index", "box_px", "points_px")},
     "recording": OF_MANIFEST,
@@ -80,7 +80,17 @@ OF_SETTINGS: Mapping[str, frozenset[str]] = {
     **{f"pool.{name}": NONE for name in ("kind", "options", "threads", "folder", "start", "workers", "idle_exit_s", "lost_after_s")},
     **{
         f"release.{name}": NONE
-        for name in ("part_mb", "row_group_mb", "page_mb", "compression", "level", "bloom_columns", "writers", "incomplete")
+        for name in (
+            "part_mb",
+            "row_group_mb",
+            "page_mb",
+            "compression",
+            "level",
+            "bloom_columns",
+            "writers",
+            "incomplete",
+            "assumed_metric",
+        )
     },
 }
 GIVEN: Mapping[str, tuple[Any, ...]] = {
@@ -107,7 +117,10 @@ OF_TASK: Mapping[str, str] = {
     "weights": "what lies there; not where it lies",
 }
 OF_CLIP_INPUT = {"clip", "tables", "sidecar", "camera", "sample_stride", "open_frames"}
-CAMERA_FIELDS = {"fx_px": True, "fy_px": True, "cx_px": True, "cy_px": True, "source": True, "width": False, "height": False}
+CAMERA_FIELDS = {
+    **dict.fromkeys(("fx_px", "fy_px", "cx_px", "cy_px", "source", "focal_error_share"), True),
+    **dict.fromkeys(("width", "height"), False),
+}
 """Whether a camera's field is in the digest itself: its size is the picture's, which follows from the content and the decoder's version."""
 VERSIONS = {
     ("egoworld_ops.contract.schema", "SCHEMA_VERSION"): ALL | OF_MANIFEST,

@@ -16,8 +16,9 @@ import click
 @click.argument("run_id", metavar="RUN")
 @click.argument("target", metavar="DEST", type=click.Path(path_type=Path))
 @click.option("--video", "video_ids", multiple=True, help="Only this video; may be given again.")
+@click.option("--assumed-metric", is_flag=True, help="Also lengths that rest on an assumed focal length; otherwise they are null.")
 @click.pass_obj
-def export(profile: str | None, format_name: str, run_id: str, target: Path, video_ids: Sequence[str]) -> None:
+def export(profile: str | None, format_name: str, run_id: str, target: Path, video_ids: Sequence[str], assumed_metric: bool) -> None:
     """Write the rows of RUN that count to DEST, a new folder: each owned frame once. `egoworld plugins` lists the formats."""
     from egoworld_ops import exports
     from egoworld_ops.errors import BadSettings
@@ -26,11 +27,15 @@ def export(profile: str | None, format_name: str, run_id: str, target: Path, vid
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.settings import load_settings
 
-    rows = rows_of(runs.find(Lake(load_settings(profile).lake), run_id), video_ids)
+    rows = rows_of(runs.find(Lake(load_settings(profile).lake), run_id), video_ids, assumed_metric)
     if unknown := set(video_ids) - set(rows.videos):
         raise BadSettings(f"video {min(unknown)}", f"has no manifest in run {rows.run.run_id}", "`egoworld runs show` lists the videos")
     for path in exports.write(format_name, rows, target):
         click.echo(f"{path.stat().st_size / 1e6:>10,.2f} MB  {path}")
+    if not_metric := rows.not_metric():
+        kept = "are exported all the same" if assumed_metric else "are left out (--assumed-metric keeps them)"
+        some = f"{', '.join(not_metric[:5])}{', ...' if len(not_metric) > 5 else ''}"
+        click.echo(f"{len(not_metric)} video(s) have an assumed focal length, and lengths that rest on it {kept}: {some}", err=True)
     if rows.incomplete:
         click.echo(f"{len(rows.incomplete)} video(s) are incomplete: {', '.join(list(rows.incomplete)[:5])}", err=True)
 

@@ -15,12 +15,13 @@ from egoworld_assets.console import was_interrupted
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import CURES
+from egoworld_ops.lake.assumed import has_assumed
 
 ERROR = dg.AssetCheckSeverity.ERROR
 
 
 def table(result: dg.ExecuteInProcessResult) -> Iterator[str]:
-    """A line for each stage, in order."""
+    """A line for each stage, in order, and one where lengths rest on an assumed focal length."""
     done = {name: metadata for event in result.get_asset_materialization_events() for name, metadata in [_metadata(event)]}
     stopped = {str(event.step_key) for event in result.all_events if event.is_step_failure}
     for stage in (pipeline.MANIFEST, *operators.stages()):
@@ -31,6 +32,7 @@ def table(result: dg.ExecuteInProcessResult) -> Iterator[str]:
             yield f"  {stage:<12} stopped: see above"
         else:
             yield f"  {stage:<12} not run: {'what it needs is not there' if done or stopped else 'the run did not start, see above'}"
+    yield from not_metric(done)
 
 
 def interrupted(result: dg.ExecuteInProcessResult) -> bool:
@@ -66,6 +68,30 @@ def _without_value(stage: str, metadata: Mapping[str, Any]) -> Iterator[str]:
         kind, n = kinds.most_common(1)[0]
         reason = next(text for (k, text), _ in missing.most_common() if k == kind)
         yield f"{rows - missing.total()} of {rows} rows with a value; {n} {kind}: {reason}. {CURES.get(kind, '')}".rstrip()
+
+
+def not_metric(done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """A warning where lengths of the video rest on an assumed focal length."""
+    found = {stage: share for stage, metadata in done.items() if (share := _assumed(Path(metadata.get("folder", "")), stage)) is not None}
+    if found:
+        error = max(found.values())
+        how_far = f", which may be wrong by {error:.0%} (standard error)" if error else ""
+        yield f"  not metric   lengths in {', '.join(found)} rest on an assumed focal length{how_far}. {schema.INTRINSICS_CURE}"
+
+
+def _assumed(folder: Path, stage: str) -> float | None:
+    """The standard error of the assumed focal length, as a share of it, 0 where the stage's table does not say; None where none is assumed."""
+    import pyarrow.parquet as pq
+
+    if stage == pipeline.MANIFEST or not schema.table(stage).assumed_lengths:
+        return None
+    errors = []
+    for path in sorted(folder.glob(f"clip_id=*/{stage}.parquet")):
+        if has_assumed(path, stage):
+            with pq.ParquetFile(path) as file:
+                known = "focal_error_share" in file.schema_arrow.names
+                errors.append(max(file.read(columns=["focal_error_share"])["focal_error_share"].to_pylist()) if known else 0.0)
+    return max(errors, default=None)
 
 
 def _reasons(folder: Path, stage: str) -> tuple[int, Counter[tuple[str, str]]]:

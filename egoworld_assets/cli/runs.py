@@ -62,15 +62,23 @@ def list_runs(profile: str | None) -> None:
 @click.argument("run_id", default="latest")
 @click.pass_obj
 def show(profile: str | None, run_id: str) -> None:
-    """Print all that is known about a run."""
+    """Print all that is known about a run, and warn of videos whose lengths rest on an assumed focal length."""
     import json
 
-    from egoworld_ops.lake import runs
+    from egoworld_ops.contract.schema import INTRINSICS_CURE
+    from egoworld_ops.lake import assumed, runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.settings import load_settings
 
     found = runs.find(Lake(load_settings(profile).lake), run_id)
-    click.echo(json.dumps(runs.described(found) | {"counts": runs.counts(found)}, indent=1, sort_keys=True))
+    not_metric = list(assumed.videos_of(found))
+    said = runs.described(found) | {"counts": runs.counts(found), "videos_of_assumed_focal_length": not_metric}
+    click.echo(json.dumps(said, indent=1, sort_keys=True))
+    if not_metric:
+        some = f"{', '.join(not_metric[:5])}{', ...' if len(not_metric) > 5 else ''}"
+        click.echo(
+            f"not metric: lengths of {len(not_metric)} video(s) rest on an assumed focal length: {some}. {INTRINSICS_CURE}", err=True
+        )
 
 
 @runs_group.command()

@@ -56,6 +56,15 @@ class Metric:
         return None
 
 
+METRIC_SHARE = Metric(
+    "metric_share",
+    "avg(metric::INT)",
+    "rows whose lengths are metric: in the others the camera's focal length is an assumption, and so is every distance",
+    minimum=1.0,
+    cure=schema.INTRINSICS_CURE,
+)
+"""Of each stage that solves poses in the camera's frame."""
+
 _MANIFEST = (
     Metric(
         "clip_s_median",

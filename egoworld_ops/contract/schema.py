@@ -17,6 +17,7 @@ import pyarrow as pa
 from egoworld_ops.contract import gathered
 from egoworld_ops.contract.reasons import CURES
 from egoworld_ops.errors import ContractError
+from egoworld_ops.types import INTRINSICS_SOURCES
 
 SCHEMA_VERSION = "4"
 """Raised whenever the meaning, type or unit of a column changes. Part of every digest."""
@@ -36,6 +37,10 @@ CONVENTIONS: Mapping[str, str] = {
     ),
     "hand": "left or right of the person, never of a mirrored image",
     "time": "timestamp_s is the container's PTS in seconds; frame_index counts decoded frames of the raw video",
+    "metric": (
+        "lengths in the camera's frame grow with its focal length; where that is assumed the row says metric = false, and exports and releases "
+        "leave these lengths out. Sizes in the frames hand, wrist, object and robot do not depend on it"
+    ),
     "missing": "a value that does not exist is null and `reason` says why; nothing is padded or repeated",
 }
 
@@ -69,6 +74,11 @@ class Column:
     minimum: float | None = None
     maximum: float | None = None
 
+    @property
+    def rests_on_focal_length(self) -> bool:
+        """Whether it holds lengths or speeds that are wrong by a factor where the focal length is."""
+        return (self.unit == "m" or self.unit.startswith("m/")) and self.frame not in _FRAMES_OF_THINGS
+
     def field(self) -> pa.Field:
         """The Arrow field, with doc, unit and frame as its metadata."""
         described = {"doc": self.doc, "unit": self.unit, "frame": self.frame}
@@ -89,6 +99,13 @@ class Table:
         if len(set(names)) != len(names) or not set(self.key) <= set(names):
             raise ValueError(f"table {self.name}: repeated column, or key {self.key} not among {names}")
 
+    @property
+    def assumed_lengths(self) -> tuple[str, ...]:
+        """The columns that are not metric in a row with `metric = false`; none where the table has no such column."""
+        if all(c.name != METRIC.name for c in self.columns):
+            return ()
+        return tuple(c.name for c in self.columns if c.rests_on_focal_length)
+
     def arrow_schema(self) -> pa.Schema:
         """The Arrow schema with field metadata (doc, unit, frame) and the conventions."""
         if self.name not in _ARROW_SCHEMAS:
@@ -100,6 +117,8 @@ class Table:
         return _ARROW_SCHEMAS[self.name]
 
 
+_FRAMES_OF_THINGS = ("hand", "wrist", "object", "robot")
+"""Frames in which sizes are known by other means than the picture's scale."""
 _ARROW_SCHEMAS: dict[str, pa.Schema] = {}
 """Built once: every file that is read or written asks for one."""
 
@@ -153,12 +172,28 @@ SCORE = Column("score", pa.float32(), "confidence of the backend", "", "", True,
 OBSERVED = Column("observed", pa.bool_(), "true where seen in this frame; false where carried or interpolated")
 TRACK = Column("track_id", pa.int32(), "identity within the clip; hand_left is 1, hand_right is 2, objects from 10", minimum=1)
 LABEL = Column("label", pa.string(), "name of the thing, where known", nullable=True)
+INTRINSICS_CURE = "Give the camera's intrinsics: `egoworld calibrate import FILE VIDEO`, or the camera section of VIDEO.egoworld.json"
+"""What to do where they are assumed."""
+METRIC = Column(
+    "metric",
+    pa.bool_(),
+    "false where lengths (m, m/s) in the camera's frame rest on an assumed focal length: right up to an unknown factor",
+)
+DEPTH_ERROR = Column(
+    "depth_error_share",
+    pa.float64(),
+    "standard error of z_m as a share of it, if the pose is right: of focal length, size and image points together",
+    nullable=True,
+    minimum=0,
+)
 INTRINSICS = (
     Column("fx_px", pa.float64(), "focal length used, x", "px"),
     Column("fy_px", pa.float64(), "focal length used, y", "px"),
     Column("cx_px", pa.float64(), "principal point used, x", "px"),
     Column("cy_px", pa.float64(), "principal point used, y", "px"),
-    Column("intrinsics_source", pa.string(), "where the intrinsics come from", allowed=("file", "estimated", "assumed_fov")),
+    Column("intrinsics_source", pa.string(), "where the intrinsics come from", allowed=INTRINSICS_SOURCES),
+    Column("focal_error_share", pa.float64(), "standard error of the focal length as a share of it", minimum=0),
+    METRIC,
 )
 
 

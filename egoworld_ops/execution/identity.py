@@ -71,6 +71,7 @@ def clip_identity(
         operator: as from `operator_identity`.
         inputs: digests of the input tables, by stage.
     """
+    lens = [camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px, camera.source, camera.focal_error_share]
     sections = {s: sidecar.section_digest(s, clip.video_path.parent) for s in stage.sidecar if s != "camera"}
     return {
         "schema": SCHEMA_VERSION,
@@ -79,7 +80,7 @@ def clip_identity(
         "video": clip.video_sha256,
         "frames": [clip.frame_start, clip.frame_end],
         "sample_stride": sample_stride,
-        "camera": [camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px, camera.source] if "camera" in stage.sidecar else None,
+        "camera": lens if "camera" in stage.sidecar else None,
         "sidecar": sections,
         "inputs": dict(inputs),
     }

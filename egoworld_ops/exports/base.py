@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
+from egoworld_ops.lake.assumed import has_assumed
 from egoworld_ops.lake.lake import RELEASED_TABLES, Run
-from egoworld_ops.release.part import owned_rows
+from egoworld_ops.release.part import released_rows
 from egoworld_ops.release.plan import RunFiles
 
 
@@ -21,6 +22,7 @@ class Rows:
     Args:
         run: where they are from.
         videos: the videos they are of, sorted.
+        assumed_metric: whether lengths that rest on an assumed focal length are among the values; else they are null, and `metric` says why.
         incomplete: by video and stage, how many clips have no table that counts, and why; None stands for a video without a manifest.
     """
 
@@ -28,6 +30,7 @@ class Rows:
     videos: Sequence[str]
     incomplete: Mapping[str, Mapping[str, Mapping[str, int]] | None]
     _contents: RunFiles
+    assumed_metric: bool = False
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -46,7 +49,7 @@ class Rows:
         """
         for video_id in self.videos:
             for source in self._contents.sources([video_id], (table,))[table]:
-                yield owned_rows(source)
+                yield released_rows(source, self.assumed_metric)
 
     def described(self) -> dict[str, Any]:
         """What an export should say of its origin, as JSON: run, schema and conventions, videos, and what is incomplete."""
@@ -56,11 +59,26 @@ class Rows:
             "conventions": dict(schema.CONVENTIONS),
             "videos": list(self.videos),
             "incomplete": dict(self.incomplete),
+            "assumed_metric": self.assumed_metric,
+            "assumed_lengths": {table: list(columns) for table in self.tables if (columns := schema.table(table).assumed_lengths)},
+            "videos_of_assumed_focal_length": self.not_metric(),
         }
 
+    def not_metric(self) -> list[str]:
+        """The videos with rows whose lengths rest on an assumed focal length.
 
-def rows_of(run: Run, videos: Sequence[str] = ()) -> Rows:
+        Raises:
+            ContractError, StorageUnavailable: a file is damaged, or cannot be read now.
+        """
+        tables = [table for table in self.tables if schema.table(table).assumed_lengths]
+        return [v for v in self.videos if any(has_assumed(s.path, t) for t in tables for s in self._contents.sources([v], (t,))[t])]
+
+
+def rows_of(run: Run, videos: Sequence[str] = (), assumed_metric: bool = False) -> Rows:
     """The rows of a run, of these videos or of all.
+
+    Args:
+        assumed_metric: take lengths that rest on an assumed focal length too.
 
     Raises:
         ContractError: a manifest cannot be read.
@@ -68,4 +86,6 @@ def rows_of(run: Run, videos: Sequence[str] = ()) -> Rows:
     contents = RunFiles(run)
     selection = contents.select("include")
     wanted = [video_id for video_id in selection.videos if not videos or video_id in videos]
-    return Rows(run, wanted, {v: missing for v, missing in selection.incomplete.items() if not videos or v in videos}, contents)
+    return Rows(
+        run, wanted, {v: missing for v, missing in selection.incomplete.items() if not videos or v in videos}, contents, assumed_metric
+    )

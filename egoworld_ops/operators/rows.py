@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,7 +45,14 @@ def intrinsics(camera: Camera) -> dict[str, Any]:
         "cx_px": camera.cx_px,
         "cy_px": camera.cy_px,
         "intrinsics_source": camera.source,
+        "focal_error_share": camera.focal_error_share,
+        "metric": camera.metric,
     }
+
+
+def depth_error_share(camera: Camera, size_error_share: float, image_error_share: float) -> float:
+    """Standard error of a depth as a share of it: depth = focal length * size / size in the image, and the three errors are independent."""
+    return math.sqrt(camera.focal_error_share**2 + size_error_share**2 + image_error_share**2)
 
 
 def pose_columns(R: np.ndarray, position_m: np.ndarray) -> dict[str, float]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from egoworld_ops.contract import encodings, schema
@@ -34,12 +35,33 @@ _OLD = f"{DELETE_AND_MAKE}; where the whole run is of that version, release it w
 
 
 def laid_out(settings: ReleaseSettings) -> dict[str, Any]:
-    """How files are laid out, as JSON: part of their digests, and recorded in each of them."""
-    return settings.model_dump(mode="json", include={"row_group_mb", "page_mb", "compression", "level", "bloom_columns"})
+    """How files are laid out and what is left out of them, as JSON: part of their digests, and recorded in each of them."""
+    return settings.model_dump(mode="json", include={"row_group_mb", "page_mb", "compression", "level", "bloom_columns", "assumed_metric"})
+
+
+def released_rows(source: Source, assumed_metric: bool) -> pa.Table:
+    """The rows of a file of the run that a release takes: those of the frames its clip owns.
+
+    Args:
+        assumed_metric: whether to keep lengths and speeds that rest on an assumed focal length; they are null otherwise.
+
+    Raises:
+        InputChanged, ContractError: as `owned_rows`.
+    """
+    rows = owned_rows(source)
+    return rows if assumed_metric else _without_assumed(source.table, rows)
+
+
+def _without_assumed(table: str, rows: pa.Table) -> pa.Table:
+    for name in schema.table(table).assumed_lengths:
+        at = rows.schema.get_field_index(name)
+        field = rows.schema.field(at)
+        rows = rows.set_column(at, field, pc.if_else(rows["metric"], rows[name], pa.scalar(None, field.type)))
+    return rows
 
 
 def owned_rows(source: Source) -> pa.Table:
-    """The rows of a file of the run that a release takes: those of the frames its clip owns.
+    """The rows of a file of the run that are of the frames its clip owns.
 
     Raises:
         InputChanged: the file is not the one that was planned with.
@@ -104,8 +126,9 @@ def record_of(path: Path, wanted: str, sources: int) -> FileRecord | None:
 
 def _write(sink: _HashedFile, table: str, files: Sequence[Source], settings: ReleaseSettings, provenance: Mapping[str, Any]) -> int:
     written = 0
+    rows = (released_rows(f, settings.assumed_metric) for f in files)
     with pq.ParquetWriter(sink, schema.table(table).arrow_schema(), **_options(table, files, settings)) as writer:
-        for group in _groups(ReadAhead((owned_rows(f) for f in files), _READ_AHEAD_BYTES, _size), settings.row_group_mb * 1e6):
+        for group in _groups(ReadAhead(rows, _READ_AHEAD_BYTES, _size), settings.row_group_mb * 1e6):
             writer.write_table(group, row_group_size=group.num_rows)
             written += group.num_rows
         writer.add_key_value_metadata({**encodings.said_schema(table), PROVENANCE_KEY.decode(): json.dumps(provenance, sort_keys=True)})

@@ -63,7 +63,7 @@ class ReleaseManifest:
     """What `release.json` says.
 
     Args:
-        parquet: how the files are laid out.
+        parquet: how the files are laid out, and whether lengths of an assumed focal length are in them (`assumed_metric`).
         incomplete: by video and stage, how many clips have no table that counts and why; None stands for a video without a manifest, of which there
             are no rows.
     """

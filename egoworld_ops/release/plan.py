@@ -17,7 +17,7 @@ from egoworld_ops.lake.lake import RELEASED_TABLES, VIDEO_TABLES, Run
 from egoworld_ops.lake.states import VideoState, video_ids, video_state
 from egoworld_ops.release.place import ReleaseManifest, part_name, part_names, part_number
 
-VERSION = "2"
+VERSION = "3"
 """Raised whenever the same files and settings give another release. Part of every digest here."""
 
 DELETE_AND_MAKE = "Delete it, materialize the stage again, then release"

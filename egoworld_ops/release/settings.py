@@ -25,6 +25,8 @@ class ReleaseSettings(Section):
     """Columns with bloom filters: a query for one video skips row groups without it, also those whose minimum and maximum enclose its id."""
     writers: Annotated[int, Field(ge=1)] = Field(default_factory=lambda: min(4, os.cpu_count() or 1))
     """Parts that are written at once; each takes about three row groups of memory."""
+    assumed_metric: bool = False
+    """Release lengths and speeds that rest on an assumed focal length too; otherwise they are null in rows with `metric = false`."""
     incomplete: Literal["include", "leave_out", "refuse"] = "include"
     """What becomes of videos of which some clips have no table. Included, they are named in release.json with counts."""
 

@@ -19,6 +19,8 @@ INSET_WIDTH_PX = 104
 GAP_PX = 4
 BACKGROUND = (24, 24, 28)
 TEXT = (235, 235, 235)
+WARNING = (255, 190, 60)
+NOT_METRIC = "assumed focal length: not metric"
 MAX_BYTES = 400_000
 PALETTES = (256, 128, 64, 32, 16, 8)
 """Numbers of colours that are tried until the PNG is small enough."""
@@ -42,8 +44,8 @@ def contact_sheet(
     """A PNG with up to `n` frames, evenly spaced over `frames`, and what the clip's tables say about them.
 
     Masks are outlined and tinted by role; hands are drawn as skeletons (coloured where solved in 3D, grey where seen only), objects as axes
-    and cuboids. Below each picture stand the robot hands in the camera's view with their residual, and which hand holds what. Frames are
-    read once and one at a time; at most 2 n small pictures are kept.
+    and cuboids; a picture says so where lengths rest on an assumed focal length. Below each stand the robot hands in the camera's view with
+    their residual, and which hand holds what. Frames are read once and one at a time; at most 2 n small pictures are kept.
 
     Args:
         frames: decoded frames of one clip, in order.
@@ -106,6 +108,8 @@ def _tile(picture: _Picture, rows: Rows) -> np.ndarray:
 
     drawn = _overlay.draw(picture.rgb, picture.scale, rows)
     _overlay.text(drawn, f"{picture.index}  {picture.timestamp_s:.2f} s", (4, 13), TEXT)
+    if any(row.get("metric") is False for of_stage in rows.values() for row in of_stage):
+        _overlay.text(drawn, NOT_METRIC, (4, drawn.shape[0] - 6), WARNING)
     width = max(drawn.shape[1], 2 * INSET_WIDTH_PX)
     tile = np.full((drawn.shape[0] + STRIP_HEIGHT_PX, width, 3), BACKGROUND, np.uint8)
     tile[: drawn.shape[0], : drawn.shape[1]] = drawn

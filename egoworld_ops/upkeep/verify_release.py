@@ -17,7 +17,7 @@ from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import states
 from egoworld_ops.lake.lake import RELEASED_TABLES, Run
 from egoworld_ops.release import place
-from egoworld_ops.release.part import owned_rows
+from egoworld_ops.release.part import released_rows
 from egoworld_ops.release.place import MANIFEST_NAME, FileRecord, PartRecord, ReleaseManifest
 from egoworld_ops.release.plan import RunFiles, identity
 
@@ -188,7 +188,7 @@ def _against_run(reading: _Reading, contents: RunFiles, manifest: ReleaseManifes
             return
         rest = schema.empty(table)
         for source in files:
-            wanted = owned_rows(source)
+            wanted = released_rows(source, bool(manifest.parquet.get("assumed_metric")))
             while rest.num_rows < wanted.num_rows and (rows := next(reading.batches, None)) is not None:
                 rest = pa.concat_tables([rest, rows])
             if not rest.slice(0, wanted.num_rows).equals(wanted):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from egoworld_ops.errors import BadSidecar, UnknownIntrinsics
 from egoworld_ops.types import Camera, Raster
+from egoworld_ops.video.fields_of_view import assumed_error_share
 from egoworld_ops.video.sidecar import Sidecar, SidecarCamera
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ def resolve(width: int, height: int, sidecar: Sidecar, settings: CameraSettings,
     """The camera of a video that is shown as `width` x `height` upright, square pixels.
 
     From the sidecar (`source = "file"`), scaled where it was calibrated at another resolution of the same aspect ratio; else, where the
-    settings allow it, from an assumed horizontal field of view of the picture shown (`source = "assumed_fov"`).
+    settings allow it, from an assumed field of view along the longer side of the picture shown (`source = "assumed_fov"`): a phone that is held
+    upright has the same lens. `focal_error_share` is what the sidecar says, or how far the focal lengths of real cameras lie from the assumed one.
 
     Args:
         raster: the stored picture, if it differs from the one shown: a sidecar's camera may refer to either, and its size tells which.
@@ -36,10 +38,12 @@ def resolve(width: int, height: int, sidecar: Sidecar, settings: CameraSettings,
         raise UnknownIntrinsics(
             culprit,
             "no intrinsics in a sidecar, and camera.require_known is set",
-            "Write the sidecar's camera section, or allow an assumed field of view with camera.require_known = false",
+            "Import a calibration with `egoworld calibrate import`, or write the sidecar's camera section; or allow an assumed field of view with "
+            "camera.require_known = false",
         )
-    f_px = width / (2 * math.tan(math.radians(settings.assumed_hfov_deg) / 2))
-    return Camera(f_px, f_px, (width - 1) / 2, (height - 1) / 2, width, height, "assumed_fov")
+    focal_per_side = 1 / (2 * math.tan(math.radians(settings.assumed_hfov_deg) / 2))
+    f_px, error_share = max(width, height) * focal_per_side, assumed_error_share(focal_per_side)
+    return Camera(f_px, f_px, (width - 1) / 2, (height - 1) / 2, width, height, "assumed_fov", error_share)
 
 
 def _given(given: SidecarCamera, width: int, height: int, culprit: object, raster: Raster | None) -> Camera:
@@ -56,7 +60,7 @@ def _given(given: SidecarCamera, width: int, height: int, culprit: object, raste
         )
     sx, sy = width / given.width, height / given.height
     cx, cy = (given.cx + 0.5) * sx - 0.5, (given.cy + 0.5) * sy - 0.5
-    return Camera(given.fx * sx, given.fy * sy, cx, cy, width, height, "file")
+    return Camera(given.fx * sx, given.fy * sy, cx, cy, width, height, "file", given.focal_error_share)
 
 
 def _of_raster(given: SidecarCamera, width: int, height: int, culprit: object, raster: Raster) -> Camera:
@@ -70,7 +74,7 @@ def _of_raster(given: SidecarCamera, width: int, height: int, culprit: object, r
             f"Give fy = {aspect:.4g} fx for the stored picture, or the camera of the {width}x{height} px it is shown with",
         )
     cx, cy = (given.cx + 0.5) * sx - 0.5 - raster.left_px, (given.cy + 0.5) * sy - 0.5 - raster.top_px
-    return Camera(given.fx * sx, given.fy * sy, cx, cy, width, height, "file")
+    return Camera(given.fx * sx, given.fy * sy, cx, cy, width, height, "file", given.focal_error_share)
 
 
 def _same_shape(one: tuple[int, int], other: tuple[int, int] | None) -> bool:

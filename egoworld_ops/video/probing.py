@@ -15,6 +15,7 @@ from egoworld_ops.errors import CorruptVideo, EmptyVideo
 from egoworld_ops.video.containers import open_media
 from egoworld_ops.video.frames import Frames
 from egoworld_ops.video.indexing import IndexMaker
+from egoworld_ops.video.picture import Layout, Upright
 from egoworld_ops.video.survey import Survey, VideoProbe
 
 Visitor = Callable[[int, float, av.VideoFrame], None]
@@ -50,6 +51,20 @@ def probe(
     if index is not None:
         index.finish(path, survey.picture.shown, seen.damaged)
     return seen
+
+
+def layout_at_start(path: Path) -> Layout:
+    """How the picture of a video is shown, from its first frame that decodes.
+
+    Raises:
+        NotAVideo, NoVideoStream, EmptyVideo, CorruptVideo, UnsupportedPicture, UnstableFile: as `probe`.
+    """
+    with open_media(path, 1) as media:
+        upright = Upright()
+        for frame in Frames(media):
+            upright.observe(frame, media)
+            return upright.shown
+    raise EmptyVideo(path, "has a video stream without one frame that decodes", "Remove it, or copy it again")
 
 
 def _survey(path: Path, threads: int, visit: Visitor | None, as_pinhole: bool, maker: IndexMaker | None) -> Survey:

@@ -27,7 +27,7 @@ class SceneSettings(Section):
 
 
 class CameraSettings(Section):
-    """Assumptions for a video without intrinsics."""
+    """Assumptions for a video without intrinsics. `assumed_hfov_deg` is the field of view along the picture's longer side."""
 
     assumed_hfov_deg: Annotated[float, Field(gt=0, lt=180)] = 70.0
     require_known: bool = False

@@ -1,6 +1,6 @@
 """The sidecar file beside a video, `<stem>.egoworld.json`: what a person knows about it. Read and checked here, used by the stages.
 
-{"camera": {"fx", "fy", "cx", "cy", "width", "height"},
+{"camera": {"fx", "fy", "cx", "cy", "width", "height", "focal_error_share"},
  "objects": [{"label", "dimensions_m": [x, y, z], "mesh": "file beside the video", "text": "...",
               "prompts": [{"frame_index", "box_px": [x, y, w, h], "points_px": [[x, y], ...]}]}],
  "recording": "name", "picture": {"use_as_pinhole": true}}
@@ -43,6 +43,7 @@ Focal = Annotated[float, Field(ge=MIN_FOCAL_PX, le=MAX_PX)]
 Position = Annotated[float, Field(ge=-MAX_PX, le=MAX_PX)]
 Length = Annotated[float, Field(gt=0, le=MAX_PX)]
 Side = Annotated[int, Field(gt=0, le=MAX_SIDE_PX)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Metres = Annotated[float, Field(ge=1e-6, le=1e4)]
 
 
@@ -52,7 +53,10 @@ class _Part(BaseModel):
 
 class SidecarCamera(_Part):
     """Pinhole intrinsics in pixels for an upright image of `width` x `height`: the one shown, of square pixels, or the one stored, where crop
-    or pixel aspect make it another; its size tells which."""
+    or pixel aspect make it another; its size tells which.
+
+    `focal_error_share`: standard error of the focal length as a share of it, where it is known.
+    """
 
     fx: Focal
     fy: Focal
@@ -60,6 +64,7 @@ class SidecarCamera(_Part):
     cy: Position
     width: Side
     height: Side
+    focal_error_share: Share = 0.0
 
 
 class SidecarPicture(_Part):

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
-from egoworld_ops.contract.quality import Metric
+from egoworld_ops.contract.quality import METRIC_SHARE, Metric
 from egoworld_ops.contract.references import Parent
 from egoworld_ops.operators.base import Stage
 
@@ -38,6 +38,7 @@ TABLE = schema.Table(
             True,
             minimum=0,
         ),
+        schema.DEPTH_ERROR,
         *schema.INTRINSICS,
         schema.OBSERVED,
         schema.reason("the pose"),
@@ -47,6 +48,7 @@ TABLE = schema.Table(
 
 _POSE: dict[str, float | str] = {"qw": 1.0, "qx": 0.0, "qy": 0.0, "qz": 0.0, "x_m": 0.0, "y_m": 0.0, "z_m": 0.5}
 _POSE |= {"fx_px": 500.0, "fy_px": 500.0, "cx_px": 319.5, "cy_px": 239.5, "intrinsics_source": "file"}
+_POSE |= {"focal_error_share": 0.0, "depth_error_share": 0.1, "metric": True}
 
 STAGE = Stage(
     name="hand_pose",
@@ -56,6 +58,7 @@ STAGE = Stage(
     sidecar=("camera",),
     table=TABLE,
     metrics=(
+        METRIC_SHARE,
         Metric("reprojection_px_median", "median(reprojection_px)", "distance of projected joints to their image points", maximum=8.0),
         Metric("solved_share", "avg((joints_m IS NOT NULL)::INT)", "hands with a pose", minimum=0.9),
         Metric("depth_m_median", "median(z_m)", "distance of the wrist from the camera; hands of one's own are within reach", 0.1, 1.2),

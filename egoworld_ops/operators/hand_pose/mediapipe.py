@@ -18,9 +18,12 @@ from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.hand_pose import _pnp
-from egoworld_ops.operators.rows import PASSED_ON, intrinsics, passed_on, pose_columns
+from egoworld_ops.operators.rows import PASSED_ON, depth_error_share, intrinsics, passed_on, pose_columns
 from egoworld_ops.types import HANDS
 from egoworld_ops.vision.hand_frame import in_wrist_frame, wrist_rotations
+
+SIZE_ERROR_SHARE = 0.1
+"""Standard error of the network's hand size, as a share of it."""
 
 
 class Settings(BackendSettings):
@@ -37,7 +40,7 @@ class Settings(BackendSettings):
 class Backend(Operator):
     """Solves each detected hand on its own. `score` is the detection's."""
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 0.001
 
@@ -62,7 +65,11 @@ class Backend(Operator):
         for i, detected in enumerate(hands.select([*PASSED_ON, "score"]).to_pylist()):
             row = passed_on(detected, "mediapipe") | shared
             row |= {"hand": HANDS[int(is_right[i])], "joints_px": points_px[i], "score": detected["score"]}
-            rows.append(row | _pose(poses, i, landmarks_m[i], R_hand_wrist[i], options.max_reprojection_share * extent_px[i]))
+            pose = _pose(poses, i, landmarks_m[i], R_hand_wrist[i], options.max_reprojection_share * extent_px[i])
+            if "joints_m" in pose:
+                image_error = float(poses.reprojection_px[i] / extent_px[i])
+                pose["depth_error_share"] = depth_error_share(item.camera, SIZE_ERROR_SHARE, image_error)
+            rows.append(row | pose)
         return schema.from_rows("hand_pose", rows)
 
 

@@ -23,6 +23,7 @@ TABLE = schema.Table(
         ),
         schema.Column("converged", pa.bool_(), "whether the solver converged"),
         schema.Column("at_limit", pa.list_(pa.bool_()), "joints within 1e-3 rad of a limit", "", "", True),
+        schema.METRIC,
         schema.reason("qpos_rad"),
         schema.reason_class(),
     ),
@@ -56,6 +57,7 @@ STAGE = Stage(
             "residual_m": 0.01,
             "converged": True,
             "at_limit": [False, False],
+            "metric": True,
         },
     ),
 )

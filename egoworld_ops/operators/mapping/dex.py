@@ -51,7 +51,7 @@ class DexSettings(BackendSettings):
 class Backend(Operator):
     """Solves one robot hand pose for each human hand pose."""
 
-    version = "2"
+    version = "3"
     packages = ("dex-retargeting", "pin", "nlopt", "torch", "example-robot-data")
     Settings: ClassVar[type[BackendSettings]] = DexSettings
     seconds_per_frame: ClassVar[float] = 0.01
@@ -93,7 +93,7 @@ class Backend(Operator):
         usable_m = [j for j, reason in zip(joints_m, reasons, strict=True) if j is not None and reason is None]
         scaling = self._scaling(solver.model, usable_m) if solver and usable_m else None
         for pose, joints, reason in zip(poses, joints_m, reasons, strict=True):
-            row = passed_on(pose, "dex") | {"hand": pose["hand"], "robot": self.settings.robot}
+            row = passed_on(pose, "dex") | {"hand": pose["hand"], "robot": self.settings.robot, "metric": pose["metric"]}
             if solver is None:
                 no_hand = Reason("no_such_hand", f"robot {self.settings.robot} has no {hand} hand")
                 yield row | {"joint_names": [], "converged": False, **no_hand.columns()}

@@ -32,6 +32,7 @@ TABLE = schema.Table(
         schema.Column("state", pa.string(), "moving or still relative to the background", "", "", True, ("moving", "still")),
         schema.Column("held_by", pa.string(), "the hand that holds it; null where none does", "", "", True, ("left", "right", "both")),
         schema.Column("hold_score", pa.float32(), "confidence of held_by", "", "", True, minimum=0, maximum=1),
+        schema.METRIC,
         schema.reason("velocity or state"),
         schema.reason_class(),
     ),
@@ -57,6 +58,7 @@ STAGE = Stage(
             "state": "moving",
             "held_by": "left",
             "hold_score": 0.9,
+            "metric": True,
         },
     ),
 )

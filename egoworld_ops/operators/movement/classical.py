@@ -123,7 +123,7 @@ class _Flows:
 class Backend(Operator):
     """The `classical` backend of movement."""
 
-    version = "3"
+    version = "4"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = MovementSettings
     seconds_per_frame: ClassVar[float] = 0.02
@@ -235,6 +235,7 @@ class Backend(Operator):
                 "track_id": thing.track_id,
                 "label": thing.label,
                 "state": states[i],
+                "metric": item.camera.metric,
             }
             holders = [hand for hand in HANDS if confidence[hand][i] > 0]
             if holders:

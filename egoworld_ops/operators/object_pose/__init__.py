@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
-from egoworld_ops.contract.quality import Metric
+from egoworld_ops.contract.quality import METRIC_SHARE, Metric
 from egoworld_ops.contract.references import Parent
 from egoworld_ops.operators.base import Stage
 
@@ -29,6 +29,7 @@ TABLE = schema.Table(
         schema.Column("inliers", pa.int32(), "points that agree with the pose", "", "", True, minimum=0),
         schema.Column("reprojection_px", pa.float32(), "root mean square error of the inliers", "px", "image", True, minimum=0),
         schema.Column("converged", pa.bool_(), "whether the solver converged on enough agreeing points"),
+        schema.DEPTH_ERROR,
         *schema.INTRINSICS,
         schema.OBSERVED,
         schema.reason("the pose"),
@@ -38,6 +39,7 @@ TABLE = schema.Table(
 
 _POSE: dict[str, float | str] = {"qw": 1.0, "qx": 0.0, "qy": 0.0, "qz": 0.0, "x_m": 0.0, "y_m": 0.0, "z_m": 0.5}
 _POSE |= {"fx_px": 500.0, "fy_px": 500.0, "cx_px": 319.5, "cy_px": 239.5, "intrinsics_source": "file"}
+_POSE |= {"focal_error_share": 0.0, "depth_error_share": 0.1, "metric": True}
 
 STAGE = Stage(
     name="object_pose",
@@ -47,6 +49,7 @@ STAGE = Stage(
     sidecar=("camera", "objects"),
     table=TABLE,
     metrics=(
+        METRIC_SHARE,
         Metric("converged_share", "avg(converged::INT)", "objects whose solver converged", minimum=0.5),
         Metric("reprojection_px_median", "median(reprojection_px)", "error of the points that agree", maximum=4.0),
     ),

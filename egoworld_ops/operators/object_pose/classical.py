@@ -20,12 +20,15 @@ from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
 from egoworld_ops.operators.object_pose._solve import Estimate, solve
 from egoworld_ops.operators.object_pose._structure import Structured, solve_unknown
 from egoworld_ops.operators.object_pose._tracking import MIN_MASK_PX, Follower, Track, grey_of
-from egoworld_ops.operators.rows import by_frame, common, intrinsics, pose_columns
+from egoworld_ops.operators.rows import by_frame, common, depth_error_share, intrinsics, pose_columns
+from egoworld_ops.types import Camera
 from egoworld_ops.video.sidecar import SidecarObject, mesh_path
 from egoworld_ops.vision import rle
 
 NAME = "classical"
 _MASK_COLUMNS = ("frame_index", "track_id", "role", "label", "rle", "area_px", "observed")
+SIZE_ERROR_SHARE = {"mesh": 0.0, "dimensions": 0.0, "hand": 0.1, "none": 0.0}
+"""Standard error of an object's size by what fixes it: what is given counts as exact, a hand is as long as the network says."""
 MIN_CONVERGED_INLIERS = 15
 MAX_CONVERGED_PX = 2.0
 
@@ -33,7 +36,7 @@ MAX_CONVERGED_PX = 2.0
 class Backend(Operator):
     """The `classical` backend of object_pose."""
 
-    version = "2"
+    version = "3"
     packages = ("opencv-python-headless", "scipy", "trimesh", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     seconds_per_frame: ClassVar[float] = 0.12
@@ -130,7 +133,17 @@ def _row(item: ClipInput, track: Track, position: int, solved: Structured) -> di
         "converged": False,
         "observed": sighting.observed,
     }
-    return row | (outcome.columns() if isinstance(outcome, Reason) else _pose_columns(outcome))
+    if isinstance(outcome, Reason):
+        return row | outcome.columns()
+    return row | _pose_columns(outcome) | {"depth_error_share": _depth_error(camera, outcome, solved)}
+
+
+def _depth_error(camera: Camera, estimate: Estimate, solved: Structured) -> float | None:
+    """Standard error of the depth as a share of it; null where no size is known, from which it would follow."""
+    if solved.dimensions_m is None:
+        return None
+    extent_px = camera.fx_px * float(np.max(solved.dimensions_m)) / float(estimate.T_camera_object[2, 3])
+    return depth_error_share(camera, SIZE_ERROR_SHARE[solved.scale_source], estimate.reprojection_px / extent_px)
 
 
 def _pose_columns(estimate: Estimate) -> dict[str, Any]:

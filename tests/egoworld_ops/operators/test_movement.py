@@ -42,6 +42,8 @@ def pose_row(frame_index: int, T: np.ndarray | None) -> dict[str, Any]:
         "cx_px": CAMERA.cx_px,
         "cy_px": CAMERA.cy_px,
         "intrinsics_source": "file",
+        "focal_error_share": 0.0,
+        "metric": True,
         "observed": True,
     }
     if T is None:

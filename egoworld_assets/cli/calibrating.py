@@ -1,0 +1,85 @@
+"""The commands `calibrate`: intrinsics from the calibration files of other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from egoworld_assets.cli.group import Group
+
+if TYPE_CHECKING:
+    from egoworld_ops.video.calibrations import Calibration
+    from egoworld_ops.video.picture import Layout
+
+
+@click.group("calibrate", cls=Group)
+def calibrate() -> None:
+    """The cameras of videos: their intrinsics and lenses."""
+
+
+@calibrate.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("videos", nargs=-1, required=True, metavar="VIDEO...", type=click.Path(path_type=Path))
+@click.option("--camera", "name", help="Which camera, where FILE holds several.")
+@click.option("--model", help="What the coefficients are of, where FILE does not say: plumb_bob, kannala_brandt, ...")
+@click.option("--size", help="WIDTHxHEIGHT of the calibrated picture, where FILE does not say.")
+@click.option("--force", is_flag=True, help="Replace another camera in a sidecar.")
+def import_calibration(file: Path, videos: Sequence[Path], name: str | None, model: str | None, size: str | None, force: bool) -> None:
+    """Read the camera in FILE and write it into the sidecar of each VIDEO, whose other sections stay.
+
+    FILE is COLMAP's cameras.txt, a calibration by OpenCV (YAML, JSON) or ROS, a Kalibr camchain, a Project Aria calibration JSON, or HOT3D's
+    camera_models.json. All videos are checked before the first sidecar is written.
+    """
+    from egoworld_ops.video import calibrations, sidecar_writing
+    from egoworld_ops.video.probing import layout_at_start
+
+    planned = []
+    for video in videos:
+        layout = layout_at_start(video)
+        reading = calibrations.read(file, layout.size_px)
+        camera = _completed(reading.camera(file, name, model), file, size)
+        content = sidecar_writing.with_camera(video, camera.section(), force)
+        planned.append((video, content, _fit(camera, layout, video)))
+        if len(planned) == 1:
+            click.echo(f"read   {file}: format {reading.format}{f', camera {camera.name!r}' if camera.name else ''}: {camera}")
+            if camera.note:
+                click.echo(f"note   {camera.note}")
+    for video, content, fit in planned:
+        click.echo(f"wrote  {sidecar_writing.write(video, content)}: {fit}")
+
+
+def _completed(camera: Calibration, file: Path, size: str | None) -> Calibration:
+    """The camera with the size that was given, where its file states none."""
+    from egoworld_ops.errors import BadCalibration
+
+    if camera.width is not None and camera.height is not None:
+        if size is not None and size != f"{camera.width}x{camera.height}":
+            raise BadCalibration(file, f"is for {camera.width}x{camera.height}, not for {size}", "Leave --size out")
+        return camera
+    width, _, height = (size or "").partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise BadCalibration(file, "does not say what size of picture it is for", "Say --size WIDTHxHEIGHT")
+    return replace(camera, width=int(width), height=int(height))
+
+
+def _fit(camera: Calibration, layout: Layout, video: Path) -> str:
+    """How the camera fits the picture of a video, in words.
+
+    Raises:
+        BadSidecar: it has another aspect ratio.
+    """
+    from egoworld_ops.video.intrinsics import resolve
+    from egoworld_ops.video.settings import CameraSettings
+    from egoworld_ops.video.sidecar import Sidecar
+
+    width, height = layout.size_px
+    found = resolve(width, height, Sidecar.model_validate({"camera": camera.section()}), CameraSettings(), video, layout.raster())
+    scaled = "" if (camera.width, camera.height) == (width, height) else f", scaled from {camera.width}x{camera.height}"
+    return f"picture {width}x{height}, fx {found.fx_px:.6g} px{scaled}"
+
+
+COMMANDS = (calibrate,)
