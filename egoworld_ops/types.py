@@ -117,6 +117,7 @@ class Clip:
     `[own_start, own_end)` is the part that belongs to this clip alone; the rest overlaps the neighbours. `damaged` says that frames
     of the video are missing or broken, see `video.decode`. `width` and `height` are of the picture shown; `raster` is the stored one where
     it is another. `packet_index` is where the packet index of the video lies, if it has one: it spares reading, and changes no frame.
+    `focal_35mm_mm` is the 35 mm equivalent focal length that the container states.
     """
 
     video_id: str
@@ -135,6 +136,7 @@ class Clip:
     damaged: bool = False
     raster: Raster | None = None
     packet_index: Path | None = None
+    focal_35mm_mm: float | None = None
 
     def __post_init__(self) -> None:
         check_id("video_id", self.video_id)

@@ -53,6 +53,7 @@ OF_CLIP: Mapping[str, frozenset[str]] = {
     "frame_end": ALL,
     "width": CAMERA,
     "height": CAMERA,
+    "focal_35mm_mm": CAMERA,
     **{f"raster.{field.name}": CAMERA for field in fields(Raster)},
     # names and places
     **dict.fromkeys(("video_id", "clip_id", "video_path", "packet_index"), NONE),

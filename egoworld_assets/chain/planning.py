@@ -255,7 +255,7 @@ class Planner:
         chosen = self._settings.camera
         if "camera" not in self._stage.sidecar:
             chosen = chosen.model_copy(update={"require_known": False})
-        intrinsics = resolve(clip.width, clip.height, sidecar, chosen, clip.video_path, clip.raster)
+        intrinsics = resolve(clip.width, clip.height, sidecar, chosen, clip.video_path, clip.raster, clip.focal_35mm_mm)
         identity = clip_identity(self._stage, self._operator, clip, intrinsics, sidecar, self._settings.sample_stride, input_digests)
         task = ClipTask(
             key=sha256_of(identity),

@@ -245,6 +245,15 @@ _PICTURE = (
     Column("stereo_mode", pa.string(), "views packed into one picture; null where not said", "", "", True, STEREO_MODES),
     Column("projection", pa.string(), "projection of a spherical picture; null where not said", "", "", True, PROJECTIONS),
     Column("n_video_tracks", pa.int32(), "video streams with moving pictures", "", "", True, minimum=1),
+    Column(
+        "focal_35mm_mm",
+        pa.float64(),
+        "35 mm equivalent focal length that the container states (Apple's camera.focal_length.35mm_equivalent)",
+        "mm",
+        "",
+        True,
+        minimum=0,
+    ),
     Column("video_track", pa.int32(), "index of the stream that is used: the largest picture that decodes", "", "", True, minimum=0),
 )
 

@@ -66,7 +66,7 @@ def tracks(descriptor: int, demuxer: str) -> dict[int, Track]:
         descriptor: of a regular file; its position is not moved.
         demuxer: as from `containers.sniff`.
     """
-    file = _File(descriptor)
+    file = File(descriptor)
     try:
         if demuxer == "mov":
             return dict(_mov_tracks(file))
@@ -81,13 +81,20 @@ def tracks(descriptor: int, demuxer: str) -> dict[int, Track]:
     return {}
 
 
-class _File:
+class File:
+    """An open file, read at any offset; counts the parts that are read of it.
+
+    Args:
+        descriptor: of a regular file; its position is not moved.
+    """
+
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.size = os.fstat(descriptor).st_size
         self._left = MAX_PARTS
 
     def at(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from an offset."""
         return os.pread(self._descriptor, size, offset)
 
     def one_more(self) -> bool:
@@ -96,13 +103,15 @@ class _File:
         return self._left >= 0
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
+    """A box: its kind, and where its content begins and ends in the file."""
+
     kind: bytes
     start: int
     end: int
 
 
-def _boxes(file: _File, start: int, end: int) -> Iterator[_Part]:
+def boxes_in(file: File, start: int, end: int) -> Iterator[Part]:
     """Consecutive boxes in `[start, end)`: kind and range of the content."""
     while start + 8 <= end and file.one_more():
         size, kind = struct.unpack(">I4s", file.at(start, 8))
@@ -112,41 +121,41 @@ def _boxes(file: _File, start: int, end: int) -> Iterator[_Part]:
         stop = end if size == 0 else start + size
         if stop < start + header or stop > end:
             return
-        yield _Part(kind, start + header, stop)
+        yield Part(kind, start + header, stop)
         start = stop
 
 
-def _below(file: _File, part: _Part, *path: bytes) -> Iterator[_Part]:
+def below(file: File, part: Part, *path: bytes) -> Iterator[Part]:
     """All boxes below `part` on this path of kinds."""
     if not path:
         yield part
         return
-    for child in _boxes(file, part.start, part.end):
+    for child in boxes_in(file, part.start, part.end):
         if child.kind == path[0]:
-            yield from _below(file, child, *path[1:])
+            yield from below(file, child, *path[1:])
 
 
-def _mov_tracks(file: _File) -> Iterator[tuple[int, Track]]:
-    moov = next(_below(file, _Part(b"", 0, file.size), b"moov"), None)
-    for trak in _below(file, moov, b"trak") if moov else ():
-        header = next(_below(file, trak, b"tkhd"), None)
-        handler = next(_below(file, trak, b"mdia", b"hdlr"), None)
+def _mov_tracks(file: File) -> Iterator[tuple[int, Track]]:
+    moov = next(below(file, Part(b"", 0, file.size), b"moov"), None)
+    for trak in below(file, moov, b"trak") if moov else ():
+        header = next(below(file, trak, b"tkhd"), None)
+        handler = next(below(file, trak, b"mdia", b"hdlr"), None)
         if header is None or handler is None or file.at(handler.start + 8, 4) != b"vide":
             continue
         id_at = 20 if file.at(header.start, 1) == b"\x01" else 12
         [track_id] = struct.unpack(">I", file.at(header.start + id_at, 4))
         track = Track()
-        for table in _below(file, trak, b"mdia", b"minf", b"stbl", b"stsd"):
-            for entry in _boxes(file, table.start + 8, table.end):
+        for table in below(file, trak, b"mdia", b"minf", b"stbl", b"stsd"):
+            for entry in boxes_in(file, table.start + 8, table.end):
                 track = _sample_entry(file, entry, track)
         yield track_id, track
 
 
-def _sample_entry(file: _File, entry: _Part, track: Track) -> Track:
+def _sample_entry(file: File, entry: Part, track: Track) -> Track:
     if entry.kind in _ENCRYPTED_ENTRIES:
         track = replace(track, encrypted=entry.kind.decode())
     width, height = struct.unpack(">HH", file.at(entry.start + 24, 4))
-    for box in _boxes(file, entry.start + _SAMPLE_ENTRY_BYTES, entry.end):
+    for box in boxes_in(file, entry.start + _SAMPLE_ENTRY_BYTES, entry.end):
         if box.kind == b"sinf":
             track = replace(track, encrypted=track.encrypted or "sinf")
         elif box.kind == b"clap":
@@ -163,7 +172,7 @@ def _clean_aperture(numbers: tuple[int, ...], width: int, height: int) -> Crop:
     return Crop(left, top, width - left - round(shown_x), height - top - round(shown_y))
 
 
-def _elements(file: _File, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _elements(file: File, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Consecutive EBML elements in `[start, end)`: ID and range of the content. An element of unknown size extends to `end`."""
     while start < end and file.one_more():
         head = file.at(start, 12)
@@ -183,7 +192,7 @@ def _marker(first: int) -> int:
     return 9 - first.bit_length()
 
 
-def _within(file: _File, start: int, end: int, *path: int) -> Iterator[tuple[int, int]]:
+def _within(file: File, start: int, end: int, *path: int) -> Iterator[tuple[int, int]]:
     """Range of the content of every element on this path of IDs."""
     if not path:
         yield start, end
@@ -193,7 +202,7 @@ def _within(file: _File, start: int, end: int, *path: int) -> Iterator[tuple[int
             yield from _within(file, first, last, *path[1:])
 
 
-def _matroska_tracks(file: _File) -> Iterator[tuple[int, Track]]:
+def _matroska_tracks(file: File) -> Iterator[tuple[int, Track]]:
     first_tracks = next(_within(file, 0, file.size, _SEGMENT, _TRACKS), (0, 0))
     rank = 0
     for start, end in _within(file, *first_tracks, _TRACK):
@@ -212,7 +221,7 @@ def _matroska_tracks(file: _File) -> Iterator[tuple[int, Track]]:
             rank += 1
 
 
-def _scrambled(file: _File) -> set[int]:
+def _scrambled(file: File) -> set[int]:
     """PIDs of a transport stream with scrambled packets near its start."""
     found: set[int] = set()
     head = file.at(0, _M2TS_PACKET * _TS_LOOKED_AT)

@@ -23,7 +23,7 @@ from egoworld_ops.video.scenes import Scene, SceneScores, find_scenes, frame_end
 from egoworld_ops.video.settings import SceneSettings
 from egoworld_ops.video.survey import VideoProbe
 
-VERSION = "2"
+VERSION = "3"
 """Increased whenever the same file and settings give other tables. Part of the digest."""
 
 _VAL_OF_100, _TEST_OF_100 = 10, 10
@@ -131,6 +131,7 @@ def _facts(seen: VideoProbe) -> dict[str, Any]:
         "pix_fmt": seen.pix_fmt,
         "color_range": seen.color_range,
         "audio_streams": seen.audio_streams,
+        "focal_35mm_mm": seen.focal_35mm_mm,
         **asdict(seen.picture),
     }
 
@@ -176,4 +177,5 @@ def _clip(video: dict[str, Any], row: dict[str, Any], packet_index: Path | None)
         damaged=bool(video["damaged"]),
         raster=layout_of(video).raster() if video["stored_width"] else None,
         packet_index=packet_index,
+        focal_35mm_mm=video["focal_35mm_mm"],
     )

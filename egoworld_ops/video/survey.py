@@ -14,6 +14,7 @@ import numpy as np
 
 from egoworld_ops.errors import InputError
 from egoworld_ops.video.avi import empty_ticks_after
+from egoworld_ops.video.camera_tags import focal_35mm
 from egoworld_ops.video.containers import Media
 from egoworld_ops.video.frames import Frames, seconds
 from egoworld_ops.video.picture import PictureFacts, Upright, color_range
@@ -47,6 +48,7 @@ class VideoProbe:
         warning: what is odd about a usable file, else None.
         damaged: true where frames are missing or broken: the output then depends on the decoder's threads and on where it starts.
         picture: what container and stream say of the picture.
+        focal_35mm_mm: 35 mm equivalent focal length that the container states; None where it states none.
     """
 
     codec: str
@@ -66,6 +68,7 @@ class VideoProbe:
     warning: str | None
     damaged: bool
     picture: PictureFacts
+    focal_35mm_mm: float | None
 
 
 @dataclass(slots=True)
@@ -79,6 +82,7 @@ class Survey:
     listed: int
     ends_s: float | None
     audio_streams: int
+    focal_35mm_mm: float | None
     warnings: list[str]
     timeline: Timeline
     picture: Upright = field(default_factory=Upright)
@@ -103,6 +107,7 @@ class Survey:
             listed=stream.frames,
             ends_s=_promised_end_s(media),
             audio_streams=len(media.container.streams.audio),
+            focal_35mm_mm=focal_35mm(media.descriptor, media.demuxer, stream.id),
             warnings=[],
             timeline=Timeline(media.path),
         )
@@ -162,6 +167,7 @@ class Survey:
             warning="; ".join(self.warnings) or None,
             damaged=self.damaged_somewhere or self.listed > n,
             picture=self.picture.facts(),
+            focal_35mm_mm=self.focal_35mm_mm,
         )
 
     def _missing_s(self, duration_s: float) -> float:

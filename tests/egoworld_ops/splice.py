@@ -101,3 +101,31 @@ def scramble(path: Path, pid: int) -> Path:
             data[at + 100 : at + 188] = bytes(b ^ 0x5A for b in data[at + 100 : at + 188])
     path.write_bytes(data)
     return path
+
+
+def apple_metadata(*values: tuple[bytes, int, bytes], quicktime: bool = True) -> bytes:
+    """A `meta` box of Apple's keys, each with the type of its value and its bytes; with version and flags where it is not QuickTime's."""
+    keys = b"".join(struct.pack(">I4s", 8 + len(key), b"mdta") + key for key, _, _ in values)
+    items = b"".join(
+        box(struct.pack(">I", n), box(b"data", struct.pack(">II", kind, 0) + value)) for n, (_, kind, value) in enumerate(values, 1)
+    )
+    handler = box(b"hdlr", struct.pack(">II4s", 0, 0, b"mdta") + bytes(13))
+    content = handler + box(b"keys", struct.pack(">II", 0, len(values)) + keys) + box(b"ilst", items)
+    return box(b"meta", content if quicktime else bytes(4) + content)
+
+
+def into_track(path: Path, *boxes: bytes) -> Path:
+    """Put boxes at the end of the first track of an MP4 whose moov comes last."""
+    data = bytearray(path.read_bytes())
+    added = b"".join(boxes)
+    at, end = 0, len(data)
+    for wanted in (b"moov", b"trak"):
+        while data[at + 4 : at + 8] != wanted:
+            at += struct.unpack(">I", data[at : at + 4])[0]
+            assert at < end, f"no {wanted!r}"
+        size = struct.unpack(">I", data[at : at + 4])[0]
+        struct.pack_into(">I", data, at, size + len(added))
+        at, end = at + 8, at + size
+    data[end:end] = added
+    path.write_bytes(data)
+    return path
