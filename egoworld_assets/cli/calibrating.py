@@ -12,7 +12,7 @@ import click
 from egoworld_assets.cli.group import Group
 
 if TYPE_CHECKING:
-    from egoworld_ops.video.calibrations import Calibration
+    from egoworld_ops.video.calibrations.base import Calibration
     from egoworld_ops.video.picture import Layout
 
 

@@ -21,9 +21,9 @@ def _one_focal(model: str, *zeros: float) -> Callable[[list[float]], _Lens]:
     return lambda p: (model, [p[0], p[0], p[1], p[2]], [*p[3:], *zeros])
 
 
-def _two_focals(model: str) -> Callable[[list[float]], _Lens]:
-    """Of models with parameters fx, fy, cx, cy and the coefficients in the sidecar's order."""
-    return lambda p: (model, p[:4], p[4:])
+def _two_focals(model: str, *zeros: float) -> Callable[[list[float]], _Lens]:
+    """Of models with parameters fx, fy, cx, cy and the first coefficients in the sidecar's order; its further ones are zero."""
+    return lambda p: (model, p[:4], [*p[4:], *zeros])
 
 
 MODELS: Mapping[str, tuple[int, Callable[[list[float]], _Lens]]] = {
@@ -35,6 +35,8 @@ MODELS: Mapping[str, tuple[int, Callable[[list[float]], _Lens]]] = {
     "OPENCV_FISHEYE": (8, _two_focals("kannala_brandt")),
     # k1 k2 p1 p2 k3 k4 k5 k6, as OpenCV has them
     "FULL_OPENCV": (12, _two_focals("rational_polynomial")),
+    "SIMPLE_FISHEYE": (3, _one_focal("kannala_brandt", *[0.0] * 4)),
+    "FISHEYE": (4, _two_focals("kannala_brandt", *[0.0] * 4)),
     "SIMPLE_RADIAL_FISHEYE": (4, _one_focal("kannala_brandt", 0.0, 0.0, 0.0)),
     "RADIAL_FISHEYE": (5, _one_focal("kannala_brandt", 0.0, 0.0)),
     "RAD_TAN_THIN_PRISM_FISHEYE": (16, _two_focals("fisheye624")),

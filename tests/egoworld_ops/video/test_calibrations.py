@@ -22,6 +22,7 @@ from tests.egoworld_ops import media
 
 SIZE = (640, 480)
 K = np.array([[420.5, 0, 322.25], [0, 418.0, 236.5], [0, 0, 1]])
+BY_COLMAP = Path(__file__).parent / "colmap"
 RADTAN = [-0.28, 0.07, 2e-4, 1.8e-5]
 FISHEYE = [0.021, -0.013, 0.004, -0.0011]
 RATIONAL = [0.4, -0.2, 1e-3, -5e-4, 0.05, 0.7, -0.1, 0.02]
@@ -202,6 +203,20 @@ def test_colmap_counts_pixels_from_the_corner(tmp_path: Path, model: str) -> Non
     assert camera.name == "7"
     at_centres = np.array([[parameters[0], 0, 319.5], [0, fy, 239.5], [0, 0, 1]])
     assert projected(camera) == pytest.approx(by_opencv(at_centres, distortion, fisheye), abs=1e-9)
+
+
+def test_a_file_that_colmap_wrote_gives_the_pixels_that_colmap_gives() -> None:
+    """`colmap/` was made by pycolmap; its pixels are half a pixel off ours in both directions, whatever the model."""
+    made = json.loads((BY_COLMAP / "pixels.json").read_text())
+    points = np.array(made["points"])
+    found = calibrations.read(BY_COLMAP / "cameras.txt", SIZE)
+    assert found.format == "colmap"
+    assert [one.name for one in found.cameras] == list(made["pixels"])
+    assert {one.model for one in found.cameras} == {"pinhole", "plumb_bob", "kannala_brandt", "rational_polynomial", "fisheye624"}
+    for camera in found.cameras:
+        at_corners = np.array(made["pixels"][camera.name])
+        if camera.model != "fisheye624":  # OpenCV has no such lens
+            assert projected(camera, points) == pytest.approx(at_corners - 0.5, abs=1e-6), camera
 
 
 def test_a_model_of_colmap_that_the_sidecar_has_not(tmp_path: Path) -> None:
