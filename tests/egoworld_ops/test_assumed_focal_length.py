@@ -45,8 +45,8 @@ WITH_LENGTHS = ("hand_pose", "object_pose", "movement", "mapping")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A video with a sidecar, and one without."""
     made = Lake(tmp_path_factory.mktemp("lake") / "lake").open_run({}, "20260101_0000", dict)
-    write_video(made, "known", n_frames=40)
-    write_video(made, "unknown", n_frames=40, metric=False)
+    write_video(made, "known", n_frames=30)
+    write_video(made, "unknown", n_frames=30, metric=False)
     return made
 
 
@@ -148,7 +148,7 @@ def test_exports_leave_assumed_lengths_out_and_say_so(run: Run, tmp_path: Path, 
 
 def read(path: Path) -> list[Mapping[str, Any]]:
     with duckdb.connect() as connection:
-        return connection.execute(f"SELECT * FROM '{path}'").to_arrow_table().to_pylist()
+        return connection.sql(f"SELECT * FROM '{path}'").to_arrow_table().to_pylist()
 
 
 def test_the_command_says_what_it_leaves_out(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
