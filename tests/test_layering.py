@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 FLOORS = (
     ("errors", "hashing", "home", "naming", "read_ahead", "section", "sources", "types", "gpu_workers.wire"),
     ("contract", "environment", "models", "plugins", "vision", "gpu_workers.broker"),
-    ("files", "robots", "synthetic"),
+    ("files", "robots", "synthetic", "video.calibrations"),
     ("video",),
     ("operators",),
     ("operators.*", "lake"),
