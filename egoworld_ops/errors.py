@@ -17,7 +17,8 @@ EgoworldError
 │   ├── RawFileAway           the raw file of a known video is not there, or cannot be read now
 │   ├── BadSidecar            the sidecar file beside the video does not fit its format
 │   ├── BadCalibration        a calibration file is of no known format, makes no sense, or is not of the video's camera
-│   └── UnknownIntrinsics     metric results are asked for, and no intrinsics are known
+│   ├── UnknownIntrinsics     metric results are asked for, and no intrinsics are known
+│   └── UnsupportedLens       the backend takes pinhole cameras only, and the video was seen through another lens
 ├── SetupError                the installation or the settings are wrong; the step fails at once
 │   ├── WeightsMissing        a weight file is not there
 │   ├── WeightsMismatch       a weight file is not the one in the registry
@@ -142,6 +143,12 @@ class BadCalibration(InputError):
 
 class UnknownIntrinsics(InputError):
     """Metric results are asked for, and no intrinsics are known."""
+
+    passing = True
+
+
+class UnsupportedLens(InputError):
+    """The backend takes pinhole cameras only, and the video was seen through another lens."""
 
     passing = True
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +16,16 @@ Hand = Literal["left", "right"]
 HANDS: tuple[Hand, ...] = ("left", "right")
 INTRINSICS_SOURCES = ("file", "container", "estimated", "assumed_fov")
 """Given in the sidecar, stated by the video's own container, estimated from its pictures, or assumed by the settings."""
+LensModel = Literal["pinhole", "plumb_bob", "rational_polynomial", "kannala_brandt", "fisheye62", "fisheye624"]
+LENS_MODELS: Mapping[str, tuple[int, ...]] = {
+    "pinhole": (0,),
+    "plumb_bob": (4, 5),
+    "rational_polynomial": (8,),
+    "kannala_brandt": (4,),
+    "fisheye62": (8,),
+    "fisheye624": (12,),
+}
+"""Models of a lens, in the words of ROS and Foxglove and of Project Aria, and how many distortion coefficients each may have."""
 
 _MP4_FAMILY = {".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2"}
 _STREAMS = {".ts", ".mts", ".m2ts", ".mpg", ".mpeg", ".vob", ".flv"}
@@ -56,10 +68,17 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """Pinhole intrinsics in pixels; the centre of the top-left pixel is (0, 0). `source` says where they come from.
+    """Intrinsics in pixels, and the lens; the centre of the top-left pixel is (0, 0). `vision.lenses` projects.
 
-    `focal_error_share` is the standard error of the focal length as a share of it. Depths solved with this camera have the same share of error
-    from it.
+    Args:
+        fx_px, fy_px, cx_px, cy_px: focal lengths and principal point.
+        width, height: of the picture, px.
+        source: where the intrinsics come from.
+        model: of the lens.
+        distortion: coefficients of the model; they have no unit and are the same at every size of the picture. In OpenCV's order k1, k2, p1, p2,
+            k3, k4, k5, k6 for plumb_bob and rational_polynomial and k1, k2, k3, k4 for kannala_brandt (its `fisheye`); in Project Aria's order
+            k0 to k5, p0, p1, s0 to s3 for fisheye62 and fisheye624.
+        focal_error_share: standard error of the focal length as a share of it. Depths solved with this camera have the same share of error from it.
     """
 
     fx_px: float
@@ -69,6 +88,8 @@ class Camera:
     width: int
     height: int
     source: str
+    model: LensModel = "pinhole"
+    distortion: tuple[float, ...] = ()
     focal_error_share: float = 0.0
 
     def __post_init__(self) -> None:
@@ -78,6 +99,7 @@ class Camera:
             raise ValueError(f"camera: focal lengths and size must be positive, got {self}")
         if not self.focal_error_share >= 0:
             raise ValueError(f"focal_error_share: want at least 0, got {self.focal_error_share}")
+        check_distortion(self.model, self.distortion)
 
     @property
     def metric(self) -> bool:
@@ -85,9 +107,34 @@ class Camera:
         return self.source != "assumed_fov"
 
     @property
+    def is_pinhole(self) -> bool:
+        """Whether straight lines are straight in the picture, so that `K` describes all of it."""
+        return self.model == "pinhole"
+
+    @property
     def K(self) -> np.ndarray:
-        """(3, 3) float64 intrinsic matrix."""
+        """(3, 3) float64 intrinsic matrix of a pinhole camera.
+
+        Raises:
+            ValueError: the lens distorts; a matrix alone would give wrong results.
+        """
+        if not self.is_pinhole:
+            raise ValueError(f"K: a {self.model} lens is no pinhole; project through vision.lenses, or rectify")
         return np.array([[self.fx_px, 0, self.cx_px], [0, self.fy_px, self.cy_px], [0, 0, 1]], np.float64)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Camera:
+        """The camera that `dataclasses.asdict` was called on, after a way through JSON."""
+        return cls(**(dict(value) | {"distortion": tuple(value["distortion"])}))
+
+
+def check_distortion(model: str, distortion: tuple[float, ...]) -> None:
+    """Raise ValueError for a lens that is not known, or coefficients that are not as many finite numbers as it has."""
+    counts = LENS_MODELS.get(model)
+    if counts is None:
+        raise ValueError(f"model: want one of {', '.join(LENS_MODELS)}, got {model!r}")
+    if len(distortion) not in counts or not all(math.isfinite(k) for k in distortion):
+        raise ValueError(f"distortion: {model} has {' or '.join(map(str, counts))} finite coefficients, got {list(distortion)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,7 +183,8 @@ def _pose(n: int, rng: np.random.Generator) -> dict[str, Any]:
     q = rng.normal(size=(n, 4))
     q *= np.sign(q[:, :1]) / np.linalg.norm(q, axis=1, keepdims=True)
     position = _walk(rng, n, 3, 1e-3) + np.array([0, 0, 0.5])
-    intrinsics = {"fx_px": 500.0, "fy_px": 500.0, "cx_px": 319.5, "cy_px": 239.5, "intrinsics_source": "file"}
+    intrinsics: dict[str, Any] = {"fx_px": 500.0, "fy_px": 500.0, "cx_px": 319.5, "cy_px": 239.5}
+    intrinsics |= {"lens_model": "pinhole", "distortion": [], "intrinsics_source": "file"}
     intrinsics |= {"focal_error_share": 0.0, "depth_error_share": 0.1, "metric": True}
     return {f"q{a}": q[:, i] for i, a in enumerate("wxyz")} | {f"{a}_m": position[:, i] for i, a in enumerate("xyz")} | intrinsics
 

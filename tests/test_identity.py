@@ -24,7 +24,7 @@ from egoworld_assets.chain import pipeline
 from egoworld_assets.chain.planning import Planner
 from egoworld_ops import models, operators, sources
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import BadSidecar, UnknownIntrinsics
+from egoworld_ops.errors import BadSidecar, UnknownIntrinsics, UnsupportedLens
 from egoworld_ops.execution import identity
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.hashing import sha256_of
@@ -63,7 +63,7 @@ OF_CLIP: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("start_s", "end_s", "fps", "damaged"), NONE),
 }
 OF_SIDECAR: Mapping[str, frozenset[str]] = {
-    **{f"camera.{name}": CAMERA for name in ("fx", "fy", "cx", "cy", "width", "height", "focal_error_share")},
+    **{f"camera.{name}": CAMERA for name in ("fx", "fy", "cx", "cy", "width", "height", "model", "distortion", "focal_error_share")},
     **{f"objects.{name}": OBJECTS for name in ("label", "dimensions_m", "mesh", "text")},
     **{f"objects.prompts.{name}": OBJECTS for name in ("frame_index", "box_px", "points_px")},
     "recording": OF_MANIFEST,
@@ -117,12 +117,14 @@ OF_TASK: Mapping[str, str] = {
     "python": "OF_SETTINGS",
     "weights": "what lies there; not where it lies",
 }
-OF_CLIP_INPUT = {"clip", "tables", "sidecar", "camera", "sample_stride", "open_frames"}
+OF_CLIP_INPUT = {"clip", "tables", "sidecar", "camera", "sample_stride", "open_frames", "unseen"}
 CAMERA_FIELDS = {
-    **dict.fromkeys(("fx_px", "fy_px", "cx_px", "cy_px", "source", "focal_error_share"), True),
+    **dict.fromkeys(("fx_px", "fy_px", "cx_px", "cy_px", "source", "model", "distortion", "focal_error_share"), True),
     **dict.fromkeys(("width", "height"), False),
 }
 """Whether a camera's field is in the digest itself: its size is the picture's, which follows from the content and the decoder's version."""
+LENS = (0.01, 0.0, 0.0, 0.0)
+"""Coefficients that two models have."""
 VERSIONS = {
     ("egoworld_ops.contract.schema", "SCHEMA_VERSION"): ALL | OF_MANIFEST,
     ("egoworld_ops.video.decoding", "DECODE_VERSION"): ALL | OF_MANIFEST,
@@ -175,7 +177,16 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> World:
         Raster(480, 480, 4 / 3, 1.0, 2, 3),
     )  # fmt: skip
     sidecar = {
-        "camera": {"fx": 300, "fy": 400, "cx": 239.5, "cy": 239.5, "width": 480, "height": 480},
+        "camera": {
+            "fx": 300,
+            "fy": 400,
+            "cx": 239.5,
+            "cy": 239.5,
+            "width": 480,
+            "height": 480,
+            "model": "kannala_brandt",
+            "distortion": LENS,
+        },
         "objects": [
             {
                 "label": "mug",
@@ -319,13 +330,26 @@ def test_of_the_results_of_other_stages(described: World) -> None:
 
 def test_of_a_camera(described: World) -> None:
     """Each number counts by itself, whatever the camera's source."""
-    camera = Camera(300.0, 400.0, 319.5, 239.5, 640, 480, "file")
+    camera = Camera(300.0, 400.0, 319.5, 239.5, 640, 480, "file", "kannala_brandt", LENS)
     for stage in operators.stages().values():
         operator = identity.operator_identity(stage.name, described.settings)
         of = lambda camera: identity.clip_identity(stage, operator, described.clip, camera, Sidecar(), 1, {})  # noqa: E731, B023
         for name, counts in CAMERA_FIELDS.items():
             others_of = [replace(camera, source="estimated")] if name == "source" else others(camera, name)
             assert all((of(other) != of(camera)) == (counts and stage.name in CAMERA) for other in others_of), (stage.name, name)
+
+
+def test_a_backend_for_pinholes_is_given_no_clip_of_another_lens(described: World, bare: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ALL:
+        backend = identity.operator_identity(name, described.settings)["backend"]
+        monkeypatch.setattr(operators.load(name, backend), "handles_lenses", False)
+        if name in CAMERA:
+            with pytest.raises(UnsupportedLens, match=r"takes pinhole cameras only; this one is kannala_brandt \[0.01") as refused:
+                described.of_stage(name)
+            assert "rectify" in refused.value.cure
+        else:
+            assert described.of_stage(name)
+        assert bare.of_stage(name)
 
 
 def test_of_versions_in_the_code(bare: World, video: tuple[Settings, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from egoworld_ops.errors import (
     StorageUnavailable,
     UnknownVideo,
     UnstableFile,
+    UnsupportedLens,
 )
 from egoworld_ops.execution import code
 from egoworld_ops.execution.identity import clip_identity, operator_identity
@@ -35,7 +36,7 @@ from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.states import StageState
 from egoworld_ops.raw.intake import registered
 from egoworld_ops.settings import Settings
-from egoworld_ops.types import Clip, check_id
+from egoworld_ops.types import Camera, Clip, check_id
 from egoworld_ops.video.intrinsics import resolve
 from egoworld_ops.video.sidecar import Sidecar, read_sidecar, sidecar_path
 from gpu_workers.pool import Done, Failed
@@ -256,6 +257,8 @@ class Planner:
         if "camera" not in self._stage.sidecar:
             chosen = chosen.model_copy(update={"require_known": False})
         intrinsics = resolve(clip.width, clip.height, sidecar, chosen, clip.video_path, clip.raster, clip.focal_35mm_mm)
+        if "camera" in self._stage.sidecar:
+            self._check_lens(clip, intrinsics)
         identity = clip_identity(self._stage, self._operator, clip, intrinsics, sidecar, self._settings.sample_stride, input_digests)
         task = ClipTask(
             key=sha256_of(identity),
@@ -271,6 +274,16 @@ class Planner:
             python=chosen_stage.python if (chosen_stage := self._settings.stages.get(self._stage.name)) else "",
         )
         return task, identity
+
+    def _check_lens(self, clip: Clip, camera: Camera) -> None:
+        """Raise UnsupportedLens where the backend would take a lens for a pinhole."""
+        backend = self._operator["backend"]
+        if not camera.is_pinhole and not operators.load(self._stage.name, backend).handles_lenses:
+            raise UnsupportedLens(
+                clip.video_path,
+                f"backend {backend} of {self._stage.name} takes pinhole cameras only; this one is {camera.model} {list(camera.distortion)}",
+                "Choose a backend that handles lenses; or rectify the video, and give the camera of the rectified one",
+            )
 
     def _settled(self, clip: Clip, key: str, own: StageState) -> StageResult | None:
         """The result if one exists, in this run or in an earlier one; or the failure on record."""

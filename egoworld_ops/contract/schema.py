@@ -17,7 +17,7 @@ import pyarrow as pa
 from egoworld_ops.contract import gathered
 from egoworld_ops.contract.reasons import CURES
 from egoworld_ops.errors import ContractError
-from egoworld_ops.types import INTRINSICS_SOURCES
+from egoworld_ops.types import INTRINSICS_SOURCES, LENS_MODELS
 
 SCHEMA_VERSION = "4"
 """Raised whenever the meaning, type or unit of a column changes. Part of every digest."""
@@ -191,6 +191,8 @@ INTRINSICS = (
     Column("fy_px", pa.float64(), "focal length used, y", "px"),
     Column("cx_px", pa.float64(), "principal point used, x", "px"),
     Column("cy_px", pa.float64(), "principal point used, y", "px"),
+    Column("lens_model", pa.string(), "model of the lens used, as in the sidecar", allowed=tuple(LENS_MODELS)),
+    Column("distortion", pa.list_(pa.float64()), "coefficients of that model, in the sidecar's order; none of a pinhole"),
     Column("intrinsics_source", pa.string(), "where the intrinsics come from", allowed=INTRINSICS_SOURCES),
     Column("focal_error_share", pa.float64(), "standard error of the focal length as a share of it", minimum=0),
     METRIC,

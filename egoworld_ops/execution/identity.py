@@ -71,7 +71,6 @@ def clip_identity(
         operator: as from `operator_identity`.
         inputs: digests of the input tables, by stage.
     """
-    lens = [camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px, camera.source, camera.focal_error_share]
     sections = {s: sidecar.section_digest(s, clip.video_path.parent) for s in stage.sidecar if s != "camera"}
     return {
         "schema": SCHEMA_VERSION,
@@ -80,7 +79,13 @@ def clip_identity(
         "video": clip.video_sha256,
         "frames": [clip.frame_start, clip.frame_end],
         "sample_stride": sample_stride,
-        "camera": lens if "camera" in stage.sidecar else None,
+        "camera": _camera_identity(camera) if "camera" in stage.sidecar else None,
         "sidecar": sections,
         "inputs": dict(inputs),
     }
+
+
+def _camera_identity(camera: Camera) -> list[Any]:
+    """What of a camera decides results; its size is the picture's, which follows from the content."""
+    lens = [] if camera.is_pinhole else [camera.model, *camera.distortion]
+    return [camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px, camera.source, camera.focal_error_share, *lens]

@@ -64,7 +64,7 @@ class ClipTask:
             options=value["options"],
             clip=Clip.from_json(value["clip"]),
             inputs={name: Path(path) for name, path in value["inputs"].items()},
-            camera=Camera(**value["camera"]),
+            camera=Camera.from_json(value["camera"]),
             sidecar=Sidecar.model_validate(value["sidecar"]),
             sample_stride=value["sample_stride"],
             weights=Path(value["weights"]),

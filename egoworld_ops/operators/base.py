@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
@@ -62,6 +63,7 @@ class ClipInput:
         sample_stride: frames from one processed frame to the next; `frames()` already obeys it. Frames whose index in the video is a multiple of
             it are processed, whatever clip they are in.
         open_frames: starts a fresh, lazy decode of the clip's frames.
+        unseen: (H, W) bool, pixels of every frame that show nothing; only in a rectified view of a lens, see `operators.rectifying`.
     """
 
     clip: Clip
@@ -70,6 +72,7 @@ class ClipInput:
     camera: Camera
     sample_stride: int
     open_frames: Callable[[], Iterator[Frame]]
+    unseen: np.ndarray | None = None
 
     def frames(self) -> Iterator[Frame]:
         """Decode the clip's processed frames in order, one at a time, from its start. May be called again; there may be none."""
@@ -93,6 +96,10 @@ class Operator(ABC):
 
     seconds_per_frame: ClassVar[float] = 0.1
     """A guess, for planning until a pool has seen one clip."""
+
+    handles_lenses: ClassVar[bool] = False
+    """Whether `run` obeys the whole of `ClipInput.camera`, its lens included. Of a stage that reads the camera, a backend that does not is given
+    no clip seen through a lens other than a pinhole: it is refused with `UnsupportedLens`."""
 
     runner: ClassVar[str] = ""
     """What runs it in a worker, if it is not run like the other operators: see `gpu_workers.worker.Runner`."""

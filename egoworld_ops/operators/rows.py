@@ -38,12 +38,14 @@ def passed_on(row: Mapping[str, Any], backend: str) -> dict[str, Any]:
 
 
 def intrinsics(camera: Camera) -> dict[str, Any]:
-    """The intrinsics a pose was solved with."""
+    """The intrinsics, lens included, that a pose was solved with."""
     return {
         "fx_px": camera.fx_px,
         "fy_px": camera.fy_px,
         "cx_px": camera.cx_px,
         "cy_px": camera.cy_px,
+        "lens_model": camera.model,
+        "distortion": list(camera.distortion),
         "intrinsics_source": camera.source,
         "focal_error_share": camera.focal_error_share,
         "metric": camera.metric,
@@ -53,6 +55,12 @@ def intrinsics(camera: Camera) -> dict[str, Any]:
 def depth_error_share(camera: Camera, size_error_share: float, image_error_share: float) -> float:
     """Standard error of a depth as a share of it: depth = focal length * size / size in the image, and the three errors are independent."""
     return math.sqrt(camera.focal_error_share**2 + size_error_share**2 + image_error_share**2)
+
+
+def camera_of(row: Mapping[str, Any]) -> Camera:
+    """The camera that a row's columns hold. They do not say the picture's size, which plays no part in projection: it is 1 by 1."""
+    focal_and_centre = (row["fx_px"], row["fy_px"], row["cx_px"], row["cy_px"])
+    return Camera(*focal_and_centre, 1, 1, row["intrinsics_source"], row["lens_model"], tuple(row["distortion"]))
 
 
 def pose_columns(R: np.ndarray, position_m: np.ndarray) -> dict[str, float]:

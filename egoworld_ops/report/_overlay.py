@@ -9,8 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from egoworld_ops.operators.rows import pose_of
-from egoworld_ops.types import Camera
+from egoworld_ops.operators.rows import camera_of, pose_of
 from egoworld_ops.vision import rle
 from egoworld_ops.vision.geometry import project, transform
 
@@ -74,7 +73,7 @@ def _mask(picture: np.ndarray, row: Mapping[str, Any]) -> None:
 def _hand(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
     """The skeleton: the projected 3D joints where there are any, else the image points, in grey."""
     if row["joints_m"] is not None:
-        joints_px, color = project(_camera(row), np.array(row["joints_m"])), ROLE_COLORS[f"hand_{row['hand']}"]
+        joints_px, color = project(camera_of(row), np.array(row["joints_m"])), ROLE_COLORS[f"hand_{row['hand']}"]
     else:
         joints_px, color = np.array(row["joints_px"]), (170, 170, 170)
     scaled_px = to_picture(joints_px, scale)
@@ -92,7 +91,7 @@ def _object(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
     half_m = np.array(row["dimensions_m"] or [2 * DEFAULT_AXIS_M] * 3) / 2
 
     def segments_px(segments_m: np.ndarray) -> np.ndarray:
-        return to_picture(project(_camera(row), transform(T_camera_object, segments_m)), scale)
+        return to_picture(project(camera_of(row), transform(T_camera_object, segments_m)), scale)
 
     if row["dimensions_m"] is not None:
         lines(picture, segments_px(_cuboid_edges(half_m)), ROLE_COLORS["object"])
@@ -111,8 +110,3 @@ def _cuboid_edges(half_m: np.ndarray) -> np.ndarray:
 def to_picture(points_px: np.ndarray, scale: float) -> np.ndarray:
     """Video pixels to picture pixels; (0, 0) is the centre of the first pixel in both."""
     return (points_px + 0.5) * scale - 0.5
-
-
-def _camera(row: Mapping[str, Any]) -> Camera:
-    """The intrinsics the row was made with; the picture's size plays no part in projection."""
-    return Camera(row["fx_px"], row["fy_px"], row["cx_px"], row["cy_px"], 1, 1, row["intrinsics_source"])

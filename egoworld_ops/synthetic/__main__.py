@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from egoworld_ops.synthetic.config import SceneConfig
+from egoworld_ops.synthetic.config import WIDE, SceneConfig
 from egoworld_ops.synthetic.write import Progress, render_scene
 
 
@@ -25,6 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames-per-shot", type=int, default=default.frames_per_shot, help="frames between two cuts")
     parser.add_argument("--size", type=_size, default=(default.width, default.height), metavar="WxH", help="picture size")
     parser.add_argument("--count", type=int, default=1, help="scenes to render, with seeds counting up")
+    parser.add_argument("--wide", action="store_true", help="render through a wide lens, of 150 degrees, instead of a pinhole")
     return parser
 
 
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 width=options.size[0],
                 height=options.size[1],
                 frames_per_shot=options.frames_per_shot,
+                **(WIDE if options.wide else {}),
             )
             sys.stdout.write(f"{render_scene(config, options.out, name, _reporter(name))}\n")
         except ValueError as error:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from egoworld_ops.types import Camera
+from egoworld_ops.types import Camera, LensModel
+from egoworld_ops.vision.lenses import is_one_to_one
 
 N_SHOTS = 3
 GENERATOR_VERSION = "1"
 MOVING_SPEED_M_S = 0.02
 MOVING_RATE_RAD_S = 0.15
 OBJECT_LABEL = "box"
-_FOCAL_PER_WIDTH = 0.86
 _NEAREST_SIZE_PX = 32
 
 
@@ -28,6 +31,10 @@ class SceneConfig:
     fps: int = 30
     frames_per_shot: int = 56
     dimensions_m: tuple[float, float, float] = (0.16, 0.11, 0.06)
+    lens: LensModel = "pinhole"
+    distortion: tuple[float, ...] = ()
+    focal_per_width: float = 0.86
+    """The lens, and its focal length over the width of the picture: `WIDE` are the values of a head camera's wide lens."""
 
     def __post_init__(self) -> None:
         """Refuse a scene that cannot be rendered."""
@@ -42,6 +49,11 @@ class SceneConfig:
         if min(self.dimensions_m) <= 0:
             raise ValueError(f"dimensions_m: want three positive lengths, got {self.dimensions_m}")
 
+        if not 0 < self.focal_per_width < math.inf:
+            raise ValueError(f"focal_per_width: want a positive number, got {self.focal_per_width}")
+        if not is_one_to_one(self.camera):
+            raise ValueError(f"distortion: a {self.lens} lens with {list(self.distortion)} shows two rays in one pixel, or none")
+
     @property
     def n_frames(self) -> int:
         """Frames in the whole video."""
@@ -54,8 +66,8 @@ class SceneConfig:
 
     @property
     def camera(self) -> Camera:
-        """The pinhole camera without distortion, the same in each shot."""
-        focal_px = _FOCAL_PER_WIDTH * self.width
+        """The camera, the same in each shot."""
+        focal_px = self.focal_per_width * self.width
         return Camera(
             fx_px=focal_px,
             fy_px=focal_px,
@@ -64,4 +76,10 @@ class SceneConfig:
             width=self.width,
             height=self.height,
             source="file",
+            model=self.lens,
+            distortion=self.distortion,
         )
+
+
+WIDE: Mapping[str, Any] = {"lens": "kannala_brandt", "distortion": (0.02, -0.008, 0.003, -0.0006), "focal_per_width": 0.3835}
+"""A lens that sees 150 degrees from left to right."""

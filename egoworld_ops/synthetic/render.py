@@ -94,6 +94,7 @@ def render(config: SceneConfig, state: SceneState, frame_index: int) -> Picture:
     for pose in state.hands:
         _paint_sleeve(stage, canvas, pose)
         _paint_hand(stage, canvas, pose)
+    canvas.rgb[_unseen(config)] = 0
     rgb = surfaces.blurred(canvas.rgb * np.array(stage.light.tint, np.float32), _PSF)
     rng = np.random.default_rng([config.seed, 5, frame_index])
     rgb += np.float32(_NOISE_RGB) * rng.standard_normal(rgb.shape, dtype=np.float32)
@@ -130,12 +131,22 @@ def _pixel_rays(config: SceneConfig, step_px: int = 1) -> Floats:
     return rays(config.camera, columns, rows)
 
 
+def _seen(directions: Floats) -> Floats:
+    """Rays (..., 3), those that the lens does not show replaced by its axis."""
+    return np.where(np.isnan(directions), np.array([0, 0, 1], np.float32), directions)
+
+
+def _unseen(config: SceneConfig) -> np.ndarray:
+    """(H, W) bool: pixels in which the lens shows nothing; they are black."""
+    return np.asarray(np.isnan(_pixel_rays(config)[..., 2]))
+
+
 def _background(stage: _Stage) -> _Canvas:
     """Table and floor: rays against two horizontal planes."""
     config, kind = stage.config, stage.state.shot
     T_person_camera = invert(shots(config)[kind].T_world_person) @ stage.state.T_world_camera
     eye = T_person_camera[:3, 3].astype(np.float32)
-    directions = _pixel_rays(config) @ T_person_camera[:3, :3].T.astype(np.float32)
+    directions = _seen(_pixel_rays(config)) @ T_person_camera[:3, :3].T.astype(np.float32)
     down = np.minimum(directions[..., 2], -1e-3)
     field = surfaces.noise(config.seed)
     depth = -eye[2] / down
@@ -154,7 +165,7 @@ def _background(stage: _Stage) -> _Canvas:
 def _table_shadow(stage: _Stage) -> Floats:
     """Shadow on the table's plane, computed on a coarse grid and stretched: it is soft."""
     config = stage.config
-    directions = _pixel_rays(config, _FLOOR_GRID_PX) @ stage.state.T_world_camera[:3, :3].T.astype(np.float32)
+    directions = _seen(_pixel_rays(config, _FLOOR_GRID_PX)) @ stage.state.T_world_camera[:3, :3].T.astype(np.float32)
     eye = stage.state.T_world_camera[:3, 3].astype(np.float32)
     points = eye + directions * (eye[2] / np.maximum(-directions[..., 2:], 1e-3))
     coarse = shadow(points.reshape(-1, 3), stage.to_light_world, stage.occluders).reshape(points.shape[:2])

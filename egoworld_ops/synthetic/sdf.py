@@ -9,6 +9,7 @@ import numpy as np
 
 from egoworld_ops.synthetic.hand import Capsules
 from egoworld_ops.types import Camera
+from egoworld_ops.vision.lenses import project, unproject
 
 Floats = np.ndarray
 Distance = Callable[[Floats], Floats]
@@ -17,6 +18,8 @@ _BLOCK_PX = 4
 _COARSE_STEPS = 40
 _FINE_STEPS = 48
 _HIT_M = 2e-4
+_LEAST_COSINE = 0.035
+_BALLS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,11 @@ def prepare(capsules: Capsules) -> Flesh:
 
 
 def rays(camera: Camera, columns_px: Floats, rows_px: Floats) -> Floats:
-    """Ray of each pixel, scaled to depth 1: (..., 3)."""
+    """Ray of each pixel, scaled to depth 1: (..., 3); NaN where the lens shows nothing less than 88 degrees from its axis."""
+    if not camera.is_pinhole:
+        unit = unproject(camera, np.stack(np.broadcast_arrays(columns_px, rows_px), -1))
+        depth = np.where(unit[..., 2] > _LEAST_COSINE, unit[..., 2], np.nan)
+        return (unit / depth[..., None]).astype(np.float32)
     x = (columns_px - camera.cx_px) / camera.fx_px
     y = (rows_px - camera.cy_px) / camera.fy_px
     return np.stack([x, y, np.ones_like(x)], -1).astype(np.float32)
@@ -94,20 +101,31 @@ def trace(distance: Distance, camera: Camera, bounds: Capsules) -> Hits:
     rows, columns, near_m, far_m = _window(camera, bounds)
     half = (_BLOCK_PX - 1) / 2
     block_rays = rays(camera, columns + half, rows + half)
-    cone = np.float32(np.sqrt(2) * (half + 1) / camera.fx_px)
+    cone = _cones(camera, columns + half, rows + half, block_rays)
     depth = np.full(len(rows), near_m, np.float32)
     alive = np.arange(len(rows))
     reached = np.zeros(len(rows), bool)
     for _ in range(_COARSE_STEPS):
-        gap = distance(block_rays[alive] * depth[alive, None]) - cone * depth[alive]
+        gap = distance(block_rays[alive] * depth[alive, None]) - (cone if camera.is_pinhole else cone[alive]) * depth[alive]
         close = gap < _HIT_M
         reached[alive[close]] = True
-        depth[alive] += np.where(close, 0, gap / (np.linalg.norm(block_rays[alive], axis=1) + cone))
+        wide = np.linalg.norm(block_rays[alive], axis=1) + (cone if camera.is_pinhole else cone[alive])
+        depth[alive] += np.where(close, 0, gap / wide)
         alive = alive[~close & (depth[alive] < far_m)]
         if not len(alive):
             break
     reached[alive] = True
     return _trace_pixels(distance, camera, rows[reached], columns[reached], depth[reached], far_m)
+
+
+def _cones(camera: Camera, columns_px: Floats, rows_px: Floats, middle: Floats) -> Floats:
+    """How far the rays of a block of pixels spread from its middle ray at depth 1: one number for a pinhole, (n,) for another lens."""
+    reach = (_BLOCK_PX - 1) / 2 + 1
+    if camera.is_pinhole:
+        return np.asarray(np.float32(np.sqrt(2) * reach / camera.fx_px))
+    corners = [rays(camera, columns_px + dx, rows_px + dy) - middle for dx in (-reach, reach) for dy in (-reach, reach)]
+    spread = np.linalg.norm(corners, axis=-1)
+    return np.nanmax(np.where(np.isfinite(spread).any(0), spread, 0), axis=0).astype(np.float32)
 
 
 def _trace_pixels(distance: Distance, camera: Camera, rows: np.ndarray, columns: np.ndarray, depth: Floats, far_m: float) -> Hits:
@@ -139,14 +157,30 @@ def _window(camera: Camera, bounds: Capsules) -> tuple[np.ndarray, np.ndarray, f
     radii = np.concatenate([bounds.radius_m[:, 0], bounds.radius_m[:, 1]]) + 0.01
     near_m, far_m = max(0.02, float((ends[:, 2] - radii).min())), float((ends[:, 2] + radii).max())
     z = np.maximum(ends[:, 2], 0.05)
-    u, v = camera.fx_px * ends[:, 0] / z + camera.cx_px, camera.fy_px * ends[:, 1] / z + camera.cy_px
-    reach_px = 1.4 * radii / np.maximum(z - radii, 0.04) * camera.fx_px
-    left, right = np.clip([(u - reach_px).min(), (u + reach_px).max()], 0, camera.width - 1)
-    top, bottom = np.clip([(v - reach_px).min(), (v + reach_px).max()], 0, camera.height - 1)
+    if camera.is_pinhole:
+        u, v = camera.fx_px * ends[:, 0] / z + camera.cx_px, camera.fy_px * ends[:, 1] / z + camera.cy_px
+        reach_px = 1.4 * radii / np.maximum(z - radii, 0.04) * camera.fx_px
+        low, high = np.array([(u - reach_px).min(), (v - reach_px).min()]), np.array([(u + reach_px).max(), (v + reach_px).max()])
+    else:
+        low, high = _bounds_px(camera, bounds)
+    left, right = np.clip([low[0], high[0]], 0, camera.width - 1)
+    top, bottom = np.clip([low[1], high[1]], 0, camera.height - 1)
     rows = np.arange(int(top), int(bottom) + 1, _BLOCK_PX)
     columns = np.arange(int(left), int(right) + 1, _BLOCK_PX)
     grid = np.meshgrid(rows, columns, indexing="ij")
     return grid[0].ravel(), grid[1].ravel(), near_m, far_m
+
+
+def _bounds_px(camera: Camera, bounds: Capsules) -> tuple[np.ndarray, np.ndarray]:
+    """Least and greatest pixel (2,) of boxes around many balls along each capsule; the whole picture where one of them is beside the lens."""
+    share = np.linspace(0, 1, _BALLS)[:, None, None]
+    middles = bounds.start_m + share * (bounds.end_m - bounds.start_m)
+    radii = 1.4 * (bounds.radius_m.max(1) + 0.01)
+    corners = np.array(np.meshgrid(*[[-1, 1]] * 3)).reshape(3, -1).T
+    pixels = project(camera, middles[:, :, None] + radii[:, None, None] * corners).reshape(-1, 2)
+    if not np.isfinite(pixels).all():
+        return np.zeros(2), np.array([camera.width, camera.height]) - 1.0
+    return pixels.min(0), pixels.max(0)
 
 
 def normals(distance: Distance, points_m: Floats, step_m: float = 6e-4) -> Floats:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from egoworld_ops.synthetic.config import GENERATOR_VERSION, MOVING_RATE_RAD_S, MOVING_SPEED_M_S, OBJECT_LABEL, SceneConfig
 from egoworld_ops.synthetic.truth import SCHEMAS, FrameTruth, render_frame
-from egoworld_ops.types import check_id
+from egoworld_ops.types import Camera, check_id
 from egoworld_ops.vision.geometry import quaternion_from_matrix
 from egoworld_ops.vision.rle import encode, mask_bbox
 
@@ -80,7 +80,7 @@ def _write_truth(config: SceneConfig, truths: list[FrameTruth], folder: Path) ->
         "moving_speed_m_s": MOVING_SPEED_M_S,
         "moving_rate_rad_s": MOVING_RATE_RAD_S,
     }
-    _write_json(folder / "scene.json", scene)
+    _write_json(folder / "scene.json", scene | _lens(config.camera))
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
@@ -138,6 +138,11 @@ def _camera_rows(truth: FrameTruth) -> list[dict[str, Any]]:
     return [{**_time(truth), **lens, "T_world_camera": truth.T_world_camera.ravel().tolist()}]
 
 
+def _lens(camera: Camera) -> dict[str, Any]:
+    """The lens as sidecars have it; a pinhole goes without saying."""
+    return {} if camera.is_pinhole else {"model": camera.model, "distortion": list(camera.distortion)}
+
+
 def _sidecar(config: SceneConfig, truths: list[FrameTruth]) -> dict[str, Any]:
     """What a person would write: the camera, the object's size, and one box at its first frame in each shot."""
     camera = config.camera
@@ -154,6 +159,7 @@ def _sidecar(config: SceneConfig, truths: list[FrameTruth]) -> dict[str, Any]:
             "cy": camera.cy_px,
             "width": camera.width,
             "height": camera.height,
+            **_lens(camera),
         },
         "objects": [{"label": OBJECT_LABEL, "dimensions_m": list(config.dimensions_m), "prompts": prompts}],
     }

@@ -35,8 +35,8 @@ def resolve(
 ) -> Camera:
     """The camera of a video that is shown as `width` x `height` upright, square pixels.
 
-    From the sidecar (`source = "file"`), scaled where it was calibrated at another resolution of the same aspect ratio; else from the focal
-    length that the container states (`source = "container"`), across the picture's longer side and with a tenth of error; else, where the
+    From the sidecar (`source = "file"`), its lens included, scaled where it was calibrated at another resolution of the same aspect ratio; else from
+    the focal length that the container states (`source = "container"`), across the picture's longer side and with a tenth of error; else, where the
     settings allow it, from an assumed field of view along the longer side of the picture shown (`source = "assumed_fov"`): a phone that is held
     upright has the same lens. `focal_error_share` is what the sidecar says, or how far the focal lengths of real cameras lie from the assumed one.
 
@@ -52,7 +52,7 @@ def resolve(
         return _given(sidecar.camera, width, height, culprit, raster)
     if focal_35mm_mm is not None:
         f_px = max(width, height) * focal_35mm_mm / _EQUIVALENT_WIDTH_MM * _VIDEO_CROP
-        return Camera(f_px, f_px, (width - 1) / 2, (height - 1) / 2, width, height, "container", _VIDEO_CROP_ERROR)
+        return Camera(f_px, f_px, (width - 1) / 2, (height - 1) / 2, width, height, "container", focal_error_share=_VIDEO_CROP_ERROR)
     if settings.require_known:
         raise UnknownIntrinsics(
             culprit,
@@ -62,7 +62,7 @@ def resolve(
         )
     focal_per_side = 1 / (2 * math.tan(math.radians(settings.assumed_hfov_deg) / 2))
     f_px, error_share = max(width, height) * focal_per_side, assumed_error_share(focal_per_side)
-    return Camera(f_px, f_px, (width - 1) / 2, (height - 1) / 2, width, height, "assumed_fov", error_share)
+    return Camera(f_px, f_px, (width - 1) / 2, (height - 1) / 2, width, height, "assumed_fov", focal_error_share=error_share)
 
 
 def _given(given: SidecarCamera, width: int, height: int, culprit: object, raster: Raster | None) -> Camera:
@@ -79,7 +79,7 @@ def _given(given: SidecarCamera, width: int, height: int, culprit: object, raste
         )
     sx, sy = width / given.width, height / given.height
     cx, cy = (given.cx + 0.5) * sx - 0.5, (given.cy + 0.5) * sy - 0.5
-    return Camera(given.fx * sx, given.fy * sy, cx, cy, width, height, "file", given.focal_error_share)
+    return given.seen_as(sx, sy, cx, cy, width, height)
 
 
 def _of_raster(given: SidecarCamera, width: int, height: int, culprit: object, raster: Raster) -> Camera:
@@ -93,7 +93,7 @@ def _of_raster(given: SidecarCamera, width: int, height: int, culprit: object, r
             f"Give fy = {aspect:.4g} fx for the stored picture, or the camera of the {width}x{height} px it is shown with",
         )
     cx, cy = (given.cx + 0.5) * sx - 0.5 - raster.left_px, (given.cy + 0.5) * sy - 0.5 - raster.top_px
-    return Camera(given.fx * sx, given.fy * sy, cx, cy, width, height, "file", given.focal_error_share)
+    return given.seen_as(sx, sy, cx, cy, width, height)
 
 
 def _same_shape(one: tuple[int, int], other: tuple[int, int] | None) -> bool:

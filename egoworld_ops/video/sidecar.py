@@ -1,6 +1,7 @@
 """The sidecar file beside a video, `<stem>.egoworld.json`: what a person knows about it. Read and checked here, used by the stages.
 
-{"camera": {"fx", "fy", "cx", "cy", "width", "height", "focal_error_share"},
+{"camera": {"fx", "fy", "cx", "cy", "width", "height", "model": "pinhole", "distortion": [],
+            "focal_error_share"},
  "objects": [{"label", "dimensions_m": [x, y, z], "mesh": "file beside the video", "text": "...",
               "prompts": [{"frame_index", "box_px": [x, y, w, h], "points_px": [[x, y], ...]}]}],
  "recording": "name", "picture": {"use_as_pinhole": true}}
@@ -22,15 +23,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from egoworld_ops.errors import STORAGE_ERRNOS, BadSidecar, StorageUnavailable, unreadable
 from egoworld_ops.files.whole import is_there
-from egoworld_ops.types import VIDEO_SUFFIXES
+from egoworld_ops.types import VIDEO_SUFFIXES, Camera, LensModel, check_distortion
+from egoworld_ops.vision.lenses import is_one_to_one
 
 MAX_BYTES = 16 * 1024 * 1024
 MAX_MESH_BYTES = 512 * 1024 * 1024
+_LENS_CURE = (
+    "Give as many coefficients as the model has, in the order of docs/data_contract.md, section Sidecar; or name the model they are of"
+)
 _CURE = "Mend the file or move it away; the format is in docs/data_contract.md, section Sidecar"
 MIN_FOCAL_PX, MAX_PX, MAX_SIDE_PX = 0.01, 1e6, 65_536
 """Limits far beyond every real camera; values within them stay finite and positive at any size of the picture."""
@@ -52,8 +57,10 @@ class _Part(BaseModel):
 
 
 class SidecarCamera(_Part):
-    """Pinhole intrinsics in pixels for an upright image of `width` x `height`: the one shown, of square pixels, or the one stored, where crop
-    or pixel aspect make it another; its size tells which.
+    """Intrinsics in pixels for an upright image of `width` x `height`: the one shown, of square pixels, or the one stored, where crop
+    or pixel aspect make it another; its size tells which. `model` names the lens, `distortion` has its coefficients, which have no unit:
+    `pinhole` (none), `plumb_bob` (OpenCV's k1, k2, p1, p2 or k1, k2, p1, p2, k3), `rational_polynomial` (OpenCV's k1, k2, p1, p2, k3, k4, k5, k6),
+    `kannala_brandt` (k1 to k4 of OpenCV's `fisheye`), `fisheye62` (Project Aria's k0 to k5, p0, p1), `fisheye624` (and s0 to s3).
 
     `focal_error_share`: standard error of the focal length as a share of it, where it is known.
     """
@@ -64,7 +71,36 @@ class SidecarCamera(_Part):
     cy: Position
     width: Side
     height: Side
+    model: LensModel = "pinhole"
+    distortion: Annotated[tuple[Position, ...], Field(max_length=12)] = ()
     focal_error_share: Share = 0.0
+
+    @model_validator(mode="after")
+    def _plausible_lens(self) -> SidecarCamera:
+        try:
+            check_distortion(self.model, self.distortion)
+        except ValueError as error:
+            raise PydanticCustomError("distortion", "{said}", {"said": str(error), "cure": _LENS_CURE}) from error
+        if not is_one_to_one(self.seen_as(1.0, 1.0, self.cx, self.cy, self.width, self.height)):
+            raise PydanticCustomError(
+                "folded",
+                "the {model} lens with distortion {distortion} shows two rays in one pixel of the {width}x{height} picture, or none",
+                {
+                    "model": self.model,
+                    "distortion": str(list(self.distortion)),
+                    "width": self.width,
+                    "height": self.height,
+                    "cure": "Give the coefficients in the order of docs/data_contract.md, section Sidecar, with the fx, fy, cx, cy they were "
+                    "calibrated with; or calibrate again with views of a board up to the picture's corners",
+                },
+            )
+        return self
+
+    def seen_as(self, scale_x: float, scale_y: float, cx_px: float, cy_px: float, width: int, height: int) -> Camera:
+        """The camera of the picture scaled by `scale_x` and `scale_y`; distortion is the same at every scale."""
+        return Camera(
+            self.fx * scale_x, self.fy * scale_y, cx_px, cy_px, width, height, "file", self.model, self.distortion, self.focal_error_share
+        )
 
 
 class SidecarPicture(_Part):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from egoworld_ops.types import Camera
+from egoworld_ops.vision import lenses
 
 
 def matrix_from_quaternion(q_wxyz: np.ndarray) -> np.ndarray:
@@ -61,10 +62,8 @@ def invert(T_dst_src: np.ndarray) -> np.ndarray:
 
 
 def project(camera: Camera, points_m: np.ndarray) -> np.ndarray:
-    """Project (..., 3) points of the camera frame to (..., 2) pixels. Points at or behind the camera give NaN."""
-    points = np.asarray(points_m, np.float64)
-    z = np.where(points[..., 2] > 0, points[..., 2], np.nan)
-    return np.stack([camera.fx_px * points[..., 0] / z + camera.cx_px, camera.fy_px * points[..., 1] / z + camera.cy_px], -1)
+    """Project (..., 3) points of the camera frame to (..., 2) pixels, through the lens; NaN where it shows none, see `lenses.project`."""
+    return lenses.project(camera, points_m)
 
 
 def skew(vectors: np.ndarray) -> np.ndarray:
@@ -81,6 +80,14 @@ def rotations(vectors: np.ndarray) -> np.ndarray:
     K = skew(vectors / safe[:, 0])
     turned: np.ndarray = np.eye(3) + np.sin(angle) * K + (1 - np.cos(angle)) * (K @ K)
     return turned
+
+
+def towards(directions: np.ndarray) -> np.ndarray:
+    """(N, 3, 3) smallest rotations that bring the z axis onto directions (N, 3) of any length."""
+    across = np.linalg.norm(directions[:, :2], axis=1)
+    angle = np.arctan2(across, directions[:, 2])
+    axis = np.stack([-directions[:, 1], directions[:, 0], np.zeros(len(directions))], 1) / np.maximum(across, 1e-12)[:, None]
+    return rotations(axis * angle[:, None])
 
 
 def rotation_angle_deg(R_a: np.ndarray, R_b: np.ndarray) -> float:

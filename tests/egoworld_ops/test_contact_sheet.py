@@ -23,7 +23,8 @@ from tests.rows import PER_FRAME, hand_pose_row
 
 WIDTH, HEIGHT = 640, 480
 CAMERA = Camera(500, 500, 319.5, 239.5, WIDTH, HEIGHT, "file")
-INTRINSICS = {"fx_px": 500.0, "fy_px": 500.0, "cx_px": 319.5, "cy_px": 239.5, "intrinsics_source": "file"}
+INTRINSICS: dict[str, Any] = {"fx_px": 500.0, "fy_px": 500.0, "cx_px": 319.5, "cy_px": 239.5}
+INTRINSICS |= {"lens_model": "pinhole", "distortion": [], "intrinsics_source": "file"}
 INTRINSICS |= {"focal_error_share": 0.0, "metric": True}
 GREY = 60
 NO_POSE: dict[str, Any] = dict.fromkeys(("qw", "qx", "qy", "qz", "x_m", "y_m", "z_m"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from egoworld_ops.errors import InputError
 from egoworld_ops.synthetic import FrameTruth, SceneConfig, SceneTruth, load_truth, render_frame, render_scene
 from egoworld_ops.synthetic.__main__ import main
+from egoworld_ops.synthetic.config import WIDE
 from egoworld_ops.synthetic.hand import BONES, HandPose, skeleton
 from egoworld_ops.synthetic.script import state_at
 from egoworld_ops.types import HANDS, Camera
@@ -29,6 +31,7 @@ from egoworld_ops.vision.geometry import (
     rotation_angle_deg,
     transform,
 )
+from egoworld_ops.vision.lenses import rectified_map, unproject
 
 SMALL = SceneConfig(seed=3, width=160, height=120, frames_per_shot=4)
 LENGTH = SceneConfig(width=320, height=240)
@@ -143,6 +146,63 @@ def test_the_ray_of_each_object_pixel_passes_through_the_cuboid(frames: list[tup
         points = transform(invert(truth.T_camera_object), rays * depth)
         inside |= (np.abs(points) <= np.array(LENGTH.dimensions_m) / 2 + 5e-4).all(1)
     assert inside.all()
+
+
+WIDE_SCENE = replace(SMALL, width=320, height=240, **WIDE)
+
+
+@pytest.fixture(scope="module")
+def wide_frame() -> tuple[np.ndarray, FrameTruth]:
+    return render_frame(WIDE_SCENE, WIDE_SCENE.n_frames // 6)
+
+
+def test_a_wide_lens_shows_what_the_pinhole_shows(wide_frame: tuple[np.ndarray, FrameTruth]) -> None:
+    """The same scene, rectified into the pinhole's picture."""
+    import cv2
+
+    rgb, truth = wide_frame
+    straight = replace(WIDE_SCENE, lens="pinhole", distortion=(), focal_per_width=0.5)
+    want_rgb, want = render_frame(straight, truth.frame_index)
+    columns, rows = rectified_map(truth.camera, want.camera, np.eye(3))
+    for role, mask in want.masks.items():
+        seen = cv2.remap(truth.masks[role].astype(np.float32), columns, rows, cv2.INTER_LINEAR) > 0.5
+        assert (seen & mask).sum() / (seen | mask).sum() > 0.88, role
+    assert np.median(np.abs(cv2.remap(rgb, columns, rows, cv2.INTER_LINEAR).astype(float) - want_rgb)) < 6
+    assert np.allclose(truth.T_camera_object, want.T_camera_object)
+
+
+def test_through_a_wide_lens_pixels_are_where_rays_meet_things(wide_frame: tuple[np.ndarray, FrameTruth]) -> None:
+    rgb, truth = wide_frame
+    rows, columns = np.nonzero(truth.masks["object"])
+    rays = unproject(truth.camera, np.stack([columns, rows], -1))
+    half = np.array(WIDE_SCENE.dimensions_m) / 2 + 1e-3
+    inside = np.zeros(len(rows), bool)
+    middle_m = np.linalg.norm(truth.T_camera_object[:3, 3])
+    for far in np.arange(middle_m - 0.12, middle_m + 0.12, 1e-3):
+        inside |= (np.abs(transform(invert(truth.T_camera_object), rays * far)) <= half).all(1)
+    assert inside.all()
+    for hand in truth.hands:
+        seen = np.rint(hand.joints_px[hand.visible]).astype(int)
+        assert len(seen) > 5
+        assert truth.masks[f"hand_{hand.hand}"][seen[:, 1], seen[:, 0]].all()
+    v, u = np.mgrid[0:240, 0:320]
+    beyond = unproject(truth.camera, np.stack([u, v], -1).astype(float))[..., 2] < 0.03
+    assert beyond.any()
+    assert rgb[beyond].mean() < 12
+
+
+def test_a_scene_through_a_lens_is_written_with_it(tmp_path: Path) -> None:
+    config = replace(SMALL, frames_per_shot=3, width=64, height=48, **WIDE)
+    video = render_scene(config, tmp_path, "wide")
+    given = read_sidecar(video).camera
+    assert given is not None
+    assert (given.model, given.distortion) == ("kannala_brandt", config.distortion)
+    assert load_truth(video.with_suffix(".truth")).scene["model"] == "kannala_brandt"
+
+
+def test_a_scene_through_an_impossible_lens_is_refused() -> None:
+    with pytest.raises(ValueError, match="two rays in one pixel"):
+        replace(SMALL, lens="plumb_bob", distortion=(-3.0, 0.0, 0.0, 0.0))
 
 
 def test_masks_do_not_overlap_and_a_visible_joint_is_in_its_mask(frames: list[tuple[np.ndarray, FrameTruth]]) -> None:

@@ -1,5 +1,7 @@
 """Stage `hand_pose`: metric hand joints in the camera frame. One file a backend."""
 
+from typing import Any
+
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
@@ -46,8 +48,9 @@ TABLE = schema.Table(
     ),
 )
 
-_POSE: dict[str, float | str] = {"qw": 1.0, "qx": 0.0, "qy": 0.0, "qz": 0.0, "x_m": 0.0, "y_m": 0.0, "z_m": 0.5}
-_POSE |= {"fx_px": 500.0, "fy_px": 500.0, "cx_px": 319.5, "cy_px": 239.5, "intrinsics_source": "file"}
+_POSE: dict[str, Any] = {"qw": 1.0, "qx": 0.0, "qy": 0.0, "qz": 0.0, "x_m": 0.0, "y_m": 0.0, "z_m": 0.5}
+_POSE |= {"fx_px": 500.0, "fy_px": 500.0, "cx_px": 319.5, "cy_px": 239.5}
+_POSE |= {"lens_model": "pinhole", "distortion": [], "intrinsics_source": "file"}
 _POSE |= {"focal_error_share": 0.0, "depth_error_share": 0.1, "metric": True}
 
 STAGE = Stage(

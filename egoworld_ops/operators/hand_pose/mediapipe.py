@@ -1,7 +1,8 @@
 """Backend `mediapipe`: metric joints in the camera frame from the detections' landmarks, image points and the intrinsics. Reads no frames.
 
-The network's metric landmarks give the hand's shape and size, the image points and the intrinsics where it is (`_pnp.py`). Nothing is smoothed or
-carried over time. A scale error of the network on a hand gives a proportional error of its depth: one view cannot reveal it.
+The network's metric landmarks give the hand's shape and size, the image points and the intrinsics where it is (`_pnp.py`; through any lens,
+`_lens.py`). Nothing is smoothed or carried over time. A scale error of the network on a hand gives a proportional error of its depth: one view
+cannot reveal it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pydantic import Field
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
-from egoworld_ops.operators.hand_pose import _pnp
+from egoworld_ops.operators.hand_pose import _lens, _pnp
 from egoworld_ops.operators.rows import PASSED_ON, depth_error_share, intrinsics, passed_on, pose_columns
 from egoworld_ops.types import HANDS
 from egoworld_ops.vision.hand_frame import in_wrist_frame, wrist_rotations
@@ -43,6 +44,7 @@ class Backend(Operator):
     version: ClassVar[str] = "2"
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 0.001
+    handles_lenses: ClassVar[bool] = True
 
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
         """Never: it works on tables alone."""
@@ -57,7 +59,8 @@ class Backend(Operator):
         options = cast("Settings", self.settings)
         points_px, landmarks_m = _floats(hands, "points_px", 21, 2), _floats(hands, "landmarks_m", 21, 3)
         extent_px = (points_px.max(1) - points_px.min(1)).max(1)
-        poses = _pnp.solve(landmarks_m, points_px, item.camera, options.robust_share * extent_px, options.rotation_pull_share * extent_px)
+        on_lens = _lens.on_lens(item.camera, points_px)
+        poses = _lens.solve(landmarks_m, points_px, item.camera, options.robust_share * extent_px, options.rotation_pull_share * extent_px)
         is_right = np.array(hands["role"].to_pylist()) == "hand_right"
         R_hand_wrist = wrist_rotations(landmarks_m, is_right)
         shared = intrinsics(item.camera) | {"observed": True}
@@ -65,6 +68,9 @@ class Backend(Operator):
         for i, detected in enumerate(hands.select([*PASSED_ON, "score"]).to_pylist()):
             row = passed_on(detected, "mediapipe") | shared
             row |= {"hand": HANDS[int(is_right[i])], "joints_px": points_px[i], "score": detected["score"]}
+            if not on_lens[i]:
+                rows.append(row | Reason("off_lens", f"a joint lies where the {item.camera.model} lens shows nothing").columns())
+                continue
             pose = _pose(poses, i, landmarks_m[i], R_hand_wrist[i], options.max_reprojection_share * extent_px[i])
             if "joints_m" in pose:
                 image_error = float(poses.reprojection_px[i] / extent_px[i])

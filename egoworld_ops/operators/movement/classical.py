@@ -18,6 +18,7 @@ from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.movement._flow import Flow, apply, homography, shrink
 from egoworld_ops.operators.movement._holding import held, slip_m_s, touch
 from egoworld_ops.operators.movement._window import Window
+from egoworld_ops.operators.rectifying import run_rectified
 from egoworld_ops.operators.rows import by_frame, common, pose_of
 from egoworld_ops.types import HANDS, Camera, Hand
 from egoworld_ops.vision import rle
@@ -102,10 +103,12 @@ class _Flows:
         self.hands = {hand: Flow(50, 5) for hand in HANDS}
         self.objects: dict[int, Flow] = {}
 
-    def see(self, position: int, rgb: np.ndarray, hands: dict[Hand, np.ndarray], objects: dict[int, np.ndarray]) -> None:
-        """Follow into a frame with its masks (H, W) bool."""
+    def see(
+        self, position: int, rgb: np.ndarray, hands: dict[Hand, np.ndarray], objects: dict[int, np.ndarray], unseen: np.ndarray | None
+    ) -> None:
+        """Follow into a frame with its masks (H, W) bool, and where it shows nothing."""
         picture = shrink(rgb)
-        things = np.zeros(rgb.shape[:2], bool)
+        things = np.zeros(rgb.shape[:2], bool) if unseen is None else unseen.copy()
         for mask in (*hands.values(), *objects.values()):
             things |= mask
         self.background.see(position, picture, picture.region(~things, 7))
@@ -127,6 +130,7 @@ class Backend(Operator):
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = MovementSettings
     seconds_per_frame: ClassVar[float] = 0.02
+    handles_lenses: ClassVar[bool] = True
     settings: MovementSettings
 
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
@@ -136,6 +140,10 @@ class Backend(Operator):
     def run(self, item: ClipInput) -> pa.Table:
         """Table `movement`: one row for every frame in which an object is masked."""
         cv2.setNumThreads(self.threads)
+        return run_rectified("movement", item, self._moved)
+
+    def _moved(self, item: ClipInput) -> pa.Table:
+        """The rows of a clip that a pinhole camera sees."""
         objects = self._watch(item)
         rows = [row for thing in objects for stretch in _stretches(thing.moments) for row in self._rows(item, thing, stretch)]
         return schema.from_rows("movement", rows) if rows else schema.empty("movement")
@@ -152,7 +160,7 @@ class Backend(Operator):
             size = (frame.rgb.shape[0], frame.rgb.shape[1])
             hands = {hand: rle.decode_at(row["rle"], size) for row in rows for hand in HANDS if row["role"] == f"hand_{hand}"}
             objects = {row["track_id"]: rle.decode_at(row["rle"], size) for row in rows if row["role"] == "object"}
-            flows.see(position, frame.rgb, hands, objects)
+            flows.see(position, frame.rgb, hands, objects, item.unseen)
             for row in rows:
                 if row["role"] == "object":
                     thing = found.setdefault(row["track_id"], _Object(row["track_id"], row["label"]))

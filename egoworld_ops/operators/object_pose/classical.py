@@ -20,6 +20,7 @@ from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
 from egoworld_ops.operators.object_pose._solve import Estimate, solve
 from egoworld_ops.operators.object_pose._structure import Structured, solve_unknown
 from egoworld_ops.operators.object_pose._tracking import MIN_MASK_PX, Follower, Track, grey_of
+from egoworld_ops.operators.rectifying import run_rectified
 from egoworld_ops.operators.rows import by_frame, common, depth_error_share, intrinsics, pose_columns
 from egoworld_ops.types import Camera
 from egoworld_ops.video.sidecar import SidecarObject, mesh_path
@@ -40,6 +41,7 @@ class Backend(Operator):
     packages = ("opencv-python-headless", "scipy", "trimesh", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     seconds_per_frame: ClassVar[float] = 0.12
+    handles_lenses: ClassVar[bool] = True
 
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
         """Only if an object is masked."""
@@ -51,6 +53,10 @@ class Backend(Operator):
         Raises:
             BadSidecar: a mesh named in the sidecar holds no closed surface.
         """
+        return run_rectified("object_pose", item, self._solved)
+
+    def _solved(self, item: ClipInput) -> pa.Table:
+        """The rows of a clip that a pinhole camera sees."""
         cv2.setNumThreads(self.threads)
         tracks, given = observe(item), described(item.sidecar.objects, _labels(item.tables["masks"]))
         rows: list[dict[str, Any]] = []
@@ -110,7 +116,7 @@ def observe(item: ClipInput) -> list[Track]:
         if not objects:
             continue
         grey, size = grey_of(frame.rgb), (frame.rgb.shape[0], frame.rgb.shape[1])
-        hands = np.zeros(size, bool)
+        hands = np.zeros(size, bool) if item.unseen is None else item.unseen.copy()
         for row in rows:
             if row["role"] != "object":
                 hands |= rle.decode_at(row["rle"], size)

@@ -9,14 +9,9 @@ from typing import Any
 
 import yaml
 
-PARAMETERS: Mapping[str, tuple[int, ...]] = {
-    "pinhole": (0,),
-    "plumb_bob": (4, 5),
-    "rational_polynomial": (8,),
-    "kannala_brandt": (4,),
-    "fisheye62": (8,),
-    "fisheye624": (12,),
-}
+from egoworld_ops.types import LENS_MODELS
+
+PARAMETERS = LENS_MODELS
 """How many distortion coefficients each model of the sidecar takes."""
 
 

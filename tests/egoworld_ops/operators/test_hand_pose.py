@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,10 +17,12 @@ from egoworld_ops import operators
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.hand_pose import _crops, _pnp
+from egoworld_ops.operators.rows import camera_of
 from egoworld_ops.synthetic.truth import load_truth
 from egoworld_ops.types import HANDS, Camera, Hand
-from egoworld_ops.vision.geometry import align_similarity, matrix_from_quaternion, project, rotation_angle_deg
+from egoworld_ops.vision.geometry import align_similarity, matrix_from_quaternion, project, rotation_angle_deg, towards
 from egoworld_ops.vision.hand_frame import in_wrist_frame, wrist_rotation
+from egoworld_ops.vision.lenses import unproject
 from tests.egoworld_ops.operators.clips import pictures_input, video_input
 from tests.rows import detection_row
 
@@ -268,13 +271,105 @@ def test_crop_and_back_is_exact(side: Hand) -> None:
     in_crop_px = crop.to_crop_px(points_px)
     assert crop.to_image_px(in_crop_px) == pytest.approx(points_px, abs=1e-9)
     assert in_crop_px.mean(0) == pytest.approx([127.5, 127.5], abs=30)
-    seen_m = crop.to_camera_m(truth_m)
+    seen_m = crop.to_crop_m(truth_m)
     assert crop.projected(seen_m) == pytest.approx(in_crop_px, abs=1e-6)
     assert crop.to_camera_m(seen_m) == pytest.approx(truth_m)
     # The network sees a right hand, whichever hand it was.
     frame = wrist_rotation(seen_m, "right")
     assert frame is not None
     assert in_wrist_frame(seen_m, frame)[8, 0] > 0
+
+
+WIDE = Camera(245.0, 245.0, 319.5, 239.5, 640, 480, "file", "kannala_brandt", (0.02, -0.008, 0.003, -0.0006))
+WIDE_LENSES = (
+    WIDE,
+    Camera(300.0, 300.0, 320.0, 240.0, 640, 480, "file", "plumb_bob", (-0.25, 0.06, 0.001, -0.001, 0.0)),
+    Camera(
+        252.0, 252.0, 319.0, 240.0, 640, 480, "file", "fisheye624", (0.02, -0.01, 0.004, -0.002, 0.0, 0.0, 1e-3, -1e-3, 1e-3, 0, -1e-3, 0)
+    ),
+)
+
+
+def hands_around(camera: Camera, n: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Landmarks of hands as a network gives them, up to the picture's edges, and their joints (21, 3) in the camera frame."""
+    rng = np.random.default_rng(6)
+    for u, v in rng.uniform([60, 60], [580, 420], (n, 2)):
+        at_m = unproject(camera, np.array([u, v])) * rng.uniform(0.3, 0.8)
+        landmarks_m = hand_of("right") @ Rotation.from_rotvec(rng.normal(0, 0.5, 3)).as_matrix().T
+        turn = towards(at_m[None])[0] @ Rotation.from_rotvec(rng.normal(0, 0.03, 3)).as_matrix()
+        yield landmarks_m, landmarks_m @ turn.T + at_m
+
+
+@pytest.mark.parametrize("camera", WIDE_LENSES, ids=[c.model for c in WIDE_LENSES])
+def test_hands_seen_through_a_wide_lens_come_back(camera: Camera) -> None:
+    """Up to the picture's edges, without noise within a millimetre and with it as near as through a pinhole; a pinhole assumed instead is far off."""
+    hands, rng = list(hands_around(camera, 60)), np.random.default_rng(7)
+    exact = [detected(i, "right", landmarks_m, project(camera, truth_m)) for i, (landmarks_m, truth_m) in enumerate(hands)]
+    poses = solve_rows(exact, camera, rotation_pull_share=0.0).to_pylist()
+    assert max(np.abs(np.array(p["joints_m"]) - t).max() for p, (_, t) in zip(poses, hands, strict=True)) < 1e-3
+    assert max(p["reprojection_px"] for p in poses) < 0.05
+    assert {(p["lens_model"], tuple(p["distortion"])) for p in poses} == {(camera.model, camera.distortion)}
+    straight = Camera(camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px, 640, 480, "file")
+    shares = {}
+    for name, seen_by in (("lens", camera), ("pinhole", straight)):
+        of = hands if name == "lens" else [(m, t) for m, t in hands_around(straight, 60)]
+        rows = [detected(i, "right", m, project(seen_by, t) + rng.normal(0, 1, (21, 2))) for i, (m, t) in enumerate(of)]
+        found = solve_rows(rows, seen_by).to_pylist()
+        shares[name] = np.median(
+            [np.linalg.norm(np.array(p["joints_m"])[0] - t[0]) / np.linalg.norm(t[0]) for p, (_, t) in zip(found, of, strict=True)]
+        )
+    assert shares["lens"] < 1.3 * shares["pinhole"] < 0.1
+    assumed = Camera(640 / 2 / np.tan(np.radians(35)), 640 / 2 / np.tan(np.radians(35)), 319.5, 239.5, 640, 480, "assumed_fov")
+    depths = [
+        p["z_m"] / t[0, 2] for p, (_, t) in zip(solve_rows(exact, assumed).to_pylist(), hands, strict=True) if p["z_m"] and t[0, 2] > 0.2
+    ]
+    assert np.median(depths) > 1.5
+
+
+def test_reprojection_is_that_through_the_lens() -> None:
+    landmarks_m, truth_m = next(hands_around(WIDE, 1))
+    seen_px = project(WIDE, truth_m) + np.random.default_rng(8).normal(0, 2, (21, 2))
+    row = solve_rows([detected(0, "right", landmarks_m, seen_px)], WIDE).to_pylist()[0]
+    again_px = project(camera_of(row), np.array(row["joints_m"]))
+    assert row["reprojection_px"] == pytest.approx(np.sqrt(((again_px - np.float32(seen_px)) ** 2).sum(1).mean()), abs=1e-3)
+
+
+def test_a_joint_where_the_lens_shows_nothing_is_a_reason() -> None:
+    """A KB lens that ends at 66 degrees: its pixels beyond show no ray."""
+    narrow = replace(WIDE, distortion=(-0.25, 0.0, 0.0, 0.0))
+    landmarks_m, truth_m = next(hands_around(narrow, 1))
+    seen_px = project(narrow, truth_m)
+    seen_px[8] = (639.0, 479.0)
+    row = solve_rows([detected(0, "right", landmarks_m, seen_px)], narrow).to_pylist()[0]
+    assert (row["joints_m"], row["reprojection_px"], row["reason_class"]) == (None, None, "off_lens")
+
+
+@pytest.mark.parametrize("side", HANDS)
+def test_a_crop_through_a_wide_lens_is_rectified_and_comes_back(side: Hand) -> None:
+    truth_m = hand_of(side) + np.array([0.5, -0.2, 0.25])
+    points_px = project(WIDE, truth_m)
+    low, high = points_px.min(0), points_px.max(0)
+    picture = np.zeros((480, 640, 3), np.uint8)
+    for u, v in np.round(points_px).astype(int):
+        picture[v, u] = 255
+    crop = _crops.cut(picture, np.concatenate([low, high - low]), side, WIDE, 256, 2.0)
+    in_crop_px = crop.to_crop_px(points_px)
+    assert crop.to_image_px(in_crop_px) == pytest.approx(points_px, abs=1e-6)
+    assert crop.projected(crop.to_crop_m(truth_m)) == pytest.approx(in_crop_px, abs=1e-6)
+    assert crop.to_camera_m(crop.to_crop_m(truth_m)) == pytest.approx(truth_m)
+    assert crop.camera.is_pinhole
+    assert np.ptp(in_crop_px, axis=0).max() == pytest.approx(128, rel=0.2)
+    shown = [crop.image[round(v) - 2 : round(v) + 3, round(u) - 2 : round(u) + 3].max() for u, v in in_crop_px]
+    assert min(shown) > 60
+    blank = crop.image.copy()
+    for u, v in in_crop_px:
+        blank[max(round(v) - 6, 0) : round(v) + 7, max(round(u) - 6, 0) : round(u) + 7] = 0
+    assert not blank.any()
+
+
+def test_a_crop_beside_the_lens_is_refused() -> None:
+    with pytest.raises(ValueError, match="shows nothing"):
+        _crops.cut(np.zeros((480, 640, 3), np.uint8), np.array([5000.0, 0.0, 10.0, 10.0]), "left", WIDE, 64, 2.0)
 
 
 @pytest.mark.parametrize("side", HANDS)

@@ -41,6 +41,8 @@ def pose_row(frame_index: int, T: np.ndarray | None) -> dict[str, Any]:
         "fy_px": CAMERA.fy_px,
         "cx_px": CAMERA.cx_px,
         "cy_px": CAMERA.cy_px,
+        "lens_model": "pinhole",
+        "distortion": [],
         "intrinsics_source": "file",
         "focal_error_share": 0.0,
         "metric": True,

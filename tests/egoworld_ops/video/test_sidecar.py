@@ -3,15 +3,18 @@
 import json
 import os
 import unicodedata
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from egoworld_ops.errors import BadSidecar, UnknownIntrinsics
+from egoworld_ops.types import Camera, Raster
 from egoworld_ops.video import intrinsics
 from egoworld_ops.video.settings import CameraSettings
 from egoworld_ops.video.sidecar import MAX_PX, MAX_SIDE_PX, MIN_FOCAL_PX, Sidecar, read_sidecar, sidecar_path
+from egoworld_ops.vision.geometry import project
 
 CAMERA = {"fx": 500, "fy": 500, "cx": 319.5, "cy": 239.5, "width": 640, "height": 480}
 GOOD = {
@@ -245,3 +248,57 @@ def test_the_assumed_camera_looks_through_the_middle_of_the_picture() -> None:
     camera = intrinsics.resolve(640, 480, Sidecar(), CameraSettings(assumed_hfov_deg=90), "v")
     assert (camera.cx_px, camera.cy_px) == (319.5, 239.5)
     assert (camera.fx_px, camera.fy_px) == (pytest.approx(320), pytest.approx(320))
+
+
+LENS = {"model": "kannala_brandt", "distortion": [0.02, -0.008, 0.003, -0.0006]}
+
+
+def test_a_lens_is_the_same_at_every_size_of_the_picture() -> None:
+    sidecar = Sidecar.model_validate({"camera": CAMERA | LENS})
+    whole, half = (intrinsics.resolve(w, h, sidecar, CameraSettings(), "v") for w, h in ((640, 480), (320, 240)))
+    assert (half.model, half.distortion) == (whole.model, whole.distortion) == ("kannala_brandt", tuple(LENS["distortion"]))
+    points_m = np.array([[0.3, -0.2, 0.4], [-0.6, 0.1, 0.5]])
+    assert (project(half, points_m) + 0.5) * 2 - 0.5 == pytest.approx(project(whole, points_m))
+
+
+def test_a_lens_of_a_stored_picture_is_cropped_and_stretched_with_it() -> None:
+    """A lens calibrated on the stored picture of oblong pixels sees a point where the picture shown has that stored pixel."""
+    raster = Raster(480, 480, 4 / 3, 1.0, 20, 3)
+    given = CAMERA | LENS | {"fx": 240, "fy": 320, "cx": 239.5, "cy": 236.0, "width": 480, "height": 480}
+    shown = intrinsics.resolve(600, 470, Sidecar.model_validate({"camera": given}), CameraSettings(), "v", raster)
+    stored = Camera(240, 320, 239.5, 236.0, 480, 480, "file", "kannala_brandt", tuple(LENS["distortion"]))
+    points_m = np.array([[0.3, -0.2, 0.4], [-0.6, 0.1, 0.5], [0.0, 0.3, 0.3]])
+    at = (project(stored, points_m) + 0.5) * (4 / 3, 1.0) - 0.5 - (20, 3)
+    assert project(shown, points_m) == pytest.approx(at)
+
+
+def test_the_pinhole_is_the_default_lens() -> None:
+    camera = intrinsics.resolve(640, 480, Sidecar.model_validate({"camera": CAMERA}), CameraSettings(), "v")
+    assert camera == Camera(500, 500, 319.5, 239.5, 640, 480, "file")
+    assert camera.is_pinhole
+
+
+@pytest.mark.parametrize(
+    ("lens", "said", "cure"),
+    [
+        ({"model": "kannala_brandt"}, "kannala_brandt has 4 finite coefficients", "as many coefficients as the model has"),
+        ({"distortion": [0.1, 0.1, 0, 0]}, "pinhole has 0 finite coefficients", "as many coefficients as the model has"),
+        ({"model": "plumb_bob", "distortion": [0.1] * 6}, "plumb_bob has 4 or 5 finite coefficients", "as many coefficients"),
+        ({"model": "plumb_bob", "distortion": [-2.0, 0, 0, 0]}, "shows two rays in one pixel of the 640x480 picture", "in the order"),
+        ({"model": "kannala_brandt", "distortion": [-1.5, 0, 0, 0]}, "shows two rays in one pixel", "in the order"),
+        ({"model": "rational_polynomial", "distortion": [0, 0, 0, 0, 0, 5.0, 0, 0]}, "shows two rays in one pixel", "in the order"),
+        ({"model": "plumb_bob", "distortion": [0.1, 0, 5.0, 0]}, "shows two rays in one pixel", "in the order"),
+        ({"model": "plumb_bob", "distortion": [1e300, 0, 0, 0]}, "camera.distortion.0", "docs/data_contract.md"),
+        ({"model": "equidistant", "distortion": [0, 0, 0, 0]}, "camera.model", "docs/data_contract.md"),
+    ],
+)
+def test_an_implausible_lens_is_refused(tmp_path: Path, lens: dict[str, object], said: str, cure: str) -> None:
+    with pytest.raises(BadSidecar) as caught:
+        read_sidecar(write(tmp_path, {"camera": CAMERA | lens}))
+    assert said in str(caught.value)
+    assert cure in caught.value.cure
+
+
+def test_a_lens_goes_through_a_task(tmp_path: Path) -> None:
+    camera = intrinsics.resolve(320, 240, Sidecar.model_validate({"camera": CAMERA | LENS}), CameraSettings(), "v")
+    assert Camera.from_json(json.loads(json.dumps(asdict(camera)))) == camera
