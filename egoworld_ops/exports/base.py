@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
+from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.assumed import has_assumed
 from egoworld_ops.lake.lake import RELEASED_TABLES, Run
 from egoworld_ops.release.part import released_rows
@@ -50,6 +51,11 @@ class Rows:
         for video_id in self.videos:
             for source in self._contents.sources([video_id], (table,))[table]:
                 yield released_rows(source, self.assumed_metric)
+
+    def made_of(self) -> str:
+        """SHA-256 over the digests of the files that the rows are from: another one means other rows."""
+        every = {table: self._contents.sources(self.videos, (table,))[table] for table in self.tables}
+        return sha256_of({table: [source.digest for source in sources] for table, sources in every.items()})
 
     def described(self) -> dict[str, Any]:
         """What an export should say of its origin, as JSON: run, schema and conventions, videos, and what is incomplete."""

@@ -24,6 +24,7 @@ RELEASED_TABLES = tuple(name for name in RUN_TABLES if name != "states")
 
 
 PACKET_INDEX = "packets.index"
+TRUTH_CARD = "truth_card.json"
 PLACEHOLDER_SUFFIX = ".parque_"
 """Patterns for Parquet files (`*.parquet`) do not match a placeholder; only those of `table_glob` do."""
 
@@ -71,6 +72,10 @@ class Run:
     def packet_index(self, video_id: str) -> Path:
         """Where the packet index of a video lies, if it has one: of use beside its manifest alone, and no table."""
         return self.video_folder(video_id) / PACKET_INDEX
+
+    def truth_card(self, video_id: str) -> Path:
+        """Where the truth card of a video lies, if it was scored."""
+        return self.video_folder(video_id) / TRUTH_CARD
 
     def clip_table(self, table: str, video_id: str, clip_id: str) -> Path:
         """The file of a stage's table."""

@@ -1,0 +1,47 @@
+"""Makes the truth card of a video from its tables and its truth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from egoworld_ops.score import camera, hands, masks, movement, objects
+from egoworld_ops.score.card import Card, Measured, Score, share
+from egoworld_ops.score.truth import Truth
+
+
+def make_card(tables: Mapping[str, pa.Table], truth: Truth) -> Card:
+    """Everything that the tables and the truth allow.
+
+    Args:
+        tables: of one video, each owned frame once, by table name; tables that are not there are not scored.
+        truth: of the same video, at the resolution at which it is shown.
+    """
+    rows = {name: _within(table, truth) for name, table in tables.items()}
+    stages: dict[str, Measured] = {}
+    if truth.cuts is not None and "clips" in tables:
+        stages["manifest"] = Measured(cuts(rows["clips"], truth.cuts))
+    for part in (masks, hands, objects, movement, camera):
+        measured = part.measure(rows, truth)
+        if measured is not None:
+            stages[part.STAGE] = measured
+    return Card(truth.source, len(truth.frames), stages)
+
+
+def cuts(clips: Sequence[Mapping[str, Any]], true: Sequence[int]) -> tuple[Score, ...]:
+    """Precision and recall of cuts that are found at the very frame."""
+    starts: dict[int, int] = {}
+    for clip in clips:
+        starts[clip["scene_index"]] = min(clip["own_start"], starts.get(clip["scene_index"], clip["own_start"]))
+    found, wanted = {start for start in starts.values() if start > 0}, set(true)
+    return (
+        Score("cuts: precision, at the very frame", share(len(found & wanted), len(found)), "share", len(found)),
+        Score("cuts: recall, at the very frame", share(len(found & wanted), len(wanted)), "share", len(wanted)),
+    )
+
+
+def _within(table: pa.Table, truth: Truth) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return [row for row in rows if row["frame_index"] in truth.frames] if "frame_index" in table.column_names else rows
