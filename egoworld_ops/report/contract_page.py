@@ -7,7 +7,7 @@ import inspect
 import pyarrow as pa
 
 from egoworld_ops.contract.schema import CONVENTIONS, SCHEMA_VERSION, TABLES, Column
-from egoworld_ops.video import sidecar
+from egoworld_ops.video import calibrations, sidecar
 
 
 def contract_page() -> str:
@@ -38,7 +38,8 @@ def _sidecar() -> list[str]:
     parts = ["", "## Sidecar", "", title, "", "```text", form, "```"]
     for model in (sidecar.SidecarCamera, sidecar.SidecarObject, sidecar.Prompt, sidecar.SidecarPicture):
         parts += ["", f"`{model.__name__.removeprefix('Sidecar').lower()}`: {inspect.cleandoc(model.__doc__ or '')}"]
-    return parts
+    parts += ["", "`egoworld calibrate import FILE VIDEO` writes `camera` from the calibration files of other tools:", ""]
+    return [*parts, *(f"- {calibrations.described(name)}" for name in calibrations.formats())]
 
 
 def _row(c: Column) -> str:

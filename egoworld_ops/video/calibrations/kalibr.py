@@ -19,7 +19,7 @@ MODELS: Mapping[tuple[str, str], str] = {
 
 
 def cameras(text: str, picture: tuple[int, int]) -> Sequence[Calibration] | None:
-    """Kalibr camchain YAML (pinhole with radtan, equi or none); cameras are named cam0, cam1, ..."""
+    """Kalibr camchain YAML (pinhole with radtan, equi or none); cameras are named cam0, cam1 and so on."""
     said = yaml_mapping(text) or {}
     found = {str(name): one for name, one in said.items() if isinstance(one, Mapping) and {"camera_model", "intrinsics"} <= set(one)}
     if {"camera_model", "intrinsics"} <= set(said):
