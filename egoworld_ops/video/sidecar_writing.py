@@ -32,7 +32,8 @@ def with_camera(video_path: Path, camera: Mapping[str, Any], force: bool) -> dic
         after = Sidecar.model_validate(said | {"camera": dict(camera)})
     except ValidationError as error:
         first = error.errors()[0]
-        raise BadSidecar(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", "Check the calibration file") from error
+        cure = first.get("ctx", {}).get("cure", "Check the calibration file")
+        raise BadSidecar(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", cure) from error
     if before.camera is not None and before.camera != after.camera and not force:
         raise BadSettings(path, "has another camera already", "Say --force to replace it")
     return said | {"camera": dict(camera)}

@@ -28,7 +28,7 @@ from egoworld_ops.vision import rle
 
 NAME = "classical"
 _MASK_COLUMNS = ("frame_index", "track_id", "role", "label", "rle", "area_px", "observed")
-SIZE_ERROR_SHARE = {"mesh": 0.0, "dimensions": 0.0, "hand": 0.1, "none": 0.0}
+SIZE_ERROR_SHARE = {"mesh": 0.0, "dimensions": 0.0, "hand": 0.2, "none": 0.0}
 """Standard error of an object's size by what fixes it: what is given counts as exact, a hand is as long as the network says."""
 MIN_CONVERGED_INLIERS = 15
 MAX_CONVERGED_PX = 2.0
@@ -37,7 +37,7 @@ MAX_CONVERGED_PX = 2.0
 class Backend(Operator):
     """The `classical` backend of object_pose."""
 
-    version = "3"
+    version = "4"
     packages = ("opencv-python-headless", "scipy", "trimesh", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     seconds_per_frame: ClassVar[float] = 0.12

@@ -11,7 +11,7 @@ import yaml
 
 from egoworld_ops.types import LENS_MODELS
 
-PARAMETERS = LENS_MODELS
+PARAMETERS: Mapping[str, tuple[int, ...]] = {str(model): counts for model, counts in LENS_MODELS.items()}
 """How many distortion coefficients each model of the sidecar takes."""
 
 

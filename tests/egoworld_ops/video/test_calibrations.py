@@ -16,8 +16,13 @@ from click.testing import CliRunner, Result
 
 from egoworld_assets.cli.main import egoworld
 from egoworld_ops.errors import BadCalibration, BadSettings, BadSidecar, EgoworldError
+from egoworld_ops.types import Camera
 from egoworld_ops.video import calibrations
 from egoworld_ops.video.calibrations.base import Calibration
+from egoworld_ops.video.intrinsics import resolve
+from egoworld_ops.video.settings import CameraSettings
+from egoworld_ops.video.sidecar import Sidecar, read_sidecar
+from egoworld_ops.vision import lenses
 from tests.egoworld_ops import media
 
 SIZE = (640, 480)
@@ -38,9 +43,14 @@ def projected(camera: Calibration, points: np.ndarray = POINTS) -> np.ndarray:
     return cv2.projectPoints(points, still, still, matrix, np.array(camera.distortion or [0.0] * 4))[0][:, 0]
 
 
-def by_opencv(matrix: np.ndarray, distortion: Sequence[float], fisheye: bool = False) -> np.ndarray:
+def used(camera: Calibration, size: tuple[int, int] = SIZE) -> Camera:
+    """The camera that stages get with a sidecar that holds this one."""
+    return resolve(*size, Sidecar.model_validate({"camera": camera.section()}), CameraSettings(), "v")
+
+
+def by_opencv(matrix: np.ndarray, distortion: Sequence[float], fisheye: bool = False, points: np.ndarray = POINTS) -> np.ndarray:
     (fx, _, cx), (_, fy, cy), _ = matrix
-    return projected(Calibration("", "kannala_brandt" if fisheye else "", fx, fy, cx, cy, 1, 1, tuple(distortion)))
+    return projected(Calibration("", "kannala_brandt" if fisheye else "", fx, fy, cx, cy, 1, 1, tuple(distortion)), points)
 
 
 def read(path: Path, name: str | None = None, picture: tuple[int, int] = SIZE, model: str | None = None) -> Calibration:
@@ -215,6 +225,7 @@ def test_a_file_that_colmap_wrote_gives_the_pixels_that_colmap_gives() -> None:
     assert {one.model for one in found.cameras} == {"pinhole", "plumb_bob", "kannala_brandt", "rational_polynomial", "fisheye624"}
     for camera in found.cameras:
         at_corners = np.array(made["pixels"][camera.name])
+        assert lenses.project(used(camera), points) == pytest.approx(at_corners - 0.5, abs=1e-6), camera
         if camera.model != "fisheye624":  # OpenCV has no such lens
             assert projected(camera, points) == pytest.approx(at_corners - 0.5, abs=1e-6), camera
 
@@ -269,6 +280,7 @@ def test_the_cameras_of_hot3d(shared_data: Path) -> None:
     camera = read(path, "camera-slam-left")
     assert (camera.model, camera.width, camera.height) == ("fisheye624", 1280, 1024)
     assert [camera.fx, camera.fy, camera.cx, camera.cy, *camera.distortion] == said["projectionParams"]
+    assert used(camera, (640, 512)).distortion == camera.distortion
 
 
 @pytest.mark.parametrize(
@@ -335,6 +347,32 @@ def test_the_command_says_what_it_read_and_keeps_the_rest_of_the_sidecar(video: 
     assert (said["recording"], said["objects"]) == ("Größe", [{"label": "mug"}])
     assert [path.name for path in video.parent.iterdir() if path.name.startswith(".")] == []
     assert run(colmap, video).exit_code == 0, "the same camera again is no conflict"
+
+
+@pytest.mark.parametrize(
+    ("distortion", "fisheye"), [(RADTAN, False), ([*RADTAN, 0.003], False), (RATIONAL, False), (FISHEYE, True)], ids=str
+)
+def test_a_lens_goes_from_the_file_of_opencv_to_the_pixels_of_the_stages(
+    video: Path, tmp_path: Path, distortion: list[float], fisheye: bool
+) -> None:
+    """Through command, sidecar and intrinsics, at half the calibrated size: where the lens shows a point, OpenCV sees it too."""
+    said = {"image_width": 640, "image_height": 480, "camera_matrix": K, "distortion_coefficients": np.array([distortion]).T}
+    path = by_file_storage(tmp_path / "calib.yml", said | ({"fisheye_model": 1} if fisheye else {}))
+    done = run(path, video)
+    assert done.exit_code == 0, (done.output, done.exception)
+    camera = resolve(320, 240, read_sidecar(video), CameraSettings(), video)
+    assert (camera.metric, camera.source, camera.distortion) == (True, "file", tuple(distortion))
+    near = POINTS * [0.5, 0.5, 1]
+    at_full_size = by_opencv(K, distortion, fisheye, near)
+    assert lenses.project(camera, near) == pytest.approx((at_full_size + 0.5) / 2 - 0.5, abs=1e-9)
+
+
+def test_a_lens_that_shows_two_rays_in_one_pixel_is_refused_before_it_is_written(video: Path, tmp_path: Path) -> None:
+    said = {"image_width": 640, "image_height": 480, "camera_matrix": K, "distortion_coefficients": np.array([[-0.9, 0.0, 0.0, 0.0]]).T}
+    refused = run(by_file_storage(tmp_path / "calib.yml", said), video)
+    assert isinstance(refused.exception, BadSidecar)
+    assert "two rays in one pixel" in str(refused.exception)
+    assert not video.with_name("v.egoworld.json").exists()
 
 
 def test_another_camera_is_replaced_only_by_force(video: Path, colmap: Path, tmp_path: Path) -> None:
