@@ -41,7 +41,7 @@ CHAIN = (
         ("movement", "classical"),
     ),
 )
-SCENES: Mapping[str, Mapping[str, Any]] = {"pinhole": {"width": 640, "height": 480}, "wide": {"width": 1120, "height": 840, **WIDE}}
+SCENES: Mapping[str, Mapping[str, Any]] = {"pinhole": {"width": 480, "height": 360}, "wide": {"width": 960, "height": 720, **WIDE}}
 WORSE = 1.6
 """The wide lens's hands and objects may be at most this much farther from the truth than the pinhole's; of depth, 0.1 from 1 is the limit."""
 

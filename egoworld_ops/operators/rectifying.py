@@ -157,8 +157,8 @@ def _outlines(item: ClipInput) -> Mapping[int, np.ndarray]:
         if row["role"] == "object":
             x, y, w, h = row["bbox_px"]
             box = np.array([[x, y], [x + w, y], [x, y + h], [x + w, y + h], [x + w / 2, y + h / 2]]) - 0.5
-            found.setdefault(row["track_id"], []).append(unproject(item.camera, box))
-    rays = {track_id: np.concatenate(boxes) for track_id, boxes in sorted(found.items())}
+            found.setdefault(row["track_id"], []).append(box)
+    rays = {track_id: unproject(item.camera, np.concatenate(boxes)) for track_id, boxes in sorted(found.items())}
     shown = {track_id: of[np.isfinite(of).all(1)] for track_id, of in rays.items()}
     return {track_id: of for track_id, of in shown.items() if len(of)}
 

@@ -26,6 +26,8 @@ DEFAULT_AXIS_M = 0.05
 FAR_PX = 10_000
 """Beyond this a point is not drawn: OpenCV's fixed-point coordinates overflow."""
 _SHIFT = 4
+_BENT_PARTS = 8
+"""Straight pieces of a line that a lens bends."""
 
 
 def draw(rgb: np.ndarray, scale: float, rows: Mapping[str, list[dict[str, Any]]]) -> np.ndarray:
@@ -91,7 +93,11 @@ def _object(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
     half_m = np.array(row["dimensions_m"] or [2 * DEFAULT_AXIS_M] * 3) / 2
 
     def segments_px(segments_m: np.ndarray) -> np.ndarray:
-        return to_picture(project(camera_of(row), transform(T_camera_object, segments_m)), scale)
+        camera = camera_of(row)
+        share = np.linspace(0, 1, 2 if camera.is_pinhole else _BENT_PARTS + 1)[:, None]
+        along_m = segments_m[:, :1] * (1 - share) + segments_m[:, 1:] * share
+        along_px = to_picture(project(camera, transform(T_camera_object, along_m)), scale)
+        return np.stack([along_px[:, :-1], along_px[:, 1:]], 2).reshape(-1, 2, 2)
 
     if row["dimensions_m"] is not None:
         lines(picture, segments_px(_cuboid_edges(half_m)), ROLE_COLORS["object"])

@@ -13,6 +13,7 @@ from PIL import Image
 
 from egoworld_ops.contract import schema
 from egoworld_ops.operators.mapping._kinematics import HandModel
+from egoworld_ops.operators.rows import intrinsics
 from egoworld_ops.report import _overlay
 from egoworld_ops.report.contact_sheet import GAP_PX, INSET_WIDTH_PX, STRIP_HEIGHT_PX, contact_sheet
 from egoworld_ops.robots import ROBOTS
@@ -100,6 +101,21 @@ def test_a_mask_is_tinted_where_it_is() -> None:
     assert sheet[150, 100] == pytest.approx(want, abs=8)
     assert sheet[200, 100] != pytest.approx(sheet[150, 100], abs=8)  # the outline
     assert sheet[150, 200].tolist() == [GREY] * 3
+
+
+def test_an_object_is_drawn_as_its_lens_bends_it() -> None:
+    """A long edge through a wide lens: drawn where its points project, away from the straight line between its ends."""
+    lens = Camera(245, 245, 319.5, 239.5, WIDTH, HEIGHT, "file", "kannala_brandt", (0.02, -0.008, 0.003, -0.0006))
+    size_m = np.array([1.0, 0.4, 0.05])
+    poses = object_table(**intrinsics(lens), dimensions_m=size_m.tolist(), z_m=0.4)
+    sheet = pixels(contact_sheet(frames(1), {"object_pose": poses}))
+    edge_m = np.stack([np.linspace(-0.5, 0.5, 9), np.full(9, 0.2), np.full(9, 0.375)], 1)
+    edge_px = project(lens, edge_m) / 2
+    green = drawn(sheet, _overlay.ROLE_COLORS["object"])
+    for u, v in edge_px[1:-1].round().astype(int):
+        assert green[v - 1 : v + 2, u - 1 : u + 2].any()
+    straight = (edge_px[0] + edge_px[-1])[1] / 2
+    assert abs(edge_px[4][1] - straight) > 15
 
 
 def test_a_hand_is_drawn_where_its_3d_joints_project() -> None:
