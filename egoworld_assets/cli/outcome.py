@@ -72,7 +72,8 @@ def _without_value(stage: str, metadata: Mapping[str, Any]) -> Iterator[str]:
 
 def not_metric(done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """A warning where lengths of the video rest on an assumed focal length."""
-    found = {stage: share for stage, metadata in done.items() if (share := _assumed(Path(metadata.get("folder", "")), stage)) is not None}
+    stages = [stage for stage in operators.stages() if stage in done]
+    found = {stage: share for stage in stages if (share := _assumed(Path(done[stage].get("folder", "")), stage)) is not None}
     if found:
         error = max(found.values())
         how_far = f", which may be wrong by {error:.0%} (standard error)" if error else ""
@@ -83,7 +84,7 @@ def _assumed(folder: Path, stage: str) -> float | None:
     """The standard error of the assumed focal length, as a share of it, 0 where the stage's table does not say; None where none is assumed."""
     import pyarrow.parquet as pq
 
-    if stage == pipeline.MANIFEST or not schema.table(stage).assumed_lengths:
+    if not schema.table(stage).assumed_lengths:
         return None
     errors = []
     for path in sorted(folder.glob(f"clip_id=*/{stage}.parquet")):
