@@ -26,7 +26,7 @@ from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.settings import Settings
 from tests import finished
 
-STALE = {"object_pose", "movement"}
+STALE = {"object_pose", "movement", "contacts", "events"}
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_stale_table_is_nowhere_done(settings: Settings, stale: tuple[Run, str
     with duckdb.connect(str(catalog.write_catalog(run.lake)), read_only=True) as connection:
         found = connection.execute("SELECT stage, clips FROM run_states WHERE state = 'stale' ORDER BY ALL").fetchall()
         assert found == [(stage, 1) for stage in sorted(STALE)]
-    _, results = finished.go(run, video_id, settings, first="movement")
+    _, results = finished.go(run, video_id, settings, first="movement", last="movement")
     assert Counter(result.state for result in results) == {"done": 2, "blocked": 1}
 
 

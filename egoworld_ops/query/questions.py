@@ -26,7 +26,7 @@ WITH seen AS (
   FROM movement WINDOW track AS (PARTITION BY video_id, clip_id, track_id ORDER BY frame_index))
 SELECT video_id, clip_id, label, held_by, round(min(timestamp_s), 2) AS from_s, round(max(timestamp_s), 2) AS to_s,
        round(sum(speed_background_m_s * step_s), 3) AS path_m
-FROM seen WHERE held_by IS NOT NULL GROUP BY video_id, clip_id, label, track_id, held_by, stretch
+FROM seen WHERE held_by NOT IN ('none', 'unknown') GROUP BY video_id, clip_id, label, track_id, held_by, stretch
 HAVING max(timestamp_s) - min(timestamp_s) >= 0.13 ORDER BY video_id, min(timestamp_s)""",
     "Which frames have the least trustworthy hands?": """
 SELECT video_id, frame_index, hand, round(score, 2) AS score, round(reprojection_px, 1) AS reprojection_px, reason

@@ -25,6 +25,8 @@ MAX_BYTES = 400_000
 PALETTES = (256, 128, 64, 32, 16, 8)
 """Numbers of colours that are tried until the PNG is small enough."""
 
+_HELD = {"none": "free", "unknown": "hold unknown"}
+
 Rows = Mapping[str, list[dict[str, Any]]]
 
 
@@ -144,7 +146,7 @@ def _held(rows: Rows) -> list[str]:
     lines = []
     for row in rows.get("movement", ()):
         name = row["label"] or f"object {row['track_id']}"
-        lines += [name[:16], f" {row['state'] or 'unknown'}, " + (f"held {row['held_by']}" if row["held_by"] else "free")]
+        lines += [name[:16], f" {row['state'] or 'unknown'}, " + _HELD.get(row["held_by"], f"held {row['held_by']}")]
     return lines
 
 

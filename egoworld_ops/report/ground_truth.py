@@ -164,10 +164,11 @@ def _movement(movement: pa.Table, truth: SceneTruth) -> Iterable[Figure]:
     said = {r["frame_index"]: r for r in movement.to_pylist()}
     rows = [r for r in truth.objects.to_pylist() if r["frame_index"] in said]
     stated = [(said[r["frame_index"]]["state"] == "moving") == r["moving"] for r in rows if said[r["frame_index"]]["state"] is not None]
-    held = [said[r["frame_index"]]["held_by"] == r["held_by"] for r in rows]
-    for name, right, n in (("moving or still, right", stated, len(stated)), ("held by which hand, right", held, len(held))):
+    known = [r for r in rows if said[r["frame_index"]]["held_by"] != "unknown"]
+    held = [said[r["frame_index"]]["held_by"] == r["held_by"] for r in known]
+    for name, right in (("moving or still, right", stated), ("held by which hand, right", held)):
         share = float(np.mean(right)) if right else 0.0
-        yield Figure(name, "share", share, share, n / truth.objects.num_rows, "more")
+        yield Figure(name, "share", share, share, len(right) / truth.objects.num_rows, "more")
 
 
 def _distances(found: Any, true: Any) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from egoworld_ops.types import Camera, LensModel
 from egoworld_ops.vision.lenses import is_one_to_one
@@ -15,6 +15,8 @@ GENERATOR_VERSION = "1"
 MOVING_SPEED_M_S = 0.02
 MOVING_RATE_RAD_S = 0.15
 OBJECT_LABEL = "box"
+PlanName = Literal["carry", "hold", "near"]
+"""What the shots show: the box is carried; it is held still, or a hand hovers above it or lies beside it; a hand crosses it, holds it, hovers."""
 _NEAREST_SIZE_PX = 32
 
 
@@ -35,6 +37,7 @@ class SceneConfig:
     distortion: tuple[float, ...] = ()
     focal_per_width: float = 0.86
     """The lens, and its focal length over the width of the picture: `WIDE` are the values of a head camera's wide lens."""
+    plan: PlanName = "carry"
 
     def __post_init__(self) -> None:
         """Refuse a scene that cannot be rendered."""
@@ -46,6 +49,8 @@ class SceneConfig:
             raise ValueError(f"fps: want a number from 1, got {self.fps}")
         if self.frames_per_shot < N_SHOTS:
             raise ValueError(f"frames_per_shot: want at least {N_SHOTS}, got {self.frames_per_shot}")
+        if self.plan not in get_args(PlanName):
+            raise ValueError(f"plan: want one of {', '.join(get_args(PlanName))}, got {self.plan!r}")
         if min(self.dimensions_m) <= 0:
             raise ValueError(f"dimensions_m: want three positive lengths, got {self.dimensions_m}")
 

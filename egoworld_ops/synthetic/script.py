@@ -1,4 +1,4 @@
-"""The script of the scene: where camera, hands and object are at each frame of the three shots.
+"""The script of the scene: where camera, hands and object are at each frame of the three shots of its plan.
 
 Everything is given in the frame of the person who acts (origin on the table before them, x right, y forward, z up) and
 moved to the world by the shot's `T_world_person`. Times within a shot are phases from 0 to 1.
@@ -14,88 +14,28 @@ import numpy as np
 from egoworld_ops.synthetic.config import MOVING_RATE_RAD_S, MOVING_SPEED_M_S, SceneConfig
 from egoworld_ops.synthetic.grasp import OPEN_DEG, READY_DEG, Grasp, overhand_grasp
 from egoworld_ops.synthetic.hand import HandPose
+from egoworld_ops.synthetic.plans import PLANS, Deed, Plan
 from egoworld_ops.synthetic.rigid import Array, between, rigid, rotation_vector
 from egoworld_ops.vision.geometry import make_transform, transform
 
 _STEP = 1e-3
+_HOVER_M = 0.06
+"""A hovering hand is so much higher than one that grasps."""
 _FIST_DEG = np.array([[30, 22, 30], [48, 60, 34], [50, 62, 34], [50, 62, 34], [48, 58, 34]], float)
-
-
-Vector = tuple[float, float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A shot before the seed's variation.
-
-    `way`: phase, position (z above where the object rests), yaw-pitch-roll in degrees; lifted at the first, put down at
-    the last entry. `reach`: phases at which the hand leaves for the object and is above it.
-    """
-
-    actor: str
-    place_m: Vector
-    facing_deg: float
-    eye_m: Vector
-    target_m: Vector
-    way: tuple[tuple[float, Vector, Vector], ...]
-    reach: tuple[float, float]
-
-
-_PLANS = (
-    _Plan(
-        actor="right",
-        place_m=(0, 0, 0),
-        facing_deg=0,
-        eye_m=(0.0, -0.03, 0.55),
-        target_m=(0.0, 0.135, 0.02),
-        way=(
-            (0.62, (0.045, 0.205, 0.0), (24, 0, 0)),
-            (0.80, (0.00, 0.190, 0.085), (8, 18, -8)),
-            (1.0, (-0.030, 0.210, 0.095), (42, 20, 10)),
-        ),
-        reach=(0.30, 0.55),
-    ),
-    _Plan(
-        actor="right",
-        place_m=(1.4, 0.3, 0),
-        facing_deg=75,
-        eye_m=(0.05, 0.00, 0.53),
-        target_m=(0.0, 0.145, 0.04),
-        way=(
-            (0.28, (0.05, 0.175, 0.0), (30, 0, 0)),
-            (0.46, (0.00, 0.165, 0.095), (12, 18, 10)),
-            (0.66, (-0.045, 0.205, 0.105), (50, 24, -12)),
-            (0.86, (-0.02, 0.235, 0.0), (40, 0, 0)),
-        ),
-        reach=(0.03, 0.22),
-    ),
-    _Plan(
-        actor="left",
-        place_m=(-0.9, 1.1, 0),
-        facing_deg=-130,
-        eye_m=(-0.05, -0.06, 0.57),
-        target_m=(0.01, 0.125, 0.03),
-        way=(
-            (0.34, (-0.06, 0.190, 0.0), (-30, 0, 0)),
-            (0.52, (-0.01, 0.185, 0.080), (-10, 18, -10)),
-            (0.70, (0.03, 0.195, 0.100), (-42, 24, 12)),
-            (0.88, (0.00, 0.225, 0.0), (-34, 0, 0)),
-        ),
-        reach=(0.08, 0.28),
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One shot: who acts, from where it is seen, and the object's path (phase, position, yaw-pitch-roll)."""
+    """One shot: who acts and how, from where it is seen, and the object's path (phase, position, yaw-pitch-roll)."""
 
     actor: str
+    deed: Deed
     T_world_person: Array
     eye_m: Array
     target_m: Array
     way: tuple[tuple[float, Array], ...]
     reach: tuple[float, float]
+    leave: tuple[float, float]
     grasp_end: float
     release_end: float
     wave_phase_rad: Array = field(repr=False)
@@ -103,13 +43,13 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class SceneState:
-    """Where everything is at one instant; `held_by` is None while no hand carries the object."""
+    """Where everything is at one instant; `held_by` is none while no hand holds the object."""
 
     shot: int
     T_world_camera: Array
     hands: tuple[HandPose, HandPose]
     T_world_object: Array
-    held_by: str | None
+    held_by: str
     speed_m_s: float
     moving: bool
 
@@ -127,7 +67,7 @@ def state_at(config: SceneConfig, frame_index: int) -> SceneState:
         T_world_camera=shot.T_world_person @ _camera(shot, phase),
         hands=(_hand(config, number, "left", phase), _hand(config, number, "right", phase)),
         T_world_object=shot.T_world_person @ _object(shot, phase),
-        held_by=shot.actor if shot.grasp_end <= phase < shot.way[-1][0] else None,
+        held_by=shot.actor if shot.deed == "carry" and shot.grasp_end <= phase < shot.way[-1][0] else "none",
         speed_m_s=speed_m_s,
         moving=speed_m_s > MOVING_SPEED_M_S or rate_rad_s > MOVING_RATE_RAD_S,
     )
@@ -137,19 +77,21 @@ def state_at(config: SceneConfig, frame_index: int) -> SceneState:
 def shots(config: SceneConfig) -> tuple[Shot, ...]:
     """The three shots, varied by the seed."""
     rng = np.random.default_rng([config.seed, 1])
-    return tuple(_shot(plan, config.dimensions_m[2] / 2, rng) for plan in _PLANS)
+    return tuple(_shot(plan, config.dimensions_m[2] / 2, rng) for plan in PLANS[config.plan])
 
 
-def _shot(plan: _Plan, rest_m: float, rng: np.random.Generator) -> Shot:
+def _shot(plan: Plan, rest_m: float, rng: np.random.Generator) -> Shot:
     shift_m, turn_deg = np.append(rng.uniform(-0.012, 0.012, 2), rest_m), rng.uniform(-4, 4)
     way = tuple((at, rigid(np.add(p, shift_m), (a[0] + turn_deg, a[1], a[2]))) for at, p, a in plan.way)
     return Shot(
         actor=plan.actor,
+        deed=plan.deed,
         T_world_person=rigid(plan.place_m, (plan.facing_deg, 0, 0)),
         eye_m=np.add(plan.eye_m, rng.uniform(-0.01, 0.01, 3)),
         target_m=np.add(plan.target_m, rng.uniform(-0.008, 0.008, 3)),
         way=way,
         reach=plan.reach,
+        leave=plan.leave,
         grasp_end=way[0][0],
         release_end=min(way[-1][0] + 0.07, 1.0),
         wave_phase_rad=rng.uniform(0, 2 * np.pi, 12),
@@ -240,8 +182,13 @@ def _free(shot: Shot, hand: str, phase: float) -> tuple[Array, Array, Array]:
 
 
 def _acting(shot: Shot, grasp: Grasp, phase: float, T_free: Array, flex_free: Array, spread_free: Array) -> tuple[Array, Array, Array]:
-    """Reach above the object, close, hold it, let go and draw back."""
+    """Reach above the object, close, hold it, let go and draw back; or come near without holding it."""
     T_grasp = _object(shot, phase) @ grasp.T_object_wrist
+    if shot.deed != "carry":
+        there = _near(shot, T_grasp, phase)
+        far = _between_phases(phase, *shot.reach) if phase < shot.leave[0] else 1 - _between_phases(phase, *shot.leave)
+        flex = np.radians(OPEN_DEG if shot.deed == "rest" else READY_DEG)
+        return between(T_free, there, far), flex_free + far * (flex - flex_free), (1 - far) * spread_free
     above = T_grasp.copy()
     above[2, 3] += 0.045
     ready, zero = np.radians(READY_DEG), np.zeros(5)
@@ -257,3 +204,17 @@ def _acting(shot: Shot, grasp: Grasp, phase: float, T_free: Array, flex_free: Ar
     back = _between_phases(phase, last + 0.02, 1.08)
     pose = between(between(T_grasp, above, back), T_free, back)
     return pose, grasp.flex_rad + opened * (ready - grasp.flex_rad) + back * (flex_free - ready), back * spread_free
+
+
+def _near(shot: Shot, T_grasp: Array, phase: float) -> Array:
+    """`T_person_wrist` of a hand near the object that does not hold it: above it, flat on the table beside it, or across it to its far side."""
+    side = -1.0 if shot.actor == "left" else 1.0
+    sway = 2 * np.pi * phase + shot.wave_phase_rad[3:6]
+    if shot.deed == "hover":
+        T_above = T_grasp.copy()
+        T_above[:3, 3] += [0.0, 0.0, _HOVER_M] + 0.004 * np.sin(sway)
+        return T_above
+    x_m, y_m, _ = _object(shot, phase)[:3, 3]
+    if shot.deed == "rest":
+        return rigid(np.array([x_m + side * 0.135, y_m - 0.10, 0.02]), (side * 4.0, 0.0, 0.0))
+    return rigid(np.array([x_m - side * 0.06, y_m - 0.13, 0.15]), (side * 30.0, 0.0, 0.0))

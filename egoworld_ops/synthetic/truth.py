@@ -81,7 +81,7 @@ class FrameTruth:
     hands: tuple[HandTruth, ...]
     masks: dict[str, np.ndarray]
     T_camera_object: Array
-    held_by: str | None
+    held_by: str
     moving: bool
     speed_m_s: float
     camera: Camera

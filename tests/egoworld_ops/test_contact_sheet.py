@@ -174,9 +174,9 @@ def test_a_robot_hand_that_is_null_says_so() -> None:
 
 def test_what_is_held_is_written() -> None:
     columns = {"track_id": 10, "label": "mug", "state": "moving"}
-    tables = [schema.from_rows("movement", [row(0, **columns, held_by=hand)]) for hand in ("left", None)]
-    left, nobody = (contact_sheet(frames(1), {"movement": t}) for t in tables)
-    assert len({left, nobody, contact_sheet(frames(1), {})}) == 3
+    tables = [schema.from_rows("movement", [row(0, **columns, held_by=hand)]) for hand in ("left", "none", "unknown")]
+    sheets = [contact_sheet(frames(1), {"movement": t}) for t in tables]
+    assert len({*sheets, contact_sheet(frames(1), {})}) == 4
 
 
 def test_empty_tables_are_as_good_as_none() -> None:

@@ -227,7 +227,7 @@ def test_hand_mask_ends_at_the_wrist(frames: list[tuple[np.ndarray, FrameTruth]]
 def test_held_object_does_not_move_in_the_hand() -> None:
     for first, last in ((36, 55), (75, 100), (134, 155)):
         states = [state_at(LENGTH, index) for index in (first, last)]
-        assert states[0].held_by == states[1].held_by is not None
+        assert states[0].held_by == states[1].held_by != "none"
         side = HANDS.index(states[0].held_by)
         a, b = (invert(state.hands[side].T_world_wrist) @ state.T_world_object for state in states)
         assert np.allclose(a, b, atol=1e-9)
@@ -243,14 +243,14 @@ def test_object_is_lifted_turned_and_put_down(example_truth: SceneTruth) -> None
         assert np.allclose(heights_m[[start, start + 55]], rest_m, atol=1e-6)
         turns = [rotation_angle_deg(T_world_object[start, :3, :3], T[:3, :3]) for T in T_world_object[shot]]
         assert max(turns) > 20
-    assert set(example_truth.objects["held_by"].to_pylist()) == {None, "left", "right"}
+    assert set(example_truth.objects["held_by"].to_pylist()) == {"none", "left", "right"}
 
 
 def test_speed_agrees_with_object_and_camera_poses(example_truth: SceneTruth) -> None:
     positions_m, fps = poses(example_truth)[:, :3, 3], example_truth.scene["fps"]
     speeds = example_truth.objects["speed_m_s"].to_numpy()
     moving = example_truth.objects["moving"].to_numpy(zero_copy_only=False)
-    held = np.array([who is not None for who in example_truth.objects["held_by"].to_pylist()])
+    held = np.array([who != "none" for who in example_truth.objects["held_by"].to_pylist()])
     assert not (moving & ~held).any(), "it moves in a hand only"
     assert speeds[~moving].max() <= example_truth.scene["moving_speed_m_s"]
     for start, end in ((0, 56), (56, 112), (112, 168)):

@@ -30,8 +30,26 @@ TABLE = schema.Table(
             minimum=0,
         ),
         schema.Column("state", pa.string(), "moving or still relative to the background", "", "", True, ("moving", "still")),
-        schema.Column("held_by", pa.string(), "the hand that holds it; null where none does", "", "", True, ("left", "right", "both")),
-        schema.Column("hold_score", pa.float32(), "confidence of held_by", "", "", True, minimum=0, maximum=1),
+        schema.Column(
+            "held_by",
+            pa.string(),
+            "the hand that holds it; none where it was judged that no hand does, unknown where that could not be judged",
+            allowed=("left", "right", "both", "none", "unknown"),
+        ),
+        schema.Column(
+            "hold_score", pa.float32(), "probability that held_by is right; null where it is unknown", "", "", True, minimum=0, maximum=1
+        ),
+        schema.Column(
+            "hold_reason",
+            pa.string(),
+            "why held_by is unknown: the object moves, no hand is seen at it, and not both hands are seen; a hand is at it for a short time, and "
+            "whether it moves is not known; the hand at it has no points to follow; nothing moves, and the hand at it has no joints; or its "
+            "fingers look neither like a hold nor like none. Null where held_by is known",
+            "",
+            "",
+            True,
+            ("moves_without_hand", "motion_unknown", "hand_without_points", "hand_without_joints", "undecided"),
+        ),
         schema.METRIC,
         schema.reason("velocity or state"),
         schema.reason_class(),
@@ -45,7 +63,23 @@ STAGE = Stage(
     default_backend="classical",
     sidecar=("camera",),
     table=TABLE,
-    metrics=(Metric("stated_share", "avg((state IS NOT NULL)::INT)", "objects said to move or be still", minimum=0.5),),
+    metrics=(
+        Metric("stated_share", "avg((state IS NOT NULL)::INT)", "objects said to move or be still", minimum=0.5),
+        Metric(
+            "held_unknown_share",
+            "avg((held_by = 'unknown')::INT)",
+            "share of objects of which it could not be judged who holds them",
+            maximum=0.2,
+            cure="Column hold_reason says why; hands that are not found are the usual cause",
+        ),
+        Metric(
+            "moving_unheld_share",
+            "avg((held_by = 'none')::INT) FILTER (state = 'moving')",
+            "share of moving objects that no hand is said to hold",
+            maximum=0.5,
+            cure="A hand that carries them is missed, or they are no objects: look at the preview",
+        ),
+    ),
     parents=(Parent("masks", ("track_id", "role")),),
     sample=(
         {

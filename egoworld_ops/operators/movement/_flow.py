@@ -14,17 +14,19 @@ import numpy as np
 
 from egoworld_ops.vision.flow import Search, follow_and_return
 
-WIDTH_PX = 400
-"""Pictures are scaled down to about this width before points are followed."""
+AREA_PX = 400 * 300
+"""Pictures are scaled to about this many pixels before points are followed, whatever their size and shape: lengths in them, as those below, are
+shares of the picture."""
 MIN_POINTS = 12
 _ROUND_TRIP_PX = 0.5
-_AGREE_PX = 1.5
+AGREE_SHARE = 1.5 / 800
+"""Points agree on one motion within this share of the picture's diagonal."""
 _SEARCH = Search(window_px=13, levels=2, steps=15, least_step_px=0.03)
 
 
 @dataclass(frozen=True, slots=True)
 class SmallPicture:
-    """A frame scaled down for following points: grey (h, w) uint8, and its width over that of the frame."""
+    """A frame scaled for following points: grey (h, w) uint8, and its width over that of the frame."""
 
     grey: np.ndarray
     scale: float
@@ -35,11 +37,12 @@ class SmallPicture:
         return cv2.erode(small, np.ones((2 * margin_px + 1,) * 2, np.uint8))
 
 
-def shrink(rgb: np.ndarray) -> SmallPicture:
-    """A frame (H, W, 3) uint8, made at most about WIDTH_PX wide."""
-    scale = min(WIDTH_PX / rgb.shape[1], 1.0)
+def scaled(rgb: np.ndarray) -> SmallPicture:
+    """A frame (H, W, 3) uint8, scaled to about AREA_PX."""
+    scale = (AREA_PX / (rgb.shape[0] * rgb.shape[1])) ** 0.5
     size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
-    return SmallPicture(cv2.resize(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), size, interpolation=cv2.INTER_AREA), scale)
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return SmallPicture(cv2.resize(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), size, interpolation=way), size[0] / rgb.shape[1])
 
 
 class Flow:
@@ -102,12 +105,12 @@ class Flow:
         return was, now
 
 
-def homography(was_px: np.ndarray, now_px: np.ndarray) -> np.ndarray | None:
-    """(3, 3) that maps pixels of one frame to those of the other; None where too few points agree on one."""
+def homography(was_px: np.ndarray, now_px: np.ndarray, diagonal_px: float) -> np.ndarray | None:
+    """(3, 3) that maps pixels of one frame to those of the other; None where too few points agree on one. `diagonal_px` is the picture's."""
     if len(was_px) < MIN_POINTS:
         return None
     cv2.setRNGSeed(0)
-    H, agree = cv2.findHomography(was_px, now_px, cv2.RANSAC, _AGREE_PX)
+    H, agree = cv2.findHomography(was_px, now_px, cv2.RANSAC, AGREE_SHARE * diagonal_px)
     if H is None or agree.sum() < max(MIN_POINTS, 0.4 * len(was_px)):
         return None
     mapped: np.ndarray = H

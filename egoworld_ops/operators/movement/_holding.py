@@ -1,6 +1,7 @@
-"""Which hand holds an object: one that covers or borders it in the picture while both move together, until they part.
+"""Which hand holds an object: one that covers or borders it in the picture while both move together, until they part; and one whose fingers
+are around it while nothing moves.
 
-Joints are not used: a hand closed around an object hides its own fingers, and its joints are then least certain.
+Where hand and object move, joints are not used: a hand closed around an object hides its own fingers, and its joints are then least certain.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from egoworld_ops.operators.movement._flow import AGREE_SHARE
 from egoworld_ops.types import Camera, Hand
 from egoworld_ops.vision.geometry import invert, project, transform
 
@@ -57,6 +59,21 @@ def slip_m_s(
     carried = [project(camera, transform(T_after_before, sight * share * float(T_before[2, 3]))) for share in DEPTH_SHARES]
     off_px = min(float(np.median(np.linalg.norm(now_px - c, axis=1))) for c in carried)
     return off_px * float(T_after[2, 3]) / camera.fx_px / elapsed_s if np.isfinite(off_px) else None
+
+
+def slip_in_picture_px(
+    object_was: np.ndarray, object_now: np.ndarray, was: np.ndarray, now: np.ndarray, diagonal_px: float
+) -> float | None:
+    """How far a hand's points (N, 2) went from where the object would have carried them, pixels: the object moves in the picture by a shift, a
+    turn and a change of size, found from its own points (M, 2). None if there are too few points of either.
+    """
+    if min(len(was), len(object_was)) < MIN_POINTS:
+        return None
+    cv2.setRNGSeed(0)
+    A, _ = cv2.estimateAffinePartial2D(object_was, object_now, method=cv2.RANSAC, ransacReprojThreshold=AGREE_SHARE * diagonal_px)
+    if A is None:
+        return None
+    return float(np.median(np.linalg.norm(now - (was @ A[:, :2].T + A[:, 2]), axis=1)))
 
 
 def held(

@@ -15,8 +15,10 @@ from pydantic import Field
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
-from egoworld_ops.operators.movement._flow import Flow, apply, homography, shrink
-from egoworld_ops.operators.movement._holding import held, slip_m_s, touch
+from egoworld_ops.operators.movement._flow import Flow, apply, homography, scaled
+from egoworld_ops.operators.movement._grip import CUES, cues
+from egoworld_ops.operators.movement._holding import slip_in_picture_px, slip_m_s, touch
+from egoworld_ops.operators.movement._verdict import Evidence, judge
 from egoworld_ops.operators.movement._window import Window
 from egoworld_ops.operators.rectifying import run_rectified
 from egoworld_ops.operators.rows import by_frame, common, pose_of
@@ -27,7 +29,10 @@ from egoworld_ops.vision.geometry import make_transform, project, rotation_angle
 NAME = "classical"
 _PROBES = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / 2
 _UNKNOWN_SIZE_M = 0.08
-_UNKNOWN_DEPTH_M = 0.5
+_JOINTS = ("frame_index", "hand", "joints_px", "joints_m")
+_HAND_M = 0.12
+"""The root of the area of a hand's mask, to the wrist: 0.12 to 0.13 m of open and of grasping hands in the rendered scene. Where an object's
+pose is not known, lengths at it are measured by the hands in the picture."""
 MIN_OBJECT_POINTS = 6
 SEEN_TO_GROW = 0.06
 """If an object approaches, its points shift across the line of sight by at least this share of its speed along it; otherwise its poses are wrong."""
@@ -55,7 +60,13 @@ class MovementSettings(BackendSettings):
 
 @dataclass(frozen=True, slots=True)
 class _Moment:
-    """One object in one frame; `pose` is T_camera_object or None, `why` then says why. `position` counts the clip's processed frames."""
+    """One object in one frame; `pose` is T_camera_object or None, `why` then says why. `position` counts the clip's processed frames.
+
+    Args:
+        m_per_px: metres of a pixel at the object's distance; None where neither its pose nor a hand tells.
+        touches: of the hands that are seen, from 0 to 1.
+        cues: (3,) of the hands at it, see `_grip.cues`.
+    """
 
     position: int
     frame_index: int
@@ -63,7 +74,9 @@ class _Moment:
     pose: np.ndarray | None
     why: Reason | None
     size_m: np.ndarray
+    m_per_px: float | None
     touches: dict[Hand, float]
+    cues: dict[Hand, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +84,26 @@ class _Motion:
     """Between two moments around a frame.
 
     Args:
-        velocity_m_s: (3,) in the camera frame.
-        speed_m_s: of the object's middle relative to the background; None where the background is not known.
+        velocity_m_s: (3,) in the camera frame; None where the object has no pose, and `why` then says why.
+        speed_m_s: of the object's middle relative to the background; None where that or its pose is not known.
         turning_rad_s: the same for its rotation.
         seen_m_s: of points followed on the object relative to the background, across the line of sight; None where there are too few.
         depth_m_s: along the line of sight, relative to the background.
         slips_m_s: of each hand against the object.
     """
 
-    velocity_m_s: np.ndarray
+    velocity_m_s: np.ndarray | None
     speed_m_s: float | None
     turning_rad_s: float | None
     seen_m_s: float | None
     depth_m_s: float
     slips_m_s: dict[Hand, float]
+    why: Reason | None = None
+
+    @property
+    def fastest_m_s(self) -> float:
+        """Speed relative to the background, by the poses, else by the picture; NaN where neither is known."""
+        return next((speed for speed in (self.speed_m_s, self.seen_m_s) if speed is not None), np.nan)
 
 
 @dataclass
@@ -92,7 +111,7 @@ class _Object:
     track_id: int
     label: str | None
     moments: dict[int, _Moment] = field(default_factory=dict)
-    motions: dict[int, _Motion | Reason] = field(default_factory=dict)
+    motions: dict[int, _Motion] = field(default_factory=dict)
 
 
 class _Flows:
@@ -107,7 +126,7 @@ class _Flows:
         self, position: int, rgb: np.ndarray, hands: dict[Hand, np.ndarray], objects: dict[int, np.ndarray], unseen: np.ndarray | None
     ) -> None:
         """Follow into a frame with its masks (H, W) bool, and where it shows nothing."""
-        picture = shrink(rgb)
+        picture = scaled(rgb)
         things = np.zeros(rgb.shape[:2], bool) if unseen is None else unseen.copy()
         for mask in (*hands.values(), *objects.values()):
             things |= mask
@@ -152,8 +171,10 @@ class Backend(Operator):
         """One pass over the frames. A frame's motion is known half a window later; points are held until then, but no pictures."""
         masks = by_frame(item.tables["masks"], ("frame_index", "track_id", "role", "label", "rle"))
         poses = {(r["frame_index"], r["track_id"]): r for r in item.tables["object_pose"].to_pylist()}
+        joints = {(r["frame_index"], r["hand"]): r for r in item.tables["hand_pose"].select(list(_JOINTS)).to_pylist()}
         if not any(row["role"] == "object" for rows in masks.values() for row in rows):
             return []
+        hand_px: float | None = None
         flows, found, window = _Flows(), dict[int, _Object](), Window(self.settings.window_s / 2, self.settings.max_gap_s)
         for position, frame in enumerate(item.frames()):
             rows = masks.get(frame.index, [])
@@ -161,12 +182,17 @@ class Backend(Operator):
             hands = {hand: rle.decode_at(row["rle"], size) for row in rows for hand in HANDS if row["role"] == f"hand_{hand}"}
             objects = {row["track_id"]: rle.decode_at(row["rle"], size) for row in rows if row["role"] == "object"}
             flows.see(position, frame.rgb, hands, objects, item.unseen)
+            if hands:
+                hand_px = max(float(np.count_nonzero(mask)) for mask in hands.values()) ** 0.5 or hand_px
+            poses_of_hands = {hand: row for hand in hands if (row := joints.get((frame.index, hand))) is not None}
             for row in rows:
                 if row["role"] == "object":
                     thing = found.setdefault(row["track_id"], _Object(row["track_id"], row["label"]))
                     at = (position, frame.index, frame.timestamp_s)
                     pose_row = poses.get((frame.index, thing.track_id))
-                    thing.moments[position] = self._moment(item.camera, at, objects[thing.track_id], hands, pose_row)
+                    thing.moments[position] = self._moment(
+                        item.camera, at, objects[thing.track_id], hands, poses_of_hands, pose_row, hand_px
+                    )
             for settled, reach in window.see(frame.timestamp_s):
                 self._settle(item.camera, found, flows, settled, reach)
             flows.forget_before(window.oldest)
@@ -175,15 +201,37 @@ class Backend(Operator):
         return [thing for _, thing in sorted(found.items())]
 
     def _moment(
-        self, camera: Camera, at: tuple[int, int, float], mask: np.ndarray, hands: dict[Hand, np.ndarray], row: dict[str, Any] | None
+        self,
+        camera: Camera,
+        at: tuple[int, int, float],
+        mask: np.ndarray,
+        hands: dict[Hand, np.ndarray],
+        joints: dict[Hand, dict[str, Any]],
+        row: dict[str, Any] | None,
+        hand_px: float | None,
     ) -> _Moment:
         pose, why = _pose_of(row)
         given = row["dimensions_m"] if row else None
         size = np.full(3, _UNKNOWN_SIZE_M) if given is None else np.asarray(given, np.float64)
         outline = mask if pose is None or given is None else _completed(camera, mask, pose, size)
-        depth_m = _UNKNOWN_DEPTH_M if pose is None else float(pose[2, 3])
-        reach_px = max(round(self.settings.reach_m * camera.fx_px / depth_m), 1)
-        return _Moment(*at, pose, why, size, {hand: touch(hand_mask, outline, reach_px) for hand, hand_mask in hands.items()})
+        depth_m = None if pose is None else float(pose[2, 3])
+        m_per_px = depth_m / camera.fx_px if depth_m else _HAND_M / hand_px if hand_px else None
+        reach_px = max(round(self.settings.reach_m / m_per_px), 1) if m_per_px else 1
+        touches = {hand: touch(hand_mask, outline, reach_px) for hand, hand_mask in hands.items()}
+        at_it = [hand for hand in joints if touches[hand] > 0]
+        body = _hull(mask) if at_it and outline is mask else outline
+        grips = {
+            hand: cues(
+                np.asarray(joints[hand]["joints_px"], np.float64),
+                None if joints[hand]["joints_m"] is None else np.asarray(joints[hand]["joints_m"], np.float64),
+                body,
+                mask,
+                hands[hand],
+                depth_m,
+            )
+            for hand in at_it
+        }
+        return _Moment(*at, pose, why, size, m_per_px, touches, grips)
 
     def _settle(self, camera: Camera, found: dict[int, _Object], flows: _Flows, position: int, reach: tuple[int, int]) -> None:
         """Work out the motion of all objects around one position, once the frames after it have been seen."""
@@ -191,69 +239,101 @@ class Backend(Operator):
             if position in thing.moments:
                 thing.motions[position] = self._motion(camera, thing, flows, position, reach)
 
-    def _motion(self, camera: Camera, thing: _Object, flows: _Flows, position: int, reach: tuple[int, int]) -> _Motion | Reason:
+    def _motion(self, camera: Camera, thing: _Object, flows: _Flows, position: int, reach: tuple[int, int]) -> _Motion:
+        span = self._poses_around(thing, position, reach)
+        if isinstance(span, Reason):
+            return self._seen(camera, thing, flows, position, reach, span)
+        before, after = span
+        elapsed_s, at = after.timestamp_s - before.timestamp_s, (before.position, after.position)
+        assert before.pose is not None
+        assert after.pose is not None
+        slips = {
+            hand: slip
+            for hand, flow in flows.hands.items()
+            if (slip := slip_m_s(camera, *flow.pairs(*at), before.pose, after.pose, elapsed_s)) is not None
+        }
+        velocity = (after.pose[:3, 3] - before.pose[:3, 3]) / elapsed_s
+        H = homography(*flows.background.pairs(*at), _diagonal_px(camera))
+        still = None if H is None else carried_by(camera, H, before.pose, thing.moments[position].size_m)
+        if H is None or still is None:
+            return _Motion(velocity, None, None, None, 0.0, slips)
+        drift_m = after.pose[:3, 3] - still[:3, 3]
+        turning = np.radians(rotation_angle_deg(still[:3, :3], after.pose[:3, :3])) / elapsed_s
+        seen_px = _seen_px(H, *flows.objects[thing.track_id].pairs(*at))
+        seen_m_s = None if seen_px is None else seen_px * float(after.pose[2, 3]) / camera.fx_px / elapsed_s
+        return _Motion(
+            velocity, float(np.linalg.norm(drift_m)) / elapsed_s, float(turning), seen_m_s, abs(float(drift_m[2])) / elapsed_s, slips
+        )
+
+    def _poses_around(self, thing: _Object, position: int, reach: tuple[int, int]) -> tuple[_Moment, _Moment] | Reason:
+        """The two moments with poses whose difference is the velocity at a position, or why there is none."""
         moment = thing.moments[position]
         if moment.why is not None:
             return moment.why
-        first, last = reach
-        before = _farthest(thing.moments, range(position, first - 1, -1))
-        after = _farthest(thing.moments, range(position, last + 1))
+        before = _farthest(thing.moments, range(position, reach[0] - 1, -1))
+        after = _farthest(thing.moments, range(position, reach[1] + 1))
         elapsed_s = after.timestamp_s - before.timestamp_s
         if elapsed_s <= 0:
             return Reason("too_far_apart", "no other pose is near in time")
         if elapsed_s > self.settings.max_gap_s:
             return Reason("too_far_apart", f"the nearest poses are {elapsed_s:.2f} s apart")
-        assert before.pose is not None
-        assert after.pose is not None
-        span = (before.position, after.position)
-        slips = {
-            hand: slip
-            for hand, flow in flows.hands.items()
-            if (slip := slip_m_s(camera, *flow.pairs(*span), before.pose, after.pose, elapsed_s)) is not None
-        }
-        velocity = (after.pose[:3, 3] - before.pose[:3, 3]) / elapsed_s
-        H = homography(*flows.background.pairs(*span))
-        still = None if H is None else carried_by(camera, H, before.pose, moment.size_m)
-        if H is None or still is None:
-            return _Motion(velocity, None, None, None, 0.0, slips)
-        drift_m = after.pose[:3, 3] - still[:3, 3]
-        turning = np.radians(rotation_angle_deg(still[:3, :3], after.pose[:3, :3])) / elapsed_s
-        was, now = flows.objects[thing.track_id].pairs(*span)
-        seen = float(np.median(np.linalg.norm(now - apply(H, was), axis=1))) if len(was) >= MIN_OBJECT_POINTS else None
-        seen_m_s = None if seen is None or not np.isfinite(seen) else seen * float(after.pose[2, 3]) / camera.fx_px / elapsed_s
-        return _Motion(
-            velocity, float(np.linalg.norm(drift_m)) / elapsed_s, float(turning), seen_m_s, abs(float(drift_m[2])) / elapsed_s, slips
-        )
+        return before, after
+
+    def _seen(self, camera: Camera, thing: _Object, flows: _Flows, position: int, reach: tuple[int, int], why: Reason) -> _Motion:
+        """What the picture alone tells of the motion, of an object whose pose is not known; lengths are measured by the hands in the picture."""
+        first = _last_in(thing.moments, range(position, reach[0] - 1, -1))
+        last = _last_in(thing.moments, range(position, reach[1] + 1))
+        elapsed_s = last.timestamp_s - first.timestamp_s
+        m_per_px = thing.moments[position].m_per_px
+        if m_per_px is None or not 0 < elapsed_s <= self.settings.max_gap_s:
+            return _Motion(None, None, None, None, 0.0, {}, why)
+        span, m_s_per_px = (first.position, last.position), m_per_px / elapsed_s
+        points = flows.objects[thing.track_id].pairs(*span)
+        H = homography(*flows.background.pairs(*span), _diagonal_px(camera))
+        seen_px = None if H is None else _seen_px(H, *points)
+        slips = {hand: slip_in_picture_px(*points, *flow.pairs(*span), _diagonal_px(camera)) for hand, flow in flows.hands.items()}
+        known = {hand: slip_px * m_s_per_px for hand, slip_px in slips.items() if slip_px is not None}
+        return _Motion(None, None, None, None if seen_px is None else seen_px * m_s_per_px, 0.0, known, why)
 
     def _rows(self, item: ClipInput, thing: _Object, positions: range) -> list[dict[str, Any]]:
         """The rows of one unbroken stretch: an object's motion before a loss says nothing about its motion after it."""
         moments, motions = [thing.moments[p] for p in positions], [thing.motions[p] for p in positions]
-        known = [None if isinstance(m, Reason) else m for m in motions]
-        speeds = np.array([np.nan if m is None or m.speed_m_s is None else m.speed_m_s for m in known])
-        states = self._states(known)
-        touches = {hand: np.array([m.touches.get(hand, 0.0) for m in moments]) for hand in HANDS}
-        slips = {hand: np.array([np.nan if m is None else m.slips_m_s.get(hand, np.nan) for m in known]) for hand in HANDS}
+        states = self._states(motions)
         moving = np.array([s == "moving" for s in states])
-        times_s = np.array([m.timestamp_s for m in moments])
-        confidence = held(touches, slips, speeds, moving, times_s, self.settings.hold_window_s, self.settings.max_slip_m_s)
-        rows = []
-        for i, (moment, motion) in enumerate(zip(moments, motions, strict=True)):
-            row: dict[str, Any] = {
+        evidence = {
+            hand: Evidence(
+                np.array([hand in m.touches for m in moments]),
+                np.array([m.touches.get(hand, 0.0) for m in moments]),
+                np.array([m.slips_m_s.get(hand, np.nan) for m in motions]),
+                np.array([m.cues.get(hand, np.full(len(CUES), np.nan)) for m in moments]),
+            )
+            for hand in HANDS
+        }
+        verdicts = judge(
+            evidence,
+            np.array([m.fastest_m_s for m in motions]),
+            moving,
+            np.array([m.timestamp_s for m in moments]),
+            self.settings.hold_window_s,
+            self.settings.max_slip_m_s,
+        )
+        return [
+            {
                 **common(item, moment.frame_index, moment.timestamp_s, NAME),
                 "track_id": thing.track_id,
                 "label": thing.label,
-                "state": states[i],
+                "state": state,
+                "held_by": verdict.held_by,
+                "hold_score": verdict.score,
+                "hold_reason": verdict.why,
                 "metric": item.camera.metric,
             }
-            holders = [hand for hand in HANDS if confidence[hand][i] > 0]
-            if holders:
-                row["held_by"] = "both" if len(holders) == 2 else holders[0]
-                row["hold_score"] = float(max(confidence[hand][i] for hand in holders))
-            rows.append(row | _motion_columns(motion))
-        return rows
+            | _motion_columns(motion)
+            for moment, motion, state, verdict in zip(moments, motions, states, verdicts, strict=True)
+        ]
 
-    def _states(self, motions: list[_Motion | None]) -> list[str | None]:
-        """Moving or still, with hysteresis; null where the background's motion is unknown.
+    def _states(self, motions: list[_Motion]) -> list[str | None]:
+        """Moving or still, with hysteresis; null where the motion relative to the background is unknown.
 
         Points seen on the object decide if there are enough: they are more certain than the difference of two poses. The poses decide on motion along
         the line of sight, which points show least well.
@@ -262,11 +342,11 @@ class Backend(Operator):
         states: list[str | None] = []
         moving = False
         for motion in motions:
-            if motion is None or motion.speed_m_s is None:
+            speed = motion.fastest_m_s if motion.seen_m_s is None else motion.seen_m_s
+            if np.isnan(speed):
                 moving = False
                 states.append(None)
                 continue
-            speed = motion.speed_m_s if motion.seen_m_s is None else motion.seen_m_s
             grows = motion.depth_m_s > s.start_depth_m_s and speed > SEEN_TO_GROW * motion.depth_m_s
             moving = speed > (s.stop_m_s if moving else s.start_m_s) or grows
             states.append("moving" if moving else "still")
@@ -294,6 +374,27 @@ def _completed(camera: Camera, mask: np.ndarray, T_camera_object: np.ndarray, si
     return filled.astype(bool)
 
 
+def _hull(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool, the convex hull of a mask (H, W) bool: what is seen of an object whose pose is not known, and the part between."""
+    filled = mask.astype(np.uint8)
+    points = cv2.findNonZero(filled)
+    if points is not None:
+        cv2.fillConvexPoly(filled, cv2.convexHull(points), 1)
+    return filled.astype(bool)
+
+
+def _diagonal_px(camera: Camera) -> float:
+    return float(np.hypot(camera.width, camera.height))
+
+
+def _seen_px(H: np.ndarray, was_px: np.ndarray, now_px: np.ndarray) -> float | None:
+    """How far an object's points went in the picture relative to the background, pixels; None where there are too few."""
+    if len(was_px) < MIN_OBJECT_POINTS:
+        return None
+    seen = float(np.median(np.linalg.norm(now_px - apply(H, was_px), axis=1)))
+    return seen if np.isfinite(seen) else None
+
+
 def _stretches(moments: dict[int, _Moment]) -> list[range]:
     """The runs of processed frames in which an object is masked without a gap."""
     order = sorted(moments)
@@ -308,6 +409,11 @@ def _farthest(moments: dict[int, _Moment], order: range) -> _Moment:
     return [moments[p] for p in unbroken if moments[p].pose is not None][-1]
 
 
+def _last_in(moments: dict[int, _Moment], order: range) -> _Moment:
+    """The last moment of that order before the first frame in which the object is lost."""
+    return moments[list(itertools.takewhile(lambda p: p in moments, order))[-1]]
+
+
 def _pose_of(row: dict[str, Any] | None) -> tuple[np.ndarray | None, Reason | None]:
     if row is None:
         return None, Reason("no_upstream", "the object has no pose: not in object_pose")
@@ -319,9 +425,10 @@ def _pose_of(row: dict[str, Any] | None) -> tuple[np.ndarray | None, Reason | No
     return pose, None
 
 
-def _motion_columns(motion: _Motion | Reason) -> dict[str, Any]:
-    if isinstance(motion, Reason):
-        return motion.columns()
+def _motion_columns(motion: _Motion) -> dict[str, Any]:
+    if motion.velocity_m_s is None:
+        assert motion.why is not None
+        return motion.why.columns()
     vx, vy, vz = (float(v) for v in motion.velocity_m_s)
     columns: dict[str, Any] = {"vx_m_s": vx, "vy_m_s": vy, "vz_m_s": vz}
     if motion.speed_m_s is None:

@@ -233,9 +233,10 @@ def test_the_catalog_tells_of_runs_and_of_the_states_of_their_clips_also_where_o
         assert stride == [("20260101_0000", 5, "abc"), ("20260102_0000", None, None)]
         rows = connection.execute("SELECT stage, state, clips FROM run_states WHERE run_id = '20260101_0000'").fetchall()
         done = {stage: n for stage, state, n in rows if state == "done"}
-        lost = dict.fromkeys(("mapping", "masks", "object_pose", "movement"), len(clip_ids) - 1)
+        stale = ("object_pose", "movement", "contacts", "events")
+        lost = dict.fromkeys(("mapping", "masks", *stale), len(clip_ids) - 1)
         assert done == {"manifest": 1} | dict.fromkeys(operators.stages(), len(clip_ids)) | lost
-        undone = {"mapping": "dead_letter", "masks": "dead_letter", "movement": "stale", "object_pose": "stale"}
+        undone = dict(sorted({"mapping": "dead_letter", "masks": "dead_letter", **dict.fromkeys(stale, "stale")}.items()))
         assert [row for row in rows if row[1] != "done"] == [(stage, state, 1) for stage, state in undone.items()]
     in_python = runs.counts(first)
     assert {stage: in_python[stage]["done"] for stage in done} == done

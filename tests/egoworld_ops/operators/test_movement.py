@@ -13,12 +13,17 @@ import pytest
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.movement import _holding
+from egoworld_ops.operators.movement._grip import CUES
 from egoworld_ops.operators.movement._holding import held, touch
+from egoworld_ops.operators.movement._verdict import Evidence, Verdict, judge
 from egoworld_ops.operators.movement._window import Window
 from egoworld_ops.operators.movement.classical import Backend
+from egoworld_ops.synthetic import SceneConfig
 from egoworld_ops.video.sidecar import SidecarObject
+from egoworld_ops.vision import rle
 from egoworld_ops.vision.geometry import quaternion_from_matrix
 from tests.boxes import CAMERA, FPS, SIZE_M, clip_of, draw, mask_row, pose
+from tests.held_scenes import Errors, clip_input, render_shot
 from tests.real_chain import Kitchen, true_objects
 from tests.rows import PER_FRAME
 
@@ -87,7 +92,7 @@ def test_constant_velocity_is_recovered() -> None:
         assert row["speed_background_m_s"] == pytest.approx(np.linalg.norm(velocity), rel=0.1)
         assert row["turning_background_rad_s"] < 0.05
     assert {r["state"] for r in rows} == {"moving"}
-    assert {r["held_by"] for r in rows} == {None}
+    assert {(r["held_by"], r["hold_reason"]) for r in rows} == {("unknown", "moves_without_hand")}
 
 
 def test_turning_is_in_radians_a_second() -> None:
@@ -102,7 +107,7 @@ def test_turning_is_in_radians_a_second() -> None:
 
 def test_a_still_box_is_still() -> None:
     rows = run(posed_clip([STILL_BOX] * N, [STILL_WALL] * N))
-    assert {r["state"] for r in rows} == {"still"}
+    assert {(r["state"], r["held_by"]) for r in rows} == {("still", "none")}
     assert max(r["speed_background_m_s"] for r in rows) < 0.005
 
 
@@ -204,7 +209,7 @@ def test_a_hold_lasts_through_rest_but_not_through_a_loss() -> None:
         boxes = [*carried, *gap, *[carried[-1]] * 10]
         found = {r["frame_index"]: r["held_by"] for r in run(with_hand(posed_clip(boxes, [STILL_WALL] * len(boxes)), boxes))}
         assert {found[i] for i in range(12)} == {"right"}
-        assert {found[i] for i in range(len(boxes) - 10, len(boxes))} == {None if gap else "right"}
+        assert {found[i] for i in range(len(boxes) - 10, len(boxes))} == {"none" if gap else "right"}
 
 
 def test_touch_grows_with_what_the_hand_covers() -> None:
@@ -269,11 +274,103 @@ def test_kitchen_states_and_holds_are_right(kitchen_chain: Kitchen) -> None:
     states = np.mean([(r["state"] == "moving") == truth[r["frame_index"]]["moving"] for r in rows if r["state"]])
     known = np.mean([r["state"] is not None for r in rows])
     holds = np.mean([r["held_by"] == truth[r["frame_index"]]["held_by"] for r in rows])
+    unknown = np.mean([r["held_by"] == "unknown" for r in rows])
     speeds = [abs(r["speed_background_m_s"] - truth[r["frame_index"]]["speed_m_s"]) for r in rows if r["speed_background_m_s"] is not None]
     print(f"FIGURE movement: moving or still right in {100 * states:.1f} % of frames (limit 90), known in {100 * known:.1f} %")
-    print(f"FIGURE movement: held_by right in {100 * holds:.1f} % of frames (limit 90)")
+    print(f"FIGURE movement: held_by right in {100 * holds:.1f} % of frames (limit 90), unknown in {100 * unknown:.1f} %")
     print(f"FIGURE movement: speed off by {100 * np.median(speeds):.1f} cm/s median, p95 {100 * np.percentile(speeds, 95):.1f}")
     assert len(rows) >= 160
     assert known >= 0.95
     assert states >= 0.9
     assert holds >= 0.9
+
+
+def evidence(n: int, touch_share: float, cues: Sequence[float] | None = None, slip_m_s: float = 0.0) -> Evidence:
+    """A hand that is seen in n frames."""
+    grips = np.full((n, len(CUES)), np.nan) if cues is None else np.tile(np.asarray(cues, float), (n, 1))
+    return Evidence(np.ones(n, bool), np.full(n, touch_share), np.full(n, slip_m_s), grips)
+
+
+AWAY = evidence(30, 0.0, None, np.nan)
+AROUND, BESIDE = (1.0, 0.3, 0.0), (0.1, 0.0, 0.0)
+
+
+def verdicts_of(right: Evidence, speed_m_s: float, left: Evidence = AWAY) -> list[Verdict]:
+    n, moving = len(right.seen), speed_m_s > 0.04
+    return judge({"left": left, "right": right}, np.full(n, speed_m_s), np.full(n, moving), np.arange(n) / FPS, 0.3, 0.06)
+
+
+def judged(right: Evidence, left: Evidence = AWAY, moving: bool = False) -> tuple[str, str | None]:
+    verdicts = verdicts_of(right, 0.2 if moving else 0.0, left)
+    assert len({(v.held_by, v.why) for v in verdicts}) == 1
+    assert all((v.score is None) == (v.held_by == "unknown") == (v.why is not None) for v in verdicts)
+    return verdicts[0].held_by, verdicts[0].why
+
+
+def test_none_and_unknown_are_two_things() -> None:
+    unseen = replace(AWAY, seen=np.zeros(30, bool))
+    passing = replace(evidence(30, 0.8, AROUND), touches=np.where(np.arange(30) == 9, 0.8, 0.0))
+    assert judged(AWAY) == ("none", None), "both hands are seen, and neither is at it"
+    assert judged(unseen, unseen) == ("none", None), "it rests, and no hand is there"
+    assert judged(AWAY, moving=True) == ("none", None)
+    assert judged(AWAY, unseen, moving=True) == ("unknown", "moves_without_hand")
+    assert {v.why for v in verdicts_of(passing, np.nan)} == {None, "motion_unknown"}
+    assert {v.held_by for v in verdicts_of(passing, 0.0)} == {"none"}
+    assert judged(evidence(30, 0.8, None)) == ("unknown", "hand_without_joints")
+    assert judged(evidence(30, 0.8, AROUND, np.nan), moving=True) == ("unknown", "hand_without_points")
+
+
+def test_a_thing_held_still_is_held_by_a_hand_around_it_and_not_by_a_flat_one() -> None:
+    assert judged(evidence(30, 1.0, AROUND)) == ("right", None)
+    assert judged(evidence(30, 0.6, BESIDE)) == ("none", None)
+    both = evidence(30, 1.0, AROUND)
+    assert judged(both, both) == ("both", None)
+
+
+@pytest.mark.parametrize(
+    ("number", "held_by"), [(0, "right"), (1, "none"), (2, "none")], ids=["held_still", "under_a_hand", "beside_a_hand"]
+)
+def test_of_a_thing_at_rest_nobody_says_what_is_wrong(number: int, held_by: str) -> None:
+    """Rendered: the box is held still from first to last; lies under a hovering hand; lies beside a resting hand."""
+    shot = render_shot(SceneConfig(seed=31, plan="hold", width=160, height=120, frames_per_shot=9, fps=6), number)
+    found = {row["held_by"] for row in run(clip_input(shot, Errors(), 1))}
+    assert found <= {held_by, "unknown"}
+
+
+def test_states_and_holds_do_not_depend_on_the_resolution() -> None:
+    """The same clip at 1080, 720, 480 and 360 lines; in its second half the box rests in the hand."""
+    carried = along(STILL_BOX, (0.2, 0, 0), 12)
+    boxes = [*carried, *[carried[-1]] * 8]
+    item = with_hand(posed_clip(boxes, [STILL_WALL] * len(boxes)), boxes)
+    found = []
+    for height in (1080, 720, 480, 360):
+        share = height / CAMERA.height
+        rows = run(at_height(item, height))
+        assert len(rows) == len(boxes), share
+        found.append([(row["state"], row["held_by"]) for row in rows])
+    for other in found[1:]:
+        assert np.mean([a == b for a, b in zip(found[0], other, strict=True)]) >= 0.95
+
+
+def at_height(item: ClipInput, height: int) -> ClipInput:
+    """The same clip, its pictures, masks and camera scaled."""
+    share = height / CAMERA.height
+    size = (round(CAMERA.width * share), height)
+    frames = [replace(f, rgb=cv2.resize(f.rgb, size, interpolation=cv2.INTER_CUBIC)) for f in item.frames()]
+    masks = item.tables["masks"].to_pylist()
+    for row in masks:
+        row["rle"] = rle.encode(cv2.resize(rle.decode(row["rle"]).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0)
+    camera = replace(
+        CAMERA, fx_px=300 * share, fy_px=300 * share, cx_px=(size[0] - 1) / 2, cy_px=(size[1] - 1) / 2, width=size[0], height=height
+    )
+    tables = dict(item.tables) | {"masks": schema.from_rows("masks", masks)}
+    return replace(item, tables=tables, camera=camera, open_frames=lambda: iter(frames))
+
+
+def test_what_has_no_pose_is_measured_in_the_picture() -> None:
+    """Without a pose there is no velocity; by the size of the hand it is seen to move, and to be held."""
+    boxes = along(STILL_BOX, (0.2, 0, 0))
+    found = run(with_hand(posed_clip(boxes, [STILL_WALL] * N, unposed=range(N)), boxes))
+    assert {(row["vx_m_s"], row["reason_class"], row["state"], row["held_by"]) for row in found} == {
+        (None, "no_upstream", "moving", "right")
+    }

@@ -54,7 +54,7 @@ def stretches(rows: Rows) -> list[Rows]:
             found.append([])
         found[-1].append(row | {"step_s": None if before["timestamp_s"] is None else row["timestamp_s"] - before["timestamp_s"]})
         before = row
-    return [stretch for stretch in found if stretch[0]["held_by"] is not None]
+    return [stretch for stretch in found if stretch[0]["held_by"] not in ("none", "unknown")]
 
 
 def test_every_video_is_there_with_its_clips(run: Run) -> None:

@@ -194,7 +194,7 @@ def test_parts_under_names_of_an_earlier_version_become_parts_under_new_ones(run
     (made.path / "release.json").write_text(manifest)
     again = make_release(run, SMALL)
     assert again.manifest == made.manifest
-    assert (again.written, again.kept) == (0, 18)
+    assert (again.written, again.kept) == (0, 22)
     assert part_names(run) == {part.name for part in made.manifest.parts}
 
 
@@ -202,10 +202,14 @@ def test_incomplete_videos_are_released_and_named_or_left_out_or_refused(run: Ru
     a, b, c = video_ids(run)
     first = _clips(run, b)[0]
     fail(run, b, first, "object_pose")
-    run.clip_table("movement", b, first).unlink()
+    for stage in ("movement", "contacts", "events"):
+        run.clip_table(stage, b, first).unlink()
     run.video_table("videos", c).unlink()
     outcome = make_release(run, SMALL)
-    assert outcome.manifest.incomplete == {b: {"object_pose": {"failed": 1}, "movement": {"blocked": 1}}, c: None}
+    assert outcome.manifest.incomplete == {
+        b: {"object_pose": {"failed": 1}, **{key: {"blocked": 1} for key in ("movement", "contacts", "events")}},
+        c: None,
+    }
     said = json.loads((outcome.path / "release.json").read_text())
     assert said["incomplete"][b]["object_pose"] == {"failed": 1}
     assert rows(run, "failures")["reason"].to_pylist() == ["broken"]
@@ -224,14 +228,14 @@ def test_tables_that_do_not_belong_together_are_not_released_as_whole(run: Run) 
     a, *_ = video_ids(run)
     first, second = _clips(run, a)
     made_again(run.clip_table("hand_pose", a, first))
-    stale = {stage: {"stale": 1} for stage in ("mapping", "object_pose", "movement")}
+    stale = {stage: {"stale": 1} for stage in ("mapping", "object_pose", "movement", "contacts", "events")}
     outcome = make_release(run, SMALL)
     assert outcome.manifest.incomplete == {a: stale}
     of_a = {table: {r["clip_id"] for r in rows(run, table).to_pylist() if r["video_id"] == a} for table in ("hand_pose", *stale)}
     assert of_a == {"hand_pose": {first, second}, **{stage: {second} for stage in stale}}
     run.clip_table("masks", a, second).unlink()
-    movement = {"movement": {"stale": 2}, "object_pose": {"stale": 2}}
-    assert make_release(run, SMALL).manifest.incomplete == {a: stale | movement | {"masks": {"missing": 1}}}
+    below = {key: {"stale": 2} for key in ("object_pose", "movement", "contacts", "events")}
+    assert make_release(run, SMALL).manifest.incomplete == {a: stale | below | {"masks": {"missing": 1}}}
 
 
 def test_a_release_of_nothing_is_typed_and_empty_and_later_videos_join_it(tmp_path: Path) -> None:

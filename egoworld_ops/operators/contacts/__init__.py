@@ -1,0 +1,58 @@
+"""Stage `contacts`: what each hand is at. One file a backend."""
+
+import pyarrow as pa
+
+from egoworld_ops.contract import schema
+from egoworld_ops.contract.quality import Metric
+from egoworld_ops.contract.references import Parent
+from egoworld_ops.operators.base import Stage
+
+TABLE = schema.Table(
+    "contacts",
+    "What one hand does in one frame: it holds an object, touches one, is near one, or is free.",
+    ("video_id", "clip_id", "frame_index", "hand"),
+    schema.per_frame(
+        schema.HAND,
+        schema.Column(
+            "state",
+            pa.string(),
+            "holding: as held_by in movement; contact: borders or covers the object in the picture; near: within half a hand of it there; "
+            "free: none of these",
+            allowed=("free", "near", "contact", "holding"),
+        ),
+        schema.Column(
+            "track_id", pa.int32(), "the object it holds, or the nearest one; null where no object is seen", "", "", True, minimum=1
+        ),
+        schema.LABEL,
+        schema.Column(
+            "gap_share",
+            pa.float32(),
+            "distance in the picture from the hand to that object, in hand sizes (the root of the hand's area); 0 where they meet",
+            "",
+            "",
+            True,
+            minimum=0,
+        ),
+        schema.Column("state_score", pa.float32(), "probability that the state is right", "", "", False, minimum=0, maximum=1),
+        schema.OBSERVED,
+    ),
+)
+
+STAGE = Stage(
+    name="contacts",
+    doc="Whether each hand is free, near an object, at one or holding one, and which.",
+    inputs=("masks", "movement"),
+    default_backend="classical",
+    table=TABLE,
+    metrics=(
+        Metric(
+            "holding_unobserved_share",
+            "avg((NOT observed)::INT) FILTER (state = 'holding')",
+            "share of holds by a hand that is not seen in the frame",
+            maximum=0.3,
+            cure="The hand's track is carried on without being seen: look at the preview",
+        ),
+    ),
+    parents=(Parent("masks", ("frame_index", "role")),),
+    sample=({"hand": "left", "state": "holding", "track_id": 10, "label": "mug", "gap_share": 0.0, "state_score": 0.9, "observed": True},),
+)

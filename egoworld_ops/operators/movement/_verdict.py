@@ -1,0 +1,148 @@
+"""From touch, slip, motion and grip of each hand to who holds an object in each frame, how probably that is right, or why it is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from egoworld_ops.operators.movement._holding import held
+from egoworld_ops.types import HANDS, Hand
+
+MIN_TOUCH = 0.2
+MIN_STILL_S = 0.4
+"""A hand at an object at rest is judged by its grip from this time on; a shorter touch is none."""
+MAX_BRIDGED_S = 0.3
+"""A hand whose points are lost for this time between two parts of a hold holds on."""
+UNDECIDED = (0.35, 0.65)
+"""A probability of a hold at rest between these says nothing."""
+NOT_HELD = 0.02
+"""Probability that a hand holds an object that it does not touch, or slips against."""
+_MOVING = (-1.5, 5.0)
+"""Probability of a hold in motion from the confidence of `held`: intercept and slope of a logistic curve."""
+_STILL_MEAN = np.array([0.81, 0.12, 0.05, 0.78, 0.023])
+_STILL_WEIGHTS = np.array([4.0, 9.0, -1.0, 3.0, -32.0])
+_STILL_INTERCEPT = -1.5
+"""Logistic regression of holds at rest on across, behind, above, touch and slip (m/s), fitted by `benchmarks.bench_holding --fit`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Of one hand at one object, in N frames.
+
+    Args:
+        seen: (N,) bool, whether the hand has a mask.
+        touches: (N,) from 0 to 1, see `touch`.
+        slips_m_s: (N,) speed against the object; NaN where unknown.
+        cues: (N, 3) of `_grip.CUES`; NaN where unknown.
+    """
+
+    seen: np.ndarray
+    touches: np.ndarray
+    slips_m_s: np.ndarray
+    cues: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Who holds an object in one frame: `score` is the probability that it is right, None where `held_by` is unknown, and `why` then says why."""
+
+    held_by: str
+    score: float | None
+    why: str | None
+
+
+def judge(
+    hands: Mapping[Hand, Evidence],
+    speeds_m_s: np.ndarray,
+    moving: np.ndarray,
+    times_s: np.ndarray,
+    window_s: float,
+    max_slip_m_s: float,
+) -> list[Verdict]:
+    """Who holds the object in each of N frames in which it is seen without a gap; the arguments are those of `held`."""
+    touches, slips = {h: e.touches for h, e in hands.items()}, {h: e.slips_m_s for h, e in hands.items()}
+    confidence = held(touches, slips, speeds_m_s, moving, times_s, window_s, max_slip_m_s)
+    judged = {hand: _one_hand(e, confidence[hand], moving, np.isnan(speeds_m_s), times_s, max_slip_m_s) for hand, e in hands.items()}
+    alone = np.max([e.touches for e in hands.values()], axis=0) <= MIN_TOUCH
+    unseen = ~np.all([e.seen for e in hands.values()], axis=0)
+    lost = alone & unseen & moving
+    return [_verdict({hand: (p[i], why[i]) for hand, (p, why) in judged.items()}, bool(lost[i])) for i in range(len(moving))]
+
+
+def _verdict(hands: Mapping[Hand, tuple[float, str | None]], lost: bool) -> Verdict:
+    holders = [hand for hand in HANDS if hands[hand][1] is None and hands[hand][0] > 0.5]
+    whys = [why for _, why in hands.values() if why is not None]
+    if not holders and lost:
+        return Verdict("unknown", None, "moves_without_hand")
+    if not holders and whys:
+        return Verdict("unknown", None, whys[0])
+    right = [p if hand in holders else 1 - p for hand, (p, _) in hands.items()]
+    return Verdict("both" if len(holders) == 2 else holders[0] if holders else "none", float(np.prod(right)), None)
+
+
+def _one_hand(
+    e: Evidence, confidence: np.ndarray, moving: np.ndarray, unknown: np.ndarray, times_s: np.ndarray, max_slip_m_s: float
+) -> tuple[np.ndarray, list[str | None]]:
+    """Probability (N,) that the hand holds the object, and why it is not known."""
+    p, why = np.full(len(moving), NOT_HELD), [None] * len(moving)
+    in_motion = confidence > 0
+    p[in_motion] = np.maximum(_sigmoid(_MOVING[0] + _MOVING[1] * confidence[in_motion]), 0.51)
+    touching = e.touches > MIN_TOUCH
+    no_points = touching & moving & np.isnan(e.slips_m_s) & ~in_motion
+    for start, end in runs(no_points):
+        ends_held = [0 <= i < len(moving) and in_motion[i] for i in (start - 1, end)]
+        if all(ends_held) and times_s[end] - times_s[start - 1] <= MAX_BRIDGED_S:
+            p[start:end] = 0.51
+        else:
+            why[start:end] = ["hand_without_points"] * (end - start)
+    for i in np.flatnonzero(touching & unknown & ~in_motion & ~_slips(e, max_slip_m_s)):
+        why[i] = "motion_unknown"
+    for start, end in rests(e, in_motion, moving, times_s, max_slip_m_s):
+        chance = at_rest(e, slice(start, end))
+        if chance is None or UNDECIDED[0] < chance < UNDECIDED[1]:
+            why[start:end] = ["hand_without_joints" if chance is None else "undecided"] * (end - start)
+        else:
+            p[start:end], why[start:end] = chance, [None] * (end - start)
+    return p, why
+
+
+def rests(e: Evidence, held: np.ndarray, moving: np.ndarray, times_s: np.ndarray, max_slip_m_s: float) -> Iterator[tuple[int, int]]:
+    """Start and end of each stretch in which the hand is at the object, nothing moves, and no hold in motion says why."""
+    for start, end in runs((e.touches > MIN_TOUCH) & ~held & ~moving & ~_slips(e, max_slip_m_s)):
+        if times_s[end - 1] - times_s[start] >= MIN_STILL_S:
+            yield start, end
+
+
+def _slips(e: Evidence, max_slip_m_s: float) -> np.ndarray:
+    """(N,) bool, whether the hand is known to move against the object."""
+    return np.asarray(np.nan_to_num(e.slips_m_s) > 1.5 * max_slip_m_s)
+
+
+def features_at_rest(e: Evidence, part: slice) -> np.ndarray | None:
+    """(5,) what the regression of holds at rest is made on: the medians of the cues, of touch and of slip; None where the joints are not known."""
+    cues = e.cues[part]
+    if np.isnan(cues[:, 0]).mean() > 0.5:
+        return None
+    columns = np.column_stack([cues, e.touches[part], e.slips_m_s[part]])
+    known = ~np.isnan(columns).all(0)
+    return np.array([np.nanmedian(column) if k else np.nan for column, k in zip(columns.T, known, strict=True)])
+
+
+def at_rest(e: Evidence, part: slice) -> float | None:
+    """Probability that a hand that touches an object while nothing moves holds it; None where its joints are not known."""
+    x = features_at_rest(e, part)
+    if x is None:
+        return None
+    return float(_sigmoid(_STILL_INTERCEPT + np.nan_to_num(x - _STILL_MEAN) @ _STILL_WEIGHTS))
+
+
+def runs(flags: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Start and end of each unbroken stretch of true values of (N,) bool."""
+    change = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(int)))
+    yield from zip(change[::2].tolist(), change[1::2].tolist(), strict=True)
+
+
+def _sigmoid(x: np.ndarray | float) -> np.ndarray:
+    return np.asarray(1 / (1 + np.exp(-np.asarray(x))))
