@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Run:
     made = Lake(tmp_path / "lake").open_run({}, "20260101_0000", dict)
     write_video(made, "a", n_frames=50, sample_stride=2)
     video_id = write_video(made, "b", n_frames=50)
-    fail(made, video_id, clips(made, video_id)[0]["clip_id"], "movement")
+    fail(made, video_id, clips(made, video_id)[0]["clip_id"], "events")
     return made
 
 
@@ -97,7 +97,7 @@ def test_csv_gives_back_every_value_of_the_lake(run: Run, tmp_path: Path) -> Non
     labels = {row["label"] for row in read_csv(tmp_path / "out" / "detections.csv", "detections")}
     assert labels >= set(ODD)
     [failure] = read_csv(tmp_path / "out" / "failures.csv", "failures")
-    assert (failure["stage"], failure["traceback"], failure["frame_index"]) == ("movement", "", None)
+    assert (failure["stage"], failure["traceback"], failure["frame_index"]) == ("events", "", None)
 
 
 def test_csv_says_units_types_and_origin_beside_the_files(run: Run, tmp_path: Path) -> None:
