@@ -56,15 +56,15 @@ def perfect(truth: Truth) -> Rows:
             o.frame_index,
             state="moving" if o.moving else "still",
             held_by=_held(o.held_by),
-            hold_score=1.0 if o.held_by else None,
+            hold_score=1.0,
         )
         for o in truth.objects
     ]
     return {"hand_pose": hands, "masks": masks, "object_pose": poses, "movement": moves}
 
 
-def _held(hands: frozenset[Any] | None) -> str | None:
-    return next(iter(hands)) if hands else None
+def _held(hands: frozenset[Any] | None) -> str:
+    return next(iter(hands)) if hands else "none"
 
 
 def _pose(T: np.ndarray) -> dict[str, float]:
@@ -175,11 +175,11 @@ def test_shifted_frames_show(truth: Truth) -> None:
 
 
 def test_holds_of_the_other_hand_and_of_nobody(truth: Truth) -> None:
-    other = {"left": "right", "right": "left", None: None}
+    other = {"left": "right", "right": "left", "none": "none"}
     found = values(scored(changed(perfect(truth), "movement", lambda row: row | {"held_by": other[row["held_by"]]}), truth))
     assert found["holds: F1"] == 0.0
     assert found["moves: F1"] == 1.0
-    nobody = values(scored(changed(perfect(truth), "movement", lambda row: row | {"held_by": None, "hold_score": None}), truth))
+    nobody = values(scored(changed(perfect(truth), "movement", lambda row: row | {"held_by": "none", "hold_score": None}), truth))
     assert nobody["holds: recall"] == 0.0
     assert nobody["holds: precision"] is None
 
