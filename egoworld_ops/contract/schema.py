@@ -170,7 +170,9 @@ ROLE = Column("role", pa.string(), "what the row is about", allowed=("hand_left"
 HAND = Column("hand", pa.string(), "the person's own hand", allowed=("left", "right"))
 SCORE = Column("score", pa.float32(), "confidence of the backend", "", "", True, minimum=0, maximum=1)
 OBSERVED = Column("observed", pa.bool_(), "true where seen in this frame; false where carried or interpolated")
-TRACK = Column("track_id", pa.int32(), "identity within the clip; hand_left is 1, hand_right is 2, objects from 10", minimum=1)
+TRACK = Column(
+    "track_id", pa.int32(), "identity within the clip; hand_left is 1, hand_right is 2, other hands are 3 to 9, objects from 10", minimum=1
+)
 LABEL = Column("label", pa.string(), "name of the thing, where known", nullable=True)
 INTRINSICS_CURE = "Give the camera's intrinsics: `egoworld calibrate import FILE VIDEO`, or the camera section of VIDEO.egoworld.json"
 """What to do where they are assumed."""

@@ -1,5 +1,7 @@
 """Stage `detections`: hands and objects in each frame, the prompts for all that follows. One file a backend."""
 
+from dataclasses import replace
+
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
@@ -11,7 +13,11 @@ TABLE = schema.Table(
     "One hand or object found in one frame: the prompts for all that follows.",
     ("video_id", "clip_id", "frame_index", "role", "track_id"),
     schema.per_frame(
-        schema.ROLE,
+        replace(
+            schema.ROLE,
+            doc="what the row is about; `hand_other` is a hand that is neither the left nor the right one of the person whose video it is",
+            allowed=(*schema.ROLE.allowed, "hand_other"),
+        ),
         schema.TRACK,
         schema.LABEL,
         schema.Column("box_px", schema.BOX, "box around the thing", "px", "image"),
@@ -28,12 +34,26 @@ TABLE = schema.Table(
         schema.Column(
             "handedness_score",
             pa.float32(),
-            "confidence that the hand is the left or right it is said to be",
+            "probability that the hand is the left or right one it is said to be, from the whole clip; null for other hands and objects",
             "",
             "",
             True,
             minimum=0,
             maximum=1,
+        ),
+        schema.Column(
+            "owner",
+            pa.string(),
+            "whose hand it is: `wearer` where the arms come from the bottom of the picture, `other` for another person's; `unknown` for a second "
+            "hand of one side, and where arms do not come from the bottom. Null for objects",
+            nullable=True,
+            allowed=("wearer", "other", "unknown"),
+        ),
+        schema.Column(
+            "jumped",
+            pa.bool_(),
+            "the hand is further from its place in the processed frame before than a hand moves; null where it was not seen there, and for objects",
+            nullable=True,
         ),
         schema.Column(
             "source", pa.string(), "network or rule that found it", allowed=("palm", "tracked", "motion_color", "sidecar", "text")
@@ -56,6 +76,34 @@ STAGE = Stage(
             "hands followed from the frame before; low where hands are lost all the time",
             minimum=0.5,
         ),
+        Metric(
+            "hand_other_share",
+            "avg((owner = 'other')::INT) FILTER (role <> 'object')",
+            "hands of another person",
+            maximum=0.05,
+            cure="They have role hand_other and no pose; where they are the wearer's, the camera was worn otherwise than upright",
+        ),
+        Metric(
+            "hand_second_share",
+            "avg((role = 'hand_other' AND owner = 'unknown')::INT) FILTER (role <> 'object')",
+            "hands that would be a second left or right one of the same person",
+            maximum=0.02,
+            cure="Look at the preview: there is another person, or the network takes one hand for its mirror image",
+        ),
+        Metric(
+            "hand_owner_unknown_share",
+            "avg((owner = 'unknown')::INT) FILTER (role IN ('hand_left', 'hand_right'))",
+            "hands whose arms do not come from the bottom of the picture",
+            maximum=0.5,
+            cure="The camera is not worn, was turned, or sees another person's hands only",
+        ),
+        Metric(
+            "hand_jumps",
+            "count(*) FILTER (jumped)",
+            "hands that are elsewhere than in the frame before",
+            maximum=0,
+            cure="A cut was not found, or a side was given to another hand: look at these frames",
+        ),
     ),
     sample=(
         {
@@ -66,6 +114,8 @@ STAGE = Stage(
             "landmarks_m": [[0.0, 0.0, 0.0]] * 21,
             "score": 0.9,
             "handedness_score": 0.9,
+            "owner": "wearer",
+            "jumped": None,
             "source": "palm",
         },
     ),

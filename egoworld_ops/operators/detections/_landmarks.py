@@ -48,12 +48,12 @@ class LandmarkNetwork:
 
 
 class LandmarkNetworks:
-    """One landmark network per hand that may be followed: one hand gets all threads, several hands share them and run in parallel.
+    """One landmark network per hand of the wearer: one hand gets all threads, several hands share them and run in parallel.
 
     Args:
         path: the network's file.
         threads: threads for all together.
-        hands: maximum number of hands.
+        hands: number of networks that run at once.
     """
 
     def __init__(self, path: Path, threads: int, hands: int) -> None:
@@ -62,8 +62,11 @@ class LandmarkNetworks:
         self._together = [LandmarkNetwork(path, threads // hands) for _ in range(hands)] if 1 < hands <= threads else []
 
     def __call__(self, rgb: np.ndarray, rois: Sequence[Roi], workers: Executor) -> list[Landmarks]:
-        """The landmarks in each of at most `hands` regions; several regions run on `workers`."""
+        """The landmarks in each region; several regions run on `workers`, `hands` at a time."""
         if len(rois) == 1 or not self._together:
             return [self._alone(rgb, roi) for roi in rois]
-        looks = [workers.submit(network, rgb, roi) for network, roi in zip(self._together, rois, strict=False)]
-        return [look.result() for look in looks]
+        found: list[Landmarks] = []
+        for first in range(0, len(rois), self.hands):
+            looks = [workers.submit(network, rgb, roi) for network, roi in zip(self._together, rois[first:], strict=False)]
+            found += [look.result() for look in looks]
+        return found

@@ -18,6 +18,8 @@ _SUPPRESSION_IOU = 0.3
 _KEYPOINTS = 7
 _WIDE = 1.2
 """Ratio of longer to shorter side from which an image is also searched in parts."""
+_MARGIN_OUT, _MARGIN_BELOW = 0.1, 0.14
+"""Parts of the shorter side that squares reach beyond the image."""
 PALM_LANDMARKS = [0, 5, 9, 13, 17, 1, 2]
 """The hand landmarks that the palm's 7 keypoints correspond to: wrist, the four MCPs, thumb CMC and MCP."""
 
@@ -62,16 +64,23 @@ class PalmDetector:
 
 
 def views(width_px: int, height_px: int) -> list[Roi]:
-    """Where to search in turn: the whole image, letterboxed, as MediaPipe does; then its two ends as squares on the shorter side.
+    """Where to search in turn: the whole image, letterboxed, as MediaPipe does; then squares on the shorter side that reach beyond the image.
 
-    In a wide image the network sees the whole much reduced, and misses small and cut-off hands that it finds in the squares.
+    In a wide image the network sees the whole much reduced, and misses small and cut-off hands that it finds in the squares at its two ends. A hand
+    that the edge of the image cuts off is found more often with a margin beyond that edge: the squares reach out at their ends, and in turn at the
+    bottom, where the wearer's arms come from, and at the top.
     """
     size = np.array([width_px, height_px], np.float64)
     short, long = float(size.min()), float(size.max())
     whole = Roi(size / 2, long, 0.0)
+    shifts = [np.array([0.0, part * short]) for part in (_MARGIN_BELOW, -_MARGIN_OUT)]
     if long < _WIDE * short:
-        return [whole]
-    return [whole, Roi(np.full(2, short / 2), short, 0.0), Roi(size - short / 2, short, 0.0)]
+        return [whole, *(Roi(size / 2 + shift, long, 0.0) for shift in shifts)]
+    out = _MARGIN_OUT * short * (size > short)
+    ends = np.full(2, short / 2) - out, size - short / 2 + out
+    if height_px > width_px:
+        return [whole, *(Roi(end, short, 0.0) for end in ends)]
+    return [view for shift in shifts for view in (whole, *(Roi(end + shift, short, 0.0) for end in ends))]
 
 
 def _anchors(size_px: int) -> np.ndarray:

@@ -2,7 +2,11 @@
 
 MediaPipe's own graph searches for palms on every frame with fewer hands than it may follow, so a video of one hand pays for the search
 all the time. Here a search is due while no hand is followed, in the frame that loses a hand and in those just after, and otherwise every
-`search_interval_frames` processed frames while there may be another hand. Successive searches look at successive views of the image.
+`search_interval_frames` processed frames while there may be another hand. Successive searches look at successive views of the image, and
+beyond its edges.
+
+Which of the hands are the wearer's is decided over the whole clip (`_sides.py`). Where two followed hands cannot be the left and the right one of
+one person, one of them is another's, and the search for the missing one goes on: two more hands may then be followed.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -20,6 +25,13 @@ from egoworld_ops.operators.detections._roi import Roi, roi_from_landmarks, roi_
 
 _SAME_HAND = 0.5
 """Two sets of points are one hand where their mean distance is below this share of the palm's length (wrist to middle MCP)."""
+
+_OTHERS = 2
+"""Hands of other people that are followed beside the wearer's two."""
+_MEMORY = 0.9
+"""Weight of what was known of a track's side before this frame."""
+_OPPOSED = -0.3
+"""Two forearms are one person's where the cosine between them is above."""
 
 _PART_SIZE = 0.6
 _PART_INSIDE = 0.9
@@ -64,10 +76,13 @@ class HandTracker:
         self._palms = palms
         self._landmarks = landmarks
         self._workers = workers
-        self._max_hands = landmarks.hands
+        self._own = landmarks.hands
+        self._most = 1 if landmarks.hands == 1 else landmarks.hands + _OTHERS
         self._min_presence = min_presence
         self._interval = search_interval_frames
         self._rois: dict[int, Roi] = {}
+        self._last: dict[int, Landmarks] = {}
+        self._right: dict[int, float] = {}
         self._next_track = 0
         self._searches = 0
         self._since_search = 0
@@ -77,7 +92,7 @@ class HandTracker:
         """The hands of this frame, (H, W, 3) uint8, oldest track first."""
         self._since_search += 1
         self._since_loss += 1
-        search = self._search(rgb) if len(self._rois) < self._max_hands and self._search_is_due() else None
+        search = self._search(rgb) if self._search_is_due() else None
         hands = self._followed(rgb)
         if len(hands) < len(self._rois):
             self._since_loss = 0
@@ -86,29 +101,44 @@ class HandTracker:
             self._add_new(hands, rgb, search.result())
         hands = [h for h in hands if not any(_is_part_of(h.landmarks, other.landmarks) for other in hands)]
         self._rois = {h.track: roi_from_landmarks(h.landmarks.points_px) for h in hands}
+        self._last = {h.track: h.landmarks for h in hands}
+        self._right = {h.track: _MEMORY * self._right.get(h.track, h.landmarks.right) + (1 - _MEMORY) * h.landmarks.right for h in hands}
         return hands
 
     def _search_is_due(self) -> bool:
+        if len(self._rois) >= self._most or (len(self._rois) >= self._own and self._has_pair()):
+            return False
         return not self._rois or self._since_loss < self._interval or self._since_search >= self._interval
 
+    def _has_pair(self) -> bool:
+        """Whether two of the followed hands may be the left and the right one of one person."""
+        return self._own == 1 or any(
+            (self._right[a] >= 0.5) != (self._right[b] >= 0.5) and _forearm(self._last[a]) @ _forearm(self._last[b]) > _OPPOSED
+            for a, b in combinations(self._last, 2)
+        )
+
     def _search(self, rgb: np.ndarray) -> Future[list[Palm]]:
+        """Palms in the next view; in the next two where hands are followed, as their search is due less often."""
         looks = views(rgb.shape[1], rgb.shape[0])
-        view = looks[self._searches % len(looks)]
-        self._searches += 1
+        count = 2 if self._rois else 1
+        wanted = [looks[(self._searches + i) % len(looks)] for i in range(count)]
+        self._searches += count
         self._since_search = 0
-        return self._workers.submit(self._palms, rgb, view)
+        return self._workers.submit(lambda: [palm for view in wanted for palm in self._palms(rgb, view)])
 
     def _followed(self, rgb: np.ndarray) -> list[TrackedHand]:
-        hands: list[TrackedHand] = []
+        """The known hands that are still seen. Of two tracks that come to sit on one hand, the one that moved less was there before."""
         looks = self._landmarks(rgb, list(self._rois.values()), self._workers)
-        for track, seen in zip(self._rois, looks, strict=True):
-            self._add(hands, rgb, TrackedHand(track, seen, "tracked"))
-        return hands
+        found = [TrackedHand(track, seen, "tracked") for track, seen in zip(self._rois, looks, strict=True)]
+        hands: list[TrackedHand] = []
+        for hand in sorted(found, key=lambda h: _distance(h.landmarks.points_px, self._last[h.track].points_px)):
+            self._add(hands, rgb, hand)
+        return sorted(hands, key=lambda h: h.track)
 
     def _add_new(self, hands: list[TrackedHand], rgb: np.ndarray, palms: Sequence[Palm]) -> None:
         """Append the hands of palms that do not belong to known hands."""
         for palm in palms:
-            if len(hands) == self._max_hands:
+            if len(hands) == self._most:
                 return
             if not any(_is_palm_of(palm, h.landmarks) for h in hands):
                 [seen] = self._landmarks(rgb, [roi_from_palm(palm.box_px, palm.keypoints_px)], self._workers)
@@ -144,6 +174,12 @@ def _is_palm_of(palm: Palm, hand: Landmarks) -> bool:
 
 def _distance(a_px: np.ndarray, b_px: np.ndarray) -> float:
     return float(np.linalg.norm(a_px - b_px, axis=1).mean())
+
+
+def _forearm(hand: Landmarks) -> np.ndarray:
+    """(2,) from the knuckles towards the wrist, in palm lengths."""
+    points_px = hand.points_px
+    return np.asarray((points_px[0] - points_px[[5, 9, 13, 17]].mean(0)) / _palm_length(points_px))
 
 
 def _palm_length(points_px: np.ndarray) -> float:

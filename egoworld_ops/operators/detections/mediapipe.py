@@ -1,13 +1,13 @@
 """Backend `mediapipe`: MediaPipe's palm and landmark networks follow both hands; objects are proposed in and near them.
 
 The networks, crops and decoding are those of MediaPipe 0.10 (Zhang et al., "MediaPipe Hands: On-device Real-time Hand Tracking", 2020),
-run by ai-edge-litert. How hands are followed is in `_tracking.py`, which of them is left or right in `_sides.py`, objects in
+run by ai-edge-litert. How hands are followed is in `_tracking.py`, which of them is the wearer's left or right in `_sides.py`, objects in
 `_proposals.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -21,21 +21,25 @@ from pydantic import Field
 from egoworld_ops import models
 from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
+from egoworld_ops.operators.detections._arms import HandEvidence, evidence, palms_apart
 from egoworld_ops.operators.detections._landmarks import LandmarkNetworks
 from egoworld_ops.operators.detections._palm import PalmDetector
-from egoworld_ops.operators.detections._proposals import HandBox, ObjectProposer, Proposal, ProposalSettings
-from egoworld_ops.operators.detections._sides import assign_sides
+from egoworld_ops.operators.detections._proposals import FIRST_OBJECT_TRACK, HandBox, ObjectProposer, Proposal, ProposalSettings
+from egoworld_ops.operators.detections._sides import Seen, Verdict, assign
 from egoworld_ops.operators.detections._tracking import HandTracker, TrackedHand
 from egoworld_ops.operators.rows import common
 from egoworld_ops.read_ahead import ReadAhead
-from egoworld_ops.types import Frame, Hand
+from egoworld_ops.types import Frame
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
 _DECODED_AHEAD = 3
 _MAX_NETWORK_THREADS = 4
 """More threads do not make networks of this size faster."""
 _BOX_MARGIN = 0.1
-_TRACK_IDS: dict[Hand, int] = {"left": 1, "right": 2}
+_TRACK_IDS = {"left": 1, "right": 2}
+_OTHER_TRACKS = range(3, FIRST_OBJECT_TRACK)
+_JUMP_PALMS, _JUMP_PALMS_S = 1.0, 45.0
+"""A hand that is thrown reaches 4 m/s, some 45 palm lengths (wrist to knuckles, 9 cm) a second; and the points shake."""
 
 
 class Settings(BackendSettings):
@@ -44,6 +48,7 @@ class Settings(BackendSettings):
     model: Literal["full", "lite"] = "full"
     """`lite` is about twice as fast and less exact."""
     num_hands: Annotated[int, Field(ge=1, le=2)] = 2
+    """The wearer's. With 2, hands of other people are followed too where they are seen, up to two. With 1, whatever hand is found first."""
     min_palm_score: Probability = 0.5
     min_presence: Probability = 0.5
     """A followed hand whose presence falls below this is lost."""
@@ -69,7 +74,7 @@ class _Seen:
 class Backend(Operator):
     """Hands by MediaPipe's networks, objects by motion and colour or from the sidecar. `score` of a hand is its presence."""
 
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     packages: ClassVar[tuple[str, ...]] = ("ai-edge-litert", "opencv-python-headless")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 0.025
@@ -96,11 +101,16 @@ class Backend(Operator):
         """Hands and objects of each processed frame; no rows where there is nothing."""
         cv2.setNumThreads(max(1, self.threads // 2))
         seen = self._watch(item)
-        sides = assign_sides([{h.track: h.landmarks.right for h in s.hands} for s in seen])
+        hands = [Seen(s.timestamp_s, {h.track: evidence(h.landmarks.points_px, h.landmarks.right) for h in s.hands}) for s in seen]
+        verdicts = assign(hands)
+        tracks = _track_ids(verdicts)
+        jumps = _jumps(hands, tracks)
         rows: list[dict[str, Any]] = []
-        for frame, side in zip(seen, sides, strict=True):
+        for i, frame in enumerate(seen):
             shared = common(item, frame.index, frame.timestamp_s, "mediapipe")
-            rows += [shared | _hand_row(h, side[h.track], frame.size_px) for h in frame.hands]
+            for hand in frame.hands:
+                about = {"track_id": tracks[i][hand.track], "jumped": jumps[i][hand.track]}
+                rows.append(shared | about | _hand_row(hand, verdicts[i][hand.track], frame.size_px))
             rows += [shared | _object_row(p) for p in frame.objects]
         return schema.from_rows("detections", rows)
 
@@ -151,16 +161,42 @@ def hand_box(points_px: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
     return np.concatenate([low, high - low]).astype(np.float32)
 
 
-def _hand_row(hand: TrackedHand, side: Hand, size_px: tuple[int, int]) -> dict[str, Any]:
+def _track_ids(verdicts: Sequence[Mapping[int, Verdict]]) -> list[dict[int, int]]:
+    """The contract's track id of each hand of each frame. Of other people's hands each has the first id that none has at the same time."""
+    others = [{v.chain for v in frame.values() if v.label == "other"} for frame in verdicts]
+    last = {chain: i for i, now in enumerate(others) for chain in now}
+    free_from = dict.fromkeys(_OTHER_TRACKS, 0)
+    ids: dict[int, int] = {}
+    for i, now in enumerate(others):
+        for chain in sorted(now - ids.keys()):
+            ids[chain] = next((t for t in _OTHER_TRACKS if free_from[t] <= i), min(_OTHER_TRACKS, key=lambda t: free_from[t]))
+            free_from[ids[chain]] = last[chain] + 1
+    return [{track: _TRACK_IDS.get(v.label) or ids[v.chain] for track, v in frame.items()} for frame in verdicts]
+
+
+def _jumps(frames: Sequence[Seen], ids: Sequence[Mapping[int, int]]) -> list[dict[int, bool | None]]:
+    """Whether each hand of each frame is further from its place in the frame before than a hand moves; None where it was not there."""
+    found: list[dict[int, bool | None]] = []
+    before: dict[int, HandEvidence] = {}
+    for i, frame in enumerate(frames):
+        limit = _JUMP_PALMS + _JUMP_PALMS_S * (frame.timestamp_s - frames[i - 1].timestamp_s if i else 0.0)
+        now = {ids[i][track]: hand for track, hand in frame.hands.items()}
+        jumped = {number: palms_apart(before[number], hand) > limit for number, hand in now.items() if number in before}
+        found.append({track: jumped.get(ids[i][track]) for track in frame.hands})
+        before = now
+    return found
+
+
+def _hand_row(hand: TrackedHand, found: Verdict, size_px: tuple[int, int]) -> dict[str, Any]:
     seen = hand.landmarks
     return {
-        "role": f"hand_{side}",
-        "track_id": _TRACK_IDS[side],
+        "role": f"hand_{found.label}",
         "box_px": hand_box(seen.points_px, size_px),
         "points_px": seen.points_px,
         "landmarks_m": seen.landmarks_m,
         "score": min(seen.presence, 1.0),
-        "handedness_score": min(seen.right if side == "right" else 1 - seen.right, 1.0),
+        "handedness_score": None if found.label == "other" else found.probability,
+        "owner": found.owner,
         "source": hand.source,
     }
 

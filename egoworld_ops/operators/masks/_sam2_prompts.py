@@ -30,7 +30,8 @@ class Prompt:
 
 
 def prompts_by_frame(detections: pa.Table, hand_joints: tuple[int, ...], width: int, height: int) -> Mapping[int, Mapping[int, Prompt]]:
-    """Prompts by `frame_index` and `track_id`. A detection whose box lies outside the image, or is not finite, is left out.
+    """Prompts by `frame_index` and `track_id`. Left out: a detection whose box lies outside the image or is not finite,
+    and hands that are not the left or right one of the person whose video it is.
 
     Args:
         detections: a table of the contract.
@@ -39,7 +40,7 @@ def prompts_by_frame(detections: pa.Table, hand_joints: tuple[int, ...], width: 
     """
     found: dict[int, dict[int, Prompt]] = {}
     for row in detections.select(_COLUMNS).to_pylist():
-        prompt = _prompt(row, hand_joints, width, height)
+        prompt = _prompt(row, hand_joints, width, height) if row["role"] != "hand_other" else None
         if prompt is not None:
             found.setdefault(row["frame_index"], {})[prompt.track_id] = prompt
     return found

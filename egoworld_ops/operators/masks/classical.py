@@ -44,7 +44,7 @@ class ClassicalSettings(BackendSettings):
 class Backend(Operator):
     """The default on laptops."""
 
-    version = "1"
+    version = "2"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = ClassicalSettings
     seconds_per_frame: ClassVar[float] = 0.06
@@ -82,8 +82,10 @@ class _Scene:
         """The masks of the next frame, without the columns that all rows share."""
         rgb = frame.rgb
         self._motion.advance(rgb)
-        hands = [HandPrompt(p["role"], np.asarray(p["points_px"], float)) for p in prompts if p["points_px"] is not None]
-        found = self._segment_hands(rgb, hands)
+        hands = {
+            int(p["track_id"]): HandPrompt(p["role"], np.asarray(p["points_px"], float)) for p in prompts if p["points_px"] is not None
+        }
+        found = self._segment_hands(rgb, hands)  # other people's hands too: their pixels belong to nothing else
         owner, logit = _compose(found, rgb.shape[:2])
         covered = owner > 0
         sightings = self._segment_objects(rgb, covered, [p for p in prompts if p["role"] == "object"])
@@ -93,14 +95,14 @@ class _Scene:
         rows += [_row(t, "object", self._tracks[t].label, owner == t, logit, s.observed) for t, s in sightings.items()]
         return [row for row in rows if row is not None]
 
-    def _segment_hands(self, rgb: np.ndarray, hands: list[HandPrompt]) -> dict[int, Evidence]:
+    def _segment_hands(self, rgb: np.ndarray, hands: Mapping[int, HandPrompt]) -> dict[int, Evidence]:
         known = [track.colors for track in self._tracks.values() if track.colors is not None]
         objects = np.mean(known, axis=0) if known else None
         found = {}
-        for hand in hands:
-            evidence = self._hands.segment(rgb, hand, [other for other in hands if other is not hand], objects)
+        for track, hand in hands.items():
+            evidence = self._hands.segment(rgb, hand, [other for other in hands.values() if other is not hand], objects)
             if evidence is not None:
-                found[_HAND_TRACKS[hand.role]] = evidence
+                found[track] = evidence
         return found
 
     def _segment_objects(self, rgb: np.ndarray, hands: np.ndarray, prompts: Sequence[Mapping[str, Any]]) -> dict[int, Sighting]:

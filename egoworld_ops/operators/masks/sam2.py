@@ -68,7 +68,7 @@ class Settings(BackendSettings):
 class Backend(Operator):
     """SAM 2.1 by the `sam2` package. `score` is the probability that the track is visible in the frame (sigmoid of the object score)."""
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     packages: ClassVar[tuple[str, ...]] = ("sam2", "torch", "torchvision", "hydra-core", "omegaconf", "pycocotools", "pillow")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 1.0

@@ -17,7 +17,6 @@ from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.detections import mediapipe
 from egoworld_ops.operators.detections._palm import _anchors, views
 from egoworld_ops.operators.detections._roi import Roi, roi_from_landmarks, upright_angle_rad
-from egoworld_ops.operators.detections._sides import assign_sides
 from egoworld_ops.synthetic.truth import load_truth
 from egoworld_ops.video import decoding
 from tests.egoworld_ops.operators.clips import pictures_input, video_input
@@ -163,29 +162,12 @@ def test_anchors_are_as_many_as_the_network_answers() -> None:
     assert anchors.max() < 1
 
 
-def test_wide_pictures_are_searched_whole_and_at_both_ends() -> None:
-    assert [(*v.centre_px, v.side_px) for v in views(1280, 720)] == [(640, 360, 1280), (360, 360, 720), (920, 360, 720)]
-    assert [(*v.centre_px, v.side_px) for v in views(720, 1280)] == [(360, 640, 1280), (360, 360, 720), (360, 920, 720)]
-    assert len(views(640, 600)) == 1
-
-
-def test_a_side_is_not_given_up_for_a_few_frames_of_doubt() -> None:
-    doubtful = [{0: 0.95}] * 20 + [{0: 0.1}] * 3 + [{0: 0.95}] * 20
-    assert {s[0] for s in assign_sides(doubtful)} == {"right"}
-
-
-def test_a_track_that_jumped_to_the_other_hand_changes_sides_once() -> None:
-    sides = [s[0] for s in assign_sides([{0: 0.97}] * 30 + [{0: 0.03}] * 30)]
-    assert sides == ["right"] * 30 + ["left"] * 30
-
-
-def test_two_hands_of_a_frame_are_never_on_one_side() -> None:
-    frames: list[dict[int, float]] = [{}, {0: 0.9}, {0: 0.9, 1: 0.97}, {0: 0.6, 1: 0.99}, {1: 0.9}, {}, {2: 0.2, 1: 0.4}]
-    sides = assign_sides(frames)
-    assert sides[1:5] == [{0: "left"}, {0: "left", 1: "right"}, {0: "left", 1: "right"}, {1: "right"}]
-    assert sides[6] == {1: "right", 2: "left"}
-    assert assign_sides([]) == []
-    assert assign_sides([{}, {}]) == [{}, {}]
+def test_pictures_are_searched_whole_and_beyond_their_edges() -> None:
+    wide, tall, square = ([(*v.centre_px, v.side_px) for v in views(*size)] for size in ((1280, 720), (720, 1280), (640, 600)))
+    whole, above, below = (640, 360, 1280), 288, 460.8
+    assert np.allclose(wide, [whole, (288, below, 720), (992, below, 720), whole, (288, above, 720), (992, above, 720)])
+    assert np.allclose(tall, [(360, 640, 1280), (360, 288, 720), (360, 992, 720)])
+    assert np.allclose(square, [(320, 300, 640), (320, 384, 640), (320, 240, 640)])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -110,6 +111,19 @@ def test_a_frame_without_a_hand_has_no_hand_mask() -> None:
     frames = _moving_square(6)[0]
     masks = _backend().run(_clip_of(frames, [detection_row(2, points_px=_open_hand() * 60 + 40)]))
     assert masks["frame_index"].to_pylist() == [2]
+
+
+def test_another_persons_hand_has_no_mask_and_its_pixels_are_no_objects() -> None:
+    frames = [np.full((120, 160, 3), 90, np.uint8)] * 3
+    points = _open_hand() * 60 + 40
+    frames = [cv2.fillConvexPoly(f.copy(), cv2.convexHull(points.astype(np.int32)), (200, 150, 120)) for f in frames]
+    box_px = np.array([*points.min(0), *np.ptp(points, axis=0)], float)
+    other = {"role": "hand_other", "track_id": 3, "owner": "other", "handedness_score": None, "points_px": points, "box_px": box_px}
+    rows = [row for i in range(3) for row in (detection_row(i, **other), kitchen.object_row(i, box_px, 11, "motion_color"))]
+    alone = [kitchen.object_row(i, box_px, 11, "motion_color") for i in range(3)]
+    masks, without = (_backend().run(_clip_of(frames, given)) for given in (rows, alone))
+    assert set(masks["role"].to_pylist()) <= {"object"}
+    assert sum(masks["area_px"].to_pylist()) < 0.3 * sum(without["area_px"].to_pylist())
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (5, 3), (16, 16), (48, 64)])
