@@ -150,7 +150,7 @@ def test_a_change_computes_exactly_what_reads_it_and_all_below(
     stages = settings.model_dump()["stages"]
     stages["masks"] = {"backend": "classical", "classical": {"max_carried": 3}}
     one_setting = Settings(**(settings.model_dump() | {"stages": stages}))
-    below_masks = {"masks", "object_pose", "movement", "contacts", "events"}
+    below_masks = {"masks", "object_pose", "movement", "contacts", "events", "camera", "points"}
     assert all_states(one_setting, video_id) == {stage: "computed" if stage in below_masks else "linked" for stage in every}
 
     other_weights = tmp_path / "weights"

@@ -18,6 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from egoworld_assets.chain import pipeline
@@ -44,6 +45,7 @@ MANIFEST = "manifest"
 ALL = frozenset(operators.stages())
 CAMERA = frozenset(name for name, stage in operators.stages().items() if "camera" in stage.sidecar)
 OBJECTS = frozenset(name for name, stage in operators.stages().items() if "objects" in stage.sidecar)
+TRAJECTORY = frozenset(name for name, stage in operators.stages().items() if "trajectory" in stage.sidecar)
 OF_MANIFEST = frozenset({MANIFEST})
 NONE: frozenset[str] = frozenset()
 
@@ -66,6 +68,7 @@ OF_SIDECAR: Mapping[str, frozenset[str]] = {
     **{f"camera.{name}": CAMERA for name in ("fx", "fy", "cx", "cy", "width", "height", "model", "distortion", "focal_error_share")},
     **{f"objects.{name}": OBJECTS for name in ("label", "dimensions_m", "mesh", "text")},
     **{f"objects.prompts.{name}": OBJECTS for name in ("frame_index", "box_px", "points_px")},
+    **{f"trajectory.{name}": TRAJECTORY for name in ("file", "format", "starts_at_s", "T_device_camera")},
     "recording": OF_MANIFEST,
     "picture.use_as_pinhole": OF_MANIFEST,
 }
@@ -100,6 +103,7 @@ GIVEN: Mapping[str, tuple[Any, ...]] = {
     "stages.fallback": ("sam2",),
     "pool.kind": ("inline",),
     "robot": ("mine",),
+    "trajectory.file": ("other.txt",),
     **{f"robots.{side}.urdf_sha256": ("b" * 64,) for side in ("left", "right")},
     **{f"raster.scale_{axis}": (1.2, 1.3) for axis in "xy"},
 }
@@ -171,6 +175,8 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A video with every optional input."""
     folder = tmp_path_factory.mktemp("described")
     (folder / "mug.obj").write_text("v 0 0 0\n")
+    for name in ("path.txt", "other.txt"):
+        (folder / name).write_text("0 0 0 0 0 0 0 1\n")
     sha256 = "5" * 64
     clip = Clip(
         f"v-{sha256[:12]}", "c00000-f00000010", folder / "v.mp4", sha256, 10, 60, 12, 55, 1 / 3, 2.0, Fraction(30), 640, 480, False,
@@ -196,6 +202,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> World:
                 "prompts": [{"frame_index": 12, "box_px": [10, 20, 30, 40], "points_px": [[15, 25]]}],
             }
         ],
+        "trajectory": {"file": "path.txt", "format": "tum", "starts_at_s": 1.0, "T_device_camera": np.eye(4).ravel().tolist()},
         "recording": "r",
         "picture": {"use_as_pinhole": False},
     }
@@ -260,7 +267,7 @@ def test_of_a_clip(described: World, bare: World, path: str) -> None:
 
 @pytest.mark.parametrize("path", OF_SIDECAR)
 def test_of_a_sidecar(described: World, path: str) -> None:
-    for other in allowed([replace(described, sidecar=sidecar) for sidecar in others(described.sidecar, path)]):
+    for other in allowed([replace(described, sidecar=sidecar) for sidecar in others(described.sidecar, path, GIVEN.get(path, ()))]):
         assert changed(described, other) == OF_SIDECAR[path] - OF_MANIFEST, other.sidecar
 
 
@@ -446,12 +453,14 @@ def test_of_a_sidecar_for_a_manifest(video: tuple[Settings, str], described: Wor
         for item in sidecar.objects:
             if item.mesh:
                 (settings.raw / item.mesh).touch()
+        if sidecar.trajectory:
+            (settings.raw / sidecar.trajectory.file).touch()
         beside.write_text(sidecar.model_dump_json(exclude_none=True))
         return manifest_digest(settings, video_id)
 
     try:
         before = digest(described.sidecar)
-        assert {digest(other) != before for other in others(described.sidecar, path)} == {MANIFEST in OF_SIDECAR[path]}
+        assert {digest(other) != before for other in others(described.sidecar, path, GIVEN.get(path, ()))} == {MANIFEST in OF_SIDECAR[path]}
     finally:
         beside.unlink()
 

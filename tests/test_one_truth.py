@@ -26,7 +26,7 @@ from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.settings import Settings
 from tests import finished
 
-STALE = {"object_pose", "movement", "contacts", "events"}
+STALE = {"object_pose", "movement", "contacts", "events", "camera", "points"}
 
 
 @pytest.fixture

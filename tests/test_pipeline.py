@@ -131,7 +131,7 @@ def test_a_changed_sidecar_makes_anew_only_the_stages_that_read_it_and_all_below
     sidecar_path(video).write_text(json.dumps({"camera": CAMERA}))
     states = run_all(settings, video_ids, pool)
     made = {stage for stage, found in states.items() if found == {"computed": 2}}
-    assert made == {"hand_pose", "object_pose", "movement", "contacts", "events", "mapping"}
+    assert made == {"hand_pose", "object_pose", "movement", "contacts", "events", "mapping", "camera", "points"}
     assert states["detections"] == states["masks"] == {"done": 2}
 
 

@@ -16,6 +16,13 @@ CURES: Mapping[str, str] = {
     "no_such_hand": "Name a robot that has this hand in stages.mapping.dex.robot",
     "not_converged": "Raise the backend's number of evaluations; or look at the row upstream",
     "too_far_apart": "Nothing to do where the object is out of sight for long; a smaller sample_stride helps",
+    "no_motion": "Nothing to do: nothing fixes the world where the camera is at rest",
+    "rotation_only": "Nothing to do: the path needs a camera that moves; its rotation alone gives no distances",
+    "no_texture": "Nothing to do where all is plain; more light or a sharper video helps",
+    "not_registered": "A trajectory of the camera can be named in VIDEO.egoworld.json, with stages.camera.backend = given",
+    "ambiguous_motion": "Mask what moves: name the objects in VIDEO.egoworld.json; or name a trajectory of the camera there",
+    "no_scale": "Give the dimensions of an object that lies in the scene in VIDEO.egoworld.json",
+    "no_trajectory": "Name a trajectory that covers the video in VIDEO.egoworld.json",
 }
 """By kind; the kinds are the values that `reason_class` may take."""
 

@@ -36,7 +36,7 @@ def contract_page() -> str:
 def _sidecar() -> list[str]:
     title, _, form = inspect.cleandoc(sidecar.__doc__ or "").partition("\n\n")
     parts = ["", "## Sidecar", "", title, "", "```text", form, "```"]
-    for model in (sidecar.SidecarCamera, sidecar.SidecarObject, sidecar.Prompt, sidecar.SidecarPicture):
+    for model in (sidecar.SidecarCamera, sidecar.SidecarObject, sidecar.Prompt, sidecar.SidecarPicture, sidecar.SidecarTrajectory):
         parts += ["", f"`{model.__name__.removeprefix('Sidecar').lower()}`: {inspect.cleandoc(model.__doc__ or '')}"]
     parts += ["", "`egoworld calibrate import FILE VIDEO` writes `camera` from the calibration files of other tools:", ""]
     return [*parts, *(f"- {calibrations.described(name)}" for name in calibrations.formats())]

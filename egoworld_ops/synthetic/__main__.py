@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
-from egoworld_ops.synthetic.config import WIDE, SceneConfig
+from egoworld_ops.synthetic.config import WIDE, CameraPath, SceneConfig
 from egoworld_ops.synthetic.write import Progress, render_scene
 
 
@@ -24,6 +25,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=default.seed, help="seed of the first scene")
     parser.add_argument("--frames-per-shot", type=int, default=default.frames_per_shot, help="frames between two cuts")
     parser.add_argument("--size", type=_size, default=(default.width, default.height), metavar="WxH", help="picture size")
+    parser.add_argument("--camera-path", choices=get_args(CameraPath), default=default.camera_path, help="how the head moves")
+    parser.add_argument("--plain", action="store_true", help="table and floor without texture")
     parser.add_argument("--count", type=int, default=1, help="scenes to render, with seeds counting up")
     parser.add_argument("--wide", action="store_true", help="render through a wide lens, of 150 degrees, instead of a pinhole")
     return parser
@@ -50,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 height=options.size[1],
                 frames_per_shot=options.frames_per_shot,
                 **(WIDE if options.wide else {}),
+                camera_path=options.camera_path,
+                plain=options.plain,
             )
             sys.stdout.write(f"{render_scene(config, options.out, name, _reporter(name))}\n")
         except ValueError as error:

@@ -17,6 +17,8 @@ MOVING_RATE_RAD_S = 0.15
 OBJECT_LABEL = "box"
 PlanName = Literal["carry", "hold", "near"]
 """What the shots show: the box is carried; it is held still, or a hand hovers above it or lies beside it; a hand crosses it, holds it, hovers."""
+CameraPath = Literal["sway", "walk", "turn", "still"]
+"""How the head moves: little, as of one who sits; half a metre around the table; only turning, its centre at rest; not at all."""
 _NEAREST_SIZE_PX = 32
 
 
@@ -38,6 +40,9 @@ class SceneConfig:
     focal_per_width: float = 0.86
     """The lens, and its focal length over the width of the picture: `WIDE` are the values of a head camera's wide lens."""
     plan: PlanName = "carry"
+    camera_path: CameraPath = "sway"
+    plain: bool = False
+    """Table and floor without any texture."""
 
     def __post_init__(self) -> None:
         """Refuse a scene that cannot be rendered."""
@@ -51,6 +56,8 @@ class SceneConfig:
             raise ValueError(f"frames_per_shot: want at least {N_SHOTS}, got {self.frames_per_shot}")
         if self.plan not in get_args(PlanName):
             raise ValueError(f"plan: want one of {', '.join(get_args(PlanName))}, got {self.plan!r}")
+        if self.camera_path not in get_args(CameraPath):
+            raise ValueError(f"camera_path: want one of {', '.join(get_args(CameraPath))}, got {self.camera_path!r}")
         if min(self.dimensions_m) <= 0:
             raise ValueError(f"dimensions_m: want three positive lengths, got {self.dimensions_m}")
 

@@ -22,6 +22,8 @@ _TABLE_M = (-0.8, 0.8, -0.6, 0.56)
 _FLOOR_M = -0.72
 _FLOOR_GRID_PX = 4
 _NOISE_RGB = 1.3
+_PLAIN_RGB = (np.array([150, 146, 140], np.float32), np.array([90, 90, 92], np.float32))
+"""Of table and floor in a scene without texture."""
 _PSF = (0.14, 0.72, 0.14)
 
 
@@ -156,6 +158,8 @@ def _background(stage: _Stage) -> _Canvas:
     floor_depth = (_FLOOR_M - eye[2]) / down
     floor_x, floor_y = eye[0] + floor_depth * directions[..., 0], eye[1] + floor_depth * directions[..., 1]
     rgb = np.where(on_table[..., None], rgb, 0.6 * surfaces.floor_rgb(kind, field, floor_x, floor_y))
+    if config.plain:
+        rgb = np.where(on_table[..., None], *_PLAIN_RGB)
     depth = np.where(on_table, depth, floor_depth).astype(np.float32)
     up = (stage.T_camera_world[:3, 2] @ stage.to_light) * stage.light.lamp
     bright = stage.light.ambient + up * (1 - _table_shadow(stage) * on_table)

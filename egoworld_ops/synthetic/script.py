@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from egoworld_ops.synthetic.config import MOVING_RATE_RAD_S, MOVING_SPEED_M_S, SceneConfig
+from egoworld_ops.synthetic.config import MOVING_RATE_RAD_S, MOVING_SPEED_M_S, CameraPath, SceneConfig
 from egoworld_ops.synthetic.grasp import OPEN_DEG, READY_DEG, Grasp, overhand_grasp
 from egoworld_ops.synthetic.hand import HandPose
 from egoworld_ops.synthetic.plans import PLANS, Deed, Plan
@@ -21,6 +21,8 @@ from egoworld_ops.vision.geometry import make_transform, transform
 _STEP = 1e-3
 _HOVER_M = 0.06
 """A hovering hand is so much higher than one that grasps."""
+_REACH_M: dict[CameraPath, tuple[float, float]] = {"sway": (0.011, 0.012), "walk": (0.16, 0.05), "turn": (0.0, 0.1), "still": (0.0, 0.0)}
+"""Amplitudes of the eye and of what it looks at, by the camera's path."""
 _FIST_DEG = np.array([[30, 22, 30], [48, 60, 34], [50, 62, 34], [50, 62, 34], [48, 58, 34]], float)
 
 
@@ -64,7 +66,7 @@ def state_at(config: SceneConfig, frame_index: int) -> SceneState:
     speed_m_s, rate_rad_s = _object_motion(shot, phase, config.frames_per_shot / config.fps)
     return SceneState(
         shot=number,
-        T_world_camera=shot.T_world_person @ _camera(shot, phase),
+        T_world_camera=shot.T_world_person @ _camera(shot, phase, config.camera_path),
         hands=(_hand(config, number, "left", phase), _hand(config, number, "right", phase)),
         T_world_object=shot.T_world_person @ _object(shot, phase),
         held_by=shot.actor if shot.deed == "carry" and shot.grasp_end <= phase < shot.way[-1][0] else "none",
@@ -118,12 +120,13 @@ def _between_phases(phase: float, start: float, end: float) -> float:
     return _ease((phase - start) / (end - start))
 
 
-def _camera(shot: Shot, phase: float) -> Array:
-    """`T_person_camera`: looks from the eye to the target, swaying like a head."""
+def _camera(shot: Shot, phase: float, path: CameraPath) -> Array:
+    """`T_person_camera`: looks from the eye to the target, moving like a head."""
     w = shot.wave_phase_rad
-    sway = 2 * np.pi * phase
-    eye = shot.eye_m + 0.011 * np.array([np.sin(sway + w[0]), 0.7 * np.sin(0.8 * sway + w[1]), 0.6 * np.sin(1.2 * sway + w[2])])
-    target = shot.target_m + 0.012 * np.array([np.sin(0.9 * sway + w[3]), np.sin(0.7 * sway + w[4]), 0.0])
+    sway = 2 * np.pi * (0.0 if path == "still" else phase)
+    eye_reach_m, target_reach_m = _REACH_M[path]
+    eye = shot.eye_m + eye_reach_m * np.array([np.sin(sway + w[0]), 0.7 * np.sin(0.8 * sway + w[1]), 0.6 * np.sin(1.2 * sway + w[2])])
+    target = shot.target_m + target_reach_m * np.array([np.sin(0.9 * sway + w[3]), np.sin(0.7 * sway + w[4]), 0.0])
     z = (target - eye) / np.linalg.norm(target - eye)
     roll = np.radians(1.2) * np.sin(0.8 * sway + w[5])
     level = np.array([np.cos(roll), 0.0, np.sin(roll)])

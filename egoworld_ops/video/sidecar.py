@@ -4,7 +4,8 @@
             "focal_error_share"},
  "objects": [{"label", "dimensions_m": [x, y, z], "mesh": "file beside the video", "text": "...",
               "prompts": [{"frame_index", "box_px": [x, y, w, h], "points_px": [[x, y], ...]}]}],
- "recording": "name", "picture": {"use_as_pinhole": true}}
+ "recording": "name", "picture": {"use_as_pinhole": true},
+ "trajectory": {"file": "file beside the video", "format": "tum", "starts_at_s": 0.0, "T_device_camera": [16 numbers]}}
 
 `recording`: files that name the same one are parts or copies of one recording and fall in one split.
 """
@@ -21,8 +22,9 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -36,6 +38,9 @@ MAX_MESH_BYTES = 512 * 1024 * 1024
 _LENS_CURE = (
     "Give as many coefficients as the model has, in the order of docs/data_contract.md, section Sidecar; or name the model they are of"
 )
+MAX_TRAJECTORY_BYTES = 512 * 1024 * 1024
+_ENTRIES, _RIGID = 16, 1e-3
+"""Of a 4 x 4 pose: its entries, and how far its rotation may be from one."""
 _CURE = "Mend the file or move it away; the format is in docs/data_contract.md, section Sidecar"
 MIN_FOCAL_PX, MAX_PX, MAX_SIDE_PX = 0.01, 1e6, 65_536
 """Limits far beyond every real camera; values within them stay finite and positive at any size of the picture."""
@@ -50,6 +55,15 @@ Length = Annotated[float, Field(gt=0, le=MAX_PX)]
 Side = Annotated[int, Field(gt=0, le=MAX_SIDE_PX)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Metres = Annotated[float, Field(ge=1e-6, le=1e4)]
+
+
+def plain_file(name: str, what: str) -> str:
+    """The name, if it is that of a file in the video's folder itself; else raise ValueError."""
+    if Path(name).name != name or name in ("", ".", "..") or "\0" in name:
+        raise ValueError(f"{what} must be the plain name of a file in the video's folder")
+    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+        raise ValueError(f"{what} must be a name of at most {_MAX_NAME_BYTES} bytes")
+    return name
 
 
 class _Part(BaseModel):
@@ -109,6 +123,37 @@ class SidecarPicture(_Part):
     use_as_pinhole: bool = False
 
 
+class SidecarTrajectory(_Part):
+    """A file of the video's folder with poses of the camera; its formats are those of `trajectory.py`.
+
+    `starts_at_s`: the file's time, in seconds, of the video's time 0. `T_device_camera`: the camera in the device whose poses the file has, row by
+    row; for a camera that is not the one posed, such as Aria's RGB camera.
+    """
+
+    file: str
+    format: Literal["tum", "colmap", "aria", "arkit"]
+    starts_at_s: Annotated[float, Field(ge=-1e12, le=1e12)] = 0.0
+    T_device_camera: tuple[Annotated[float, Field(ge=-MAX_PX, le=MAX_PX)], ...] | None = None
+
+    @field_validator("file")
+    @classmethod
+    def _beside_the_video(cls, name: str) -> str:
+        return plain_file(name, "file")
+
+    @field_validator("T_device_camera")
+    @classmethod
+    def _rigid(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if values is not None:
+            T = np.array(values).reshape(4, 4) if len(values) == _ENTRIES else np.zeros((4, 4))
+            if (
+                np.abs(T[:3, :3] @ T[:3, :3].T - np.eye(3)).max() > _RIGID
+                or np.linalg.det(T[:3, :3]) < 0
+                or np.abs(T[3] - [0, 0, 0, 1]).max() > _RIGID
+            ):
+                raise ValueError("T_device_camera: want 16 numbers of a 4 x 4 rotation and translation, row by row")
+        return values
+
+
 class Prompt(_Part):
     """Where an object is in one frame: a box [x, y, width, height], points on it, or both; pixels."""
 
@@ -137,11 +182,7 @@ class SidecarObject(_Part):
     @field_validator("mesh")
     @classmethod
     def _beside_the_video(cls, name: str | None) -> str | None:
-        if name is not None and (Path(name).name != name or name in ("", ".", "..") or "\0" in name):
-            raise ValueError("mesh must be the plain name of a file in the video's folder")
-        if name is not None and len(os.fsencode(name)) > _MAX_NAME_BYTES:
-            raise ValueError(f"mesh must be a name of at most {_MAX_NAME_BYTES} bytes")
-        return name
+        return name if name is None else plain_file(name, "mesh")
 
 
 class Sidecar(_Part):
@@ -151,6 +192,7 @@ class Sidecar(_Part):
     objects: Annotated[tuple[SidecarObject, ...], Field(max_length=MAX_OBJECTS)] = ()
     recording: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     picture: SidecarPicture = SidecarPicture()
+    trajectory: SidecarTrajectory | None = None
 
     @field_validator("objects")
     @classmethod
@@ -163,32 +205,34 @@ class Sidecar(_Part):
         return objects
 
     def section_digest(self, section: str, folder: Path) -> str:
-        """SHA-256 over one section and, for objects, over the content of the meshes it names in `folder`.
+        """SHA-256 over one section and over the content of the files it names in `folder`: meshes of objects, a trajectory.
 
         Raises:
-            BadSidecar: a mesh is not a regular file there, or too large.
-            StorageUnavailable: a mesh cannot be read now.
+            BadSidecar: a file is not a regular file there, or too large.
+            StorageUnavailable: a file cannot be read now.
         """
         value = self.model_dump(mode="json", include={section})
         digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode())
         if section == "objects":
             for item in self.objects:
                 if item.mesh:
-                    digest.update(_mesh_sha256(mesh_path(folder, item.mesh)))
+                    digest.update(_file_sha256(mesh_path(folder, item.mesh), MAX_MESH_BYTES))
+        if section == "trajectory" and self.trajectory:
+            digest.update(_file_sha256(trajectory_path(folder, self.trajectory.file), MAX_TRAJECTORY_BYTES))
         return digest.hexdigest()
 
 
-_meshes: dict[Path, tuple[tuple[int, ...], bytes]] = {}
+_hashed: dict[Path, tuple[tuple[int, ...], bytes]] = {}
 
 
-def _mesh_sha256(path: Path) -> bytes:
-    """SHA-256 of a mesh's content, cached by the process until the file changes: every clip of the video asks for it."""
+def _file_sha256(path: Path, limit: int) -> bytes:
+    """SHA-256 of a file's content, cached by the process until the file changes: every clip of the video asks for it."""
     with _named(path):
         now = path.stat()
     state = now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
-    if _meshes.get(path, ((), b""))[0] != state:
-        _meshes[path] = state, hashlib.sha256(_read_regular(path, MAX_MESH_BYTES)).digest()
-    return _meshes[path][1]
+    if _hashed.get(path, ((), b""))[0] != state:
+        _hashed[path] = state, hashlib.sha256(_read_regular(path, limit)).digest()
+    return _hashed[path][1]
 
 
 def wrong_unit(size_m: Sequence[float]) -> str:
@@ -292,6 +336,8 @@ def read_sidecar(video_path: Path) -> Sidecar:
     for item in sidecar.objects:
         if item.mesh:
             mesh_path(path.parent, item.mesh)
+    if sidecar.trajectory:
+        trajectory_path(path.parent, sidecar.trajectory.file)
     return sidecar
 
 
@@ -327,9 +373,28 @@ def mesh_path(folder: Path, name: str) -> Path:
     Raises:
         BadSidecar: it is not a regular file there.
     """
+    return _named_file(folder, name, "mesh")
+
+
+def trajectory_path(folder: Path, name: str) -> Path:
+    """The trajectory of that name in the video's folder. Raises BadSidecar as `mesh_path`."""
+    return _named_file(folder, name, "trajectory")
+
+
+def trajectory_bytes(folder: Path, name: str) -> bytes:
+    """The content of a trajectory in the video's folder.
+
+    Raises:
+        BadSidecar: it is not a regular file there, or too large.
+        StorageUnavailable: it cannot be read now.
+    """
+    return _read_regular(trajectory_path(folder, name), MAX_TRAJECTORY_BYTES)
+
+
+def _named_file(folder: Path, name: str, what: str) -> Path:
     path = folder / name
     with _named(path):
         there = not path.is_symlink() and path.is_file()
     if not there:
-        raise BadSidecar(path, "the mesh named in the sidecar is not a regular file", "Put the mesh beside the video")
+        raise BadSidecar(path, f"the {what} named in the sidecar is not a regular file", f"Put the {what} beside the video")
     return path

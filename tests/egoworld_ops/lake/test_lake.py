@@ -233,7 +233,7 @@ def test_the_catalog_tells_of_runs_and_of_the_states_of_their_clips_also_where_o
         assert stride == [("20260101_0000", 5, "abc"), ("20260102_0000", None, None)]
         rows = connection.execute("SELECT stage, state, clips FROM run_states WHERE run_id = '20260101_0000'").fetchall()
         done = {stage: n for stage, state, n in rows if state == "done"}
-        stale = ("object_pose", "movement", "contacts", "events")
+        stale = ("object_pose", "movement", "contacts", "events", "camera", "points")
         lost = dict.fromkeys(("mapping", "masks", *stale), len(clip_ids) - 1)
         assert done == {"manifest": 1} | dict.fromkeys(operators.stages(), len(clip_ids)) | lost
         undone = dict(sorted({"mapping": "dead_letter", "masks": "dead_letter", **dict.fromkeys(stale, "stale")}.items()))

@@ -382,10 +382,11 @@ def test_frames_that_a_clip_does_not_own_are_found_in_a_release_by_itself(run: R
 def test_a_whole_run_has_no_findings_nor_has_one_with_failures_on_record(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pieces: list[tuple[int, int]] = []
     assert [*verify(run, lambda done, total: pieces.append((done, total)))] == []
-    assert pieces[-1] == (2 + 1 + 1 + 1 + 9, 2 + 1 + 1 + 1 + 9)
+    assert pieces[-1] == (2 + 1 + 1 + 1 + 13, 2 + 1 + 1 + 1 + 13)
     video_id = video_ids(run)[1]
     fail(run, video_id, CLIP, "object_pose")
-    run.clip_table("movement", video_id, CLIP).unlink()
+    for below in ("movement", "contacts", "events", "camera", "points"):
+        run.clip_table(below, video_id, CLIP).unlink()
     counted.count(run, video_id)
     assert all("is behind its run" in finding for finding in said(run))
     make_release(run, ReleaseSettings())
