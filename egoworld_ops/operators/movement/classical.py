@@ -145,7 +145,7 @@ class _Flows:
 class Backend(Operator):
     """The `classical` backend of movement."""
 
-    version = "5"
+    version = "6"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = MovementSettings
     seconds_per_frame: ClassVar[float] = 0.02
@@ -420,7 +420,7 @@ def _pose_of(row: dict[str, Any] | None) -> tuple[np.ndarray | None, Reason | No
     pose = pose_of(row)
     if pose is None:
         return None, Reason("no_upstream", f"the object has no pose: {row['reason'] or 'unknown'}")
-    if not row["converged"]:
+    if not row["converged"] and row["reason_class"] != "ambiguous":  # how an ambiguous pose changes is much the same in each orientation
         return None, Reason("not_converged", "the object's pose has not converged")
     return pose, None
 

@@ -1,4 +1,7 @@
-"""A keyframe: the cut-out of one frame around one object, with the data that registration and relocalisation need."""
+"""A keyframe: the cut-out of one frame around one object, with the data that registration and relocalisation need; and a glimpse, its mask alone.
+
+Pixels are of the working picture, see `_working`.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ FAR_PX = 24.0
 """Maximum distance to the mask's border; larger ones are set to it."""
 HAND_MARGIN_PX = 5
 FEATURES = 200
+GLIMPSE_STEP = 2
 
 
 @dataclass(frozen=True)
@@ -89,13 +93,39 @@ class Keyframe:
         return inside & ~hidden
 
 
-def cut_out(position: int, segment: int, rgb: np.ndarray, mask: np.ndarray, hands: np.ndarray) -> Keyframe:
-    """Cut a keyframe from a whole frame (H, W, 3), its object mask and its hands mask (H, W) bool."""
-    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
-    y0, y1 = max(y - MARGIN_PX, 0), min(y + h + MARGIN_PX, mask.shape[0])
-    x0, x1 = max(x - MARGIN_PX, 0), min(x + w + MARGIN_PX, mask.shape[1])
-    part = np.s_[y0:y1, x0:x1]
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """The mask of an object in one frame, in small: pixel p of the working picture is at (p - origin_px) * scale in it.
+
+    Args:
+        mask: (h, w) bool.
+        hidden: (h, w) bool, hands, other masks, and what lies just beside them.
+        image_size: (width, height) of the whole working picture.
+    """
+
+    mask: np.ndarray
+    hidden: np.ndarray
+    origin_px: np.ndarray
+    scale: float
+    image_size: tuple[int, int]
+
+    def as_keyframe(self) -> Keyframe:
+        """For fitting outlines, in its own pixels, those of `_working.scaled(camera, scale)`; its picture is blank."""
+        size = round(self.image_size[0] * self.scale), round(self.image_size[1] * self.scale)
+        origin = (self.origin_px + 0.5) * self.scale - 0.5
+        return Keyframe(0, 0, np.zeros((*self.mask.shape, 3), np.uint8), self.mask, self.hidden, origin, size)
+
+
+def glimpse(mask: np.ndarray, hidden: np.ndarray, origin_px: np.ndarray, image_size: tuple[int, int]) -> Glimpse:
+    """Of a cut-out's mask and what is hidden there, (h, w) bool, the place (2,) of its first pixel, and (width, height) of the whole image."""
+    h, w = mask.shape
+    size = (max(w // GLIMPSE_STEP, 1), max(h // GLIMPSE_STEP, 1))
+    part = np.s_[: size[1] * GLIMPSE_STEP, : size[0] * GLIMPSE_STEP]
+    small, far = (cv2.resize(m[part].astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) for m in (mask, hidden))
+    return Glimpse(small > 127, far > 0, origin_px + (GLIMPSE_STEP - 1) / 2, 1 / GLIMPSE_STEP, image_size)
+
+
+def near_to(hands: np.ndarray) -> np.ndarray:
+    """(h, w) bool: a cut-out's hands and what lies just beside them."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * HAND_MARGIN_PX + 1,) * 2)
-    near_hands = cv2.dilate(hands[part].astype(np.uint8), kernel).astype(bool)
-    origin = np.array([x0, y0], np.float64)
-    return Keyframe(position, segment, rgb[part].copy(), mask[part].copy(), near_hands, origin, (mask.shape[1], mask.shape[0]))
+    return cv2.dilate(hands.astype(np.uint8), kernel).astype(bool)

@@ -15,9 +15,11 @@ from egoworld_ops.vision.geometry import make_transform, matrix_from_quaternion
 
 Equations = tuple[np.ndarray, np.ndarray]
 """Residuals (N,), and their derivatives (N, 6) with respect to a step of the pose."""
-ROTATIONS = 3000
+ROTATIONS = 2000
 COARSE_SIDE_PX = 72
 KEPT = 24
+FITTED = 14
+TILTED = 2
 SPACING_PX = 6.0
 _PHI = np.sqrt(2.0)
 _PSI = 1.533751168755204288118041
@@ -44,24 +46,25 @@ class Candidate:
         return self.overlap * (0.5 + 0.5 * self.edges)
 
 
-def rotations(shape: Shape) -> np.ndarray:
-    """Evenly spread rotations (N, 3, 3), one of each class of the shape's symmetries (spirals of Alexa, 2022)."""
-    i = np.arange(ROTATIONS) + 0.5
-    t, d = i / ROTATIONS, 2 * np.pi * i
+def rotations(shape: Shape, count: int) -> np.ndarray:
+    """Of `count` evenly spread rotations (N, 3, 3) one of each class of the shape's symmetries (spirals of Alexa, 2022)."""
+    i = np.arange(count) + 0.5
+    t, d = i / count, 2 * np.pi * i
     r, big_r = np.sqrt(t), np.sqrt(1 - t)
     q = np.stack([r * np.sin(d / _PHI), r * np.cos(d / _PHI), big_r * np.sin(d / _PSI), big_r * np.cos(d / _PSI)], 1)
-    R = matrix_from_quaternion(q)
-    traces = np.einsum("nij,sji->ns", R, shape.symmetries)
-    return R[traces[:, 0] >= traces.max(1) - 1e-12]
+    return shape.symmetry.one_of_each(matrix_from_quaternion(q))
 
 
 def register(camera: Camera, shape: Shape, keyframe: Keyframe, keep: int) -> list[Candidate]:
     """The `keep` best poses that differ from each other, best first; fewer or none where nothing fits."""
-    coarse = _coarse(camera, shape, keyframe)
-    fitted = [fit_outline(camera, part, keyframe, T, 10) for T, part in coarse]
+    coarse = [*candidates(camera, shape, keyframe, ROTATIONS, KEPT), *_by_widest_face(camera, shape, keyframe)]
+    begun = [(T, part) for T_first, part in coarse if (T := fit_outline(camera, part, keyframe, T_first, 4)) is not None]
+    begun.sort(key=lambda pair: -overlap_with(camera, shape, keyframe, pair[0]))
+    fitted = [fit_outline(camera, part, keyframe, T, 6) for T, part in begun[:FITTED]]
     distinct = _distinct(shape, [judge(camera, shape, keyframe, T) for T in fitted if T is not None], 2 * keep)
     refined = _distinct(shape, [_sharpen(camera, shape, keyframe, [c.T_camera_object]) for c in distinct], keep)
-    return _distinct(shape, [_sharpen(camera, shape, keyframe, tilted(c.T_camera_object)) for c in refined], keep)
+    best, others = refined[:TILTED], refined[TILTED:]
+    return _distinct(shape, [_sharpen(camera, shape, keyframe, tilted(c.T_camera_object)) for c in best] + others, keep)
 
 
 def _sharpen(camera: Camera, shape: Shape, keyframe: Keyframe, starts: list[np.ndarray]) -> Candidate:
@@ -80,43 +83,65 @@ def tilted(T_camera_object: np.ndarray) -> list[np.ndarray]:
     return [make_transform(T_camera_object[:3, :3] @ turn, T_camera_object[:3, 3]) for turn in tilts()]
 
 
-def _coarse(camera: Camera, shape: Shape, keyframe: Keyframe) -> list[tuple[np.ndarray, Shape]]:
-    """Of all rotations, the poses that overlap best, and the part of the shape that the mask was taken for: all of it, or its widest face alone.
+def candidates(camera: Camera, shape: Shape, keyframe: Keyframe, count: int, keep: int) -> list[tuple[np.ndarray, Shape]]:
+    """Of `count` rotations the `keep` whose convex outline overlaps best, as poses; beside each the part of the shape it is of: all of it."""
+    corners, area_m2, normals = shape.hull
+    R = rotations(shape, count)
+    whole_m2 = np.abs(normals @ _towards(camera, keyframe, R).T).T @ area_m2 / 2
+    return _best_overlaps(camera, keyframe, R, np.tile(shape.centre_m, (len(R), 1)), whole_m2, [corners] * len(R), [shape] * len(R), keep)
 
-    Masks made from colour often hold one face of an object and miss the others. The mask's area and middle give the place.
-    """
-    R = rotations(shape)
+
+def _by_widest_face(camera: Camera, shape: Shape, keyframe: Keyframe) -> list[tuple[np.ndarray, Shape]]:
+    """As `candidates`, but the mask is taken for the face that is seen widest: masks made from colour often hold one face and miss the others."""
+    faces = shape.flat_faces
+    if not faces:
+        return []
+    R = rotations(shape, ROTATIONS)
+    towards = _towards(camera, keyframe, R)
+    seen_m2 = np.stack([f.area_m2 * np.maximum(-(towards @ f.normal), 0) for f in faces], 1)
+    parts = [faces[i].surface for i in seen_m2.argmax(1)]
+    middles = np.stack([p.vertices_m.mean(0) for p in parts])
+    return _best_overlaps(camera, keyframe, R, middles, seen_m2.max(1), [p.vertices_m for p in parts], parts, KEPT)
+
+
+def _ray(camera: Camera, keyframe: Keyframe) -> np.ndarray:
+    """(3,) direction of the mask's middle, z = 1."""
+    middle_px = np.argwhere(keyframe.mask).mean(0)[::-1] + keyframe.origin_px
+    return np.array([(middle_px[0] - camera.cx_px) / camera.fx_px, (middle_px[1] - camera.cy_px) / camera.fy_px, 1.0])
+
+
+def _towards(camera: Camera, keyframe: Keyframe, R: np.ndarray) -> np.ndarray:
+    """(N, 3) unit direction in the object frame in which the mask's middle is seen."""
+    ray = _ray(camera, keyframe)
+    return np.asarray(R.transpose(0, 2, 1) @ (ray / np.linalg.norm(ray)))
+
+
+def _best_overlaps(
+    camera: Camera,
+    keyframe: Keyframe,
+    R: np.ndarray,
+    middles_m: np.ndarray,
+    shown_m2: np.ndarray,
+    outlines: list[np.ndarray],
+    parts: list[Shape],
+    keep: int,
+) -> list[tuple[np.ndarray, Shape]]:
+    """The rotations whose outline overlaps best with the mask, whose area and middle give the place."""
     h, w = keyframe.mask.shape
     scale = min(COARSE_SIDE_PX / max(h, w), 1.0)
     size = (max(round(h * scale), 1), max(round(w * scale), 1))
     mask = cv2.resize(keyframe.mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_AREA)
     free = (cv2.resize(keyframe.hands.astype(np.uint8), size[::-1], interpolation=cv2.INTER_AREA) == 0).astype(np.uint8)
-    middle_px = np.argwhere(keyframe.mask).mean(0)[::-1] + keyframe.origin_px
-    ray = np.array([(middle_px[0] - camera.cx_px) / camera.fx_px, (middle_px[1] - camera.cy_px) / camera.fy_px, 1.0])
-    towards = R.transpose(0, 2, 1) @ (ray / np.linalg.norm(ray))
     pixels_per_m2 = float(keyframe.mask.sum()) / (camera.fx_px * camera.fy_px)
-    corners, area_m2, normals = shape.hull
-    whole_m2 = np.abs(normals @ towards.T).T @ area_m2 / 2
-    guesses = [(R, np.tile(shape.centre_m, (len(R), 1)), whole_m2, [corners] * len(R), [shape] * len(R))]
-    faces = shape.flat_faces
-    if faces:
-        seen_m2 = np.stack([f.area_m2 * np.maximum(-(towards @ f.normal), 0) for f in faces], 1)
-        widest = seen_m2.argmax(1)
-        parts = [faces[i].surface for i in widest]
-        guesses.append((R, np.stack([p.vertices_m.mean(0) for p in parts]), seen_m2.max(1), [p.vertices_m for p in parts], parts))
-    chosen: list[tuple[np.ndarray, Shape]] = []
-    for turns, middles, shown_m2, outlines, parts in guesses:
-        depth_m = np.sqrt(np.maximum(shown_m2, 1e-9) / pixels_per_m2)
-        positions = ray * depth_m[:, None] - np.einsum("nij,nj->ni", turns, middles)
-        shift = keyframe.origin_px
-        overlap = np.array(
-            [
-                _overlap(_fill(camera, c, r, t, size, scale, shift), mask, free, 1.0)
-                for r, t, c in zip(turns, positions, outlines, strict=True)
-            ]
-        )
-        chosen += [(make_transform(turns[i], positions[i]), parts[i]) for i in np.argsort(-overlap)[:KEPT]]
-    return chosen
+    depth_m = np.sqrt(np.maximum(shown_m2, 1e-9) / pixels_per_m2)
+    positions = _ray(camera, keyframe) * depth_m[:, None] - np.einsum("nij,nj->ni", R, middles_m)
+    overlap = np.array(
+        [
+            _overlap(_fill(camera, c, r, t, size, scale, keyframe.origin_px), mask, free, 1.0)
+            for r, t, c in zip(R, positions, outlines, strict=True)
+        ]
+    )
+    return [(make_transform(R[i], positions[i]), parts[i]) for i in np.argsort(-overlap)[:keep]]
 
 
 def _fill(
@@ -138,6 +163,11 @@ def _overlap(outline: np.ndarray, mask: np.ndarray, free: np.ndarray, outside: f
     in_mask, in_outline = cv2.countNonZero(mask & free), cv2.countNonZero(outline & free)
     either = in_mask + in_outline - both
     return 1 - (in_mask - both + outside * (in_outline - both)) / either if either else 0.0
+
+
+def intersection_over_union(outline: np.ndarray, mask: np.ndarray, free: np.ndarray) -> float:
+    """Of two pictures (h, w) uint8 of zeros and ones, where a third is one; 0 where nothing is there."""
+    return _overlap(outline, mask, free, 1.0)
 
 
 def judge(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> Candidate:
@@ -183,8 +213,10 @@ def _response(keyframe: Keyframe, samples: EdgeSamples, shifts_px: np.ndarray) -
     return np.abs(change).max(1).reshape(len(samples.pixels), len(shifts_px))
 
 
-def outline_equations(camera: Camera, keyframe: Keyframe, T_camera_object: np.ndarray, seen: EdgeView | None) -> Equations | None:
-    """Distance of the projected outline to the mask's border, pixels; less weight where it lies outside."""
+def outline_equations(
+    camera: Camera, keyframe: Keyframe, T_camera_object: np.ndarray, seen: EdgeView | None, outside: float = MISSED
+) -> Equations | None:
+    """Distance of the projected outline to the mask's border, pixels, times `outside` where it lies outside."""
     if seen is None:
         return None
     used = seen.samples.outline & seen.counted
@@ -193,7 +225,7 @@ def outline_equations(camera: Camera, keyframe: Keyframe, T_camera_object: np.nd
     pixels, J = project_with_jacobian(camera, T_camera_object, seen.samples.points_m[used])
     slope = keyframe.at(keyframe.distance_slope, pixels)
     distance = keyframe.at(keyframe.distance, pixels).astype(np.float64)
-    weight = np.where(distance > 0, MISSED, 1.0)
+    weight = np.where(distance > 0, outside, 1.0)
     return weight * distance, weight[:, None] * np.einsum("ni,nij->nj", slope, J)
 
 
@@ -220,16 +252,25 @@ def edge_equations(
     return -offset, np.einsum("ni,nij->nj", samples.normals[found], J)
 
 
-def fit_outline(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray, steps: int) -> np.ndarray | None:
-    """Fit the outline to the mask's border (Levenberg-Marquardt, Huber's weights); None where it cannot be seen."""
+def fit_outline(
+    camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray, steps: int, turn: bool = True, outside: float = MISSED
+) -> np.ndarray | None:
+    """Fit the outline to the mask's border (Levenberg-Marquardt, Huber's weights); None where it cannot be seen.
+
+    Which edges are outline is found anew at every second step. Without `turn` the shape is only shifted.
+    """
     T, damping, reference = T_camera_object, 1e-2, np.inf
-    for _ in range(steps):
-        equations = outline_equations(camera, keyframe, T, edge_view(camera, shape, keyframe, T))
+    for i in range(steps):
+        if i % 2 == 0:
+            seen = edge_view(camera, shape, keyframe, T)
+        equations = outline_equations(camera, keyframe, T, seen, outside)
         if equations is None:
             return None
         error = float(np.minimum(np.abs(equations[0]), FAR_PX / 2).mean())
         damping = damping * 0.3 if error < reference else min(damping * 5, 10.0)
         reference = error
+        if not turn:
+            equations[1][:, :3] = 0
         T = step(T, solve_step([(*equations, 4.0, 1.0)], damping, float(T[2, 3])))
     return T
 
@@ -271,12 +312,6 @@ def _distinct(shape: Shape, candidates: list[Candidate], keep: int) -> list[Cand
     for c in sorted(candidates, key=lambda c: -c.score):
         if len(kept) == keep:
             break
-        if all(symmetric_angle_deg(shape, c.T_camera_object, k.T_camera_object) > 10 for k in kept):
+        if all(shape.symmetry.angle_deg(c.T_camera_object[:3, :3], k.T_camera_object[:3, :3]) > 10 for k in kept):
             kept.append(c)
     return kept
-
-
-def symmetric_angle_deg(shape: Shape, T_a: np.ndarray, T_b: np.ndarray) -> float:
-    """Smallest angle between two poses over the shape's symmetries, degrees."""
-    traces = np.einsum("ij,sji->s", T_a[:3, :3].T @ T_b[:3, :3], shape.symmetries)
-    return float(np.degrees(np.arccos(np.clip((traces.max() - 1) / 2, -1, 1))))

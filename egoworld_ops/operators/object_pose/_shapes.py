@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from egoworld_ops.errors import BadSidecar
+from egoworld_ops.operators.object_pose._symmetry import NONE, Symmetry, of_mesh, of_turns
 from egoworld_ops.video.sidecar import wrong_unit
 
 if TYPE_CHECKING:
     from scipy.spatial import ConvexHull
 
-MAX_TRIANGLES = 1200
+MAX_TRIANGLES = 600
 """Finer meshes are simplified: a pose needs the outline, not the relief."""
 SHARP_COS = 0.87
 """Edges between faces that turn by more than 30 degrees show in the picture."""
@@ -33,14 +34,14 @@ class Shape:
         vertices_m: (V, 3) corners in the object frame, metres.
         triangles: (F, 3) vertex numbers, counter-clockwise seen from outside.
         convex: whether no part of the surface can hide another that faces the camera.
-        symmetries: (S, 3, 3) rotations that map the shape onto itself, identity first.
+        symmetry: the rotations that map it onto itself.
         scale_source: what fixed its size: `dimensions` or `mesh`.
     """
 
     vertices_m: np.ndarray
     triangles: np.ndarray
     convex: bool
-    symmetries: np.ndarray
+    symmetry: Symmetry
     scale_source: str
 
     @cached_property
@@ -64,6 +65,11 @@ class Shape:
     def offsets_m(self) -> np.ndarray:
         """(F,) distance of each triangle's plane from the origin: n . x = offset."""
         return (self.normals * self.vertices_m[self.triangles[:, 0]]).sum(1)
+
+    @cached_property
+    def middles_m(self) -> np.ndarray:
+        """(F, 3) middle of each triangle."""
+        return np.asarray(self.vertices_m[self.triangles].mean(1))
 
     @cached_property
     def edges(self) -> tuple[np.ndarray, np.ndarray]:
@@ -140,14 +146,14 @@ def _sheet(corners_m: np.ndarray, normal: np.ndarray, area_m2: float) -> Sheet:
     x = spokes[0] / np.linalg.norm(spokes[0])
     ordered = corners_m[np.argsort(np.arctan2(spokes @ np.cross(normal, x), spokes @ x))]
     fan = np.array([(0, i, i + 1) for i in range(1, len(ordered) - 1)])
-    return Sheet(Shape(ordered, np.concatenate([fan, fan[:, ::-1]]), True, np.eye(3)[None], "dimensions"), normal, area_m2)
+    return Sheet(Shape(ordered, np.concatenate([fan, fan[:, ::-1]]), True, NONE, "dimensions"), normal, area_m2)
 
 
 def cuboid(dimensions_m: tuple[float, float, float]) -> Shape:
     """A box centred on its origin. Its symmetries are the half turns about its axes, and quarter turns where two sides are equal."""
     size = np.asarray(dimensions_m, np.float64)
     triangles = np.array([t for q in _QUADS for t in ((q[0], q[1], q[2]), (q[0], q[2], q[3]))])
-    return Shape(_CORNERS * size, triangles, True, _box_symmetries(size), "dimensions")
+    return Shape(_CORNERS * size, triangles, True, of_turns(_box_symmetries(size)), "dimensions")
 
 
 def _box_symmetries(size: np.ndarray) -> np.ndarray:
@@ -181,10 +187,11 @@ def read_mesh(path: Path) -> Shape:
     if wrong := wrong_unit(tuple(map(float, mesh.extents))):
         raise BadSidecar(path, f"the mesh is {float(mesh.extents.max()):g} m long, no hand-held thing is", f"Scale the mesh. {wrong}")
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    symmetry = of_mesh(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64))
     vertices, triangles = _coarser(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64))
     if float(np.ptp(vertices, axis=0).min()) <= 0:
         raise BadSidecar(path, "the mesh is flat", cure)
-    return Shape(vertices, triangles, bool(mesh.is_convex), np.eye(3)[None], "mesh")
+    return Shape(vertices, triangles, bool(mesh.is_convex), symmetry, "mesh")
 
 
 def _coarser(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

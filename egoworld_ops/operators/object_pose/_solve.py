@@ -11,17 +11,31 @@ import numpy as np
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.object_pose._bundle import Points, link, refine
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
-from egoworld_ops.operators.object_pose._registration import Candidate, fit_edges, judge, register, solve_step, tilts
+from egoworld_ops.operators.object_pose._registration import (
+    Candidate,
+    fit_edges,
+    fit_outline,
+    judge,
+    overlap_with,
+    register,
+    solve_step,
+    tilts,
+)
 from egoworld_ops.operators.object_pose._shapes import Shape
-from egoworld_ops.operators.object_pose._tracking import Track
+from egoworld_ops.operators.object_pose._tracking import Sighting, Track
 from egoworld_ops.operators.object_pose._view import lift, project_with_jacobian, step
+from egoworld_ops.operators.object_pose._working import scaled
 from egoworld_ops.types import Camera
-from egoworld_ops.vision.geometry import make_transform
+from egoworld_ops.vision.geometry import invert, make_transform
 
 INLIER_PX = 3.0
+NOISE_PX = 0.5
 MIN_POINTS = 8
 MIN_SHARE = 0.4
 MIN_OVERLAP = 0.55
+MIN_FOLLOWED = 0.75
+"""Overlap with the mask from which a pose fitted to edges or outline alone is the same object's, a few frames on."""
+OUTLINE_STEPS = 6
 REGISTER_IN = 2
 HYPOTHESES = 4
 MAX_TRIALS = 7
@@ -30,6 +44,7 @@ SECOND_TRIALS = 3
 TRIAL_STEPS = 7
 ASTRAY = 0.08
 FINAL_STEPS = 20
+TRIAL_KEYFRAMES = 6
 LOST_KEYFRAME = 3.0
 """Cost of a keyframe that a hypothesis cannot explain at all; see the costs in `_bundle`."""
 _MATCH_RATIO = 0.8
@@ -37,13 +52,20 @@ _MATCH_RATIO = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A pose of one frame: T_camera_object, how it was found, and the evidence for it."""
+    """A pose of one frame: T_camera_object, how it was found, and what agrees with it: of points their number, error and share.
+
+    One found by its outline has no such points.
+
+    Args:
+        turn_sd_deg: standard deviation of the orientation about its least certain axis, as the points' places and errors give it.
+    """
 
     T_camera_object: np.ndarray
     method: str
-    inliers: int
-    reprojection_px: float
-    score: float
+    inliers: int | None = None
+    reprojection_px: float | None = None
+    score: float | None = None
+    turn_sd_deg: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +75,7 @@ class Agreement:
     T_camera_object: np.ndarray
     inlier: np.ndarray
     reprojection_px: float
+    turn_sd_deg: float
 
     @property
     def good(self) -> bool:
@@ -122,25 +145,50 @@ def _hypotheses(camera: Camera, shape: Shape, track: Track) -> list[tuple[int, C
 
 
 def _settle(camera: Camera, shape: Shape, track: Track, hypotheses: list[tuple[int, Candidate]]) -> dict[int, np.ndarray]:
-    """Follow every hypothesis through its segment, and keep the one that explains most; its poses by keyframe, refined."""
+    """Follow every hypothesis through its segment, and keep the one that explains most; its poses by keyframe, refined.
+
+    Hypotheses are compared on a few of the keyframes, as the time that takes would grow with the length of the clip.
+    """
     trials = []
     for start, candidate in hypotheses:
         poses = _follow(camera, shape, track, start, candidate.T_camera_object)
         lost = 1 - len(poses) / sum(k.segment == track.keyframes[start].segment for k in track.keyframes)
-        trials.append((lost, *_refine(camera, shape, track, poses, FIRST_STEPS)))
-    trials = sorted(trials, key=_trial_cost)[:SECOND_TRIALS]
-    trials = [(lost, *_refine(camera, shape, track, poses, TRIAL_STEPS)) for lost, poses, _ in trials]
-    _, poses, _ = min(trials, key=_trial_cost)
-    turned = [{k: make_transform(T[:3, :3] @ turn, T[:3, 3]) for k, T in poses.items()} for turn in tilts()]
-    again = [_refine(camera, shape, track, t, TRIAL_STEPS) for t in turned]
-    poses, _ = _refine(camera, shape, track, min(again, key=lambda trial: trial[1])[0], FINAL_STEPS)
+        trials.append(Trial(lost, poses, *_refine(camera, shape, track, _some(poses), FIRST_STEPS)))
+    trials = sorted(trials, key=lambda trial: trial.total_cost)[:SECOND_TRIALS]
+    trials = [Trial(t.lost, t.poses, *_refine(camera, shape, track, t.refined, TRIAL_STEPS)) for t in trials]
+    best = min(trials, key=lambda trial: trial.total_cost)
+    turned = [{k: make_transform(T[:3, :3] @ turn, T[:3, 3]) for k, T in best.refined.items()} for turn in tilts()]
+    again = min((_refine(camera, shape, track, t, TRIAL_STEPS) for t in turned), key=lambda made: made[1])[0]
+    poses, _ = _refine(camera, shape, track, _carry_over(best.poses, again), FINAL_STEPS)
     return _mend(camera, shape, track, poses)
 
 
-def _trial_cost(trial: tuple[float, dict[int, np.ndarray], float]) -> float:
-    """Cost of a trial (share of keyframes lost, poses, mean cost of the others)."""
-    lost, _, cost = trial
-    return cost * (1 - lost) + LOST_KEYFRAME * lost
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A hypothesis: the share of its segment's keyframes that were lost, the poses of the others, of some of them refined, and those' mean cost."""
+
+    lost: float
+    poses: dict[int, np.ndarray]
+    refined: dict[int, np.ndarray]
+    cost: float
+
+    @property
+    def total_cost(self) -> float:
+        """Of all keyframes of the segment, for comparing."""
+        return self.cost * (1 - self.lost) + LOST_KEYFRAME * self.lost
+
+
+def _some(poses: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """At most TRIAL_KEYFRAMES of them, evenly spread."""
+    order = sorted(poses)
+    chosen = np.unique(np.linspace(0, len(order) - 1, TRIAL_KEYFRAMES).round().astype(int))
+    return {order[i]: poses[order[i]] for i in chosen}
+
+
+def _carry_over(poses: dict[int, np.ndarray], refined: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """All poses, changed in the object's frame as the nearest refined one was."""
+    near = {k: min(refined, key=lambda other: abs(other - k)) for k in poses}
+    return {k: T @ invert(poses[near[k]]) @ refined[near[k]] for k, T in poses.items()}
 
 
 def _mend(camera: Camera, shape: Shape, track: Track, poses: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
@@ -177,9 +225,12 @@ def _follow(camera: Camera, shape: Shape, track: Track, start: int, T_start: np.
         while 0 <= k < len(track.keyframes) and track.keyframes[k].segment == track.keyframes[start].segment:
             ids, pixels = points_in(track, track.keyframes[k])
             agreement = solve_points(camera, *surface.known(ids, pixels), T)
-            if agreement is None or not agreement.good:
-                break
-            T = agreement.T_camera_object
+            if agreement is not None and agreement.good:
+                T = agreement.T_camera_object
+            else:
+                T = fit_edges(camera, shape, track.keyframes[k], T)
+                if overlap_with(camera, shape, track.keyframes[k], T) < MIN_FOLLOWED:
+                    break
             poses[k] = T
             surface.learn(camera, shape, T, ids, pixels)
             k += direction
@@ -240,9 +291,12 @@ def sample_points(camera: Camera, places_m: np.ndarray, pixels: np.ndarray) -> A
     if len(places_m) < 6:
         return None
     cv2.setRNGSeed(0)
-    ok, rvec, tvec, inlier = cv2.solvePnPRansac(
-        places_m, pixels, camera.K, None, iterationsCount=300, reprojectionError=INLIER_PX, confidence=0.999, flags=cv2.SOLVEPNP_SQPNP
-    )
+    try:
+        ok, rvec, tvec, inlier = cv2.solvePnPRansac(
+            places_m, pixels, camera.K, None, iterationsCount=300, reprojectionError=INLIER_PX, confidence=0.999, flags=cv2.SOLVEPNP_SQPNP
+        )
+    except cv2.error:  # some degenerate sets of points, such as those on a line
+        return None
     if not ok or inlier is None or len(inlier) < 6 or tvec[2, 0] <= 0:
         return None
     return fit_points(camera, places_m, pixels, make_transform(cv2.Rodrigues(rvec)[0], tvec.ravel()))
@@ -262,9 +316,19 @@ def fit_points(camera: Camera, places_m: np.ndarray, pixels: np.ndarray, T_guess
         rows = np.sqrt(w)[:, None, None] * J
         move = solve_step([((np.sqrt(w)[:, None] * residual).ravel(), rows.reshape(-1, 6), np.inf, 1.0)], 1e-6, float(T[2, 3]))
         T = step(T, move)
-    error = np.linalg.norm(project_with_jacobian(camera, T, places_m)[0] - pixels, axis=1)
+    seen, J = project_with_jacobian(camera, T, places_m)
+    error = np.linalg.norm(seen - pixels, axis=1)
     inlier = error < INLIER_PX
-    return Agreement(T, inlier, float(np.sqrt((error[inlier] ** 2).mean())) if inlier.any() else np.inf)
+    rms = float(np.sqrt((error[inlier] ** 2).mean())) if inlier.any() else np.inf
+    return Agreement(T, inlier, rms, _turn_sd_deg(J[inlier].reshape(-1, 6), max(rms, NOISE_PX)))
+
+
+def _turn_sd_deg(J: np.ndarray, noise_px: float) -> float:
+    """Standard deviation of a pose's rotation about its least certain axis, degrees, from derivatives (N, 6) of pixels."""
+    information = J.T @ J
+    fixed = information[:3, :3] - information[:3, 3:] @ np.linalg.pinv(information[3:, 3:]) @ information[3:, :3]
+    least = float(np.linalg.eigvalsh(fixed)[0])
+    return float(np.degrees(noise_px / np.sqrt(least))) if least > 0 else np.inf
 
 
 def solve_points(camera: Camera, places_m: np.ndarray, pixels: np.ndarray, T_guess: np.ndarray) -> Agreement | None:
@@ -311,19 +375,30 @@ def every_frame(
             if start is None:
                 continue
             agreement = solve_points(camera, *surface.known(sighting.ids, sighting.points_px), start)
-            if agreement is None or not agreement.good:
+            if agreement is not None and agreement.good:
+                found[i] = _estimate(agreement, anchor[1] if anchor else "tracked")
+            elif shape is not None and (T := start if anchor else _by_outline(camera, shape, sighting, start)) is not None:
+                found[i] = Estimate(T, "outline")
+            else:
                 continue
-            found[i] = _estimate(agreement, anchor[1] if anchor else "tracked")
-            guess = (sighting.segment, agreement.T_camera_object)
+            guess = (sighting.segment, found[i].T_camera_object)
             if shape is not None:
-                surface.learn(camera, shape, agreement.T_camera_object, sighting.ids, sighting.points_px)
+                surface.learn(camera, shape, found[i].T_camera_object, sighting.ids, sighting.points_px)
     return [found.get(i, _why_not(track, i)) for i in range(len(track.sightings))]
+
+
+def _by_outline(camera: Camera, shape: Shape, sighting: Sighting, T_guess: np.ndarray) -> np.ndarray | None:
+    """T_camera_object that fits the mask's outline, from that of a neighbouring frame; None where it does not overlap enough."""
+    seen = sighting.seen
+    small, view = scaled(camera, seen.scale), seen.as_keyframe()
+    T = fit_outline(small, shape, view, T_guess, OUTLINE_STEPS, outside=1.0)
+    return T if T is not None and overlap_with(small, shape, view, T) >= MIN_FOLLOWED else None
 
 
 def _estimate(agreement: Agreement, method: str) -> Estimate:
     count = int(agreement.inlier.sum())
     score = float(agreement.inlier.mean()) * min(count / 30, 1.0)
-    return Estimate(agreement.T_camera_object, method, count, agreement.reprojection_px, score)
+    return Estimate(agreement.T_camera_object, method, count, agreement.reprojection_px, score, agreement.turn_sd_deg)
 
 
 def _why_not(track: Track, position: int) -> Reason:

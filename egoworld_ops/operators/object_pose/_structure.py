@@ -7,6 +7,7 @@ has no metric scale: it comes from the hand's metric depth where the fingertips 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -117,12 +118,26 @@ def _first_pairs(camera: Camera, points: dict[int, Points]) -> list[tuple[int, i
 
 
 def _relative_poses(camera: Camera, a: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
-    found: list[np.ndarray] = []
+    """Hypotheses T_b_a, translation of unit length; those that OpenCV can make nothing of are left out."""
     cv2.setRNGSeed(0)
+    found: list[np.ndarray] = []
+    for hypotheses in (_by_essential_matrix, _by_homography):
+        with suppress(cv2.error):  # degenerate sets of points
+            found += hypotheses(camera, a, b)
+    return found
+
+
+def _by_essential_matrix(camera: Camera, a: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
+    found = []
     E, _ = cv2.findEssentialMat(a, b, camera.K, method=cv2.RANSAC, prob=0.999, threshold=1.5)
     for block in [] if E is None else np.split(E, len(E) // 3):
         _, R, t, _ = cv2.recoverPose(block, a, b, camera.K)
         found.append(make_transform(R, t.ravel()))
+    return found
+
+
+def _by_homography(camera: Camera, a: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
+    found: list[np.ndarray] = []
     H, _ = cv2.findHomography(a, b, cv2.RANSAC, 2.0)
     if H is not None:
         _, turns, shifts, _ = cv2.decomposeHomographyMat(H, camera.K)

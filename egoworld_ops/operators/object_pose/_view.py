@@ -14,6 +14,12 @@ from egoworld_ops.operators.object_pose._shapes import SHARP_COS, Shape
 from egoworld_ops.types import Camera
 from egoworld_ops.vision.geometry import make_transform, project, skew, transform
 
+PAINTED_PX = 160
+BESIDE = 2.0
+"""Pixels of a painting, beside an edge, at which the shape must end if the edge is outline."""
+FEW_TRIANGLES = 100
+"""Shapes of so few triangles are cast rays at; the others are painted."""
+
 
 def step(T_camera_object: np.ndarray, move: np.ndarray) -> np.ndarray:
     """The pose after a step (6,)."""
@@ -48,12 +54,61 @@ def rays(camera: Camera, points_px: np.ndarray) -> np.ndarray:
     return np.stack([x, y, np.ones(len(points_px))], 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Painting:
+    """Which triangle is seen where: picture (h, w) int32 of triangle numbers plus one, 0 beside the shape; pixel p is at (p - low_px) * scale."""
+
+    faces: np.ndarray
+    low_px: np.ndarray
+    scale: float
+
+    def at(self, points_px: np.ndarray) -> np.ndarray:
+        """(N,) triangle numbers, -1 beside the shape."""
+        column, row = np.round((points_px - self.low_px) * self.scale).astype(int).T
+        inside = (row >= 0) & (row < self.faces.shape[0]) & (column >= 0) & (column < self.faces.shape[1])
+        return np.where(inside, self.faces[np.where(inside, row, 0), np.where(inside, column, 0)] - 1, -1)
+
+
+def paint(camera: Camera, shape: Shape, T_camera_object: np.ndarray) -> Painting | None:
+    """Triangles that face the camera, painted from back to front; None where part of the shape is behind the camera."""
+    corners = transform(T_camera_object, shape.vertices_m)
+    if corners[:, 2].min() <= 1e-3:
+        return None
+    pixels = project(camera, corners)
+    low, span = pixels.min(0), float(np.ptp(pixels, axis=0).max())
+    scale = PAINTED_PX / max(span, 1e-6)
+    eye = -T_camera_object[:3, :3].T @ T_camera_object[:3, 3]
+    front = np.flatnonzero(shape.normals @ eye > shape.offsets_m)
+    front = front[np.argsort(-((shape.middles_m[front] - eye) ** 2).sum(1))]
+    picture = np.zeros((PAINTED_PX + 2, PAINTED_PX + 2), np.int32)
+    for number, triangle in zip(
+        (front + 1).tolist(), ((pixels - low) * scale * 16).round().astype(np.int32)[shape.triangles[front]], strict=True
+    ):
+        cv2.fillConvexPoly(picture, triangle, number, shift=4)
+    return Painting(picture, low, scale)
+
+
 def lift(camera: Camera, shape: Shape, T_camera_object: np.ndarray, points_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Triangle numbers (N,), -1 beside the object, and points (N, 3) in the object frame where rays of pixels meet it."""
     R, t = T_camera_object[:3, :3], T_camera_object[:3, 3]
     origin, directions = -R.T @ t, rays(camera, points_px) @ R
-    face, far = shape.cast(origin, directions)
+    if len(shape.triangles) <= FEW_TRIANGLES:
+        face, far = shape.cast(origin, directions)
+    else:
+        painting = paint(camera, shape, T_camera_object)
+        face = np.full(len(points_px), -1) if painting is None else painting.at(points_px)
+        far = _reach(shape, face, origin, directions)
+        face = np.where(np.isfinite(far) & (far > 0), face, -1)
     return face, origin + directions * np.where(face >= 0, far, 0)[:, None]
+
+
+def _reach(shape: Shape, face: np.ndarray, origin_m: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """(N,) multiples of rays (N, 3) from one origin, object frame, at which they meet the plane of a triangle, but no nearer or farther than that."""
+    n = shape.normals[face]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        far = (shape.offsets_m[face] - n @ origin_m) / (n * directions).sum(1)
+    along = ((shape.vertices_m[shape.triangles[face]] - origin_m) * directions[:, None]).sum(2) / (directions**2).sum(1)[:, None]
+    return np.clip(np.nan_to_num(far, nan=np.inf), along.min(1), along.max(1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +149,28 @@ def edge_samples(camera: Camera, shape: Shape, T_camera_object: np.ndarray, spac
     a, b = shape.vertices_m[ends[owner, 0]], shape.vertices_m[ends[owner, 1]]
     normal = np.stack([-way[owner, 1], way[owner, 0]], 1) / length[owner, None]
     made = EdgeSamples(a + along[:, None] * (b - a), start[owner] + share[:, None] * way[owner], normal, outline[owner])
-    return made if shape.convex else _not_hidden(shape, T_camera_object, made)
+    return made if shape.convex else _not_hidden(camera, shape, T_camera_object, made)
 
 
-def _not_hidden(shape: Shape, T_camera_object: np.ndarray, samples: EdgeSamples) -> EdgeSamples | None:
-    """Only the samples that no nearer part of the shape covers."""
+def _not_hidden(camera: Camera, shape: Shape, T_camera_object: np.ndarray, samples: EdgeSamples) -> EdgeSamples | None:
+    """Only the samples that no nearer part of the shape covers; of these, outline is where the shape ends on one side."""
+    painting = paint(camera, shape, T_camera_object)
+    if painting is None:
+        return None
     origin = -T_camera_object[:3, :3].T @ T_camera_object[:3, 3]
-    face, far = shape.cast(origin, samples.points_m - origin)
+    towards = samples.points_m - origin
+    if len(shape.triangles) <= FEW_TRIANGLES:
+        face, far = shape.cast(origin, towards)
+    else:
+        face = painting.at(samples.pixels)
+        far = _reach(shape, face, origin, towards)
     slack = 0.02 * float(shape.dimensions_m.max()) / float(np.linalg.norm(T_camera_object[:3, 3]))
     seen = (face < 0) | (far > 1 - slack)
     if not seen.any():
         return None
-    return EdgeSamples(samples.points_m[seen], samples.pixels[seen], samples.normals[seen], samples.outline[seen])
+    beside = samples.normals * (BESIDE / painting.scale)
+    ends = (painting.at(samples.pixels + beside) < 0) | (painting.at(samples.pixels - beside) < 0)
+    return EdgeSamples(samples.points_m[seen], samples.pixels[seen], samples.normals[seen], (samples.outline & ends)[seen])
 
 
 def silhouette(

@@ -19,7 +19,9 @@ from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
 from egoworld_ops.operators.object_pose._solve import Estimate, solve
 from egoworld_ops.operators.object_pose._structure import Structured, solve_unknown
-from egoworld_ops.operators.object_pose._tracking import MIN_MASK_PX, Follower, Track, grey_of
+from egoworld_ops.operators.object_pose._tracking import MIN_MASK_SHARE, Follower, Track
+from egoworld_ops.operators.object_pose._verify import UNVERIFIED, Judged, judge_track
+from egoworld_ops.operators.object_pose._working import SIDE_PX, scale_of, scaled
 from egoworld_ops.operators.rectifying import run_rectified
 from egoworld_ops.operators.rows import by_frame, common, depth_error_share, intrinsics, pose_columns
 from egoworld_ops.types import Camera
@@ -30,14 +32,14 @@ NAME = "classical"
 _MASK_COLUMNS = ("frame_index", "track_id", "role", "label", "rle", "area_px", "observed")
 SIZE_ERROR_SHARE = {"mesh": 0.0, "dimensions": 0.0, "hand": 0.2, "none": 0.0}
 """Standard error of an object's size by what fixes it: what is given counts as exact, a hand is as long as the network says."""
-MIN_CONVERGED_INLIERS = 15
 MAX_CONVERGED_PX = 2.0
+UNSURE_SCALE = Reason("scale_uncertain", "no size is given; a hand's size, which fixes the scale, is known to some 20 % only")
 
 
 class Backend(Operator):
     """The `classical` backend of object_pose."""
 
-    version = "4"
+    version = "5"
     packages = ("opencv-python-headless", "scipy", "trimesh", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     seconds_per_frame: ClassVar[float] = 0.12
@@ -61,13 +63,20 @@ class Backend(Operator):
         tracks, given = observe(item), described(item.sidecar.objects, _labels(item.tables["masks"]))
         rows: list[dict[str, Any]] = []
         for track in tracks:
-            shape = _shape(item, given.get(track.track_id))
+            shape, camera, judged = _shape(item, given.get(track.track_id)), scaled(item.camera, track.scale), None
             if shape is None:
-                solved = solve_unknown(item.camera, track, item.tables["hand_pose"])
+                solved = solve_unknown(camera, track, item.tables["hand_pose"])
             else:
-                solved = Structured(solve(item.camera, shape, track), shape.dimensions_m, shape.scale_source)
-            rows += [_row(item, track, i, solved) for i in range(len(track.sightings))]
+                solved = Structured(solve(camera, shape, track), shape.dimensions_m, shape.scale_source)
+                judged = _judge(camera, shape, track, solved.outcomes)
+            rows += [_row(item, track, i, solved, judged) for i in range(len(track.sightings))]
         return schema.from_rows("object_pose", rows) if rows else schema.empty("object_pose")
+
+
+def _judge(camera: Camera, shape: Shape, track: Track, outcomes: Sequence[Estimate | Reason]) -> Judged:
+    """Compare the poses with all masks, with frames that they were not solved by, and with some of those they were."""
+    poses = [None if isinstance(outcome, Reason) else outcome.T_camera_object for outcome in outcomes]
+    return judge_track(camera, shape, poses, [sighting.seen for sighting in track.sightings], track.checks, track.keyframes)
 
 
 def described(objects: Sequence[SidecarObject], labels: dict[int, str | None]) -> dict[int, SidecarObject]:
@@ -105,30 +114,40 @@ def _shape(item: ClipInput, given: SidecarObject | None) -> Shape | None:
 def observe(item: ClipInput) -> list[Track]:
     """Follow points on every masked object through the clip, in one pass over its frames."""
     masks = by_frame(item.tables["masks"], _MASK_COLUMNS)
+    areas: dict[int, list[float]] = {}
+    for row in (row for rows in masks.values() for row in rows if _is_shown(row)):
+        areas.setdefault(row["track_id"], []).append(_area_share(row) * item.camera.width * item.camera.height)
     followers: dict[int, Follower] = {}
-    if not any(row["role"] == "object" for rows in masks.values() for row in rows):
-        return []
-    for frame in item.frames():
+    for frame in item.frames() if areas else ():
         rows = masks.get(frame.index, [])
-        objects = [row for row in rows if row["role"] == "object" and row["area_px"] >= MIN_MASK_PX]
+        objects = [row for row in rows if _is_shown(row)]
         for lost in followers.keys() - {row["track_id"] for row in objects}:
             followers[lost].lose()
-        if not objects:
-            continue
-        grey, size = grey_of(frame.rgb), (frame.rgb.shape[0], frame.rgb.shape[1])
-        hands = np.zeros(size, bool) if item.unseen is None else item.unseen.copy()
-        for row in rows:
-            if row["role"] != "object":
-                hands |= rle.decode_at(row["rle"], size)
+        size = (frame.rgb.shape[0], frame.rgb.shape[1])
+        decoded = {row["track_id"]: rle.decode_at(row["rle"], size) for row in (rows if objects else ())}
         for row in objects:
-            follower = followers.setdefault(row["track_id"], Follower(Track(row["track_id"], row["label"])))
-            mask = rle.decode_at(row["rle"], size) & ~hands
+            track_id = row["track_id"]
+            if track_id not in followers:
+                followers[track_id] = Follower(Track(track_id, row["label"], scale_of(areas[track_id])))
+            others = [mask for other, mask in decoded.items() if other != track_id]
+            hands = np.logical_or.reduce([np.zeros(size, bool) if item.unseen is None else item.unseen, *others])
+            mask = decoded[track_id] & ~hands
             if mask.any():
-                follower.see(frame, grey, mask, hands, row["observed"])
+                followers[track_id].see(frame, mask, hands, row["observed"])
     return [follower.track for _, follower in sorted(followers.items())]
 
 
-def _row(item: ClipInput, track: Track, position: int, solved: Structured) -> dict[str, Any]:
+def _area_share(row: dict[str, Any]) -> float:
+    """Of the picture, that a mask covers."""
+    return float(row["area_px"] / (row["rle"]["size"][0] * row["rle"]["size"][1]))
+
+
+def _is_shown(row: dict[str, Any]) -> bool:
+    """Whether a row of masks is of an object, and large enough to be posed."""
+    return row["role"] == "object" and _area_share(row) >= MIN_MASK_SHARE
+
+
+def _row(item: ClipInput, track: Track, position: int, solved: Structured, judged: Judged | None) -> dict[str, Any]:
     sighting, outcome, camera = track.sightings[position], solved.outcomes[position], item.camera
     row = common(item, sighting.frame_index, sighting.timestamp_s, NAME) | intrinsics(camera)
     row |= {
@@ -141,23 +160,42 @@ def _row(item: ClipInput, track: Track, position: int, solved: Structured) -> di
     }
     if isinstance(outcome, Reason):
         return row | outcome.columns()
-    return row | _pose_columns(outcome) | {"depth_error_share": _depth_error(camera, outcome, solved)}
+    row |= _pose_columns(outcome, track.scale)
+    if judged is None:
+        return row | {"depth_error_share": _depth_error(camera, outcome, solved, track.scale, None)} | UNSURE_SCALE.columns()
+    reason = judged.reason(position, outcome.turn_sd_deg) or _misfit(outcome)
+    row |= {"mask_iou": judged.ious[position], "symmetry": judged.symmetry, "score": judged.score(position, reason is None)}
+    row |= {} if judged.verdict is None else {"support": judged.verdict.support, "margin": judged.verdict.margin}
+    row["depth_error_share"] = _depth_error(camera, outcome, solved, track.scale, judged.ious[position])
+    return row | ({"converged": True} if reason is None else reason.columns())
 
 
-def _depth_error(camera: Camera, estimate: Estimate, solved: Structured) -> float | None:
-    """Standard error of the depth as a share of it; null where no size is known, from which it would follow."""
+def _depth_error(camera: Camera, estimate: Estimate, solved: Structured, scale: float, iou: float | None) -> float | None:
+    """Standard error of the depth as a share of it; null where no size is known, from which it would follow, or nothing to tell it by.
+
+    Without points, an outline that misses a share of the mask may be off in size by half of that.
+    """
     if solved.dimensions_m is None:
         return None
-    extent_px = camera.fx_px * float(np.max(solved.dimensions_m)) / float(estimate.T_camera_object[2, 3])
-    return depth_error_share(camera, SIZE_ERROR_SHARE[solved.scale_source], estimate.reprojection_px / extent_px)
+    if estimate.reprojection_px is not None:
+        extent_px = camera.fx_px * float(np.max(solved.dimensions_m)) / float(estimate.T_camera_object[2, 3])
+        return depth_error_share(camera, SIZE_ERROR_SHARE[solved.scale_source], estimate.reprojection_px / scale / extent_px)
+    return None if iou is None else depth_error_share(camera, SIZE_ERROR_SHARE[solved.scale_source], (1 - iou) / 2)
 
 
-def _pose_columns(estimate: Estimate) -> dict[str, Any]:
-    T = estimate.T_camera_object
+def _pose_columns(estimate: Estimate, scale: float) -> dict[str, Any]:
+    T, error_px = estimate.T_camera_object, estimate.reprojection_px
     return pose_columns(T[:3, :3], T[:3, 3]) | {
-        "score": float(np.clip(estimate.score, 0, 1)),
+        "score": UNVERIFIED * float(np.clip(estimate.score or 0, 0, 1)),
         "method": estimate.method,
         "inliers": estimate.inliers,
-        "reprojection_px": estimate.reprojection_px,
-        "converged": estimate.inliers >= MIN_CONVERGED_INLIERS and estimate.reprojection_px <= MAX_CONVERGED_PX,
+        "reprojection_px": None if error_px is None else error_px / scale,
+        "reprojection_share": None if error_px is None else error_px / SIDE_PX,
     }
+
+
+def _misfit(estimate: Estimate) -> Reason | None:
+    """What speaks against a pose among the points it was solved by; nothing if it was solved by none."""
+    if estimate.reprojection_px is None or estimate.reprojection_px <= MAX_CONVERGED_PX:
+        return None
+    return Reason("no_fit", f"the points are off by more than {100 * MAX_CONVERGED_PX / SIDE_PX:.1f} % of the object's size")

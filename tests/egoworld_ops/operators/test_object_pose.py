@@ -63,10 +63,10 @@ def test_pose_of_noisy_points_is_found() -> None:
 @pytest.mark.parametrize(("size", "count"), [((0.16, 0.11, 0.06), 4), ((0.1, 0.1, 0.06), 8), ((0.1, 0.1, 0.1), 24)])
 def test_symmetries_of_a_box_map_it_onto_itself(size: tuple[float, float, float], count: int) -> None:
     shape = cuboid(size)
-    assert len(shape.symmetries) == count
-    assert np.allclose(shape.symmetries[0], np.eye(3))
+    assert len(shape.symmetry.turns) == count
+    assert np.allclose(shape.symmetry.turns[0], np.eye(3))
     corners = {tuple(c) for c in shape.vertices_m.round(6)}
-    for turn in shape.symmetries:
+    for turn in shape.symmetry.turns:
         assert np.linalg.det(turn) == pytest.approx(1)
         assert {tuple(c + 0.0) for c in (shape.vertices_m @ turn.T).round(6)} == corners
 
@@ -91,7 +91,7 @@ def test_a_mesh_of_a_box_is_that_box(tmp_path: Path) -> None:
 def test_a_fine_mesh_is_made_coarser_but_keeps_its_size(tmp_path: Path) -> None:
     trimesh.creation.icosphere(5, 0.05).export(tmp_path / "ball.ply")
     shape = read_mesh(tmp_path / "ball.ply")
-    assert len(shape.triangles) <= 1200
+    assert len(shape.triangles) <= 600
     assert shape.dimensions_m == pytest.approx([0.1] * 3, rel=0.1)
 
 
@@ -114,7 +114,7 @@ def test_a_mesh_in_another_unit_than_metres_is_refused(tmp_path: Path, scale: fl
 def test_a_turning_box_is_followed() -> None:
     truth = turning(24)
     rows = run(clip_of(truth, [WALL] * 24, [BOX])).to_pylist()
-    angles, shifts = pose_errors(rows, dict(enumerate(truth)), cuboid(SIZE_M).symmetries)
+    angles, shifts = pose_errors(rows, dict(enumerate(truth)), cuboid(SIZE_M).symmetry.turns)
     assert len(angles) == 24
     assert np.median(angles) < 2
     assert np.median(shifts) < 2
@@ -127,7 +127,7 @@ def test_a_mesh_gives_its_own_frame(tmp_path: Path) -> None:
     trimesh.creation.box(SIZE_M).export(tmp_path / "box.ply")
     truth = turning(10)
     rows = run(clip_of(truth, [WALL] * 10, [SidecarObject(label="box", mesh="box.ply")], tmp_path)).to_pylist()
-    angles, shifts = pose_errors(rows, dict(enumerate(truth)), cuboid(SIZE_M).symmetries)
+    angles, shifts = pose_errors(rows, dict(enumerate(truth)), cuboid(SIZE_M).symmetry.turns)
     assert {r["scale_source"] for r in rows} == {"mesh"}
     assert np.median(angles) < 3
     assert np.median(shifts) < 3
@@ -140,7 +140,7 @@ def test_a_lost_box_is_found_again_elsewhere_in_the_same_frame_of_its_own() -> N
     rows = run(clip_of(truth, [WALL] * len(truth), [BOX])).to_pylist()
     assert [r["frame_index"] for r in rows] == [*range(12), *range(17, 25)]
     known = {i: T for i, T in enumerate(truth) if T is not None}
-    angles, shifts = pose_errors(rows, known, cuboid(SIZE_M).symmetries)
+    angles, shifts = pose_errors(rows, known, cuboid(SIZE_M).symmetry.turns)
     assert len(angles) == len(rows)
     assert np.median(angles[12:]) < 3
     assert np.median(shifts[12:]) < 3
@@ -228,7 +228,7 @@ def test_kitchen_poses_keep_the_limits(kitchen_chain: Kitchen) -> None:
     angles, shifts, masked = [], [], 0
     for tables in kitchen_chain.shots:
         rows = tables["object_pose"].to_pylist()
-        turned, shifted = pose_errors(rows, truth, cuboid((0.16, 0.11, 0.06)).symmetries)
+        turned, shifted = pose_errors(rows, truth, cuboid((0.16, 0.11, 0.06)).symmetry.turns)
         angles.append(turned)
         shifts.append(shifted)
         masked += len(rows)
@@ -252,7 +252,8 @@ def test_kitchen_without_dimensions_takes_its_scale_from_the_hand(kitchen_chain:
         posed, masked = posed + len(found), masked + len(rows)
         errors += [100 * np.linalg.norm(T[:3, 3] - true[:3, 3]) / true[2, 3] for T, true in found]
         assert all(r["scale_source"] in ("hand", "none") for r in rows)
-        assert all((r["qw"] is None) == (r["reason"] is not None) for r in rows)
+        assert all(r["reason"] is not None and (r["qw"] is None or r["reason_class"] == "scale_uncertain") for r in rows)
+        assert not any(r["converged"] for r in rows)
     share = f"{posed} of {masked} frames"
     middle = f"median {np.median(errors):.1f} % of depth, p95 {np.percentile(errors, 95):.1f}" if errors else "none"
     print(f"FIGURE object translation without dimensions, scale from the hand: {middle}, {share}")
@@ -260,7 +261,7 @@ def test_kitchen_without_dimensions_takes_its_scale_from_the_hand(kitchen_chain:
     assert np.median(errors) <= 40
 
 
-@pytest.mark.parametrize(("inliers", "reprojection_px", "converged"), [(15, 2.0, True), (14, 0.5, False), (90, 2.1, False)])
-def test_a_pose_has_converged_where_enough_points_agree_and_agree_well(inliers: int, reprojection_px: float, converged: bool) -> None:
-    columns = classical._pose_columns(Estimate(np.eye(4), "tracked", inliers, reprojection_px, 0.5))
-    assert columns["converged"] is converged
+@pytest.mark.parametrize(("error_px", "refused"), [(2.0, None), (2.1, "no_fit"), (None, None)])
+def test_a_large_error_of_points_speaks_against_a_pose(error_px: float | None, refused: str | None) -> None:
+    reason = classical._misfit(Estimate(np.eye(4), "tracked", None if error_px is None else 40, error_px))
+    assert (reason and reason.kind) == refused

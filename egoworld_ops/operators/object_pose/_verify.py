@@ -1,0 +1,268 @@
+"""Whether a pose is right, judged by what was not fitted: outline against mask, edges in frames kept out of the solution, and other orientations.
+
+A solver's own points prove nothing: lifted onto a wrong pose they agree with it as well. This module asks three things instead, of any backend:
+
+- does the outline of the shape at its pose cover the mask, in this frame, where nothing hides it (`mask_iou`);
+- does it do so, with edges of the picture where the shape has edges, in frames that the solver did not use (`Verdict.support`);
+- does no other orientation do so about as well (`Verdict.margin`), the shape's symmetry aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from egoworld_ops.contract.reasons import Reason
+from egoworld_ops.operators.object_pose._keyframes import Glimpse, Keyframe
+from egoworld_ops.operators.object_pose._registration import (
+    candidates,
+    edge_support,
+    edge_view,
+    fit_edges,
+    fit_outline,
+    intersection_over_union,
+)
+from egoworld_ops.operators.object_pose._shapes import Shape
+from egoworld_ops.operators.object_pose._view import silhouette
+from egoworld_ops.types import Camera
+from egoworld_ops.vision.geometry import invert, make_transform, rotation_angle_deg, rotations
+
+MIN_IOU = 0.75
+MIN_OVERLAP = 0.8
+MIN_MARGIN, MIN_MARGIN_SHARE = 0.015, 0.3
+"""The margin must be at least this, and at least this share of what the pose leaves unexplained: masks that are off blur the difference."""
+MIN_VISIBLE = 0.4
+OTHER_DEG = 15.0
+TURNED_DEG = 15.0
+MIN_TURN_LOSS = 0.04
+MAX_TURN_SD_DEG = 2.0
+_TURNS = rotations(np.radians(TURNED_DEG) * np.concatenate([np.eye(3), -np.eye(3)]))
+HELD_OUT, USED = 3, 2
+RIVALS = 4
+SHARPENED = 2
+RIVAL_STEPS = 6
+SEARCHED, SEARCHED_KEPT = 1000, 16
+NEAR_DEG, NEAR_DEPTH = 6.0, 0.05
+EDGES = 0.4
+UNVERIFIED = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The evidence for the poses of an object.
+
+    Args:
+        ious: of each frame, see `mask_iou`; None without a pose, and where too much is hidden.
+        turn_losses: of each frame, see `turn_loss`.
+        verdict: None where there is no pose to judge.
+        symmetry: the kind, see `Symmetry`.
+    """
+
+    ious: list[float | None]
+    turn_losses: list[float | None]
+    verdict: Verdict | None
+    symmetry: str
+
+    def score(self, position: int, verified: bool) -> float:
+        """From 0 to 1; at most UNVERIFIED where the pose is not to be trusted."""
+        iou = self.ious[position]
+        seen = 0.0 if iou is None or self.verdict is None else min(iou, self.verdict.support)
+        return float(np.clip(seen if verified else UNVERIFIED * seen, 0, 1))
+
+    def reason(self, position: int, turn_sd_deg: float | None = None) -> Reason | None:
+        """Why the pose in a frame is not to be trusted; None where it is.
+
+        Args:
+            turn_sd_deg: of its orientation, from points, if there are any.
+        """
+        iou, loss = self.ious[position], self.turn_losses[position]
+        if self.verdict is None or iou is None or loss is None:
+            return Reason("too_hidden", "too little of the object is seen to tell whether the pose is right")
+        if self.verdict.reason is not None:
+            return self.verdict.reason
+        if iou < MIN_IOU:
+            return Reason("no_fit", f"outline and mask overlap by {100 * iou:.0f} %, {100 * MIN_IOU:.0f} % are needed")
+        if loss < MIN_TURN_LOSS and (turn_sd_deg is None or turn_sd_deg > MAX_TURN_SD_DEG):
+            return Reason("ambiguous", f"turned by {TURNED_DEG:.0f} degrees, the shape would fit the mask about as well here")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What frames kept out of the solution say about the poses of an object.
+
+    Args:
+        overlap: mean over them of intersection over union of outline and mask.
+        support: the same, up to 1, of which a share EDGES is only given for edges.
+        margin: by how much that is more than the support of the best other orientation; None where overlap is so small that none was sought.
+        rival_deg: how far that one is turned away, degrees.
+    """
+
+    overlap: float
+    support: float
+    margin: float | None
+    rival_deg: float
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the poses are not to be trusted; None where they are."""
+        if self.overlap < MIN_OVERLAP or self.margin is None:
+            return Reason("no_fit", f"the outline of the known shape overlaps with the masks by {100 * self.overlap:.0f} % only")
+        if self.margin < max(MIN_MARGIN, MIN_MARGIN_SHARE * (1 - self.support)):
+            return Reason("ambiguous", f"turned by {self.rival_deg:.0f} degrees, the shape explains masks and edges about as well")
+        return None
+
+
+def judge_track(
+    camera: Camera,
+    shape: Shape,
+    poses: Sequence[np.ndarray | None],
+    seen: Sequence[Glimpse],
+    held_out: Sequence[Keyframe],
+    used: Sequence[Keyframe] = (),
+) -> Judged:
+    """Judge the poses T_camera_object of an object in all frames: by their masks, and by views, whose `position` counts the frames.
+
+    Most views should be kept out of the solution. A few of those that were used are looked at as well: poses must fit there too.
+    """
+    ious = [None if T is None else mask_iou(camera, shape, T, mask) for T, mask in zip(poses, seen, strict=True)]
+    losses = [
+        None if T is None or iou is None else turn_loss(camera, shape, T, mask, iou) for T, iou, mask in zip(poses, ious, seen, strict=True)
+    ]
+    chosen = [pair for views, most in ((held_out, HELD_OUT), (used, USED)) for pair in _apart(poses, views, most)]
+    verdict = verify(camera, shape, [T for T, _ in chosen], [view for _, view in chosen]) if chosen else None
+    return Judged(ious, losses, verdict, shape.symmetry.kind)
+
+
+def _apart(poses: Sequence[np.ndarray | None], views: Sequence[Keyframe], most: int) -> list[tuple[np.ndarray, Keyframe]]:
+    """At most so many views with a pose: the clearest first, then always the one that sees the shape from the side least seen so far."""
+    posed = [(T, view) for view in views if (T := poses[view.position]) is not None]
+    if not posed:
+        return []
+    clear = [view.clearness for _, view in posed]
+    left = [i for i in range(len(posed)) if clear[i] >= 0.5 * max(clear)]
+    chosen = [int(np.argmax(clear))]
+    while len(chosen) < min(most, len(left)):
+        away = {i: min(rotation_angle_deg(posed[i][0][:3, :3], posed[c][0][:3, :3]) for c in chosen) for i in left if i not in chosen}
+        chosen.append(max(away, key=lambda i: away[i]))
+    return [posed[i] for i in chosen]
+
+
+def mask_iou(camera: Camera, shape: Shape, T_camera_object: np.ndarray, seen: Glimpse) -> float | None:
+    """Intersection over union of the shape's outline and the mask, where nothing hides them; None where too much is hidden."""
+    outline = silhouette(camera, shape, T_camera_object, seen.mask.shape, seen.scale, seen.origin_px)
+    free = (~seen.hidden).astype(np.uint8)
+    whole = cv2.countNonZero(outline)
+    if not whole or cv2.countNonZero(outline & free) < MIN_VISIBLE * whole:
+        return None if whole else 0.0
+    return intersection_over_union(outline, seen.mask.astype(np.uint8), free)
+
+
+def turn_loss(camera: Camera, shape: Shape, T_camera_object: np.ndarray, seen: Glimpse, iou: float) -> float:
+    """By how much the overlap with the mask decreases at least where the pose is turned by TURNED_DEG, about any axis that changes what is seen."""
+    centre_m = T_camera_object[:3, :3] @ shape.centre_m + T_camera_object[:3, 3]
+    least = np.inf
+    for turn in _TURNS:
+        T = make_transform(turn, centre_m - turn @ centre_m) @ T_camera_object
+        if shape.symmetry.angle_deg(T[:3, :3], T_camera_object[:3, :3]) > TURNED_DEG / 2:
+            least = min(least, iou - (mask_iou(camera, shape, T, seen) or 0.0))
+    return float(least)
+
+
+def verify(camera: Camera, shape: Shape, poses: Sequence[np.ndarray], views: Sequence[Keyframe]) -> Verdict:
+    """Judge poses T_camera_object of one object in some frames that were kept out of the solution; the first view is searched for rivals."""
+    own = [_near_fit(camera, shape, view, T) for T, view in zip(poses, views, strict=True)]
+    overlap, support = (float(np.mean([getattr(one, name) for one in own])) for name in ("overlap", "support"))
+    if overlap < MIN_OVERLAP:
+        return Verdict(overlap, support, None, 0.0)
+    rivals = _rivals(camera, shape, poses[0], views[0])
+    likely = sorted(rivals, key=lambda T: -_rival_support(camera, shape, poses, views, T, False)[0])[:SHARPENED]
+    best, turned = 0.0, 0.0
+    for T_rival in likely:
+        other, angle = _rival_support(camera, shape, poses, views, T_rival, True)
+        if other > best and angle > OTHER_DEG:
+            best, turned = other, angle
+    return Verdict(overlap, support, support - best, turned)
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """Of a pose in one view: intersection over union of outline and mask, and the share of the shape's edges that the picture shows."""
+
+    overlap: float
+    edges: float
+
+    @property
+    def support(self) -> float:
+        """The overlap, of which a share EDGES is only given for edges."""
+        return self.overlap * (1 - EDGES + EDGES * self.edges)
+
+
+def support_of(camera: Camera, shape: Shape, view: Keyframe, T_camera_object: np.ndarray) -> Support:
+    """How well a pose explains mask and edges of a view."""
+    outline = silhouette(camera, shape, T_camera_object, view.mask.shape, 1.0, view.origin_px)
+    overlap = intersection_over_union(outline, view.mask.astype(np.uint8), (~view.hands).astype(np.uint8))
+    return Support(overlap, edge_support(view, edge_view(camera, shape, view, T_camera_object)))
+
+
+def _near_fit(camera: Camera, shape: Shape, view: Keyframe, T_camera_object: np.ndarray) -> Support:
+    """Support of a pose, or of one fitted from it that explains more, if that is the same pose but for an error that may be."""
+    tried = [T_camera_object, *_fits(camera, shape, view, T_camera_object, True)]
+    near = [T for T in tried if _is_near(shape, T, T_camera_object)]
+    return max((support_of(camera, shape, view, T) for T in near), key=lambda one: one.support)
+
+
+def _is_near(shape: Shape, T_a: np.ndarray, T_b: np.ndarray) -> bool:
+    return shape.symmetry.angle_deg(T_a[:3, :3], T_b[:3, :3]) <= NEAR_DEG and abs(T_a[2, 3] / T_b[2, 3] - 1) <= NEAR_DEPTH
+
+
+def _fits(camera: Camera, shape: Shape, view: Keyframe, T_camera_object: np.ndarray, sharpen: bool) -> list[np.ndarray]:
+    """The pose fitted to a view's mask, and from there to its edges where `sharpen`."""
+    fitted = fit_outline(camera, shape, view, T_camera_object, RIVAL_STEPS, outside=1.0)
+    if fitted is None:
+        return []
+    return [fitted, fit_edges(camera, shape, view, fitted)] if sharpen else [fitted]
+
+
+def _rivals(camera: Camera, shape: Shape, T_camera_object: np.ndarray, view: Keyframe) -> list[np.ndarray]:
+    """Poses turned away from the given one, that may explain a view as well: from a search over all orientations, and half and quarter turns."""
+    centre = shape.centre_m
+    turns = [rotations(angle * axis[None])[0] for axis in np.eye(3) for angle in (np.pi / 2, -np.pi / 2, np.pi)]
+    own = [T_camera_object @ make_transform(turn, centre - turn @ centre) for turn in turns]
+    found = [T for T, _ in candidates(camera, shape, view, SEARCHED, SEARCHED_KEPT)]
+    kept: list[tuple[float, np.ndarray]] = []
+    for T in (*own, *found):
+        fitted = fit_outline(camera, shape, view, T, RIVAL_STEPS, outside=1.0)
+        if fitted is not None and _other(shape, fitted, T_camera_object):
+            kept.append((support_of(camera, shape, view, fitted).support, fitted))
+    kept.sort(key=lambda pair: -pair[0])
+    chosen: list[np.ndarray] = []
+    for _, T in kept:
+        if len(chosen) < RIVALS and all(_other(shape, T, other) for other in chosen):
+            chosen.append(T)
+    return chosen
+
+
+def _other(shape: Shape, T_a: np.ndarray, T_b: np.ndarray) -> bool:
+    return shape.symmetry.angle_deg(T_a[:3, :3], T_b[:3, :3]) > OTHER_DEG
+
+
+def _rival_support(
+    camera: Camera, shape: Shape, poses: Sequence[np.ndarray], views: Sequence[Keyframe], T_first: np.ndarray, sharpen: bool
+) -> tuple[float, float]:
+    """Support of an orientation that differs from the poses as it does in the first view, fitted in each; and how far it is turned, degrees.
+
+    Where the fit leaves it for the pose itself, it is only shifted. Edges are fitted too where `sharpen`.
+    """
+    T_own_rival = invert(poses[0]) @ T_first
+    values, angles = [], []
+    for T, view in zip(poses, views, strict=True):
+        shifted = fit_outline(camera, shape, view, T @ T_own_rival, RIVAL_STEPS, turn=False, outside=1.0)
+        made = [] if shifted is None else [shifted, *_fits(camera, shape, view, shifted, sharpen)]
+        tried = [T_made for T_made in made if _other(shape, T_made, T)]
+        values.append(max((support_of(camera, shape, view, T_made).support for T_made in tried), default=0.0))
+        angles.append(max((shape.symmetry.angle_deg(T_made[:3, :3], T[:3, :3]) for T_made in tried), default=0.0))
+    return float(np.mean(values)), float(np.median(angles))

@@ -1,0 +1,112 @@
+"""What is called converged must be right: poses planted wrong are refused, symmetry is named, and the size of the picture changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
+from egoworld_ops.operators.object_pose._solve import sample_points
+from egoworld_ops.operators.object_pose._verify import Judged, judge_track
+from egoworld_ops.operators.object_pose._working import scaled
+from egoworld_ops.operators.object_pose.classical import Backend, observe
+from egoworld_ops.vision.geometry import make_transform, rotations
+from tests.boxes import CAMERA, pose_of
+from tests.shapes import Shot, clip_of, motion, thing
+
+AXES = {"x": np.eye(3)[0], "z": np.eye(3)[2], "diagonal": np.full(3, 3**-0.5)}
+
+
+@cache
+def seen(kind: str, folder: Path) -> tuple[Shape, Shot, list]:
+    """A thing's shape and shot, and what the stage keeps of its frames."""
+    shot = Shot(kind, 1012, frames=8)
+    item, _ = clip_of(shot, folder)
+    return read_mesh(folder / f"{kind}.ply"), shot, observe(item)
+
+
+def judged(kind: str, folder: Path, planted: Sequence[np.ndarray]) -> Judged:
+    """The verdict on poses of a clip's frames."""
+    shape, shot, [track] = seen(kind, folder)
+    camera = scaled(shot.camera, track.scale)
+    return judge_track(camera, shape, planted, [s.seen for s in track.sightings], track.checks)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("things")
+
+
+@pytest.mark.parametrize("kind", ["box", "pan"])
+def test_true_poses_are_accepted(kind: str, folder: Path) -> None:
+    shot = seen(kind, folder)[1]
+    found = judged(kind, folder, motion(shot))
+    assert [found.reason(i) for i in range(shot.frames)] == [None] * shot.frames
+
+
+@pytest.mark.parametrize("kind", ["box", "pan"])
+def test_poses_planted_wrong_are_refused(kind: str, folder: Path) -> None:
+    shot = seen(kind, folder)[1]
+    truth, accepted = motion(shot), []
+    for degrees in (30, 90, 180):
+        for name, axis in AXES.items():
+            turn = rotations(np.radians(degrees) * axis[None])[0]
+            if thing(kind).angle_deg(turn, np.eye(3), box_too=False) > 10:
+                found = judged(kind, folder, [T @ make_transform(turn, np.zeros(3)) for T in truth])
+                accepted += [(degrees, name, i) for i in range(shot.frames) if found.reason(i) is None]
+    for share in (0.8, 1.2):
+        found = judged(kind, folder, [make_transform(T[:3, :3], T[:3, 3] * share) for T in truth])
+        accepted += [("depth", share, i) for i in range(shot.frames) if found.reason(i) is None]
+    assert not accepted
+
+
+@pytest.mark.parametrize(
+    ("kind", "symmetry", "turns"),
+    [
+        ("mug", "none", 1),
+        ("knife", "none", 1),
+        ("tray", "turns", 2),
+        ("book", "turns", 4),
+        ("can", "round", 2),
+        ("bowl", "round", 1),
+        ("ball", "ball", 1),
+    ],
+)
+def test_symmetry_is_found_in_the_mesh(kind: str, symmetry: str, turns: int, tmp_path: Path) -> None:
+    thing(kind).mesh.export(tmp_path / "thing.ply")
+    found = read_mesh(tmp_path / "thing.ply").symmetry
+    assert (found.kind, len(found.turns)) == (symmetry, turns)
+
+
+def test_angles_are_counted_up_to_symmetry(tmp_path: Path) -> None:
+    thing("can").mesh.export(tmp_path / "can.ply")
+    can, box = read_mesh(tmp_path / "can.ply").symmetry, cuboid((0.16, 0.11, 0.06)).symmetry
+    about_z, about_x = (rotations(np.radians(50) * np.eye(3)[i][None])[0] for i in (2, 0))
+    assert can.angle_deg(np.eye(3), about_z) == pytest.approx(0, abs=1)
+    assert can.angle_deg(about_x, np.diag([1.0, -1, -1]) @ about_z) == pytest.approx(50, abs=1)
+    assert box.angle_deg(np.diag([1.0, -1, -1]), about_z) == pytest.approx(50, abs=0.1)
+
+
+def test_points_that_opencv_can_make_no_pose_of_give_none() -> None:
+    along = np.linspace(0, 1, 12)[:, None]
+    assert sample_points(CAMERA, along * [[0.1, 0.02, 0.03]], 150 + 50 * along * [[1, 0.5]]) is None
+
+
+def test_the_size_of_the_picture_changes_nothing(tmp_path: Path) -> None:
+    shares, angles, depths = [], [], []
+    for lines in (1080, 720, 480, 360):
+        shot = Shot("box", 1012, lines=lines, frames=6)
+        item, truth = clip_of(shot, tmp_path)
+        rows = Backend(Backend.Settings(), 1).run(item).to_pylist()
+        found = [(T, truth[r["frame_index"]]) for r in rows if (T := pose_of(r)) is not None]
+        shares.append(np.mean([r["converged"] for r in rows]))
+        angles.append(np.median([thing("box").angle_deg(T[:3, :3], true[:3, :3], box_too=False) for T, true in found]))
+        depths.append(np.median([abs(T[2, 3] / true[2, 3] - 1) for T, true in found]))
+    assert np.ptp(shares) <= 1 / 6 + 1e-9  # one frame of the six
+    assert min(shares) >= 0.8
+    assert max(angles) <= 3
+    assert max(depths) <= 0.02
