@@ -86,7 +86,8 @@ def _one_hand(
     e: Evidence, confidence: np.ndarray, moving: np.ndarray, unknown: np.ndarray, times_s: np.ndarray, max_slip_m_s: float
 ) -> tuple[np.ndarray, list[str | None]]:
     """Probability (N,) that the hand holds the object, and why it is not known."""
-    p, why = np.full(len(moving), NOT_HELD), [None] * len(moving)
+    p = np.full(len(moving), NOT_HELD)
+    why: list[str | None] = [None] * len(moving)
     in_motion = confidence > 0
     p[in_motion] = np.maximum(_sigmoid(_MOVING[0] + _MOVING[1] * confidence[in_motion]), 0.51)
     touching = e.touches > MIN_TOUCH
@@ -97,7 +98,7 @@ def _one_hand(
             p[start:end] = 0.51
         else:
             why[start:end] = ["hand_without_points"] * (end - start)
-    for i in np.flatnonzero(touching & unknown & ~in_motion & ~_slips(e, max_slip_m_s)):
+    for i in np.flatnonzero(touching & unknown & ~in_motion & ~_slips(e, max_slip_m_s)).tolist():
         why[i] = "motion_unknown"
     for start, end in rests(e, in_motion, moving, times_s, max_slip_m_s):
         chance = at_rest(e, slice(start, end))
