@@ -34,7 +34,7 @@ def decode_alone(path: Path) -> None:
 
 def detect_scenes(path: Path) -> None:
     settings = SceneSettings()
-    scores = SceneScores(settings.detector)
+    scores = SceneScores(settings.detector, settings.dissolves)
     seen = probe(path, scores)
     find_scenes(scores, seen.timestamps_s, settings)
 

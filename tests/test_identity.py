@@ -74,7 +74,7 @@ OF_SIDECAR: Mapping[str, frozenset[str]] = {
 }
 OF_SETTINGS: Mapping[str, frozenset[str]] = {
     "sample_stride": ALL,
-    **{f"scenes.{name}": OF_MANIFEST for name in ("detector", "threshold", "min_scene_s", "max_clip_s", "overlap_s")},
+    **{f"scenes.{name}": OF_MANIFEST for name in ("detector", "threshold", "dissolves", "min_scene_s", "max_clip_s", "overlap_s")},
     "recordings": NONE,  # the recording that they derive from a video's name is an input of the manifest, see below
     **{f"camera.{name}": CAMERA for name in ("assumed_hfov_deg", "require_known")},
     "stages.backend": frozenset({"masks"}),  # of the stage that is set in `described`

@@ -340,7 +340,7 @@ CLIPS = Table(
         Column("overlap_s", pa.float64(), "time shared with the clip before", "s", minimum=0),
         Column("scene_index", pa.int32(), "scene (between two cuts) the clip lies in", minimum=0),
         Column("cut_score", pa.float64(), "detector's score of the cut the scene starts at; null at the start of the video", nullable=True),
-        Column("method", pa.string(), "how the cut was found", allowed=("adaptive", "content", "threshold", "whole_video")),
+        Column("method", pa.string(), "how the cut was found", allowed=("adaptive", "content", "threshold", "dissolve", "whole_video")),
         Column("fallback_reason", pa.string(), "why the whole video is one scene, where detection failed or found no cut", nullable=True),
     ),
 )

@@ -23,7 +23,7 @@ from egoworld_ops.video.scenes import Scene, SceneScores, find_scenes, frame_end
 from egoworld_ops.video.settings import SceneSettings
 from egoworld_ops.video.survey import VideoProbe
 
-VERSION = "3"
+VERSION = "4"
 """Increased whenever the same file and settings give other tables. Part of the digest."""
 
 _VAL_OF_100, _TEST_OF_100 = 10, 10
@@ -60,7 +60,7 @@ def make_manifest(
     """
     path = Path(path)
     check_name(path)
-    scores = SceneScores(settings.detector)
+    scores = SceneScores(settings.detector, settings.dissolves)
     with open_regular(path):  # so that the bytes decoded are the bytes hashed
         found, size = hash_file(path)
         if found != sha256:

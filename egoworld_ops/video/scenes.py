@@ -1,14 +1,14 @@
 """Cuts, and the windows that become clips. Frames are scored while the manifest decodes them; cuts are decided once all scores are known.
 
-The detectors are PySceneDetect's. The values they compare are computed here, on small pictures straight from the decoder, as converting each
-full frame to BGR costs as much as decoding it.
+The detectors of cuts are PySceneDetect's; gradual transitions are found in `dissolves.py`. The values that are compared are computed here, on small
+pictures straight from the decoder, as converting each full frame to BGR costs as much as decoding it.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -19,6 +19,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from scenedetect import AdaptiveDetector, ContentDetector, FrameTimecode, SceneDetector, StatsManager, ThresholdDetector
 
 from egoworld_ops.video.containers import LIBAV_FAULTS
+from egoworld_ops.video.dissolves import Dissolves, Transition
 from egoworld_ops.video.settings import SceneSettings
 
 SCORED_SIDE_PX = 128
@@ -41,7 +42,7 @@ class Scene:
     Args:
         index: position among the scenes of the video.
         cut_score: the detector's score of the cut at `frame_start`; None at the start of the video.
-        method: the detector, or `whole_video`.
+        method: the detector, `dissolve` for a cross-fade or a fade, or `whole_video`.
         fallback_reason: why the whole video is one scene, else None.
     """
 
@@ -79,9 +80,14 @@ class SceneScores:
     For the detectors `content` and `adaptive` the value is PySceneDetect's content value: the mean absolute difference to the frame before
     in HSV, over pixels and channels (ContentDetector's default weights). For `threshold` it is the mean over pixels and colours. A frame
     that cannot be scored ends the scoring with `failure`; it never ends the decoding.
+
+    Args:
+        detector: as in `SceneSettings`.
+        dissolves: also look for gradual transitions.
     """
 
-    def __init__(self, detector: str) -> None:
+    def __init__(self, detector: str, dissolves: bool = False) -> None:
+        self._gradual = dissolves
         self._value = _brightness if detector == "threshold" else self._content
         self._reformatter = VideoReformatter()
         self._worker = ThreadPoolExecutor(1, "scene-scores")
@@ -90,7 +96,8 @@ class SceneScores:
 
     def _start(self) -> None:
         self._wait(0)
-        self._batch: list[av.VideoFrame] = []
+        self._batch: list[tuple[float, av.VideoFrame]] = []
+        self._dissolves = Dissolves() if self._gradual else None
         self.values: list[float] = []
         self.failure: str | None = None
         self._size_px: tuple[int, int] | None = None
@@ -100,7 +107,7 @@ class SceneScores:
         """Score the next frame; index 0 begins a new pass."""
         if index == 0:
             self._start()
-        self._batch.append(frame)
+        self._batch.append((timestamp_s, frame))
         if len(self._batch) == _FRAMES_A_BATCH:
             self._hand_over()
 
@@ -119,12 +126,20 @@ class SceneScores:
         while len(self._pending) > left:
             self._pending.popleft().result()
 
-    def _score(self, batch: list[av.VideoFrame]) -> None:
-        for frame in batch:
+    @property
+    def transitions(self) -> list[Transition]:
+        """Gradual transitions among the frames scored so far."""
+        return self._dissolves.transitions() if self._dissolves else []
+
+    def _score(self, batch: list[tuple[float, av.VideoFrame]]) -> None:
+        for timestamp_s, frame in batch:
             if self.failure:
                 return
             try:
-                self.values.append(self._value(self._small_bgr(frame)))
+                small = self._small_bgr(frame)
+                self.values.append(self._value(small))
+                if self._dissolves:
+                    self._dissolves(timestamp_s, small)
             except (cv2.error, *LIBAV_FAULTS) as error:
                 self.failure = f"frame {len(self.values)} could not be scored: {error}"
 
@@ -186,13 +201,27 @@ def find_scenes(scores: SceneScores, times_s: np.ndarray, settings: SceneSetting
             cuts = _cuts(scores, times_s, settings)
         except (ArithmeticError, ValueError) as error:
             reason = f"the {settings.detector} detector failed: {error}"
-    if not cuts:
+    gradual = {} if reason else _between(scores.transitions, cuts, times_s, settings.min_scene_s)
+    if not cuts and not gradual:
         return [Scene(0, 0, n_frames, None, "whole_video", reason or f"the {settings.detector} detector found no cut")]
-    starts = [0, *sorted(cuts)]
+    starts = [0, *sorted({*cuts, *gradual})]
+    found = cuts | gradual
     return [
-        Scene(i, start, end, cuts.get(start), settings.detector)
+        Scene(i, start, end, found.get(start), "dissolve" if start in gradual else settings.detector)
         for i, (start, end) in enumerate(zip(starts, [*starts[1:], n_frames], strict=True))
     ]
+
+
+def _between(found: Sequence[Transition], cuts: Mapping[int, float], times_s: np.ndarray, min_scene_s: float) -> dict[int, float]:
+    """The transitions, as cuts with their scores, in which no cut was found, and that leave no scene shorter than `min_scene_s`."""
+    bounds = sorted({0, *cuts, len(times_s) - 1})
+    gradual: dict[int, float] = {}
+    for transition in found:
+        inside = any(transition.start < cut <= transition.end for cut in cuts)
+        nearest_s = min(abs(times_s[min(transition.cut, len(times_s) - 1)] - times_s[b]) for b in [*bounds, *gradual])
+        if transition.end < len(times_s) and not inside and nearest_s >= min_scene_s - _TIMESTAMP_S:
+            gradual[transition.cut] = transition.change
+    return gradual
 
 
 def _cuts(scores: SceneScores, times_s: np.ndarray, settings: SceneSettings) -> dict[int, float]:

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -22,8 +23,8 @@ COSMOS_CUTS = [0, 286, 348, 372, 388, 468, 523, 573, 610, 671]
 
 
 def found(path: Path, **settings: object) -> list[Scene]:
-    given_settings = SceneSettings(**settings)
-    scores = SceneScores(given_settings.detector)
+    given_settings = SceneSettings(**({"dissolves": True} | settings))
+    scores = SceneScores(given_settings.detector, given_settings.dissolves)
     seen = probe(path, scores)
     return find_scenes(scores, seen.timestamps_s, given_settings)
 
@@ -33,7 +34,7 @@ def starts(scenes: list[Scene]) -> list[int]:
 
 
 def test_cosmos_cuts_are_the_known_list(shared_data: Path) -> None:
-    scenes = found(shared_data / "cosmos_test_video_30s.mp4", detector="content")
+    scenes = found(shared_data / "cosmos_test_video_30s.mp4", detector="content", dissolves=False)
     print(f"FIGURE cuts on cosmos (content): {starts(scenes)} (known {COSMOS_CUTS})")
     assert starts(scenes) == COSMOS_CUTS
     assert scenes[0].cut_score is None
@@ -46,7 +47,87 @@ def test_cuts_equal_those_of_the_package_itself(shared_data: Path, detector: str
     manager = SceneManager()
     manager.add_detector({"adaptive": AdaptiveDetector, "content": ContentDetector}[detector](min_scene_len=15))
     manager.detect_scenes(open_video(str(path)))
-    assert starts(found(path, detector=detector)) == [start.frame_num for start, _ in manager.get_scene_list()]
+    assert starts(found(path, detector=detector, dissolves=False)) == [start.frame_num for start, _ in manager.get_scene_list()]
+
+
+def test_gradual_transitions_of_real_videos_are_those_seen_by_eye(shared_data: Path) -> None:
+    """The trailer fades to black before its title and comes back after it; the other video has two cross-fades and no cut."""
+    cosmos = found(shared_data / "cosmos_test_video_30s.mp4", detector="content")
+    extra = sorted(set(starts(cosmos)) - set(COSMOS_CUTS))
+    nasa = found(shared_data / "torchcodec_nasa_13013.mp4")
+    print(f"FIGURE transitions of real videos: {extra} beside the cuts of the trailer, {starts(nasa)[1:]} in the other")
+    assert set(COSMOS_CUTS) <= set(starts(cosmos))
+    assert all(66 <= frame < 88 or 150 <= frame < 182 or 220 <= frame < 250 for frame in extra)
+    assert len(nasa) == 3
+    assert 150 <= nasa[1].frame_start < 182
+    assert 222 <= nasa[2].frame_start < 245
+
+
+@pytest.mark.parametrize("name", ["dexretarget_human_hand_video.mp4", "sam2_03_blocks.mp4", "handpose3d_stereo/cam0_test.mp4"])
+def test_videos_of_one_shot_are_one_scene(shared_data: Path, name: str) -> None:
+    assert [s.method for s in found(shared_data / name)] == ["whole_video"]
+
+
+def mixed(one: media.Picture, other: media.Picture, share: float, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray((1 - share) * one(0, *size) + share * other(0, *size)).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("seconds", [0.25, 0.5, 1.0, 1.5])
+@pytest.mark.parametrize("through", [None, 0, 255], ids=["cross", "black", "white"])
+def test_fades_are_found_where_they_are(tmp_path: Path, seconds: float, through: int | None) -> None:
+    a, b = media.scenes([]), media.scenes([], first=7)
+    n = round(30 * seconds)
+
+    def plain(_: int, width: int, height: int) -> np.ndarray:
+        return np.full((height, width, 3), through, np.uint8)
+
+    def picture(index: int, width: int, height: int) -> np.ndarray:
+        share = min(max((index - 40 + 0.5) / n, 0.0), 1.0)
+        if through is None:
+            return mixed(a, b, share, (width, height))
+        return mixed(a, plain, min(2 * share, 1.0), (width, height)) if share < 0.5 else mixed(plain, b, 2 * share - 1, (width, height))
+
+    path = media.make(tmp_path / "a.mp4", 80 + n, (96, 72), picture=picture)
+    scenes = found(path)
+    assert len(scenes) == 2
+    assert 40 <= scenes[1].frame_start <= 40 + n
+    assert abs(scenes[1].frame_start - 40 - n / 2) <= max(3, n / 4)
+    if scenes[1].method == "dissolve":
+        assert starts(found(path, dissolves=False)) == [0]
+
+
+def shaken(index: int, width: int, height: int) -> np.ndarray:
+    """A camera that swings to and fro over a large picture, at up to a picture's width in a third of a second."""
+    rng = np.random.default_rng(3)
+    large = cv2.resize(rng.integers(0, 255, (24, 64, 3)).astype(np.uint8), (8 * width, 3 * height), interpolation=cv2.INTER_CUBIC)
+    x, y = round(3 * width * (1 + np.sin(index / 9))), round(height * (1 + np.sin(index / 7)))
+    return large[y : y + height, x : x + width]
+
+
+def covered(index: int, width: int, height: int) -> np.ndarray:
+    """A hand that fills the picture within half a second, and goes."""
+    picture = media.scenes([])(0, width, height)
+    edge = height * (1 - np.interp(index, [30, 45, 60, 75], [0, 1.2, 1.2, 0]))
+    return np.where((np.arange(height) > edge)[:, None, None], np.uint8([170, 120, 95]), picture).astype(np.uint8)
+
+
+def flash(index: int, width: int, height: int) -> np.ndarray:
+    """White within a quarter of a second, and back."""
+    share = np.interp(index, [30, 37, 40, 47], [0, 1, 1, 0])
+    return mixed(media.scenes([]), lambda *_: np.full((height, width, 3), 255, np.uint8), float(share), (width, height))
+
+
+def lamp(index: int, width: int, height: int) -> np.ndarray:
+    """A light that goes on within half a second."""
+    return np.asarray(media.scenes([])(0, width, height) * np.interp(index, [40, 55], [0.15, 1.0])).astype(np.uint8)
+
+
+@pytest.mark.parametrize("picture", [shaken, covered, flash, lamp], ids=lambda p: p.__name__)
+def test_what_changes_within_a_scene_is_no_dissolve(tmp_path: Path, picture: media.Picture) -> None:
+    scenes = found(media.make(tmp_path / "a.mp4", 100, (96, 72), picture=picture))
+    assert "dissolve" not in {s.method for s in scenes}
+    if picture is lamp:
+        assert starts(scenes) == [0]
 
 
 @pytest.mark.parametrize("detector", ["adaptive", "content"])

@@ -1,0 +1,164 @@
+"""Cross-fades and fades through a plain colour: transitions in which no frame differs much from the one before, so that no cut is found.
+
+In a dissolve every picture is a mixture of one before and one after it (Hampapur, Jain and Weymouth, "Production model based digital video
+segmentation", 1995). A camera or hand that moves makes no mixtures: where something comes in, a pixel is the old picture or the new one. So
+three pictures in between are fitted by those at both ends of a window that slides over the video; the ends must differ by more than brightness
+and contrast. One end of a fade is plain: of a fade-out and the fade-in after it, the pictures beyond are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cv2
+import numpy as np
+
+SPANS_S = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5)
+"""Lengths of windows. A transition is found by the one that is nearest to its own length."""
+_CELLS = (16, 9)
+_MIN_CHANGE = 14.0
+"""Root mean square over the picture's cells and colours, of 255, by which the ends of a window must differ."""
+_MAX_MISFIT = 0.22
+"""Part of that change that the pictures in between may differ from their mixtures by."""
+_MAX_LIKENESS = 0.75
+"""Correlation of two pictures above which they may be one scene in another light."""
+_PLAIN = 5.0
+"""Standard deviation over cells, of 255, below which a picture is plain."""
+_MIDDLE = (0.15, 0.85)
+"""Share of the later picture that the one in the middle has: at a hard cut it is 0 or 1."""
+_MAX_PLAIN_S = 1.0
+"""A picture that stays plain for longer between two fades is a scene of its own."""
+_KEPT = 256
+"""Pictures kept; above 170 a second the longest windows are left out."""
+_ROUNDING_S = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A gradual change of the whole picture.
+
+    Args:
+        start, end: the last frame of the old scene and the first of the new one.
+        cut: the frame from which on the new scene prevails.
+        change: see `_MIN_CHANGE`.
+    """
+
+    start: int
+    end: int
+    cut: int
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Mixture:
+    """Frames `start` to `end` are mixtures of the first and the last picture; `middle` is the most even one."""
+
+    start: int
+    end: int
+    start_s: float
+    end_s: float
+    middle: int
+    change: float
+    misfit: float
+    first: np.ndarray
+    last: np.ndarray
+
+    @property
+    def worth(self) -> float:
+        """By which the best of overlapping mixtures is chosen."""
+        return self.change * (1 - self.misfit)
+
+
+class Dissolves:
+    """Watches the pictures of a video, one after the other; then take `transitions()`."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._times_s = np.zeros(_KEPT)
+        self._pictures = np.zeros((_KEPT, 3 * _CELLS[0] * _CELLS[1]), np.float32)
+        self._found: list[_Mixture] = []
+
+    def __call__(self, timestamp_s: float, bgr: np.ndarray) -> None:
+        """See the next picture, (H, W, 3) uint8 of any size."""
+        at = self._n % _KEPT
+        self._times_s[at] = timestamp_s
+        self._pictures[at] = cv2.resize(bgr, _CELLS, interpolation=cv2.INTER_AREA).reshape(-1)
+        self._n += 1
+        starts = self._starts(timestamp_s)
+        if len(starts):
+            now = self._pictures[at]
+            changes = np.sqrt(np.square(self._pictures[starts % _KEPT] - now).mean(1))
+            for start, change in zip(starts, changes, strict=True):
+                if change >= _MIN_CHANGE:
+                    self._try(int(start), self._n - 1, float(change))
+
+    def _starts(self, now_s: float) -> np.ndarray:
+        """First frames of the windows that end now: at least four frames earlier, and still kept."""
+        oldest = max(0, self._n - _KEPT)
+        kept = np.arange(oldest, self._n)
+        starts = oldest + np.searchsorted(self._times_s[kept % _KEPT], now_s - np.array(SPANS_S) - _ROUNDING_S)
+        reached = self._times_s[oldest % _KEPT] <= now_s - np.array(SPANS_S) + _ROUNDING_S
+        return np.unique(starts[reached & (starts <= self._n - 5)])
+
+    def _try(self, start: int, end: int, change: float) -> None:
+        """Note the window if what lies between its ends is a mixture of them."""
+        between = np.round(np.linspace(start, end, 5)).astype(int)
+        first, *middle, last = self._pictures[between % _KEPT]
+        step = last - first
+        shares = (np.array(middle) - first) @ step / (step @ step)
+        misfit = float(np.sqrt(np.square(np.array(middle) - first - shares[:, None] * step).mean(1)).max() / change)
+        if misfit > _MAX_MISFIT or not _MIDDLE[0] < shares[1] < _MIDDLE[1] or not (np.diff([-0.05, *shares, 1.05]) > 0).all():
+            return
+        if _plain(first) or _plain(last) or _likeness(first, last) <= _MAX_LIKENESS:
+            where = float(np.interp(0.5, [0, *shares, 1], between))
+            start_s, end_s = self._times_s[start % _KEPT], self._times_s[end % _KEPT]
+            self._found.append(_Mixture(start, end, start_s, end_s, round(where), change, misfit, first, last))
+
+    def transitions(self) -> list[Transition]:
+        """Those found so far, in order."""
+        between_scenes = _apart([m for m in self._found if not _plain(m.first) and not _plain(m.last)])
+        with_plain = _apart([m for m in self._found if _plain(m.first) != _plain(m.last)])
+        fades = [t for out, back in pairwise(with_plain) if _plain(out.last) and _plain(back.first) for t in _through_plain(out, back)]
+        found = [t for m in between_scenes for t in [Transition(m.start, m.end, m.middle, m.change)] if not any(_meet(t, f) for f in fades)]
+        return sorted([*found, *fades], key=lambda t: t.start)
+
+
+def _apart(found: Sequence[_Mixture]) -> list[_Mixture]:
+    """The best of those that overlap, in order."""
+    best: list[_Mixture] = []
+    for mixture in sorted(found, key=lambda m: -m.worth):
+        if not any(_meet(mixture, other) for other in best):
+            best.append(mixture)
+    return sorted(best, key=lambda m: m.start)
+
+
+def _meet(one: _Mixture | Transition, other: _Mixture | Transition) -> bool:
+    return one.end > other.start and one.start < other.end
+
+
+def _through_plain(out: _Mixture, back: _Mixture) -> list[Transition]:
+    """A fade-out and the fade-in after it: nothing where the same scene comes back, two cuts where it stays plain for long."""
+    if _likeness(out.first, back.last) > _MAX_LIKENESS:
+        return []
+    if back.start_s - out.end_s > _MAX_PLAIN_S:
+        return [Transition(out.start, out.end, out.end, out.change), Transition(back.start, back.end, back.start, back.change)]
+    return [Transition(out.start, back.end, (out.end + back.start + 1) // 2, min(out.change, back.change))]
+
+
+def _plain(picture: np.ndarray) -> bool:
+    return bool(_without_mean(picture).std() < _PLAIN)
+
+
+def _likeness(one: np.ndarray, other: np.ndarray) -> float:
+    """Correlation over cells, whatever the brightness: of colours, or of the order of brightness, which a light that clips leaves as it was."""
+    a, b = _without_mean(one), _without_mean(other)
+    ranks = [np.argsort(np.argsort(picture.reshape(-1, 3).mean(1), kind="stable"), kind="stable") for picture in (one, other)]
+    colours = float((a * b).mean() / max(float(a.std() * b.std()), 1e-6))
+    return max(colours, float(np.corrcoef(*ranks)[0, 1]))
+
+
+def _without_mean(picture: np.ndarray) -> np.ndarray:
+    colours = picture.reshape(-1, 3)
+    return np.asarray(colours - colours.mean(0))
