@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from egoworld_ops import plugins
 from egoworld_ops.errors import BadSettings, SetupError, UnknownRobot, unreadable
@@ -30,10 +30,12 @@ class Finger(_Part):
 
     Args:
         tip: link at the fingertip; follows the human tip.
+        tip_position_m: the fingertip in that link's frame, where it is not its origin.
         middle: link at the joint that follows the human thumb's MCP or the human finger's PIP; None leaves it free.
     """
 
     tip: str
+    tip_position_m: tuple[Finite, Finite, Finite] = (0.0, 0.0, 0.0)
     middle: str | None = None
 
 
@@ -41,24 +43,37 @@ class RobotHand(_Part):
     """One hand of a robot.
 
     Args:
-        urdf: path of the URDF; a relative one is below the robots of the package `example-robot-data`.
-        urdf_sha256: SHA-256 of that file, hex: the joint angles mean nothing without it.
+        urdf: path of the URDF; a relative one is below the robots of the package `example-robot-data`. None where no package brings it and
+            the settings give its path.
+        urdf_sha256: SHA-256 of that file, hex: the joint values mean nothing without it. None with `urdf`.
         base_link: link that the hand hangs on; it does not move with the hand's joints.
-        base_position_m: origin of the base link in the human wrist frame, after the human hand is scaled (T_wrist_base).
-        base_quaternion_wxyz: orientation of the base link in the human wrist frame (T_wrist_base).
-        hand_length_m: wrist to tip of the straight middle finger (or longest finger), which the human hand is scaled to.
+        hangs_on: the frame that the base link is fixed in. `wrist`: the human wrist frame, after the human hand is scaled; so hands with
+            fingers. `pinch`: the frame between thumb and index, not scaled; so grippers of two pads, which are their `thumb` and `index`.
+        base_position_m: origin of the base link in that frame (T_wrist_base, or T_pinch_base).
+        base_quaternion_wxyz: orientation of the base link in that frame.
+        hand_length_m: wrist to tip of the straight middle finger (or longest finger), which the human hand is scaled to; of a gripper base
+            to pads, for drawing.
         fingers: the fingers that the robot has.
         joint_names: joints that may move; empty for all of the URDF's. Coupled (`mimic`) joints follow theirs. All others stay at 0.
     """
 
-    urdf: str
-    urdf_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    urdf: str | None = None
+    urdf_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     base_link: str
+    hangs_on: Literal["wrist", "pinch"] = "wrist"
     base_position_m: tuple[Finite, Finite, Finite]
     base_quaternion_wxyz: tuple[Finite, Finite, Finite, Finite] = (1.0, 0.0, 0.0, 0.0)
     hand_length_m: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     fingers: Annotated[dict[FingerName, Finger], Field(min_length=1)]
     joint_names: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _whole(self) -> RobotHand:
+        if (self.urdf is None) != (self.urdf_sha256 is None):
+            raise ValueError("urdf and urdf_sha256: want both or none")
+        if self.hangs_on == "pinch" and set(self.fingers) != {"thumb", "index"}:
+            raise ValueError(f"fingers: a gripper (hangs_on: pinch) has thumb and index, got {', '.join(self.fingers)}")
+        return self
 
 
 class Robot(_Part):
@@ -91,13 +106,95 @@ def _allegro(side: str, urdf_sha256: str) -> RobotHand:
     )
 
 
+def _leap() -> RobotHand:
+    """The LEAP hand, four fingers of four joints, by the links of dexsuite's `leap_hand_{left,right}.urdf`, one description for both.
+
+    `base` has the axes of the human wrist frame. The fingers are 0.137 m long, from knuckles 0.019 m off its y-z plane at z = 0.091 m: as for
+    Allegro, the offset puts these at half of the hand's length, on the knuckles of a human hand.
+    """
+    return RobotHand(
+        base_link="base",
+        base_position_m=(-0.019, 0.0, 0.046),
+        hand_length_m=0.274,
+        fingers={
+            "thumb": Finger(tip="thumb_tip_head", middle="thumb_dip"),
+            "index": Finger(tip="index_tip_head", middle="dip"),
+            "middle": Finger(tip="middle_tip_head", middle="dip_2"),
+            "ring": Finger(tip="ring_tip_head", middle="dip_3"),
+        },
+    )
+
+
+def _shadow() -> RobotHand:
+    """Shadow's dexterous hand without its wrist, by the links of `shadow_hand_{left,right}.urdf` (Shadow's own names), one for both.
+
+    `palm` has x to the index of a right hand and y out of its back. From it to the middle knuckle are 0.099 m, to the tip
+    0.099 + 0.045 + 0.025 + 0.026 m: a human hand's own proportions.
+    """
+    short: dict[FingerName, str] = {"thumb": "th", "index": "ff", "middle": "mf", "ring": "rf", "little": "lf"}
+    joints = [f"{f.upper()}J{n}" for f in short.values() for n in range(1, 6 if f in ("th", "lf") else 5)]
+    return RobotHand(
+        base_link="palm",
+        base_position_m=(0.0, 0.0, 0.0),
+        base_quaternion_wxyz=(0.5**0.5, 0.0, 0.0, 0.5**0.5),
+        hand_length_m=0.195,
+        fingers={finger: Finger(tip=f"{name}tip", middle=f"{name}middle") for finger, name in short.items()},
+        joint_names=tuple(joints),
+    )
+
+
+def _panda() -> RobotHand:
+    """Franka's Panda gripper: two coupled pads that slide 0 to 0.04 m each. Its arm stays at 0 and is not part of it.
+
+    `panda_hand` has z to the pads and y from the right pad to the left one, as the pinch frame from index to thumb. The pads meet at its
+    `panda_hand_tcp`, z = 0.1034 m.
+    """
+    return RobotHand(
+        urdf="panda_description/urdf/panda.urdf",
+        urdf_sha256="63792d2679f22c4e41cda2c4d9d903644e628970ad0656b9eec8485113941555",
+        base_link="panda_hand",
+        hangs_on="pinch",
+        base_position_m=(0.0, 0.0, -0.1034),
+        hand_length_m=0.1034,
+        fingers={
+            "thumb": Finger(tip="panda_leftfinger", tip_position_m=(0.0, 0.0, 0.045)),
+            "index": Finger(tip="panda_rightfinger", tip_position_m=(0.0, 0.0, 0.045)),
+        },
+        joint_names=("panda_finger_joint1", "panda_finger_joint2"),
+    )
+
+
 ROBOTS: Mapping[str, Robot] = {
     "allegro": Robot(
         left=_allegro("left", "842d0cc817f7130522daddc8ca4ef50168dddc79eb848af657cdc160511089ee"),
         right=_allegro("right", "79d43eb18475a2d6b1fa7cdf072f0f1077375519bab7c82ce88c4dce62d67d40"),
     ),
+    "leap": Robot(left=_leap(), right=_leap()),
+    "panda": Robot(left=_panda(), right=_panda()),
+    "shadow": Robot(left=_shadow(), right=_shadow()),
 }
 """Robots known by name. Further ones come with installed packages, and with the settings."""
+
+
+def with_urdfs(name: str, robot: Robot, paths: Mapping[Literal["left", "right"], str]) -> Robot:
+    """The robot with the URDFs that the settings give; a hand that then has none is none.
+
+    Raises:
+        StorageUnavailable: a file is there and cannot be read now.
+        BadSettings: a path is not whole, a file cannot be read, or no hand has a URDF.
+    """
+    hands = {"left": robot.left, "right": robot.right}
+    for side, given in paths.items():
+        path = Path(given).expanduser()
+        if not path.is_absolute():
+            raise BadSettings(f"stages.mapping.dex.urdf.{side}", f"{given} is not a whole path", "Begin it at / or ~")
+        if (hand := hands[side]) is None:
+            raise BadSettings(f"stages.mapping.dex.urdf.{side}", f"robot {name} has no {side} hand", "Leave it out")
+        hands[side] = hand.model_copy(update={"urdf": str(path), "urdf_sha256": _sha256(path)})
+    if not any(hand and hand.urdf for hand in hands.values()):
+        cure = f"Set stages.mapping.dex.urdf.right (or left) to the path of {name}'s URDF"
+        raise BadSettings(f"robot {name}", "its URDF comes with no package that is installed here", cure)
+    return Robot(**{side: hand if hand and hand.urdf else None for side, hand in hands.items()})
 
 
 def find_robot(name: str, given: Mapping[str, Robot]) -> Robot:
@@ -131,18 +228,23 @@ def urdf_path(hand: RobotHand) -> Path:
         StorageUnavailable: the file is there and cannot be read now.
         BadSettings: the file is not there, or is another one than the description was written for.
     """
+    if hand.urdf is None:
+        raise BadSettings(f"the hand on {hand.base_link}", "its URDF is not known", "Give its path as stages.mapping.dex.urdf")
     path = Path(hand.urdf) if Path(hand.urdf).is_absolute() else _packaged(hand.urdf)
+    if (found := _sha256(path)) != hand.urdf_sha256:
+        cure = "Restore the file, or check the robot's description and set its new SHA-256"
+        raise BadSettings(path, f"SHA-256 is {found}, want {hand.urdf_sha256}", cure)
+    return path
+
+
+def _sha256(path: Path) -> str:
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         if (away := unreadable(error, path)) is not None:
             raise away from error
         reason = f"the URDF cannot be read: {error.strerror}"
         raise BadSettings(path, reason, "Mend the path, or install the pinned requirements anew") from error
-    if found != hand.urdf_sha256:
-        cure = "Restore the file, or check the robot's description and set its new SHA-256"
-        raise BadSettings(path, f"SHA-256 is {found}, want {hand.urdf_sha256}", cure)
-    return path
 
 
 def _packaged(relative: str) -> Path:

@@ -104,6 +104,7 @@ GIVEN: Mapping[str, tuple[Any, ...]] = {
     "pool.kind": ("inline",),
     "robot": ("mine",),
     "trajectory.file": ("other.txt",),
+    "urdf": ({"right": str(ROOT / "pyproject.toml")},),
     **{f"robots.{side}.urdf_sha256": ("b" * 64,) for side in ("left", "right")},
     **{f"raster.scale_{axis}": (1.2, 1.3) for axis in "xy"},
 }
@@ -287,7 +288,7 @@ def _sample_options(stage: str, backend: str) -> dict[str, Any]:
         return {}
     hand = RobotHand(
         urdf="/a.urdf", urdf_sha256="a" * 64, base_link="b", base_position_m=(0, 0, 0), hand_length_m=0.2,
-        fingers={"thumb": Finger(tip="t", middle="m")}, joint_names=("j", "k"),
+        fingers={"thumb": Finger(tip="t", middle="m"), "index": Finger(tip="i")}, joint_names=("j", "k"),
     )  # fmt: skip
     return {"robots": {"mine": Robot(left=hand, right=hand)}}
 

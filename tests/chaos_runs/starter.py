@@ -39,7 +39,7 @@ def _import_all() -> None:
     """What a run would import; nothing is opened or started before the fork."""
     import importlib
 
-    names = "sqlalchemy duckdb av cv2 scipy.optimize scenedetect torch pinocchio nlopt dex_retargeting ai_edge_litert.interpreter PIL.Image"
+    names = "sqlalchemy duckdb av cv2 scipy.optimize scenedetect torch pinocchio scipy.linalg ai_edge_litert.interpreter PIL.Image"
     for name in [*names.split(), "egoworld_assets.definitions", "egoworld_assets.cli.processing", "egoworld_ops.ledger.store"]:
         importlib.import_module(name)
 

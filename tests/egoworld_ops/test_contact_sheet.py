@@ -150,7 +150,7 @@ def test_an_object_that_cannot_be_seen_is_not_drawn(change: dict[str, Any]) -> N
 
 
 def test_a_robot_hand_shows_its_joint_angles() -> None:
-    limits = HandModel(ROBOTS["allegro"].right).limits_rad
+    limits = HandModel(ROBOTS["allegro"].right).limits
     open_, closed = (inset(contact_sheet(frames(1), {"mapping": mapping_table(q)})) for q in (np.clip(0, *limits.T), limits[:, 1]))
     color = _overlay.ROLE_COLORS["hand_right"]
     height = [np.ptp(np.argwhere(drawn(i, color))[:, 0]) for i in (open_, closed)]
@@ -159,7 +159,7 @@ def test_a_robot_hand_shows_its_joint_angles() -> None:
 
 
 def test_a_robot_hand_turns_with_the_wrist() -> None:
-    q = np.clip(0, *HandModel(ROBOTS["allegro"].right).limits_rad.T)
+    q = np.clip(0, *HandModel(ROBOTS["allegro"].right).limits.T)
     down = POSE | {"qw": np.sqrt(0.5), "qx": np.sqrt(0.5)}
     upright, turned = (inset(contact_sheet(frames(1), {"mapping": mapping_table(q, **pose)})) for pose in ({}, down))
     assert not np.array_equal(upright, turned)

@@ -1,131 +1,193 @@
-"""The optimisation of one frame: fingertips and middle joints of a robot hand onto target points."""
+"""The optimisation of whole tracks: fingertips and middle joints of a robot hand onto moving target points.
+
+What is minimised is an integral over time, so that neither the frame rate nor a stride changes the result:
+
+    integral of  sum over points of weight * huber(|p(x) - target|)  +  speed / 2 * |x'|^2  +  acceleration / 2 * |x''|^2
+
+within the limits of the joints. The loss of a frame is dex-retargeting's (Qin et al., "AnyTeleop", 2023). It is solved for all frames at once
+by Gauss-Newton steps with Huber's weights (iteratively reweighted least squares), damped (Levenberg-Marquardt) and projected onto the limits
+(Bertsekas, "Projected Newton methods", 1982). The matrix has a narrow band, so that time grows with the number of frames alone.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import nlopt
 import numpy as np
-import pinocchio as pin
-from dex_retargeting.kinematics_adaptor import MimicJointKinematicAdaptor
-from dex_retargeting.optimizer import VectorOptimizer
 
-from egoworld_ops.contract.reasons import Reason
+from egoworld_ops.operators.mapping._banded import Banded
 from egoworld_ops.operators.mapping._kinematics import HandModel
-from egoworld_ops.vision.geometry import transform
+from egoworld_ops.operators.mapping._tracks import Tracks
 
 HUBER_DELTA_M = 0.02
-"""Distance from which a target pulls linearly: dex-retargeting's default."""
-TOLERANCE = 1e-7
-"""The solver is done when the loss changes by less. dex-retargeting's 1e-6 leaves up to 3 mm at the tips."""
+"""Distances beyond this count linearly, as in dex-retargeting."""
+REST_WEIGHT = 1e-5
+"""Pull to the middle of the limits, per rad^2: decides a joint that no target does. It moves fingertips by less than 0.1 mm."""
+TOLERANCE, LEAST_LOSS = 1e-5, 1e-9
+"""A track is solved when a step lowers its loss by less than this share of it, or by less than this in a second."""
+SLIDE_M = 0.05
+"""What a sliding joint moves for one rad of a turning one in the penalties: the length of a finger's link."""
+OVERSPEED_WEIGHT = 0.3
+"""Penalty on speed beyond the limit, per (rad/s)^2; what is left of it is taken off exactly."""
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-1, 1e-5, 1e6
+STILL = 0.01
+"""A frame of a track that is not solved counts as converged where the last step moved its joints by less, rad."""
+MOST_ROUNDS = 5
+"""Solutions a step, while joints reach limits."""
+SETTLED_DAMPING = 1e-2
+"""Steps damped by more than this may be short without being at the end."""
 
-_WRENCH = np.zeros((4, 3, 6))
-"""Maps (1, p) outer f to the wrench (f, p cross f)."""
-_WRENCH[0, [0, 1, 2], [0, 1, 2]] = 1
-_WRENCH[[1, 2, 3], [1, 2, 0], [5, 3, 4]] = 1
-_WRENCH[[1, 2, 3], [2, 0, 1], [4, 5, 3]] = -1
 
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the terms.
 
-@dataclass(frozen=True, slots=True)
-class Solution:
-    """(n_joints,) float64 joint angles within the limits, or None with the reason why there are none."""
-
-    qpos_rad: np.ndarray | None
-    reason: Reason | None = None
-
-
-class HandSolver(VectorOptimizer):  # type: ignore[misc]  # the library has no types
-    """dex-retargeting's vector optimiser (its loss, joint handling and SLSQP) with four changes, each of which cures wrong results:
-
-    - `solve` says whether the solver converged. The library prints a failure and returns the pose before it.
-    - No pull towards the pose before. The library adds it to the gradient but not to the loss, which stops the line search up to 4 cm
-      early. Each frame starts at the middle of the joint limits instead: on a real hand video that found the best of nine starts in every
-      frame, and a frame's result depends on that frame alone.
-    - Vectors have weights: a fingertip counts 1, a middle joint `middle_weight`. Tips alone leave one free turn a finger.
-    - The limits are exact, not widened by 1e-3 rad.
+    Args:
+        middle: of a finger's middle joint against its tip's 1.
+        speed: of squared joint speed, s^2/rad^2.
+        acceleration: of squared joint acceleration, s^4/rad^2.
     """
 
-    def __init__(self, model: HandModel, middle_weight: float, max_evaluations: int) -> None:
-        links = [*model.tip_links, *(m for m in model.middle_links if m)]
-        movable = [n for n in model.joint_names if n not in model.couplings]
-        origins = [model.hand.base_link] * len(links)
-        super().__init__(model.robot, movable, origins, links, np.zeros((2, len(links)), int), HUBER_DELTA_M, norm_delta=0.0)
-        self.set_joint_limit(model.robot.joint_limits[self.idx_pin2target], epsilon=0.0)
-        if model.couplings:
-            self.set_kinematic_adaptor(_adaptor(model, movable))
-        self.opt.set_ftol_abs(TOLERANCE)
-        self.opt.set_maxeval(max_evaluations)
+    middle: float
+    speed: float
+    acceleration: float
+
+
+@dataclass
+class _State:
+    """Driven joint values of some frames, in units of the penalties, with the loss there and its derivatives; of the data alone the last."""
+
+    x: np.ndarray
+    loss: np.ndarray
+    gradient: np.ndarray
+    hessian: np.ndarray
+
+    def __getitem__(self, frames: np.ndarray) -> _State:
+        return _State(self.x[frames], self.loss[frames], self.gradient[frames], self.hessian[frames])
+
+    def __setitem__(self, frames: np.ndarray, other: _State) -> None:
+        for mine, given in zip(vars(self).values(), vars(other).values(), strict=True):
+            mine[frames] = given
+
+
+class HandSolver:
+    """Solves for the driven joints of one robot hand."""
+
+    def __init__(self, model: HandModel, weights: Weights, max_iterations: int) -> None:
         self.model = model
-        self.lower_rad, self.upper_rad = model.robot.joint_limits[self.idx_pin2target].T
-        self.link_indices = self.get_link_indices(links)
-        self.carries = np.array([_carriers(model, i) for i in self.link_indices])
+        self.unit = np.where(model.slides[model.driven], SLIDE_M, 1.0)
+        self.lower, self.upper = (model.driven_limits / self.unit[:, None]).T
+        self.fastest = model.driven_speeds / self.unit
         self.has_middle = np.array([m is not None for m in model.middle_links])
-        self.weights = np.r_[np.ones(len(model.tip_links)), np.full(self.has_middle.sum(), middle_weight)]
+        self.point_weights = np.r_[np.ones(len(model.tip_links)), np.full(self.has_middle.sum(), weights.middle)]
+        self.weights = weights
+        self.max_iterations = max_iterations
 
-    def solve(self, tips_m: np.ndarray, middles_m: np.ndarray) -> Solution:
-        """Joint angles that bring the links nearest to (n_fingers, 3) targets in the base frame, in the order of `model.fingers`."""
-        targets_base = np.concatenate([tips_m, middles_m[self.has_middle]])
-        self.opt.set_min_objective(self.get_objective_function(transform(self.model.T_root_base, targets_base)))
-        try:
-            x = self.opt.optimize((self.lower_rad + self.upper_rad) / 2)
-        except (RuntimeError, ValueError, nlopt.RoundoffLimited) as error:
-            return Solution(None, Reason("not_converged", f"the solver failed: {type(error).__name__}: {error}"))
-        if self.opt.last_optimize_result() == nlopt.MAXEVAL_REACHED:
-            return Solution(None, Reason("not_converged", f"the solver did not converge within {self.opt.get_maxeval()} evaluations"))
-        if not np.isfinite(x).all():
-            return Solution(None, Reason("not_converged", "the solver gave joint angles that are not finite"))
-        return Solution(self._full(np.clip(x, self.lower_rad, self.upper_rad))[self.model.joint_indices])
+    def solve(self, tips_m: np.ndarray, middles_m: np.ndarray, tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
+        """Joint values that bring the robot's points nearest to (T, n_fingers, 3) targets in the base frame, along tracks.
 
-    def get_objective_function(self, target_vector: np.ndarray, *_: object) -> Callable[[np.ndarray, np.ndarray], float]:
-        """The library's loss, weighted: Huber's of each link's distance to its (n, 3) target in the root frame. Without torch."""
-        model, data, frames = self.robot.model, self.robot.data, self.robot.data.oMf
-        target_vector = np.asarray(target_vector, np.float64)
-
-        def objective(x: np.ndarray, grad: np.ndarray) -> float:
-            pin.computeJointJacobians(model, data, self._full(x))
-            pin.updateFramePlacements(model, data)
-            position_m = np.array([frames[i].translation for i in self.link_indices])
-            away_m = position_m - target_vector
-            distance_m = np.sqrt(np.einsum("ni,ni->n", away_m, away_m))
-            bounded_m = np.minimum(distance_m, HUBER_DELTA_M)
-            if grad.size:
-                pull = (self.weights / np.maximum(distance_m, HUBER_DELTA_M))[:, None] * away_m
-                grad[:] = self._gradient(position_m, pull)
-            return float(self.weights @ (bounded_m * (distance_m - bounded_m / 2)) / HUBER_DELTA_M)
-
-        return objective
-
-    def _gradient(self, position_m: np.ndarray, pull: np.ndarray) -> np.ndarray:
-        """(n_solved,) derivative of the loss, from its (n, 3) derivative by the link positions, after pin.computeJointJacobians.
-
-        A pull at a point is a wrench about the root's origin (virtual work); it acts only on the joints that carry the link.
+        Returns:
+            (T, n_joints) joint values within the limits of position and speed, and (T,) bool: whether the frame's track converged.
         """
-        arms = np.ones((len(pull), 4, 1))
-        arms[:, 1:, 0] = position_m
-        wrench = (arms * pull[:, None]).reshape(-1, 12) @ _WRENCH.reshape(12, 6)
-        by_joint = (wrench @ self.robot.data.J) * self.carries
-        by_solved = by_joint[:, self.idx_pin2target] if self.adaptor is None else self.adaptor.backward_jacobian(by_joint)
-        gradient: np.ndarray = by_solved.sum(0)
-        return gradient
+        targets_m = np.concatenate([tips_m, middles_m[:, self.has_middle]], axis=1)
+        x, converged = self._minimise(targets_m, tracks)
+        x = tracks.limit_speed(x, self.fastest)
+        qpos = self.model.qpos_of(np.clip(x * self.unit, *self.model.driven_limits.T))
+        return np.clip(qpos, *self.model.limits.T), converged
 
-    def _full(self, x: np.ndarray) -> np.ndarray:
-        """Angles of all of the URDF's joints from those that are solved for."""
-        qpos = np.zeros(self.num_joints)
-        qpos[self.idx_pin2target] = x
-        return qpos if self.adaptor is None else self.adaptor.forward_qpos(qpos)
+    def _minimise(self, targets_m: np.ndarray, tracks: Tracks) -> tuple[np.ndarray, np.ndarray]:
+        """Steps until every track is solved. Each has its own damping, so that none depends on another."""
+        start = np.tile((self.lower + self.upper) / 2, (len(targets_m), 1))
+        state = self._evaluate(start, targets_m, tracks)
+        frames, some = np.arange(len(start)), tracks
+        damping, converged = np.full(len(start), FIRST_DAMPING), np.zeros(len(start), bool)
+        for _ in range(self.max_iterations):
+            now = state[frames]
+            trial = self._evaluate(self._step(now, some, damping[frames]), targets_m[frames], some)
+            before, after = some.sums(now.loss), some.sums(trial.loss)
+            still = np.abs(before - after) <= TOLERANCE * after + LEAST_LOSS * some.sums(some.share_s)
+            better = after <= before
+            state[frames[better]] = trial[better]
+            calm = trial.loss <= now.loss + (TOLERANCE * now.loss + LEAST_LOSS * some.share_s)
+            settled = still & (some.greatest(damping[frames]) <= SETTLED_DAMPING)
+            converged[frames] = settled | ((damping[frames] <= SETTLED_DAMPING) & (np.abs(trial.x - now.x).max(1) <= STILL))
+            factor = np.where(better | still, 0.1, np.where(calm, 1.0, 10.0))
+            damping[frames] = np.clip(damping[frames] * factor, LEAST_DAMPING, MOST_DAMPING)
+            if settled.all():
+                break
+            if settled.any():
+                frames, some = frames[~settled], some.select(~settled)
+        return state.x, converged
+
+    def _evaluate(self, x: np.ndarray, targets_m: np.ndarray, tracks: Tracks) -> _State:
+        """The loss by frame, its gradient, and Gauss-Newton's matrix of the data."""
+        points = self.model.solved_points(x * self.unit)
+        jacobian = points.jacobian * self.unit
+        away_m = points.positions_m - targets_m
+        distance_m = np.sqrt((away_m**2).sum(-1))
+        bounded_m = np.minimum(distance_m, HUBER_DELTA_M)
+        loss = (bounded_m * (distance_m - bounded_m / 2)) @ self.point_weights / HUBER_DELTA_M
+        pull = self.point_weights / np.maximum(distance_m, HUBER_DELTA_M)
+        by_axis = jacobian.reshape(len(x), -1, x.shape[1])
+        pulled = by_axis * np.repeat(pull, 3, axis=1)[..., None]
+        gradient = np.matmul(away_m.reshape(len(x), 1, -1), pulled)[:, 0]
+        bent = points.curvature(pull[..., None] * away_m) * self.unit[:, None] * self.unit
+        hessian = _positive(np.matmul(by_axis.transpose(0, 2, 1), pulled) + bent)
+        from_rest = x - (self.lower + self.upper) / 2
+        loss += REST_WEIGHT / 2 * (from_rest**2).sum(1)
+        gradient += REST_WEIGHT * from_rest
+        hessian[:, np.arange(x.shape[1]), np.arange(x.shape[1])] += REST_WEIGHT
+        share_s = tracks.share_s
+        state = _State(x, loss * share_s, gradient * share_s[:, None], hessian * share_s[:, None, None])
+        self._add_motion(state, tracks)
+        return state
+
+    def _add_motion(self, state: _State, tracks: Tracks) -> None:
+        """Add the penalties on speed, acceleration and speed beyond the limits to loss and gradient."""
+        smooth = tracks.times(tracks.smoothness(self.weights.speed, self.weights.acceleration), state.x)
+        state.loss += (state.x * smooth).sum(1) / 2
+        state.gradient += smooth
+        excess = OVERSPEED_WEIGHT * tracks.excess(state.x, self.fastest)
+        state.loss[1:] += (excess**2).sum(1) * tracks.step_s / (2 * OVERSPEED_WEIGHT)
+        state.gradient[1:] += excess
+        state.gradient[:-1] -= excess
+
+    def _step(self, state: _State, tracks: Tracks, damping: np.ndarray) -> np.ndarray:
+        """The joint values at the least of the quadratic model of the loss within the limits; NaN where it has none.
+
+        Joints that are pushed against a limit stay there; those that a solution takes beyond one are put onto it, and the rest is solved
+        again.
+        """
+        x = state.x
+        model = self._curvature(state, tracks, damping)
+        fixed = ((x <= self.lower) & (state.gradient > 0)) | ((x >= self.upper) & (state.gradient < 0))
+        moved = np.zeros_like(x)
+        for _ in range(MOST_ROUNDS):
+            try:
+                step = model.solve(-state.gradient - model @ np.where(fixed, moved, 0.0), ~fixed)
+            except np.linalg.LinAlgError:
+                return np.full_like(x, np.nan)
+            whole = np.where(fixed, moved, step)
+            moved = np.clip(x + whole, self.lower, self.upper) - x
+            beyond = np.abs(moved - whole) > 1e-9
+            if not beyond.any():
+                break
+            fixed |= beyond
+        return x + moved
+
+    def _curvature(self, state: _State, tracks: Tracks, damping: np.ndarray) -> Banded:
+        """The matrix of the quadratic model: Gauss-Newton's, and the damping."""
+        links = np.repeat(tracks.smoothness(self.weights.speed, self.weights.acceleration)[..., None], state.x.shape[1], axis=2)
+        stiff = np.where(tracks.excess(state.x, self.fastest) != 0, OVERSPEED_WEIGHT / tracks.step_s[:, None], 0.0)
+        links[0, :-1] += stiff
+        links[0, 1:] += stiff
+        links[1, :-1] -= stiff
+        links[0] += (damping * tracks.share_s)[:, None]
+        return Banded(state.hessian, links)
 
 
-def _carriers(model: HandModel, link_index: int) -> np.ndarray:
-    """(dof,) True for the joints that move a link."""
-    pinocchio = model.robot.model
-    joints = [j for j in pinocchio.supports[pinocchio.frames[link_index].parentJoint] if j > 0]
-    carried = np.zeros(model.robot.dof, bool)
-    carried[[pinocchio.joints[j].idx_q for j in joints]] = True
-    return carried
-
-
-def _adaptor(model: HandModel, movable: list[str]) -> MimicJointKinematicAdaptor:
-    coupled = {name: c for name, c in model.couplings.items() if c[0] in movable}
-    sources, multipliers, offsets = zip(*coupled.values(), strict=True)
-    return MimicJointKinematicAdaptor(model.robot, movable, list(sources), list(coupled), list(multipliers), list(offsets))
+def _positive(matrices: np.ndarray) -> np.ndarray:
+    """(T, n, n) symmetric matrices without their negative eigenvalues."""
+    values, vectors = np.linalg.eigh(matrices)
+    positive: np.ndarray = (vectors * np.maximum(values, 0)[:, None]) @ vectors.transpose(0, 2, 1)
+    return positive
