@@ -27,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--size", type=_size, default=(default.width, default.height), metavar="WxH", help="picture size")
     parser.add_argument("--camera-path", choices=get_args(CameraPath), default=default.camera_path, help="how the head moves")
     parser.add_argument("--plain", action="store_true", help="table and floor without texture")
+    parser.add_argument("--clutter", type=int, default=default.clutter, help="things on the table that nobody touches, 0 to 6")
     parser.add_argument("--count", type=int, default=1, help="scenes to render, with seeds counting up")
     parser.add_argument("--wide", action="store_true", help="render through a wide lens, of 150 degrees, instead of a pinhole")
     return parser
@@ -55,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 **(WIDE if options.wide else {}),
                 camera_path=options.camera_path,
                 plain=options.plain,
+                clutter=options.clutter,
             )
             sys.stdout.write(f"{render_scene(config, options.out, name, _reporter(name))}\n")
         except ValueError as error:

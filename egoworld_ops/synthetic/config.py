@@ -20,6 +20,7 @@ PlanName = Literal["carry", "hold", "near"]
 CameraPath = Literal["sway", "walk", "turn", "still"]
 """How the head moves: little, as of one who sits; half a metre around the table; only turning, its centre at rest; not at all."""
 _NEAREST_SIZE_PX = 32
+_MAX_CLUTTER = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class SceneConfig:
     camera_path: CameraPath = "sway"
     plain: bool = False
     """Table and floor without any texture."""
+    clutter: int = 0
+    """Things on the table that nobody touches, see `clutter.things`."""
 
     def __post_init__(self) -> None:
         """Refuse a scene that cannot be rendered."""
@@ -58,6 +61,8 @@ class SceneConfig:
             raise ValueError(f"plan: want one of {', '.join(get_args(PlanName))}, got {self.plan!r}")
         if self.camera_path not in get_args(CameraPath):
             raise ValueError(f"camera_path: want one of {', '.join(get_args(CameraPath))}, got {self.camera_path!r}")
+        if not 0 <= self.clutter <= _MAX_CLUTTER:
+            raise ValueError(f"clutter: want a number from 0 to {_MAX_CLUTTER}, got {self.clutter}")
         if min(self.dimensions_m) <= 0:
             raise ValueError(f"dimensions_m: want three positive lengths, got {self.dimensions_m}")
 

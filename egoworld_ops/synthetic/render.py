@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from egoworld_ops.synthetic import surfaces
+from egoworld_ops.synthetic.clutter import things
 from egoworld_ops.synthetic.config import SceneConfig
 from egoworld_ops.synthetic.grasp import cuboid_distance
 from egoworld_ops.synthetic.hand import Capsules, HandPose, Skeleton, flesh, skeleton, sleeve
@@ -25,6 +26,7 @@ _NOISE_RGB = 1.3
 _PLAIN_RGB = (np.array([150, 146, 140], np.float32), np.array([90, 90, 92], np.float32))
 """Of table and floor in a scene without texture."""
 _PSF = (0.14, 0.72, 0.14)
+Lengths = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ def render(config: SceneConfig, state: SceneState, frame_index: int) -> Picture:
     """Render a state; the sensor's noise depends on seed and frame alone."""
     stage = _stage(config, state)
     canvas = _background(stage)
+    _paint_clutter(stage, canvas)
     _paint_box(stage, canvas)
     for pose in state.hands:
         _paint_sleeve(stage, canvas, pose)
@@ -183,27 +186,51 @@ def _table_shadow(stage: _Stage) -> Floats:
 
 def _paint_box(stage: _Stage, canvas: _Canvas) -> None:
     config = stage.config
-    hits, face, points_object = cuboid_hits(config, stage.T_camera_object)
-    if not len(hits.rows):
-        return
-    normal_object = np.zeros((len(face), 3), np.float32)
-    normal_object[np.arange(len(face)), face // 2] = np.where(face % 2, 1, -1)
-    normal = normal_object @ stage.T_camera_object[:3, :3].T.astype(np.float32)
-    albedo = surfaces.box_rgb(surfaces.box_faces(config.seed, config.dimensions_m), config.dimensions_m, points_object, face)
     hands_only = Occluders(stage.occluders.capsules, None, stage.occluders.dimensions_m)
-    points_world = transform(stage.state.T_world_object, points_object).astype(np.float32)
-    shade = shadow(points_world + 1e-3 * (normal_object @ stage.state.T_world_object[:3, :3].T), stage.to_light_world, hands_only)
-    rgb = albedo * stage.lit(normal, shade)
+    painted = _cuboid(stage, stage.state.T_world_object, config.dimensions_m, config.seed, hands_only)
+    if painted is None:
+        return
+    hits, normal, rgb = painted
     for body in stage.bodies.values():
         near = prepare(body.moved(stage.T_camera_world)).distance(hits.points_m + 0.008 * normal)
         rgb *= np.clip(0.55 + 0.45 * near / 0.02, 0.5, 1)[:, None]
     canvas.paint(hits, OBJECT, rgb)
 
 
-def cuboid_hits(config: SceneConfig, T_camera_object: Array) -> tuple[Hits, np.ndarray, Floats]:
+def _paint_clutter(stage: _Stage, canvas: _Canvas) -> None:
+    """Things that stay where they are; they throw no shadow and count as background."""
+    T_world_person = shots(stage.config)[stage.state.shot].T_world_person
+    for thing in things(stage.config, stage.state.shot):
+        painted = _cuboid(stage, T_world_person @ thing.T_person_thing, thing.dimensions_m, thing.print_seed, stage.occluders)
+        if painted is not None:
+            hits, _, rgb = painted
+            canvas.paint(hits, BACKGROUND, rgb)
+
+
+def _cuboid(
+    stage: _Stage, T_world_cuboid: Array, dimensions_m: Lengths, print_seed: int | None, occluders: Occluders
+) -> tuple[Hits, Floats, Floats] | None:
+    """Where a printed cuboid is met, its normals there and its colour in light and shadow, each (n, 3); None where it is out of sight."""
+    T_camera_cuboid = stage.T_camera_world @ T_world_cuboid
+    hits, face, points_cuboid = cuboid_hits(stage.config, dimensions_m, T_camera_cuboid)
+    if not len(hits.rows):
+        return None
+    normal_cuboid = np.zeros((len(face), 3), np.float32)
+    normal_cuboid[np.arange(len(face)), face // 2] = np.where(face % 2, 1, -1)
+    normal = normal_cuboid @ T_camera_cuboid[:3, :3].T.astype(np.float32)
+    if print_seed is None:
+        albedo = surfaces.striped_rgb(dimensions_m, points_cuboid, face)
+    else:
+        albedo = surfaces.box_rgb(surfaces.box_faces(print_seed, dimensions_m), dimensions_m, points_cuboid, face)
+    points_world = transform(T_world_cuboid, points_cuboid).astype(np.float32)
+    shade = shadow(points_world + 1e-3 * (normal_cuboid @ T_world_cuboid[:3, :3].T), stage.to_light_world, occluders)
+    return hits, normal, albedo * stage.lit(normal, shade)
+
+
+def cuboid_hits(config: SceneConfig, dimensions_m: Lengths, T_camera_object: Array) -> tuple[Hits, np.ndarray, Floats]:
     """Pixels whose ray meets the cuboid (slab method); the face met, numbered -x, +x, -y, +y, -z, +z; points on it."""
     T_object_camera = invert(T_camera_object)
-    half = np.array(config.dimensions_m) / 2
+    half = np.array(dimensions_m) / 2
     origin = T_object_camera[:3, 3]
     directions = _pixel_rays(config).reshape(-1, 3).astype(np.float64) @ T_object_camera[:3, :3].T
     directions = np.where(np.abs(directions) < 1e-12, 1e-12, directions)

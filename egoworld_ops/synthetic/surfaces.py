@@ -117,6 +117,15 @@ def box_rgb(faces: tuple[Floats, ...], dimensions_m: tuple[float, float, float],
     return rgb
 
 
+def striped_rgb(dimensions_m: tuple[float, float, float], points_m: Floats, face: np.ndarray) -> Floats:
+    """As `box_rgb`, of a plain thing: a colour that its lengths decide, with stripes of uneven width along its faces."""
+    rng = np.random.default_rng(np.round(1e4 * np.array(dimensions_m)).astype(np.int64))
+    base = np.array(_FACE_RGB[rng.integers(len(_FACE_RGB))], np.float32) * np.float32(rng.uniform(0.6, 1.0))
+    phase = (points_m @ rng.normal(0, 300, (3, 3))).astype(np.float32)
+    stripes = 0.55 + 0.15 * (np.sin(phase + face[:, None]) > 0).sum(1)
+    return np.asarray(base * stripes[:, None], np.float32)
+
+
 def _bilinear(picture: Floats, row: Floats, column: Floats) -> Floats:
     row, column = np.clip(row, 0, picture.shape[0] - 1.001), np.clip(column, 0, picture.shape[1] - 1.001)
     r, c = row.astype(np.int64), column.astype(np.int64)

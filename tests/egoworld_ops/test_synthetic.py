@@ -334,3 +334,14 @@ def test_missing_truth_names_the_folder(tmp_path: Path) -> None:
 def test_frame_outside_of_the_video_is_refused() -> None:
     with pytest.raises(IndexError, match="frame_index"):
         render_frame(SMALL, SMALL.n_frames)
+
+
+def test_clutter_is_background_that_hides_nothing_of_what_is_before_it() -> None:
+    bare, strewn = (render_frame(dataclasses.replace(SMALL, clutter=clutter), 2) for clutter in (0, 6))
+    changed = (bare[0] != strewn[0]).any(2)
+    assert changed.mean() > 0.03
+    held = bare[1].masks["hand_right"]
+    assert (strewn[1].masks["hand_right"] & ~held).sum() == 0
+    assert strewn[1].masks["hand_right"].sum() >= 0.9 * held.sum()
+    with pytest.raises(ValueError, match="clutter"):
+        dataclasses.replace(SMALL, clutter=7)

@@ -13,6 +13,7 @@ _CHAINS = np.array([[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16
 _FINGER_WIDTH = 0.24
 _MARGIN_PX = 2
 _FAR_PX = 4096
+_RIM = 0.1
 
 
 class HandShape:
@@ -34,6 +35,11 @@ class HandShape:
     def flesh(self) -> np.ndarray:
         """(h, w) bool: possibly flesh."""
         return self._drawn(1.0, _MARGIN_PX)
+
+    @cached_property
+    def rim(self) -> np.ndarray:
+        """(h, w) bool: flesh and what is so near that the hand's own edge may be there."""
+        return self._drawn(1.0 + 2 * _RIM / _FINGER_WIDTH, _MARGIN_PX)
 
     @property
     def area(self) -> int:

@@ -7,13 +7,14 @@ belongs to the hand or to what it holds. Flat surfaces, which both motions expla
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import cv2
 import numpy as np
 
 from egoworld_ops.operators.detections._hand_shape import HandShape
+from egoworld_ops.operators.detections._together import Record, Step, step
 from egoworld_ops.vision.boxes import iou
 from egoworld_ops.vision.colors import cells
 from egoworld_ops.vision.flow import Search, follow
@@ -45,6 +46,7 @@ _MEMORY = 0.98
 _BITS = 3
 _SEARCH = Search(window_px=11, levels=2)
 _HUES = 32
+_SHADING_PX = 7
 _CELLS = 1024
 _SHADOW_LIKENESS = 0.4
 _SHADOW_LIGHT = (0.3, 1.0)
@@ -52,7 +54,8 @@ _SHADOW_LIGHT = (0.3, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One object found: `number` counts the clip's objects from 0, `box_px` (4,) float32 x, y, width, height, `score` 0 to 1."""
+    """One object found: `number` counts the clip's objects from 0, `box_px` (4,) float32 x, y, width, height, `score` 0 to 1, as far as
+    is known at this frame."""
 
     number: int
     box_px: np.ndarray
@@ -63,7 +66,7 @@ class Sighting:
 class _Known:
     """An object found before: its box (4,) in small pixels, its colours, and the frame counts at which it was last seen and last proposed.
 
-    It is first proposed when it is seen a second time.
+    It is first proposed when it is seen a second time: not while `fresh`, at once where it is seen `again` after a loss.
     """
 
     box: np.ndarray
@@ -71,14 +74,18 @@ class _Known:
     seen: int
     proposed: int | None = None
     number: int | None = None
+    fresh: bool = False
+    again: bool = False
+    record: Record = field(default_factory=Record)
 
 
 @dataclass(slots=True)
 class _HandEvidence:
-    """Evidence about a hand's surroundings: its centre (2,) and the log odds (h, w) that each pixel moves with it."""
+    """Evidence about a hand's surroundings: its centre (2,) and the log odds (h, w) that each pixel moves with it; the last step, if it moved."""
 
     center: np.ndarray
     odds: np.ndarray
+    step: Step | None = None
 
 
 class MotionColorFinder:
@@ -93,6 +100,12 @@ class MotionColorFinder:
         self._flow.setFinestScale(1)
         self._hands: list[_HandEvidence] = []
         self._known: list[_Known] = []
+        self._covered: np.ndarray | None = None
+        self._records: dict[int, Record] = {}
+
+    def scores(self) -> dict[int, float]:
+        """Of the objects that have moved with a hand for long enough, number and confidence, 0 to 1."""
+        return {number: record.score for number, record in self._records.items() if record.score > 0}
 
     def update(self, rgb: np.ndarray, hands_px: Sequence[np.ndarray]) -> list[Sighting]:
         """Objects to propose in this frame; `hands_px` are (21, 2) image points of each hand in it."""
@@ -108,6 +121,7 @@ class MotionColorFinder:
         shapes = [HandShape((points_px + 0.5) / factor - 0.5, size) for points_px in hands_px]
         self._gather(gray, shapes)
         self._before = gray
+        self._covered = np.logical_or.reduce([np.zeros(gray.shape, bool), *(s.flesh | s.forearm for s in shapes)])
         found = self._candidates(picture, shapes)
         return [Sighting(n, np.concatenate([box[:2] * factor, box[2:] * factor]).astype(np.float32), score) for n, box, score in found]
 
@@ -133,16 +147,28 @@ class MotionColorFinder:
         grid = _grid(*now.shape)
         source = grid + self._backward_flow(now, before)
         still = _apply(cv2.invertAffineTransform(A_background), grid)
-        gain = (_error(before, now, still) - _error(before, now, source)) / _LEVELS_PER_NAT
+        left_behind = _error(before, now, still)
+        covered = self._was_covered(still)
+        prints = (_print(before), _print(now))
+        print_behind = _error(*prints, still)
+        gain = (left_behind - _error(before, now, source)) / _LEVELS_PER_NAT
         going = _distance(source, still)
         for hand, shape in zip(self._hands, shapes, strict=True):
             speed = float(np.median(going[shape.core])) if shape.core.any() else 0.0
             A_hand = _fit(*_sample(grid[shape.core], source[shape.core])) if speed >= _MIN_PARALLAX_PX else None
             if A_hand is None:
                 continue
-            together = _distance(source, _apply(A_hand, grid)) < _TOGETHER_PX + _TOGETHER_SHARE * speed
-            step = np.where(together, gain, -_STILL_NATS)
-            hand.odds = np.clip(hand.odds + np.clip(step, -_STEP_LIMIT, _STEP_LIMIT), *_EVIDENCE_LIMITS)
+            moved = _apply(A_hand, grid)
+            hand.step = step(print_behind, _error(*prints, moved), covered | self._was_covered(moved) | shape.rim, speed / shape.length)
+            together = _distance(source, moved) < _TOGETHER_PX + _TOGETHER_SHARE * speed
+            nats = np.where(together, gain, -_STILL_NATS)
+            hand.odds = np.clip(hand.odds + np.clip(nats, -_STEP_LIMIT, _STEP_LIMIT), *_EVIDENCE_LIMITS)
+
+    def _was_covered(self, source: np.ndarray) -> np.ndarray:
+        """(h, w) bool: whether a hand or forearm was in the last picture where each pixel came from (h, w, 2)."""
+        assert self._covered is not None
+        x, y = cv2.split(source)
+        return np.asarray(cv2.remap(self._covered.view(np.uint8), x, y, cv2.INTER_NEAREST, borderValue=1) > 0)
 
     def _backward_flow(self, now: np.ndarray, before: np.ndarray) -> np.ndarray:
         """(h, w, 2) float32 from each pixel to where it was; on one thread, since the method's result depends on their number."""
@@ -163,29 +189,39 @@ class MotionColorFinder:
             seeds = _seeds(picture, cell, shape, hand.odds, flesh)
             if seeds is None:
                 continue
-            number = self._identify(_box(seeds), _histogram(cell, seeds))
-            if number is None:
-                continue
-            region = _grown(picture, cell, seeds, shape.reach(_REACH_HANDS), flesh)
-            score = float((1 / (1 + np.exp(-hand.odds[seeds]))).mean())
-            found.append((number, _box(region), score))
+            known = self._identify(_box(seeds), _histogram(cell, seeds))
+            if hand.step is not None:
+                known.record.add(hand.step, seeds)
+            number = self._due(known)
+            if number is not None:
+                self._records[number] = known.record
+                region = _grown(picture, cell, seeds, shape.reach(_REACH_HANDS), flesh)
+                found.append((number, _box(region), known.record.score))
         return found
 
-    def _identify(self, box: np.ndarray, colors: np.ndarray) -> int | None:
-        """The number of the object in a box if it is due to be proposed, else None; updates the known objects."""
-        patience = _PATIENCE_LOOKS * self._every_frames
-        same = [(float(iou(k.box, box)), n) for n, k in enumerate(self._known) if self._count - k.seen <= patience]
+    def _identify(self, box: np.ndarray, colors: np.ndarray) -> _Known:
+        """The object in a box, known or new; what is known of it is updated."""
+        same = [(float(iou(k.box, box)), n) for n, k in enumerate(self._known) if not self._lost(k)]
         overlap, number = max(same, default=(0.0, -1))
         if overlap < _SAME_BOX_IOU:
             likeness, number = max(((float(np.sqrt(k.colors * colors).sum()), n) for n, k in enumerate(self._known)), default=(0.0, -1))
             if likeness < _SAME_COLOR:
-                self._known.append(_Known(box, colors, self._count))
-                return None
+                self._known.append(_Known(box, colors, self._count, fresh=True))
+                return self._known[-1]
         known = self._known[number]
-        lost = self._count - known.seen > patience
+        known.fresh = False
+        known.again = self._lost(known)
         known.box, known.seen = box, self._count
         known.colors = 0.9 * known.colors + 0.1 * colors
-        if known.proposed is not None and not lost and self._count - known.proposed < self._repeat_frames:
+        return known
+
+    def _lost(self, known: _Known) -> bool:
+        return self._count - known.seen > _PATIENCE_LOOKS * self._every_frames
+
+    def _due(self, known: _Known) -> int | None:
+        """The number of an object just seen if it is to be proposed now, else None."""
+        waits = known.proposed is not None and not known.again and self._count - known.proposed < self._repeat_frames
+        if known.fresh or waits:
             return None
         known.proposed = self._count
         if known.number is None:
@@ -285,6 +321,11 @@ def _error(before: np.ndarray, now: np.ndarray, source: np.ndarray) -> np.ndarra
     x, y = cv2.split(source)
     moved = cv2.remap(before, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return cv2.blur(cv2.absdiff(now, moved).astype(np.float32), (3, 3))
+
+
+def _print(picture: np.ndarray) -> np.ndarray:
+    """(h, w) uint8: a picture without its shading, so that a shadow that moves is not seen."""
+    return cv2.addWeighted(picture, 1.0, cv2.blur(picture, (_SHADING_PX, _SHADING_PX)), -1.0, 128.0)
 
 
 def _histogram(cell: np.ndarray, mask: np.ndarray) -> np.ndarray:

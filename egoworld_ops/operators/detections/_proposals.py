@@ -7,7 +7,7 @@ found by motion and colour is in `_motion_color.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 import cv2
@@ -108,6 +108,15 @@ class ObjectProposer:
             sightings = self._finder.update(frame.rgb, [hand.points_px for hand in hands])
             found += [Proposal(first + s.number, None, s.box_px, s.score, "motion_color") for s in sightings]
         return found
+
+    def earned(self, found: Sequence[Proposal]) -> list[Proposal]:
+        """Of earlier proposals those that count, once the clip has been seen: a person's, and things that moved with a hand, with the score of
+        all that was seen of them. A thing that only lay or hung where a hand passed is left out.
+        """
+        scores = self._finder.scores() if self._finder is not None else {}
+        first = FIRST_OBJECT_TRACK + len(self._objects)
+        kept = [p for p in found if p.source == "sidecar" or p.track_id - first in scores]
+        return [p if p.source == "sidecar" else replace(p, score=scores[p.track_id - first]) for p in kept]
 
 
 def _from_sidecar(frame: Frame, track_id: int, item: SidecarObject, due: range) -> list[Proposal]:

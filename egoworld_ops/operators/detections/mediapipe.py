@@ -74,7 +74,7 @@ class _Seen:
 class Backend(Operator):
     """Hands by MediaPipe's networks, objects by motion and colour or from the sidecar. `score` of a hand is its presence."""
 
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     packages: ClassVar[tuple[str, ...]] = ("ai-edge-litert", "opencv-python-headless")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 0.025
@@ -132,6 +132,9 @@ class Backend(Operator):
                 seen.append(_Seen(frame.index, frame.timestamp_s, (frame.rgb.shape[1], frame.rgb.shape[0]), hands))
             if proposed is not None:
                 seen[-1].objects = proposed.result()
+        if proposer is not None:
+            for found in seen:
+                found.objects = proposer.earned(found.objects)
         return seen
 
     @contextmanager

@@ -55,6 +55,8 @@ class ObjectTrack:
 
     def __init__(self, label: str | None, max_carried: int) -> None:
         self.label = label
+        self.surest = 1.0
+        """No mask of it is surer than this: the confidence that it is an object at all."""
         self._max_carried = max_carried
         self._colors = ColorModel(_MEMORY)
         self._whole: np.ndarray | None = None

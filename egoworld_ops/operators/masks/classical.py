@@ -1,6 +1,7 @@
 """Masks without a network: hands from their landmarks refined on colour and edges, objects from prompts carried by motion and colour.
 
-`score` is the mean probability, by this backend's own evidence of colour, place and motion, that the mask's pixels belong to the thing.
+`score` is the mean probability, by this backend's own evidence of colour, place and motion, that the mask's pixels belong to the thing;
+of an object that was found automatically it is no higher than the confidence that there is an object.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from egoworld_ops.types import Frame
 from egoworld_ops.vision import rle
 from egoworld_ops.vision.boxes import iou
 
-_PROMPT_COLUMNS = ("frame_index", "role", "track_id", "label", "box_px", "points_px", "source")
+_PROMPT_COLUMNS = ("frame_index", "role", "track_id", "label", "box_px", "points_px", "score", "source")
 _HAND_TRACKS = {"hand_left": 1, "hand_right": 2}
 _REPROMPT_IOU = 0.25
 
@@ -44,7 +45,7 @@ class ClassicalSettings(BackendSettings):
 class Backend(Operator):
     """The default on laptops."""
 
-    version = "2"
+    version = "3"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = ClassicalSettings
     seconds_per_frame: ClassVar[float] = 0.06
@@ -92,7 +93,9 @@ class _Scene:
         self._hand_pixels = covered
         _compose({track: s.evidence for track, s in sightings.items()}, rgb.shape[:2], owner, logit)
         rows = [_row(track, role, None, owner == track, logit, True) for role, track in _HAND_TRACKS.items() if track in found]
-        rows += [_row(t, "object", self._tracks[t].label, owner == t, logit, s.observed) for t, s in sightings.items()]
+        rows += [
+            _row(t, "object", self._tracks[t].label, owner == t, logit, s.observed, self._tracks[t].surest) for t, s in sightings.items()
+        ]
         return [row for row in rows if row is not None]
 
     def _segment_hands(self, rgb: np.ndarray, hands: Mapping[int, HandPrompt]) -> dict[int, Evidence]:
@@ -119,6 +122,7 @@ class _Scene:
             track = self._tracks.setdefault(number, ObjectTrack(prompt["label"], self._settings.max_carried))
             box_px = np.asarray(prompt["box_px"], float)
             exact = prompt["source"] != "motion_color"
+            track.surest = 1.0 if exact else float(prompt["score"])
             if exact or not _still_there(track, sightings.get(number), box_px):
                 sightings[number] = track.prompt(rgb, box_px, exact, hands)
         return {number: sighting for number, sighting in sightings.items() if sighting is not None}
@@ -145,9 +149,11 @@ def _compose(
     return owner, best
 
 
-def _row(track: int, role: str, label: str | None, mask: np.ndarray, logit: np.ndarray, observed: bool) -> dict[str, Any] | None:
+def _row(
+    track: int, role: str, label: str | None, mask: np.ndarray, logit: np.ndarray, observed: bool, surest: float = 1.0
+) -> dict[str, Any] | None:
     pixels = pixel_columns(mask)
     if pixels is None:
         return None
-    score = float((1 / (1 + np.exp(-logit[mask]))).mean())
+    score = min(float((1 / (1 + np.exp(-logit[mask]))).mean()), surest)
     return {"track_id": track, "role": role, "label": label, "score": score, "observed": observed, **pixels}
