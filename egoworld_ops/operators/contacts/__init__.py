@@ -33,7 +33,16 @@ TABLE = schema.Table(
             True,
             minimum=0,
         ),
-        schema.Column("state_score", pa.float32(), "probability that the state is right", "", "", False, minimum=0, maximum=1),
+        schema.Column(
+            "state_score",
+            pa.float32(),
+            "probability that the state is right: hold_score of movement where it holds; else a fixed value for each state, which is assumed",
+            "",
+            "",
+            False,
+            minimum=0,
+            maximum=1,
+        ),
         schema.OBSERVED,
     ),
 )

@@ -20,8 +20,7 @@ NAME = "classical"
 AREA_PX = 320 * 240
 """Masks are scaled to about this many pixels before distances are measured, so that these do not depend on the resolution."""
 SCORES: Mapping[str, float] = {"contact": 0.8, "near": 0.8, "free": 0.95}
-"""Share of rows of each state that are right in rendered scenes (`benchmarks/bench_holding.py`): a hand may border an object in the picture and
-be above it."""
+"""Assumed, not measured: a hand may border an object in the picture and be above it. Only the score of `holding` rests on known truth."""
 _COLUMNS = ("video_id", "clip_id", "frame_index", "timestamp_s", "sample_stride", "track_id", "role", "label", "rle", "observed")
 
 
