@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,6 +25,7 @@ import numpy as np
 
 from egoworld_assets.chain import pipeline
 from egoworld_assets.cli import demo
+from egoworld_ops.hashing import sha256_of
 from egoworld_ops.operators.movement import _verdict, classical
 from egoworld_ops.operators.movement._holding import held
 from egoworld_ops.operators.movement._verdict import Evidence, Verdict, judge
@@ -31,6 +33,7 @@ from egoworld_ops.operators.movement.classical import Backend
 from egoworld_ops.raw import register
 from egoworld_ops.settings import load_settings
 from egoworld_ops.synthetic import SceneConfig
+from egoworld_ops.synthetic.config import GENERATOR_VERSION
 from egoworld_ops.synthetic.plans import PLANS
 from gpu_workers.inline import InlinePool
 from tests.held_scenes import Errors, Shot, clip_input, render_shot, scaled_shot
@@ -50,11 +53,11 @@ def scenes(seed: int) -> Iterator[tuple[str, Shot]]:
     """The nine shots of a seed, by plan, number and what the acting hand does."""
     for plan, shots in PLANS.items():
         for number, shot in enumerate(shots):
-            path = KEPT / f"{plan}-{number}-{seed}.pickle"
+            size_m = SIZES_M[seed % 2]
+            config = SceneConfig(seed=seed, plan=plan, dimensions_m=size_m, width=200, height=150, frames_per_shot=20, fps=12)
+            path = KEPT / f"{sha256_of(asdict(config) | {'generator': GENERATOR_VERSION})[:16]}-{number}.pickle"
             if not path.exists():
                 KEPT.mkdir(parents=True, exist_ok=True)
-                size_m = SIZES_M[seed % 2]
-                config = SceneConfig(seed=seed, plan=plan, dimensions_m=size_m, width=200, height=150, frames_per_shot=20, fps=12)
                 path.write_bytes(pickle.dumps(render_shot(config, number)))
             yield f"{plan}-{number}-{shot.deed}", pickle.loads(path.read_bytes())
 
