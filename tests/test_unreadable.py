@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from egoworld_assets.chain import pipeline
-from egoworld_ops import errors, ledger
+from egoworld_ops import errors, ledger, operators
 from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.lake import failures, pointer, runs
 from egoworld_ops.lake.lake import Run
@@ -34,7 +34,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Place:
     settings = finished.settings_in(tmp_path_factory.mktemp("unreadable"))
     run, video_id = finished.registered_video(settings, n_frames=60)
     pool, _ = finished.go(run, video_id, settings)
-    assert len(pool.tasks) == len(list(run.video_folder(video_id).glob("clip_id=*"))) * 6
+    assert len(pool.tasks) == len(list(run.video_folder(video_id).glob("clip_id=*"))) * len(operators.stages())
     assert {p.name for p in run.video_folder(video_id).glob("clip_id=*")} >= {f"clip_id={CLIP}"}
     catalog.write_catalog(run.lake)
     return settings, run, video_id

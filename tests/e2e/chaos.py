@@ -32,6 +32,8 @@ from tests.egoworld_ops import media
 CLIP_FRAMES = 20
 Kind = Literal["broker", "worker", "run"]
 STAGES = ("manifest", *operators.stages())
+LASTING = 6
+"""Stages at which processes are killed, from the first on. Those behind them only turn tables into tables, and are over before a kill comes."""
 _OF_THE_MAKING = ("seconds", "host", "run_id", "created_at")
 """Keys of provenance that depend on host and time."""
 

@@ -70,7 +70,7 @@ def _run(root: Path, pool: PoolSettings, wanted: argparse.Namespace) -> None:
     where = deployment(root / "dagster", POOL__FOLDER=pool.folder, POOL__WORKERS=pool.workers, POOL__IDLE_EXIT_S=pool.idle_exit_s)
     kills: dict[chaos.Kind, int] = {"broker": wanted.brokers, "worker": wanted.workers, "run": wanted.runs}
     folders = [where.lake / "latest" / f"video_id={v}" for v in right]
-    disturber = chaos.Disturber(wanted.seed, chaos.plan(wanted.seed, kills, results), pool, folders)
+    disturber = chaos.Disturber(wanted.seed, chaos.plan(wanted.seed, kills, clips * chaos.LASTING), pool, folders)
     stack = Stack(where)
     try:
         stack.start()

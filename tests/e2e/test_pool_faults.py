@@ -40,7 +40,7 @@ def test_a_backfill_goes_on_through_kills_and_ends_as_if_undisturbed(stack: Stac
     video_ids = register(stack.where, tmp_path / "raw")
     results = clips * (len(chaos.STAGES) - 1)
     folders = [stack.where.lake / "latest" / f"video_id={v}" for v in video_ids]
-    disturber = chaos.Disturber(SEED, chaos.plan(SEED, KILLS, 2 * results // 3), pool_of(stack.where), folders)
+    disturber = chaos.Disturber(SEED, chaos.plan(SEED, KILLS, 2 * clips * chaos.LASTING // 3), pool_of(stack.where), folders)
 
     backfill_id = stack.backfill(chaos.STAGES, video_ids)
     disturber.start()

@@ -24,6 +24,8 @@ SCHEMA = pa.schema(
         pa.field("landmarks_m", pa.list_(pa.list_(pa.float32(), 3), 21)),
         pa.field("score", pa.float32()),
         pa.field("handedness_score", pa.float32()),
+        pa.field("owner", pa.string()),
+        pa.field("jumped", pa.bool_()),
         pa.field("source", pa.string(), False),
         pa.field("backend", pa.string(), False),
     ]

@@ -106,7 +106,7 @@ def test_a_box_far_from_the_axis_has_its_pose_in_the_frame_of_the_lens() -> None
     """As `test_object_pose.test_a_turning_box_is_followed`, which a pinhole camera sees straight ahead: the same errors."""
     truth = [ASIDE @ pose(25 + 1.6 * i, -40 + 0.5 * i, 20 + 0.4 * i, (-0.03 + 0.002 * i, 0.01, 0.45 + 0.001 * i)) for i in range(8)]
     rows = run("object_pose", seen(truth, [WALL] * 8))
-    angles, shifts = pose_errors(rows, dict(enumerate(truth)), cuboid(SIZE_M).symmetries)
+    angles, shifts = pose_errors(rows, dict(enumerate(truth)), cuboid(SIZE_M).symmetry.turns)
     assert len(angles) == 8
     assert np.median(angles) < 2
     assert np.median(shifts) < 2
