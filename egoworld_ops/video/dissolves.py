@@ -156,7 +156,7 @@ def _likeness(one: np.ndarray, other: np.ndarray) -> float:
     a, b = _without_mean(one), _without_mean(other)
     ranks = [np.argsort(np.argsort(picture.reshape(-1, 3).mean(1), kind="stable"), kind="stable") for picture in (one, other)]
     colours = float((a * b).mean() / max(float(a.std() * b.std()), 1e-6))
-    return max(colours, float(np.corrcoef(np.stack(ranks))[0, 1]))
+    return max(colours, float(np.asarray(np.corrcoef(np.stack(ranks)))[0, 1]))
 
 
 def _without_mean(picture: np.ndarray) -> np.ndarray:
