@@ -62,7 +62,7 @@ class Backend(Operator):
     """Solves the joints of a robot hand along each track of human hand poses."""
 
     version = "4"
-    packages = ("pin", "scipy", "example-robot-data")
+    packages = ("pin", "scipy", "threadpoolctl", "example-robot-data")
     Settings: ClassVar[type[BackendSettings]] = DexSettings
     seconds_per_frame: ClassVar[float] = 0.005
     settings: DexSettings
@@ -96,8 +96,11 @@ class Backend(Operator):
 
     def run(self, item: ClipInput) -> pa.Table:
         """One row for each row of hand_pose; `qpos_rad` is null where there is no hand to map or the solver failed."""
+        from threadpoolctl import threadpool_limits
+
         poses = item.tables["hand_pose"]
-        rows = [row for hand in HANDS for row in self._map_hand(hand, [p for p in poses.to_pylist() if p["hand"] == hand])]
+        with threadpool_limits(1, user_api="blas"):  # its matrices are small: threads that wait for each other cost more than they do
+            rows = [row for hand in HANDS for row in self._map_hand(hand, [p for p in poses.to_pylist() if p["hand"] == hand])]
         return schema.from_rows("mapping", rows)
 
     def _map_hand(self, hand: Hand, poses: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
