@@ -133,8 +133,8 @@ def _quality(run: Run, stage: str, video_id: str, connection: "DuckDBPyConnectio
     measured = quality.measure(connection, stage, of_table := list(files))
     findings = [f"{said}. {_LOOK.format(stage=stage)}" for said in quality.verdicts(stage, measured, bounds)]
     counted = quality.count_values(connection, stage, of_table)
-    empty = [f"rows with a value: {counted.said(stage)}"] if counted.rows and not counted.with_value else []
-    return _Verdict([*findings, *empty], WARN, _numbers(measured) | {"rows with a value": counted.said(stage)})
+    empty = [f"rows with a value that stands: {counted.said(stage)}"] if counted.rows and not counted.with_value else []
+    return _Verdict([*findings, *empty], WARN, _numbers(measured) | {"rows with a value that stands": counted.said(stage)})
 
 
 def _quality_of_video(files: Mapping[Path, str], connection: "DuckDBPyConnection", bounds: "Mapping[str, Bounds]") -> _Verdict:

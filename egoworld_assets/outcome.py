@@ -107,8 +107,8 @@ class Outcome:
             check_key(video_id)
             metadata["folder"] = dg.MetadataValue.path(str(self.run.video_folder(video_id)))
         if tally.values.rows:
-            metadata["share of rows with a value"] = tally.values.share
-            metadata["rows with a value"] = tally.values.said(self.stage)
+            metadata["share of rows with a value that stands"] = tally.values.share
+            metadata["rows with a value that stands"] = tally.values.said(self.stage)
         if tally.fallbacks:
             metadata["by the fallback backend"] = f"{tally.fallbacks} {unit}"
         if tally.first_error is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,8 @@ _FACES = [(axis, sign) for axis in range(3) for sign in (-1, 1)]
 
 
 @cache
-def _texture(seed: int, width: int, height: int, low: int, high: int, blob: int) -> np.ndarray:
+def texture_of(seed: int, width: int, height: int, low: int, high: int, blob: int) -> np.ndarray:
+    """Blobs of random colours, (height, width, 3) uint8."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(low, high, (max(height // blob, 2), max(width // blob, 2), 3)).astype(np.uint8)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -42,11 +43,21 @@ def pose(yaw_deg: float, pitch_deg: float, roll_deg: float, position_m: Sequence
 
 def draw(T_camera_object: np.ndarray | None, T_camera_wall: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The picture (H, W, 3) uint8, and the box's mask (H, W) bool. The wall is the plane z = 0 of its frame."""
-    wall = _texture(99, 1200, 1000, 60, 200, 9)
+    wall = texture_of(99, 1200, 1000, 60, 200, 9)
     rgb = _project_plane(wall, np.array([[-1.2, -1.0, 0], [1.2, -1.0, 0], [1.2, 1.0, 0], [-1.2, 1.0, 0]]), T_camera_wall)
     mask = np.zeros((CAMERA.height, CAMERA.width), bool)
     if T_camera_object is None:
         return rgb, mask
+    for texture, corners in faces(T_camera_object):
+        face = _project_plane(texture, corners, T_camera_object)
+        covered = _project_plane(np.full_like(texture, 255), corners, T_camera_object)[..., 0] > 127
+        rgb[covered] = face[covered]
+        mask |= covered
+    return rgb, mask
+
+
+def faces(T_camera_object: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The faces of the box that the camera sees: texture (h, w, 3) uint8 and corners (4, 3), object frame, m, in the order of the texture's."""
     eye_m = -T_camera_object[:3, :3].T @ T_camera_object[:3, 3]
     for number, (axis, sign) in enumerate(_FACES):
         if sign * eye_m[axis] <= SIZE_M[axis] / 2:
@@ -56,12 +67,7 @@ def draw(T_camera_object: np.ndarray | None, T_camera_wall: np.ndarray) -> tuple
         corners[:, axis] = sign * SIZE_M[axis] / 2
         corners[:, u] = np.array([-1, 1, 1, -1]) * SIZE_M[u] / 2
         corners[:, v] = np.array([-1, -1, 1, 1]) * SIZE_M[v] / 2
-        texture = _texture(number, int(SIZE_M[u] * _TEXELS_PER_M), int(SIZE_M[v] * _TEXELS_PER_M), 0, 90 + 33 * number, 8)
-        face = _project_plane(texture, corners, T_camera_object)
-        covered = _project_plane(np.full_like(texture, 255), corners, T_camera_object)[..., 0] > 127
-        rgb[covered] = face[covered]
-        mask |= covered
-    return rgb, mask
+        yield texture_of(number, int(SIZE_M[u] * _TEXELS_PER_M), int(SIZE_M[v] * _TEXELS_PER_M), 0, 90 + 33 * number, 8), corners
 
 
 def _project_plane(texture: np.ndarray, corners_m: np.ndarray, T_camera_plane: np.ndarray) -> np.ndarray:
@@ -94,14 +100,14 @@ def clip_of(
     return ClipInput(clip, tables, Sidecar(objects=tuple(objects)), CAMERA, 1, lambda: iter(frames))
 
 
-def mask_row(frame_index: int, track_id: int, role: str, mask: np.ndarray) -> dict[str, Any]:
+def mask_row(frame_index: int, track_id: int, role: str, mask: np.ndarray, label: str = "box") -> dict[str, Any]:
     """A row of `masks`."""
     return PER_FRAME | {
         "frame_index": frame_index,
         "timestamp_s": frame_index / FPS,
         "track_id": track_id,
         "role": role,
-        "label": "box" if role == "object" else None,
+        "label": label if role == "object" else None,
         "rle": rle.encode(mask),
         "mask_scale": 1.0,
         "bbox_px": rle.mask_bbox(mask),

@@ -19,11 +19,10 @@ from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.types import Camera, Clip, Frame
 from egoworld_ops.video.sidecar import Sidecar, SidecarObject
-from egoworld_ops.vision import rle
 from egoworld_ops.vision.geometry import make_transform, project, rotations, transform
+from tests.boxes import FPS, mask_row
 from tests.rows import PER_FRAME, hand_pose_row
 
-FPS = 30
 TRACK = 10
 FINE_RINGS = 28
 ONE = np.eye(3)[None]
@@ -310,22 +309,6 @@ def worsened(shot: Shot, mask: np.ndarray, index: int) -> np.ndarray:
     return np.asarray(noisy)
 
 
-def _mask_row(index: int, track_id: int, role: str, mask: np.ndarray) -> dict[str, Any]:
-    return PER_FRAME | {
-        "frame_index": index,
-        "timestamp_s": index / FPS,
-        "track_id": track_id,
-        "role": role,
-        "label": "thing" if role == "object" else None,
-        "rle": rle.encode(mask),
-        "mask_scale": 1.0,
-        "bbox_px": rle.mask_bbox(mask),
-        "area_px": int(mask.sum()),
-        "score": 1.0,
-        "observed": True,
-    }
-
-
 def _holding(shot: Shot, T: np.ndarray, index: int) -> dict[str, Any]:
     """A hand whose fingertips lie on the surface that the camera sees."""
     rng = np.random.default_rng(shot.seed + 9)
@@ -346,7 +329,7 @@ def clip_of(shot: Shot, folder: Path) -> tuple[ClipInput, list[np.ndarray]]:
         said = worsened(shot, mask, i) & ~hand if shot.noisy and mask.any() else mask
         for track, role, one in ((2, "hand_right", hand), (TRACK, "object", said)):
             if one.any():
-                rows.append(_mask_row(i, track, role, one))
+                rows.append(mask_row(i, track, role, one, "thing"))
         if shot.given == "none":
             hands.append(_holding(shot, T, i))
     mesh = thing(shot.kind).mesh

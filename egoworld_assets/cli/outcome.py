@@ -67,7 +67,7 @@ def _without_value(stage: str, metadata: Mapping[str, Any]) -> Iterator[str]:
             kinds[kind] += n
         kind, n = kinds.most_common(1)[0]
         reason = next(text for (k, text), _ in missing.most_common() if k == kind)
-        yield f"{rows - missing.total()} of {rows} rows with a value; {n} {kind}: {reason}. {CURES.get(kind, '')}".rstrip()
+        yield f"{rows - missing.total()} of {rows} rows with a value that stands; {n} {kind}: {reason}. {CURES.get(kind, '')}".rstrip()
 
 
 def not_metric(done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -1,4 +1,7 @@
-"""Rows and rows with a value: an estimate that could not be made is a row with a null and its `reason`, and is counted as such."""
+"""Rows and rows with a value: an estimate that could not be made is a row with a null and its `reason`, and is counted as such.
+
+So is one that was made and could not be verified: it has its `reason` beside the value.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ REASON = "reason"
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """How many rows there are, and why some have no value.
+    """How many rows there are, and why some have no value that stands.
 
     Args:
         rows: of tables that have a column `reason`; none of others.
-        reasons: how many rows have no value, by reason.
+        reasons: how many rows have no value that stands, by reason.
     """
 
     rows: int = 0

@@ -10,7 +10,6 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -135,16 +134,12 @@ def _object_pose(object_pose: pa.Table, truth: SceneTruth) -> Iterable[Figure]:
         by_clip[poses[frame]["clip_id"] + str(poses[frame]["track_id"])].append(frame)
     angles: list[float] = []
     for frames in by_clip.values():
-        angles += min((_angles(frames, poses, true, S) for S in box_symmetries()), key=statistics.median)
+        angles += min(
+            (_angles(frames, poses, true, S) for S in geometry.box_symmetries(np.array(truth.scene["dimensions_m"]))), key=statistics.median
+        )
     offsets = [_offset_percent(poses[f], true[f]) for frames in by_clip.values() for f in frames]
     yield _errors("object rotation, up to the box's symmetry", "deg", [np.array(angles)], len(angles), len(masked), 5.0)
     yield _errors("object translation", "% depth", [np.array(offsets)], len(offsets), len(masked), 5.0)
-
-
-def box_symmetries() -> list[np.ndarray]:
-    """The four proper rotations that turn a box with three different sides into itself."""
-    diagonals = [np.diag(d).astype(float) for d in product((1, -1), repeat=3)]
-    return [S for S in diagonals if np.linalg.det(S) > 0]
 
 
 def _angles(frames: list[int], poses: Mapping[int, Any], true: Mapping[int, Any], S: np.ndarray) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -17,8 +18,9 @@ def make_card(tables: Mapping[str, pa.Table], truth: Truth) -> Card:
 
     Args:
         tables: of one video, each owned frame once, by table name; tables that are not there are not scored.
-        truth: of the same video, at the resolution at which it is shown.
+        truth: of the same video, at the resolution at which it is shown. Of frames that the tables' stride passes over nothing is scored.
     """
+    truth = _sampled(truth, tables)
     rows = {name: _within(table, truth) for name, table in tables.items()}
     stages: dict[str, Measured] = {}
     if truth.cuts is not None and "clips" in tables:
@@ -40,6 +42,19 @@ def cuts(clips: Sequence[Mapping[str, Any]], true: Sequence[int]) -> tuple[Score
         Score("cuts: precision, at the very frame", share(len(found & wanted), len(found)), "share", len(found)),
         Score("cuts: recall, at the very frame", share(len(found & wanted), len(wanted)), "share", len(wanted)),
     )
+
+
+def _sampled(truth: Truth, tables: Mapping[str, pa.Table]) -> Truth:
+    """The truth of the frames that were processed, by the stride that the rows name."""
+    strides = {n for table in tables.values() if "sample_stride" in table.column_names for n in table["sample_stride"].unique().to_pylist()}
+    stride = min(strides, default=1)
+    frames = frozenset(frame for frame in truth.frames if frame % stride == 0)
+    hands, objects, masks = (
+        None if listed is None else tuple(row for row in listed if row.frame_index in frames)
+        for listed in (truth.hands, truth.objects, truth.masks)
+    )
+    path = None if truth.camera is None else {frame: T for frame, T in truth.camera.items() if frame in frames}
+    return replace(truth, frames=frames, hands=hands, objects=objects, masks=masks, camera=path)
 
 
 def _within(table: pa.Table, truth: Truth) -> list[dict[str, Any]]:

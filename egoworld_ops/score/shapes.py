@@ -1,17 +1,15 @@
-"""Surfaces of objects as points, and the symmetries of boxes."""
+"""Surfaces of objects as points."""
 
 from __future__ import annotations
 
-from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
 
 from egoworld_ops.errors import InputError
 from egoworld_ops.score.truth import ShapeTruth
+from egoworld_ops.vision.geometry import box_symmetries
 
-_EQUAL = 0.02
-"""Sides of a box that differ by less are equal."""
 _GRID = 9
 """Points along each side of a box's faces."""
 MAX_POINTS = 2000
@@ -25,20 +23,6 @@ def box(dimensions_m: np.ndarray) -> ShapeTruth:
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
     surface = grid[(np.abs(grid) == 0.5).any(1)]
     return ShapeTruth(surface * size, box_symmetries(size))
-
-
-def box_symmetries(size: np.ndarray) -> np.ndarray:
-    """(K, 3, 3) proper rotations that bring a box of these sides (3,) onto itself: 4, 8 or 24."""
-    found = []
-    for order in permutations(range(3)):
-        if np.abs(size[list(order)] / size - 1).max() > _EQUAL:
-            continue
-        for signs in product((1.0, -1.0), repeat=3):
-            turned = np.zeros((3, 3))
-            turned[range(3), order] = signs
-            if np.linalg.det(turned) > 0:
-                found.append(turned)
-    return np.array(found)
 
 
 def read_mesh(path: Path, metres: float = 1.0, symmetries: np.ndarray | None = None) -> ShapeTruth:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations, product
+
 import numpy as np
 
 from egoworld_ops.types import Camera
@@ -94,6 +96,16 @@ def rotation_angle_deg(R_a: np.ndarray, R_b: np.ndarray) -> float:
     """Angle between two rotations, degrees."""
     cos = (np.trace(np.asarray(R_a).T @ np.asarray(R_b)) - 1) / 2
     return float(np.degrees(np.arccos(np.clip(cos, -1, 1))))
+
+
+def box_symmetries(size: np.ndarray) -> np.ndarray:
+    """(S, 3, 3) rotations that bring a box of these sides (3,) onto itself, identity first; 4, 8 or 24. Sides within 1 % are taken for equal."""
+    found = []
+    for order in permutations(range(3)):
+        if np.allclose(size[list(order)], size, rtol=0.01):
+            turns = (np.eye(3)[list(order)] * np.array(signs)[:, None] for signs in product((1, -1), repeat=3))
+            found += [turn for turn in turns if np.linalg.det(turn) > 0]
+    return np.stack(sorted(found, key=lambda turn: -float(np.trace(turn))))
 
 
 def align_similarity(source: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:

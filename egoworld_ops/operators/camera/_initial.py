@@ -40,6 +40,14 @@ def window(sights: Sequence[Sight], reference: int) -> list[int]:
     return sorted(nearest)
 
 
+def pinhole(camera: Camera) -> pycolmap.Camera:
+    """The camera as COLMAP has it, its number 1."""
+    import pycolmap
+
+    params = [camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px]
+    return pycolmap.Camera(model="PINHOLE", width=camera.width, height=camera.height, params=params, camera_id=1)
+
+
 def first_part(
     camera: Camera, sights: Sequence[Sight], placed: Sequence[np.ndarray], views: Sequence[int], reference: int, error_px: float
 ) -> pycolmap.Reconstruction:
@@ -50,13 +58,7 @@ def first_part(
     import pycolmap
 
     made = pycolmap.Reconstruction()
-    lens = pycolmap.Camera(
-        model="PINHOLE",
-        width=camera.width,
-        height=camera.height,
-        params=[camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px],
-        camera_id=1,
-    )
+    lens = pinhole(camera)
     made.add_camera_with_trivial_rig(lens)
     seen: dict[int, list[tuple[int, int]]] = {int(i): [] for i in sights[reference].ids}
     for view in views:

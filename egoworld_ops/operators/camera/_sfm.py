@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from egoworld_ops.operators.camera._initial import first_part, window
+from egoworld_ops.operators.camera._initial import first_part, pinhole, window
 from egoworld_ops.types import Camera
 from egoworld_ops.vision.geometry import invert
 from egoworld_ops.vision.tracks import Sight
@@ -131,13 +131,7 @@ def _write(database: Path, camera: Camera, keyframes: Sequence[Keyframe], placed
     """Write features and verified matches."""
     import pycolmap
 
-    lens = pycolmap.Camera(
-        model="PINHOLE",
-        width=camera.width,
-        height=camera.height,
-        params=[camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px],
-        camera_id=1,
-    )
+    lens = pinhole(camera)
     verifying = pycolmap.TwoViewGeometryOptions()
     verifying.min_num_inliers, verifying.detect_watermark, verifying.ransac.random_seed = _MIN_MATCHES, False, _SEED
     verifying.ransac.max_error = _ERROR_SHARE * max(camera.width, camera.height)

@@ -12,6 +12,7 @@ import numpy as np
 from egoworld_ops.errors import BadSidecar
 from egoworld_ops.operators.object_pose._symmetry import NONE, Symmetry, of_mesh, of_turns
 from egoworld_ops.video.sidecar import wrong_unit
+from egoworld_ops.vision.geometry import box_symmetries
 
 if TYPE_CHECKING:
     from scipy.spatial import ConvexHull
@@ -153,20 +154,7 @@ def cuboid(dimensions_m: tuple[float, float, float]) -> Shape:
     """A box centred on its origin. Its symmetries are the half turns about its axes, and quarter turns where two sides are equal."""
     size = np.asarray(dimensions_m, np.float64)
     triangles = np.array([t for q in _QUADS for t in ((q[0], q[1], q[2]), (q[0], q[2], q[3]))])
-    return Shape(_CORNERS * size, triangles, True, of_turns(_box_symmetries(size)), "dimensions")
-
-
-def _box_symmetries(size: np.ndarray) -> np.ndarray:
-    found = []
-    for order in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)):
-        if not np.allclose(size[list(order)], size, rtol=0.01):
-            continue
-        for signs in np.array([[x, y, z] for x in (1, -1) for y in (1, -1) for z in (1, -1)]):
-            turn = np.eye(3)[list(order)] * signs[:, None]
-            if np.linalg.det(turn) > 0:
-                found.append(turn)
-    found.sort(key=lambda turn: -float(np.trace(turn)))
-    return np.stack(found)
+    return Shape(_CORNERS * size, triangles, True, of_turns(box_symmetries(size)), "dimensions")
 
 
 def read_mesh(path: Path) -> Shape:

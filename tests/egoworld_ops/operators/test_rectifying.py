@@ -22,9 +22,7 @@ from egoworld_ops.video.sidecar import SidecarObject
 from egoworld_ops.vision import rle
 from egoworld_ops.vision.geometry import make_transform, project, quaternion_from_matrix, transform
 from egoworld_ops.vision.lenses import unproject
-from tests.boxes import _FACES as FACES
-from tests.boxes import FPS, SIZE_M, clip_of, mask_row, pose, pose_of
-from tests.boxes import _texture as texture_of
+from tests.boxes import FPS, SIZE_M, clip_of, faces, mask_row, pose, pose_of, texture_of
 from tests.real_chain import pose_errors
 from tests.rows import PER_FRAME
 
@@ -57,18 +55,8 @@ def draw(T_camera_object: np.ndarray, T_camera_wall: np.ndarray) -> tuple[np.nda
     wall = np.array([[-1.2, -1.0, 0], [1.2, -1.0, 0], [1.2, 1.0, 0], [-1.2, 1.0, 0]]) * 2
     rgb, _ = plane(texture_of(99, 2400, 2000, 60, 200, 9), wall, T_camera_wall)
     mask = np.zeros(rgb.shape[:2], bool)
-    eye_m = -T_camera_object[:3, :3].T @ T_camera_object[:3, 3]
-    for number, (axis, sign) in enumerate(FACES):
-        if sign * eye_m[axis] <= SIZE_M[axis] / 2:
-            continue
-        u, v = (i for i in range(3) if i != axis)
-        corners = np.zeros((4, 3))
-        corners[:, axis] = sign * SIZE_M[axis] / 2
-        corners[:, u] = np.array([-1, 1, 1, -1]) * SIZE_M[u] / 2
-        corners[:, v] = np.array([-1, -1, 1, 1]) * SIZE_M[v] / 2
-        face, met = plane(
-            texture_of(number, int(SIZE_M[u] * 1500), int(SIZE_M[v] * 1500), 0, 90 + 33 * number, 8), corners, T_camera_object
-        )
+    for texture, corners in faces(T_camera_object):
+        face, met = plane(texture, corners, T_camera_object)
         rgb[met] = face[met]
         mask |= met
     return rgb, mask

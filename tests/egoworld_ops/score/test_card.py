@@ -167,6 +167,20 @@ def test_missing_masks_count_as_nothing_and_masks_of_nothing_as_wrong(truth: Tru
     assert errors(card)["masks.score of objects: IoU of 0.5"] == pytest.approx(0.5, abs=0.01)
 
 
+def test_frames_that_a_stride_passes_over_are_not_missed(truth: Truth) -> None:
+    every_other = {
+        name: [row | {"sample_stride": 2} for row in listed if row["frame_index"] % 2 == 0] for name, listed in perfect(truth).items()
+    }
+    card = scored(every_other, truth)
+    found = values(card)
+    assert card.frames == len(truth.frames) // 2
+    assert found["hands: found, on the right side"] == 1.0
+    assert found["object masks: J (IoU), mean"] == 1.0
+    assert found["holds: recall"] == 1.0
+    failed = every_other | {"hand_pose": [row for row in every_other["hand_pose"] if row["frame_index"] % 8 == 0]}
+    assert (values(scored(failed, truth))["hands: found, on the right side"] or 0) < 1.0
+
+
 def test_shifted_frames_show(truth: Truth) -> None:
     late = {name: [row | {"frame_index": row["frame_index"] + 3} for row in listed] for name, listed in perfect(truth).items()}
     found = values(scored(late, truth))

@@ -14,15 +14,15 @@ import pytest
 import trimesh
 
 from egoworld_ops.errors import InputError
-from egoworld_ops.score import readers, shapes
+from egoworld_ops.score import readers
 from egoworld_ops.score.readers import egodex
 from egoworld_ops.types import HANDS, Camera
-from egoworld_ops.vision.geometry import make_transform, project, rotation_angle_deg, rotations
+from egoworld_ops.vision.geometry import box_symmetries, make_transform, project, rotation_angle_deg, rotations
 
 
 def test_boxes_have_as_many_symmetries_as_equal_sides() -> None:
     for size, n in (((0.1, 0.2, 0.3), 4), ((0.1, 0.1, 0.3), 8), ((0.1, 0.1, 0.1), 24)):
-        found = shapes.box_symmetries(np.array(size))
+        found = box_symmetries(np.array(size))
         assert len(found) == n
         corners = {tuple(np.round(c, 9)) for c in np.array(np.meshgrid(*[(-1, 1)] * 3)).reshape(3, -1).T * size}
         for S in found:
