@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
 from egoworld_ops.score import camera, hands, masks, movement, objects
 from egoworld_ops.score.card import Card, Measured, Score, share
-from egoworld_ops.score.truth import Truth
+from egoworld_ops.score.truth import HandTruth, MaskTruth, ObjectTruth, Truth
+
+Seen = TypeVar("Seen", HandTruth, ObjectTruth, MaskTruth)
 
 
 def make_card(tables: Mapping[str, pa.Table], truth: Truth) -> Card:
@@ -49,12 +51,19 @@ def _sampled(truth: Truth, tables: Mapping[str, pa.Table]) -> Truth:
     strides = {n for table in tables.values() if "sample_stride" in table.column_names for n in table["sample_stride"].unique().to_pylist()}
     stride = min(strides, default=1)
     frames = frozenset(frame for frame in truth.frames if frame % stride == 0)
-    hands, objects, masks = (
-        None if listed is None else tuple(row for row in listed if row.frame_index in frames)
-        for listed in (truth.hands, truth.objects, truth.masks)
-    )
     path = None if truth.camera is None else {frame: T for frame, T in truth.camera.items() if frame in frames}
-    return replace(truth, frames=frames, hands=hands, objects=objects, masks=masks, camera=path)
+    return replace(
+        truth,
+        frames=frames,
+        hands=_of_frames(truth.hands, frames),
+        objects=_of_frames(truth.objects, frames),
+        masks=_of_frames(truth.masks, frames),
+        camera=path,
+    )
+
+
+def _of_frames(listed: tuple[Seen, ...] | None, frames: frozenset[int]) -> tuple[Seen, ...] | None:
+    return None if listed is None else tuple(row for row in listed if row.frame_index in frames)
 
 
 def _within(table: pa.Table, truth: Truth) -> list[dict[str, Any]]:
