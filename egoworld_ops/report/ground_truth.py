@@ -9,12 +9,13 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from egoworld_ops.score.measuring import stride_of
 from egoworld_ops.synthetic import SceneTruth
 from egoworld_ops.vision import geometry, rle
 
@@ -64,8 +65,9 @@ def compare(tables: Mapping[str, pa.Table], truth: SceneTruth) -> list[Figure]:
 
     Args:
         tables: of one video, each stage's clips one after the other, by table name.
-        truth: what was rendered.
+        truth: what was rendered. Of frames that the tables' stride passes over nothing is compared.
     """
+    truth = _sampled(truth, stride_of(tables))
     figures = []
     if "clips" in tables:
         figures.append(_cuts(tables["clips"], truth))
@@ -78,6 +80,13 @@ def compare(tables: Mapping[str, pa.Table], truth: SceneTruth) -> list[Figure]:
     if "movement" in tables:
         figures += _movement(tables["movement"], truth)
     return figures
+
+
+def _sampled(truth: SceneTruth, stride: int) -> SceneTruth:
+    """The truth of the frames that are processed."""
+    names = ("hands", "objects", "masks", "camera")
+    kept = {name: (table := getattr(truth, name)).filter(table["frame_index"].to_numpy() % stride == 0) for name in names}
+    return replace(truth, **kept)
 
 
 def _cuts(clips: pa.Table, truth: SceneTruth) -> Figure:

@@ -12,6 +12,7 @@ from egoworld_ops.score import camera, hands, masks, movement, objects
 from egoworld_ops.score.card import Card, Measured, Score, share
 from egoworld_ops.score.truth import HandTruth, MaskTruth, ObjectTruth, Truth
 
+_STRIDE = "sample_stride"
 Seen = TypeVar("Seen", HandTruth, ObjectTruth, MaskTruth)
 
 
@@ -46,10 +47,14 @@ def cuts(clips: Sequence[Mapping[str, Any]], true: Sequence[int]) -> tuple[Score
     )
 
 
+def stride_of(tables: Mapping[str, pa.Table]) -> int:
+    """Frames from one processed frame to the next, as the rows name it; 1 where there are none."""
+    return min((n for table in tables.values() if _STRIDE in table.column_names for n in table[_STRIDE].unique().to_pylist()), default=1)
+
+
 def _sampled(truth: Truth, tables: Mapping[str, pa.Table]) -> Truth:
     """The truth of the frames that were processed, by the stride that the rows name."""
-    strides = {n for table in tables.values() if "sample_stride" in table.column_names for n in table["sample_stride"].unique().to_pylist()}
-    stride = min(strides, default=1)
+    stride = stride_of(tables)
     frames = frozenset(frame for frame in truth.frames if frame % stride == 0)
     path = None if truth.camera is None else {frame: T for frame, T in truth.camera.items() if frame in frames}
     return replace(

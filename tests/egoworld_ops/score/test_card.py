@@ -13,10 +13,12 @@ import pytest
 
 from egoworld_ops.contract import schema
 from egoworld_ops.operators.rows import pose_columns
+from egoworld_ops.report import ground_truth
 from egoworld_ops.score import camera, readers
 from egoworld_ops.score.card import BINS, Card, Measured, calibrations
 from egoworld_ops.score.measuring import make_card
 from egoworld_ops.score.truth import Truth
+from egoworld_ops.synthetic import load_truth
 from egoworld_ops.vision import geometry, rle
 from tests.conftest import ROOT
 from tests.rows import PER_FRAME, sample_row
@@ -179,6 +181,16 @@ def test_frames_that_a_stride_passes_over_are_not_missed(truth: Truth) -> None:
     assert found["holds: recall"] == 1.0
     failed = every_other | {"hand_pose": [row for row in every_other["hand_pose"] if row["frame_index"] % 8 == 0]}
     assert (values(scored(failed, truth))["hands: found, on the right side"] or 0) < 1.0
+
+
+def test_the_demos_figures_are_of_processed_frames_too() -> None:
+    every_fourth = {
+        name: schema.from_rows(name, [row | {"sample_stride": 4} for row in listed if row["frame_index"] % 4 == 0])
+        for name, listed in perfect(readers.read(KITCHEN)).items()
+    }
+    figures = ground_truth.compare(every_fourth, load_truth(KITCHEN))
+    assert len(figures) == 9
+    assert all(figure.ok and figure.found == 1.0 for figure in figures), figures
 
 
 def test_shifted_frames_show(truth: Truth) -> None:
