@@ -8,8 +8,9 @@ without a row here does not count. `digest` is that of the table that is meant: 
 
 It is derived from the files, which are the truth, by `states.py` alone, and never says more than they do, whenever its writer is killed:
 
-1. `withdraw` before anything that counts is replaced or loses its standing: it forgets what `memo.py` knows of the video, and makes the rows of
-   the clip in that stage and in all downstream of it `pending`. Both are durable before the first file is touched.
+1. `withdraw` before anything that counts is replaced or loses its standing: it forgets what `memo.py` knows of the video, and makes the rows by
+   which the clip counts in that stage and in all downstream of it `pending`. Both are durable before the first file is touched. Where nothing
+   counts, there is nothing to do: a result that is written then counts only once it is counted.
 2. The files are written.
 3. `count` looks at the clip again and writes what it now is, downstream stages included.
 4. Only then is the video remembered as gone through.
@@ -152,8 +153,12 @@ class Counting:
 
 
 def _is_meant(row: Mapping[str, Any], clip_id: str, stages: Collection[str]) -> bool:
-    """Whether a row must become `pending`: it is of that clip, and is not `pending` yet."""
-    return row["state"] != "pending" and clip_id in (WHOLE_VIDEO, row["clip_id"]) and row["stage"] in stages
+    """Whether a row must become `pending`: it is of that clip, and by it something counts, a result or a failure.
+
+    So the first result of a clip, which takes the place of nothing, costs no write of the table; there is one for each clip and stage.
+    """
+    counts = row["state"] in ("done", "failed") or row["error_class"] is not None
+    return counts and clip_id in (WHOLE_VIDEO, row["clip_id"]) and row["stage"] in stages
 
 
 def _is_of_the_manifest(run: Run, video_id: str, rows: Rows) -> bool:

@@ -80,6 +80,21 @@ def test_nothing_is_written_where_nothing_changed(run: Run, video_id: str) -> No
     assert memo.file_state(path) == pending
 
 
+def test_a_result_that_replaces_nothing_that_counts_costs_no_write_of_the_table(run: Run, video_id: str) -> None:
+    """Else each clip and stage of a new video would write the rows of all clips and stages."""
+    first, _ = clip_ids(run, video_id)
+    run.clip_table("masks", video_id, first).unlink()
+    counted.count(run, video_id, [first])
+    path = run.video_table("states", video_id)
+    before = memo.file_state(path)
+    for stage in ("masks", *states.downstream("masks")):
+        counted.withdraw(run, video_id, first, stage)
+    assert memo.file_state(path) == before
+    counted.withdraw(run, video_id, first, "detections")
+    assert memo.file_state(path) != before
+    assert said(run, video_id)["detections", "pending"] == 1
+
+
 def test_a_clip_of_another_manifest_is_never_counted(run: Run, video_id: str) -> None:
     """Only the manifest decides which clips exist: a new one has others, even if a process still works on the old ones."""
     old = clip_ids(run, video_id)
