@@ -16,13 +16,15 @@ from egoworld_ops.vision.rle import mask_bbox
 _SIDE_PX = 192
 _GRABCUT_SIDE_PX = 160
 _GRABCUT_ROUNDS = 4
-_RING = 0.4
+_RING = 0.45
+_MARGIN = 0.29
 _LOOSENESS = 0.3
 _MIN_BOX_SHARE = 0.15
 _MAX_GROWTH = 2.5
 _MAX_SHARED_COLOR = 0.4
 _STANDS_OUT = 2.0
 _MIN_PX = 12
+_LEAST_SHARE = 4e-5
 _MEMORY = 0.9
 _COLOR_LIMIT = 3.0
 _PLACE_WEIGHT = 2.5
@@ -110,9 +112,9 @@ class ObjectTrack:
 
     def _segment(self, rgb: np.ndarray, moved: np.ndarray, hands: np.ndarray, preference: np.ndarray | None) -> Sighting | None:
         box_px = mask_bbox(moved)
-        extent_px = float(np.sqrt(moved.sum()))
-        crop = Crop.around(box_px, 4 + 0.25 * extent_px, rgb.shape[:2], _SIDE_PX)
-        if extent_px < np.sqrt(_MIN_PX) or crop is None:
+        area_px = int(moved.sum())
+        crop = Crop.around(box_px, _MARGIN * float(np.sqrt(area_px)), rgb.shape[:2], _SIDE_PX)
+        if area_px < max(_LEAST_SHARE * moved.size, 1) or crop is None:
             self._whole = None
             return None
         picture, place, hand = crop.shrink(rgb), crop.shrink_mask(moved), crop.shrink_mask(hands)
@@ -173,7 +175,7 @@ def cut_out_of_box(rgb: np.ndarray, box_px: np.ndarray, hands: np.ndarray, exact
     if not (np.isfinite(box_px).all() and (box_px[2:] > 0).all()):
         return None
     side_px = float(box_px[2:].max())
-    crop = Crop.around(box_px, _RING * side_px + 4, rgb.shape[:2], _GRABCUT_SIDE_PX)
+    crop = Crop.around(box_px, _RING * side_px, rgb.shape[:2], _GRABCUT_SIDE_PX)
     if crop is None:
         return None
     hand = crop.shrink_mask(hands)

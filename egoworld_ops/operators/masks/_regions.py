@@ -24,15 +24,16 @@ class Crop:
 
     @classmethod
     def around(cls, box_px: np.ndarray, margin_px: float, picture: tuple[int, int], side_px: int) -> Crop | None:
-        """The crop about a box [x, y, w, h] grown by a margin, cut to a picture of (height, width), its longer side at most `side_px`.
+        """The crop about a box [x, y, w, h] grown by a margin, cut to a picture of (height, width), its longer side scaled to `side_px`.
 
-        None where no pixel of it lies in the picture.
+        Small things are enlarged, so that lengths in working pixels are shares of the crop whatever the resolution. None where no pixel of it lies
+        in the picture.
         """
         low = np.floor(np.clip(box_px[:2] - margin_px, 0, (picture[1], picture[0]))).astype(int)
         high = np.ceil(np.clip(box_px[:2] + box_px[2:] + margin_px, 0, (picture[1], picture[0]))).astype(int)
         if (high <= low).any():
             return None
-        scale = min(1.0, side_px / (high - low).max())
+        scale = side_px / (high - low).max()
         width, height = np.maximum(1, np.round((high - low) * scale)).astype(int)
         return cls(int(low[0]), int(low[1]), int(high[0]), int(high[1]), int(width), int(height))
 
@@ -48,7 +49,8 @@ class Crop:
 
     def shrink(self, picture: np.ndarray) -> np.ndarray:
         """The crop of a full picture, at working size."""
-        return cv2.resize(picture[self.window], (self.width, self.height), interpolation=cv2.INTER_AREA)
+        way = cv2.INTER_AREA if self.width < self.x1 - self.x0 else cv2.INTER_LINEAR
+        return cv2.resize(picture[self.window], (self.width, self.height), interpolation=way)
 
     def shrink_mask(self, mask: np.ndarray) -> np.ndarray:
         """The crop of a full mask (H, W) bool, at working size."""
@@ -57,7 +59,7 @@ class Crop:
     def enlarge(self, values: np.ndarray) -> np.ndarray:
         """Working values (float32) at full size, linearly."""
         size = (self.x1 - self.x0, self.y1 - self.y0)
-        return cv2.resize(values, size, interpolation=cv2.INTER_LINEAR) if size != (self.width, self.height) else values
+        return cv2.resize(values, size, interpolation=cv2.INTER_AREA if size[0] < self.width else cv2.INTER_LINEAR)
 
     def points(self, points_px: np.ndarray) -> np.ndarray:
         """Full-picture points (N, 2) in working pixels."""

@@ -7,42 +7,77 @@ table, and for a turning camera; what stands above the plane by a share of its d
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 
+from egoworld_ops.types import Camera
 from egoworld_ops.vision.flow import Search, follow_and_return
 
 AREA_PX = 400 * 300
-"""Pictures are scaled to about this many pixels before points are followed, whatever their size and shape: lengths in them, as those below, are
-shares of the picture."""
+"""Pictures and masks are scaled to about this many pixels, whatever their size and shape: lengths in them, as those below, are shares of the
+picture."""
 MIN_POINTS = 12
 _ROUND_TRIP_PX = 0.5
 AGREE_SHARE = 1.5 / 800
 """Points agree on one motion within this share of the picture's diagonal."""
+_PLANE_SHARE, _TRIALS, _SURE = 3 / 800, 2000, 0.999
+"""Points of the background agree on one plane within this share of the diagonal: what stands on a table is a little off it."""
 _SEARCH = Search(window_px=13, levels=2, steps=15, least_step_px=0.03)
 
 
 @dataclass(frozen=True, slots=True)
-class SmallPicture:
-    """A frame scaled for following points: grey (h, w) uint8, and its width over that of the frame."""
+class Scale:
+    """From a picture of `full_px` (width, height) to the size at which all is measured, `small_px`. Pixel centres are at whole numbers in both."""
 
-    grey: np.ndarray
-    scale: float
+    full_px: tuple[int, int]
+    small_px: tuple[int, int]
 
-    def region(self, mask: np.ndarray, margin_px: int) -> np.ndarray:
-        """(h, w) uint8, 1 on a mask (H, W) bool of the full size, shrunk by a margin."""
-        small = cv2.resize(mask.astype(np.uint8), self.grey.shape[::-1], interpolation=cv2.INTER_NEAREST)
-        return cv2.erode(small, np.ones((2 * margin_px + 1,) * 2, np.uint8))
+    @classmethod
+    def of(cls, width: int, height: int) -> Scale:
+        """To about AREA_PX."""
+        scale = (AREA_PX / (width * height)) ** 0.5
+        return cls((width, height), (max(round(width * scale), 1), max(round(height * scale), 1)))
+
+    @property
+    def factor(self) -> np.ndarray:
+        """(2,) small pixels of a full one, x and y."""
+        return np.divide(self.small_px, self.full_px)
+
+    def grey(self, rgb: np.ndarray) -> np.ndarray:
+        """A frame (H, W, 3) uint8 as a small picture (h, w) uint8."""
+        return self._resized(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
+
+    def mask(self, full: np.ndarray) -> np.ndarray:
+        """(h, w) bool: the small pixels of which a mask (H, W) bool covers more than half."""
+        return np.asarray(self._resized(full.astype(np.uint8) * np.uint8(255)) > 127)
+
+    def points(self, full_px: np.ndarray) -> np.ndarray:
+        """Pixels (N, 2) of the picture as small pixels."""
+        return np.asarray((full_px + 0.5) * self.factor - 0.5)
+
+    def camera(self, full: Camera) -> Camera:
+        """A pinhole camera that takes the small picture."""
+        fx, fy = self.factor
+        cx_px, cy_px = (float(c) for c in self.points(np.array([full.cx_px, full.cy_px])))
+        return replace(
+            full,
+            fx_px=full.fx_px * float(fx),
+            fy_px=full.fy_px * float(fy),
+            cx_px=cx_px,
+            cy_px=cy_px,
+            width=self.small_px[0],
+            height=self.small_px[1],
+        )
+
+    def _resized(self, full: np.ndarray) -> np.ndarray:
+        return cv2.resize(full, self.small_px, interpolation=cv2.INTER_AREA if self.factor[0] < 1 else cv2.INTER_LINEAR)
 
 
-def scaled(rgb: np.ndarray) -> SmallPicture:
-    """A frame (H, W, 3) uint8, scaled to about AREA_PX."""
-    scale = (AREA_PX / (rgb.shape[0] * rgb.shape[1])) ** 0.5
-    size = (round(rgb.shape[1] * scale), round(rgb.shape[0] * scale))
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return SmallPicture(cv2.resize(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), size, interpolation=way), size[0] / rgb.shape[1])
+def shrunk(mask: np.ndarray, margin_px: int) -> np.ndarray:
+    """(h, w) uint8, 1 on a mask (h, w) bool without a margin."""
+    return cv2.erode(mask.astype(np.uint8), np.ones((2 * margin_px + 1,) * 2, np.uint8))
 
 
 class Flow:
@@ -55,20 +90,18 @@ class Flow:
         self._ids = np.zeros(0, np.int64)
         self._points = np.zeros((0, 2), np.float32)
         self._next_id = 0
-        self._scale = 1.0
         self._max_points = max_points
         self._apart_px = apart_px
 
-    def see(self, position: int, picture: SmallPicture, free: np.ndarray) -> None:
-        """Follow into a frame: its position, its picture, and (h, w) uint8, 1 on the region."""
-        self._scale = picture.scale
+    def see(self, position: int, grey: np.ndarray, free: np.ndarray) -> None:
+        """Follow into a frame: its position, its small picture (h, w) uint8, and (h, w) uint8, 1 on the region."""
         if self._last != position - 1:
             self._ids, self._points = self._ids[:0], self._points[:0]
         if self._grey is not None and len(self._ids):
-            self._follow(picture.grey, free)
+            self._follow(grey, free)
         if len(self._ids) < 0.7 * self._max_points:
-            self._add(picture.grey, free.copy())
-        self._grey = picture.grey
+            self._add(grey, free.copy())
+        self._grey = grey
         self._past.append((position, self._ids.copy(), self._points.copy()))
         self._last = position
 
@@ -95,22 +128,20 @@ class Flow:
             self._next_id += len(found)
 
     def pairs(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where the points seen in both frames were (N, 2) and are (N, 2), full-size pixels; none where a frame is not remembered."""
+        """Where the points seen in both frames were (N, 2) and are (N, 2), small pixels; none where a frame is not remembered."""
         known = {position: (ids, points) for position, ids, points in self._past}
         if start not in known or end not in known:
             return np.zeros((0, 2)), np.zeros((0, 2))
         _, a, b = np.intersect1d(known[start][0], known[end][0], return_indices=True)
-        # Pixel centres are whole numbers: full = (small + 1/2) / scale - 1/2.
-        was, now = ((known[f][1][rows].astype(np.float64) + 0.5) / self._scale - 0.5 for f, rows in ((start, a), (end, b)))
-        return was, now
+        return known[start][1][a].astype(np.float64), known[end][1][b].astype(np.float64)
 
 
 def homography(was_px: np.ndarray, now_px: np.ndarray, diagonal_px: float) -> np.ndarray | None:
     """(3, 3) that maps pixels of one frame to those of the other; None where too few points agree on one. `diagonal_px` is the picture's."""
     if len(was_px) < MIN_POINTS:
         return None
-    cv2.setRNGSeed(0)
-    H, agree = cv2.findHomography(was_px, now_px, cv2.RANSAC, AGREE_SHARE * diagonal_px)
+    # Points slide along the grain of wood: half of them may be off. MAGSAC (Barath et al., 2020) weighs them by how far.
+    H, agree = cv2.findHomography(was_px, now_px, cv2.USAC_MAGSAC, _PLANE_SHARE * diagonal_px, maxIters=_TRIALS, confidence=_SURE)
     if H is None or agree.sum() < max(MIN_POINTS, 0.4 * len(was_px)):
         return None
     mapped: np.ndarray = H

@@ -25,20 +25,21 @@ MIN_FRAMES = 3
 _ROUNDING_S = 1e-6
 
 
-def touch(hand_mask: np.ndarray, outline: np.ndarray, reach_px: int) -> float:
+def touch(hand_mask: np.ndarray, outline: np.ndarray, reach_px: float) -> float:
     """Confidence, from 0 to 1, that a hand touches an object: from the share of the object's outline that the hand covers or borders.
 
     Args:
-        hand_mask: (H, W) bool.
-        outline: (H, W) bool, the object including its known part behind the hand.
+        hand_mask: (h, w) bool.
+        outline: (h, w) bool, the object including its known part behind the hand.
         reach_px: maximum distance to the outline at which a hand borders it.
     """
     area = float(np.count_nonzero(outline))
     if not area or not hand_mask.any():
         return 0.0
     x, y, w, h = cv2.boundingRect(outline.astype(np.uint8))
-    part = np.s_[max(y - reach_px, 0) : y + h + reach_px, max(x - reach_px, 0) : x + w + reach_px]
-    near = cv2.dilate(outline[part].astype(np.uint8), np.ones((2 * reach_px + 1,) * 2, np.uint8)).astype(bool)
+    margin = int(np.ceil(reach_px))
+    part = np.s_[max(y - margin, 0) : y + h + margin, max(x - margin, 0) : x + w + margin]
+    near = cv2.distanceTransform((~outline[part]).astype(np.uint8), cv2.DIST_L2, 5) <= reach_px
     return float(np.clip(np.count_nonzero(near & hand_mask[part]) / area / FULL_TOUCH, 0, 1))
 
 

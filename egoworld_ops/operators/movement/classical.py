@@ -15,24 +15,20 @@ from pydantic import Field
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
-from egoworld_ops.operators.movement._flow import Flow, apply, homography, scaled
-from egoworld_ops.operators.movement._grip import CUES, cues
-from egoworld_ops.operators.movement._holding import slip_in_picture_px, slip_m_s, touch
+from egoworld_ops.operators.movement._flow import Flow, Scale, apply, homography, shrunk
+from egoworld_ops.operators.movement._grip import CUES
+from egoworld_ops.operators.movement._holding import slip_in_picture_px, slip_m_s
+from egoworld_ops.operators.movement._moment import PROBES, Moment, joints_of, moment
 from egoworld_ops.operators.movement._verdict import Evidence, judge
 from egoworld_ops.operators.movement._window import Window
 from egoworld_ops.operators.rectifying import run_rectified
-from egoworld_ops.operators.rows import by_frame, common, pose_of
+from egoworld_ops.operators.rows import by_frame, common
 from egoworld_ops.types import HANDS, Camera, Hand
 from egoworld_ops.vision import rle
 from egoworld_ops.vision.geometry import make_transform, project, rotation_angle_deg, transform
 
 NAME = "classical"
-_PROBES = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / 2
-_UNKNOWN_SIZE_M = 0.08
 _JOINTS = ("frame_index", "hand", "joints_px", "joints_m")
-_HAND_M = 0.12
-"""The root of the area of a hand's mask, to the wrist: 0.12 to 0.13 m of open and of grasping hands in the rendered scene. Where an object's
-pose is not known, lengths at it are measured by the hands in the picture."""
 MIN_OBJECT_POINTS = 6
 SEEN_TO_GROW = 0.06
 """If an object approaches, its points shift across the line of sight by at least this share of its speed along it; otherwise its poses are wrong."""
@@ -56,27 +52,6 @@ class MovementSettings(BackendSettings):
     """A hand that moves faster than this against an object at rest does not hold it."""
     hold_window_s: Annotated[float, Field(gt=0, le=2)] = 0.3
     """Slip of a hand is averaged over this time."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """One object in one frame; `pose` is T_camera_object or None, `why` then says why. `position` counts the clip's processed frames.
-
-    Args:
-        m_per_px: metres of a pixel at the object's distance; None where neither its pose nor a hand tells.
-        touches: of the hands that are seen, from 0 to 1.
-        cues: (3,) of the hands at it, see `_grip.cues`.
-    """
-
-    position: int
-    frame_index: int
-    timestamp_s: float
-    pose: np.ndarray | None
-    why: Reason | None
-    size_m: np.ndarray
-    m_per_px: float | None
-    touches: dict[Hand, float]
-    cues: dict[Hand, np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +85,7 @@ class _Motion:
 class _Object:
     track_id: int
     label: str | None
-    moments: dict[int, _Moment] = field(default_factory=dict)
+    moments: dict[int, Moment] = field(default_factory=dict)
     motions: dict[int, _Motion] = field(default_factory=dict)
 
 
@@ -123,18 +98,15 @@ class _Flows:
         self.objects: dict[int, Flow] = {}
 
     def see(
-        self, position: int, rgb: np.ndarray, hands: dict[Hand, np.ndarray], objects: dict[int, np.ndarray], unseen: np.ndarray | None
+        self, position: int, grey: np.ndarray, hands: dict[Hand, np.ndarray], objects: dict[int, np.ndarray], unseen: np.ndarray
     ) -> None:
-        """Follow into a frame with its masks (H, W) bool, and where it shows nothing."""
-        picture = scaled(rgb)
-        things = np.zeros(rgb.shape[:2], bool) if unseen is None else unseen.copy()
-        for mask in (*hands.values(), *objects.values()):
-            things |= mask
-        self.background.see(position, picture, picture.region(~things, 7))
+        """Follow into a small picture (h, w) uint8 with its masks (h, w) bool, and where it shows nothing."""
+        things = np.logical_or.reduce([unseen, *hands.values(), *objects.values()])
+        self.background.see(position, grey, shrunk(~things, 7))
         for hand, mask in hands.items():
-            self.hands[hand].see(position, picture, picture.region(mask, 1))
+            self.hands[hand].see(position, grey, shrunk(mask, 1))
         for track_id, mask in objects.items():
-            self.objects.setdefault(track_id, Flow(60, 5)).see(position, picture, picture.region(mask, 2))
+            self.objects.setdefault(track_id, Flow(60, 5)).see(position, grey, shrunk(mask, 2))
 
     def forget_before(self, position: int) -> None:
         """Forget points of the frames before that one: they are not needed any more."""
@@ -145,7 +117,7 @@ class _Flows:
 class Backend(Operator):
     """The `classical` backend of movement."""
 
-    version = "6"
+    version = "7"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = MovementSettings
     seconds_per_frame: ClassVar[float] = 0.02
@@ -175,63 +147,33 @@ class Backend(Operator):
         if not any(row["role"] == "object" for rows in masks.values() for row in rows):
             return []
         hand_px: float | None = None
+        scale = Scale.of(item.camera.width, item.camera.height)
+        camera = scale.camera(item.camera)
+        unseen = np.zeros(scale.small_px[::-1], bool) if item.unseen is None else scale.mask(item.unseen)
         flows, found, window = _Flows(), dict[int, _Object](), Window(self.settings.window_s / 2, self.settings.max_gap_s)
         for position, frame in enumerate(item.frames()):
             rows = masks.get(frame.index, [])
-            size = (frame.rgb.shape[0], frame.rgb.shape[1])
-            hands = {hand: rle.decode_at(row["rle"], size) for row in rows for hand in HANDS if row["role"] == f"hand_{hand}"}
-            objects = {row["track_id"]: rle.decode_at(row["rle"], size) for row in rows if row["role"] == "object"}
-            flows.see(position, frame.rgb, hands, objects, item.unseen)
+            small = {row["track_id"]: scale.mask(rle.decode_at(row["rle"], frame.rgb.shape[:2])) for row in rows}
+            hands = {hand: small[row["track_id"]] for row in rows for hand in HANDS if row["role"] == f"hand_{hand}"}
+            objects = {row["track_id"]: small[row["track_id"]] for row in rows if row["role"] == "object"}
+            flows.see(position, scale.grey(frame.rgb), hands, objects, unseen)
             if hands:
                 hand_px = max(float(np.count_nonzero(mask)) for mask in hands.values()) ** 0.5 or hand_px
-            poses_of_hands = {hand: row for hand in hands if (row := joints.get((frame.index, hand))) is not None}
+            seen = {hand: joints_of(row, scale) for hand in hands if (row := joints.get((frame.index, hand))) is not None}
             for row in rows:
                 if row["role"] == "object":
                     thing = found.setdefault(row["track_id"], _Object(row["track_id"], row["label"]))
                     at = (position, frame.index, frame.timestamp_s)
                     pose_row = poses.get((frame.index, thing.track_id))
-                    thing.moments[position] = self._moment(
-                        item.camera, at, objects[thing.track_id], hands, poses_of_hands, pose_row, hand_px
+                    thing.moments[position] = moment(
+                        camera, at, objects[thing.track_id], hands, seen, pose_row, hand_px, self.settings.reach_m
                     )
             for settled, reach in window.see(frame.timestamp_s):
-                self._settle(item.camera, found, flows, settled, reach)
+                self._settle(camera, found, flows, settled, reach)
             flows.forget_before(window.oldest)
         for settled, reach in window.end():
-            self._settle(item.camera, found, flows, settled, reach)
+            self._settle(camera, found, flows, settled, reach)
         return [thing for _, thing in sorted(found.items())]
-
-    def _moment(
-        self,
-        camera: Camera,
-        at: tuple[int, int, float],
-        mask: np.ndarray,
-        hands: dict[Hand, np.ndarray],
-        joints: dict[Hand, dict[str, Any]],
-        row: dict[str, Any] | None,
-        hand_px: float | None,
-    ) -> _Moment:
-        pose, why = _pose_of(row)
-        given = row["dimensions_m"] if row else None
-        size = np.full(3, _UNKNOWN_SIZE_M) if given is None else np.asarray(given, np.float64)
-        outline = mask if pose is None or given is None else _completed(camera, mask, pose, size)
-        depth_m = None if pose is None else float(pose[2, 3])
-        m_per_px = depth_m / camera.fx_px if depth_m else _HAND_M / hand_px if hand_px else None
-        reach_px = max(round(self.settings.reach_m / m_per_px), 1) if m_per_px else 1
-        touches = {hand: touch(hand_mask, outline, reach_px) for hand, hand_mask in hands.items()}
-        at_it = [hand for hand in joints if touches[hand] > 0]
-        body = _hull(mask) if at_it and outline is mask else outline
-        grips = {
-            hand: cues(
-                np.asarray(joints[hand]["joints_px"], np.float64),
-                None if joints[hand]["joints_m"] is None else np.asarray(joints[hand]["joints_m"], np.float64),
-                body,
-                mask,
-                hands[hand],
-                depth_m,
-            )
-            for hand in at_it
-        }
-        return _Moment(*at, pose, why, size, m_per_px, touches, grips)
 
     def _settle(self, camera: Camera, found: dict[int, _Object], flows: _Flows, position: int, reach: tuple[int, int]) -> None:
         """Work out the motion of all objects around one position, once the frames after it have been seen."""
@@ -265,7 +207,7 @@ class Backend(Operator):
             velocity, float(np.linalg.norm(drift_m)) / elapsed_s, float(turning), seen_m_s, abs(float(drift_m[2])) / elapsed_s, slips
         )
 
-    def _poses_around(self, thing: _Object, position: int, reach: tuple[int, int]) -> tuple[_Moment, _Moment] | Reason:
+    def _poses_around(self, thing: _Object, position: int, reach: tuple[int, int]) -> tuple[Moment, Moment] | Reason:
         """The two moments with poses whose difference is the velocity at a position, or why there is none."""
         moment = thing.moments[position]
         if moment.why is not None:
@@ -355,32 +297,13 @@ class Backend(Operator):
 
 def carried_by(camera: Camera, H: np.ndarray, T_camera_object: np.ndarray, size_m: np.ndarray) -> np.ndarray | None:
     """T_camera_object after the picture moved by H, if the object stayed in place on the background; None if that cannot be solved."""
-    probes = _PROBES * size_m
+    probes = PROBES * size_m
     moved = apply(H, project(camera, transform(T_camera_object, probes)))
     if not np.isfinite(moved).all():
         return None
     rvec, tvec = cv2.Rodrigues(T_camera_object[:3, :3])[0], T_camera_object[:3, 3:].copy()
     rvec, tvec = cv2.solvePnPRefineLM(probes, moved, camera.K, None, rvec, tvec)
     return make_transform(cv2.Rodrigues(rvec)[0], tvec.ravel())
-
-
-def _completed(camera: Camera, mask: np.ndarray, T_camera_object: np.ndarray, size_m: np.ndarray) -> np.ndarray:
-    """The mask (H, W) bool with the outline of the object's bounding cuboid filled in: a hand also touches the part it hides."""
-    corners = project(camera, transform(T_camera_object, _PROBES * size_m))
-    if not np.isfinite(corners).all():
-        return mask
-    filled = mask.astype(np.uint8)
-    cv2.fillConvexPoly(filled, cv2.convexHull(np.clip(corners, -1e4, 1e4).round().astype(np.int32)), 1)
-    return filled.astype(bool)
-
-
-def _hull(mask: np.ndarray) -> np.ndarray:
-    """(H, W) bool, the convex hull of a mask (H, W) bool: what is seen of an object whose pose is not known, and the part between."""
-    filled = mask.astype(np.uint8)
-    points = cv2.findNonZero(filled)
-    if points is not None:
-        cv2.fillConvexPoly(filled, cv2.convexHull(points), 1)
-    return filled.astype(bool)
 
 
 def _diagonal_px(camera: Camera) -> float:
@@ -395,7 +318,7 @@ def _seen_px(H: np.ndarray, was_px: np.ndarray, now_px: np.ndarray) -> float | N
     return seen if np.isfinite(seen) else None
 
 
-def _stretches(moments: dict[int, _Moment]) -> list[range]:
+def _stretches(moments: dict[int, Moment]) -> list[range]:
     """The runs of processed frames in which an object is masked without a gap."""
     order = sorted(moments)
     starts = [p for p in order if p - 1 not in moments]
@@ -403,26 +326,15 @@ def _stretches(moments: dict[int, _Moment]) -> list[range]:
     return [range(start, end) for start, end in zip(starts, ends, strict=True)]
 
 
-def _farthest(moments: dict[int, _Moment], order: range) -> _Moment:
+def _farthest(moments: dict[int, Moment], order: range) -> Moment:
     """The last moment of that order that has a pose, up to the first frame in which the object is lost; the first of the order always has one."""
     unbroken = itertools.takewhile(lambda p: p in moments, order)
     return [moments[p] for p in unbroken if moments[p].pose is not None][-1]
 
 
-def _last_in(moments: dict[int, _Moment], order: range) -> _Moment:
+def _last_in(moments: dict[int, Moment], order: range) -> Moment:
     """The last moment of that order before the first frame in which the object is lost."""
     return moments[list(itertools.takewhile(lambda p: p in moments, order))[-1]]
-
-
-def _pose_of(row: dict[str, Any] | None) -> tuple[np.ndarray | None, Reason | None]:
-    if row is None:
-        return None, Reason("no_upstream", "the object has no pose: not in object_pose")
-    pose = pose_of(row)
-    if pose is None:
-        return None, Reason("no_upstream", f"the object has no pose: {row['reason'] or 'unknown'}")
-    if not row["converged"] and row["reason_class"] != "ambiguous":  # how an ambiguous pose changes is much the same in each orientation
-        return None, Reason("not_converged", "the object's pose has not converged")
-    return pose, None
 
 
 def _motion_columns(motion: _Motion) -> dict[str, Any]:
