@@ -195,7 +195,7 @@ def test_numbers_that_are_not_plausible_warn(place: Place, written: tuple[str, P
     judged = checks(result)["hand_pose_quality", video_id]
     assert not judged.passed
     assert judged.severity == dg.AssetCheckSeverity.WARN
-    assert "reprojection_px_median is 80" in str(judged.description)
+    assert "reprojection_share_median is 80" in str(judged.description)
     assert "Look at the picture in the asset `preview`; settings `quality.hand_pose` move the bounds" in str(judged.description)
     assert checks(result)["hand_pose_contract", video_id].passed
 

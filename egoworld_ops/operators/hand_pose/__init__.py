@@ -62,7 +62,12 @@ STAGE = Stage(
     table=TABLE,
     metrics=(
         METRIC_SHARE,
-        Metric("reprojection_px_median", "median(reprojection_px)", "distance of projected joints to their image points", maximum=8.0),
+        Metric(
+            "reprojection_share_median",
+            "median(reprojection_px / greatest(list_distance(joints_px[1], joints_px[10]), list_distance(joints_px[6], joints_px[18]), 1))",
+            "distance of projected joints to their image points, over the length or width of the palm",
+            maximum=0.12,
+        ),
         Metric("solved_share", "avg((joints_m IS NOT NULL)::INT)", "hands with a pose", minimum=0.9),
         Metric("depth_m_median", "median(z_m)", "distance of the wrist from the camera; hands of one's own are within reach", 0.1, 1.2),
     ),

@@ -45,7 +45,7 @@ class ClassicalSettings(BackendSettings):
 class Backend(Operator):
     """The default on laptops."""
 
-    version = "3"
+    version = "4"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = ClassicalSettings
     seconds_per_frame: ClassVar[float] = 0.06

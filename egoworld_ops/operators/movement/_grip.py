@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 TIPS = (4, 8, 12, 16, 20)
@@ -40,6 +41,20 @@ def cues(
     if joints_m is None or depth_m is None:
         return np.array([across, behind, np.nan])
     return np.array([across, behind, float(np.clip(1 - joints_m[list(TIPS), 2].mean() / depth_m, -0.4, 0.4))])
+
+
+def bordered(hand_mask: np.ndarray, visible: np.ndarray, reach_px: float) -> float:
+    """Share of the edge of what is seen of an object, (h, w) bool and not empty, within reach of a hand (h, w) bool.
+
+    Fingers that hold an object lie before it and behind it; a hand that hovers covers one part of it.
+    """
+    x, y, w, h = cv2.boundingRect(visible.astype(np.uint8))
+    margin = int(np.ceil(reach_px)) + 1
+    window = slice(max(y - margin, 0), y + h + margin), slice(max(x - margin, 0), x + w + margin)
+    seen = visible[window]
+    edge = seen & ~(cv2.erode(seen.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
+    away_px = cv2.distanceTransform((~hand_mask[window]).astype(np.uint8), cv2.DIST_L2, 5)
+    return float(np.mean(away_px[edge] <= reach_px))
 
 
 def _at(mask: np.ndarray, points_px: np.ndarray) -> np.ndarray:

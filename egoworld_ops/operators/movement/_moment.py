@@ -11,7 +11,7 @@ import numpy as np
 
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.movement._flow import Scale
-from egoworld_ops.operators.movement._grip import cues
+from egoworld_ops.operators.movement._grip import bordered, cues
 from egoworld_ops.operators.movement._holding import touch
 from egoworld_ops.operators.rows import pose_of
 from egoworld_ops.types import Camera, Hand
@@ -34,7 +34,8 @@ class Moment:
     Args:
         m_per_px: metres of a small pixel at the object's distance; None where neither its pose nor a hand tells.
         touches: of the hands that are seen, from 0 to 1.
-        cues: (3,) of the hands at it, see `_grip.cues`.
+        cues: (3,) of the hands at it that have joints, see `_grip.cues`.
+        bordered: of the hands at it, see `_grip.bordered`.
     """
 
     position: int
@@ -46,6 +47,7 @@ class Moment:
     m_per_px: float | None
     touches: dict[Hand, float]
     cues: dict[Hand, np.ndarray]
+    bordered: dict[Hand, float]
 
 
 def joints_of(row: Mapping[str, Any], scale: Scale) -> Joints:
@@ -84,10 +86,11 @@ def moment(
     m_per_px = depth_m / camera.fx_px if depth_m else _HAND_M / hand_px if hand_px else None
     reach_px = max(reach_m / m_per_px, 1.0) if m_per_px else 1.0
     touches = {hand: touch(hand_mask, outline, reach_px) for hand, hand_mask in hands.items()}
-    at_it = [hand for hand in joints if touches[hand] > 0]
+    at_it = [hand for hand in hands if touches[hand] > 0] if mask.any() else []
     body = _hull(mask) if at_it and outline is mask else outline
-    grips = {hand: cues(*joints[hand], body, mask, hands[hand], depth_m) for hand in at_it}
-    return Moment(*at, pose, why, size, m_per_px, touches, grips)
+    grips = {hand: cues(*joints[hand], body, mask, hands[hand], depth_m) for hand in at_it if hand in joints}
+    borders = {hand: bordered(hands[hand], mask, reach_px) for hand in at_it}
+    return Moment(*at, pose, why, size, m_per_px, touches, grips, borders)
 
 
 def _completed(camera: Camera, mask: np.ndarray, T_camera_object: np.ndarray, size_m: np.ndarray) -> np.ndarray:

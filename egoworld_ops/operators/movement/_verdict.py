@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from egoworld_ops.operators.movement._grip import CUES
 from egoworld_ops.operators.movement._holding import held
 from egoworld_ops.types import HANDS, Hand
 
@@ -21,10 +22,16 @@ NOT_HELD = 0.02
 """Probability that a hand holds an object that it does not touch, or slips against."""
 _MOVING = (-1.5, 5.0)
 """Probability of a hold in motion from the confidence of `held`: intercept and slope of a logistic curve."""
-_STILL_MEAN = np.array([0.81, 0.12, 0.05, 0.78, 0.023])
-_STILL_WEIGHTS = np.array([4.0, 9.0, -1.0, 3.0, -32.0])
-_STILL_INTERCEPT = -1.5
-"""Logistic regression of holds at rest on across, behind, above, touch and slip (m/s), fitted by `benchmarks.bench_holding --fit`."""
+FEATURES = ("bordered", "seen_slip_m_s", "touch", "slip_m_s", *CUES)
+_NEED_JOINTS = slice(FEATURES.index(CUES[0]), None)
+_BY_GRIP = (
+    -1.01,
+    np.array([0.501, 0.015, 0.832, 0.02, 0.789, 0.125, 0.057]),
+    np.array([4.04, -28.1, 1.41, -22.1, 3.92, 5.45, -1.68]),
+)
+_BY_MASKS = (-1.91, np.array([0.501, 0.015]), np.array([10.94, -135.33]))
+"""Logistic regressions of holds at rest, on all FEATURES and, where the hand has no joints, on the first two: intercept, means, weights. Fitted by
+`benchmarks.bench_holding --fit`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +43,16 @@ class Evidence:
         touches: (N,) from 0 to 1, see `touch`.
         slips_m_s: (N,) speed against the object; NaN where unknown.
         cues: (N, 3) of `_grip.CUES`; NaN where unknown.
+        bordered: (N,) see `_grip.bordered`; NaN where unknown.
+        seen_slips_m_s: (N,) as slips_m_s, by the picture alone.
     """
 
     seen: np.ndarray
     touches: np.ndarray
     slips_m_s: np.ndarray
     cues: np.ndarray
+    bordered: np.ndarray
+    seen_slips_m_s: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +132,26 @@ def _slips(e: Evidence, max_slip_m_s: float) -> np.ndarray:
     return np.asarray(np.nan_to_num(e.slips_m_s) > 1.5 * max_slip_m_s)
 
 
-def features_at_rest(e: Evidence, part: slice) -> np.ndarray | None:
-    """(5,) what the regression of holds at rest is made on: the medians of the cues, of touch and of slip; None where the joints are not known."""
-    cues = e.cues[part]
-    if np.isnan(cues[:, 0]).mean() > 0.5:
-        return None
-    columns = np.column_stack([cues, e.touches[part], e.slips_m_s[part]])
+def features_at_rest(e: Evidence, part: slice) -> np.ndarray:
+    """(7,) the medians of FEATURES; NaN where one is not known in any frame, or the joints in less than half of them."""
+    columns = np.column_stack([e.bordered[part], e.seen_slips_m_s[part], e.touches[part], e.slips_m_s[part], e.cues[part]])
+    if np.isnan(e.cues[part, 0]).mean() > 0.5:
+        columns[:, _NEED_JOINTS] = np.nan
     known = ~np.isnan(columns).all(0)
     return np.array([np.nanmedian(column) if k else np.nan for column, k in zip(columns.T, known, strict=True)])
 
 
 def at_rest(e: Evidence, part: slice) -> float | None:
-    """Probability that a hand that touches an object while nothing moves holds it; None where its joints are not known."""
+    """Probability that a hand that touches an object while nothing moves holds it; None where neither its joints nor its points are known."""
     x = features_at_rest(e, part)
-    if x is None:
-        return None
-    return float(_sigmoid(_STILL_INTERCEPT + np.nan_to_num(x - _STILL_MEAN) @ _STILL_WEIGHTS))
+    if not np.isnan(x[_NEED_JOINTS.start]):
+        return _logistic(x, _BY_GRIP)
+    return None if np.isnan(x[:2]).any() else _logistic(x[:2], _BY_MASKS)
+
+
+def _logistic(x: np.ndarray, fitted: tuple[float, np.ndarray, np.ndarray]) -> float:
+    intercept, mean, weights = fitted
+    return float(_sigmoid(intercept + np.nan_to_num(x - mean) @ weights))
 
 
 def runs(flags: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -65,6 +65,7 @@ class _Motion:
         seen_m_s: of points followed on the object relative to the background, across the line of sight; None where there are too few.
         depth_m_s: along the line of sight, relative to the background.
         slips_m_s: of each hand against the object.
+        seen_slips_m_s: the same by the picture alone, which errors of poses do not change.
     """
 
     velocity_m_s: np.ndarray | None
@@ -73,6 +74,7 @@ class _Motion:
     seen_m_s: float | None
     depth_m_s: float
     slips_m_s: dict[Hand, float]
+    seen_slips_m_s: dict[Hand, float]
     why: Reason | None = None
 
     @property
@@ -194,18 +196,18 @@ class Backend(Operator):
             for hand, flow in flows.hands.items()
             if (slip := slip_m_s(camera, *flow.pairs(*at), before.pose, after.pose, elapsed_s)) is not None
         }
+        seen_slips = _seen_slips(camera, thing, flows, at, float(after.pose[2, 3]) / camera.fx_px / elapsed_s)
         velocity = (after.pose[:3, 3] - before.pose[:3, 3]) / elapsed_s
         H = homography(*flows.background.pairs(*at), _diagonal_px(camera))
         still = None if H is None else carried_by(camera, H, before.pose, thing.moments[position].size_m)
         if H is None or still is None:
-            return _Motion(velocity, None, None, None, 0.0, slips)
+            return _Motion(velocity, None, None, None, 0.0, slips, seen_slips)
         drift_m = after.pose[:3, 3] - still[:3, 3]
         turning = np.radians(rotation_angle_deg(still[:3, :3], after.pose[:3, :3])) / elapsed_s
         seen_px = _seen_px(H, *flows.objects[thing.track_id].pairs(*at))
         seen_m_s = None if seen_px is None else seen_px * float(after.pose[2, 3]) / camera.fx_px / elapsed_s
-        return _Motion(
-            velocity, float(np.linalg.norm(drift_m)) / elapsed_s, float(turning), seen_m_s, abs(float(drift_m[2])) / elapsed_s, slips
-        )
+        speed_m_s, away_m_s = float(np.linalg.norm(drift_m)) / elapsed_s, abs(float(drift_m[2])) / elapsed_s
+        return _Motion(velocity, speed_m_s, float(turning), seen_m_s, away_m_s, slips, seen_slips)
 
     def _poses_around(self, thing: _Object, position: int, reach: tuple[int, int]) -> tuple[Moment, Moment] | Reason:
         """The two moments with poses whose difference is the velocity at a position, or why there is none."""
@@ -228,14 +230,13 @@ class Backend(Operator):
         elapsed_s = last.timestamp_s - first.timestamp_s
         m_per_px = thing.moments[position].m_per_px
         if m_per_px is None or not 0 < elapsed_s <= self.settings.max_gap_s:
-            return _Motion(None, None, None, None, 0.0, {}, why)
+            return _Motion(None, None, None, None, 0.0, {}, {}, why)
         span, m_s_per_px = (first.position, last.position), m_per_px / elapsed_s
         points = flows.objects[thing.track_id].pairs(*span)
         H = homography(*flows.background.pairs(*span), _diagonal_px(camera))
         seen_px = None if H is None else _seen_px(H, *points)
-        slips = {hand: slip_in_picture_px(*points, *flow.pairs(*span), _diagonal_px(camera)) for hand, flow in flows.hands.items()}
-        known = {hand: slip_px * m_s_per_px for hand, slip_px in slips.items() if slip_px is not None}
-        return _Motion(None, None, None, None if seen_px is None else seen_px * m_s_per_px, 0.0, known, why)
+        slips = _seen_slips(camera, thing, flows, span, m_s_per_px)
+        return _Motion(None, None, None, None if seen_px is None else seen_px * m_s_per_px, 0.0, slips, slips, why)
 
     def _rows(self, item: ClipInput, thing: _Object, positions: range) -> list[dict[str, Any]]:
         """The rows of one unbroken stretch: an object's motion before a loss says nothing about its motion after it."""
@@ -248,6 +249,8 @@ class Backend(Operator):
                 np.array([m.touches.get(hand, 0.0) for m in moments]),
                 np.array([m.slips_m_s.get(hand, np.nan) for m in motions]),
                 np.array([m.cues.get(hand, np.full(len(CUES), np.nan)) for m in moments]),
+                np.array([m.bordered.get(hand, np.nan) for m in moments]),
+                np.array([m.seen_slips_m_s.get(hand, np.nan) for m in motions]),
             )
             for hand in HANDS
         }
@@ -316,6 +319,13 @@ def _seen_px(H: np.ndarray, was_px: np.ndarray, now_px: np.ndarray) -> float | N
         return None
     seen = float(np.median(np.linalg.norm(now_px - apply(H, was_px), axis=1)))
     return seen if np.isfinite(seen) else None
+
+
+def _seen_slips(camera: Camera, thing: _Object, flows: _Flows, span: tuple[int, int], m_s_per_px: float) -> dict[Hand, float]:
+    """Speed of each hand against the object, by their points in the picture."""
+    points = flows.objects[thing.track_id].pairs(*span)
+    slips = {hand: slip_in_picture_px(*points, *flow.pairs(*span), _diagonal_px(camera)) for hand, flow in flows.hands.items()}
+    return {hand: slip_px * m_s_per_px for hand, slip_px in slips.items() if slip_px is not None}
 
 
 def _stretches(moments: dict[int, Moment]) -> list[range]:

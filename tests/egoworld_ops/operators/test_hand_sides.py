@@ -22,7 +22,7 @@ from egoworld_ops.operators.detections._sides import Seen, Verdict, assign
 from egoworld_ops.operators.detections.mediapipe import _jumps, _track_ids
 from egoworld_ops.operators.masks._sam2_prompts import prompts_by_frame
 from tests.egoworld_ops.operators.clips import pictures_input
-from tests.rows import detection_row
+from tests.rows import detection_row, hand_pose_row
 
 DOWN, UP, LEFT = 0.0, np.pi, -np.pi / 2
 OPEN_HAND = np.array([[0, 0], *([x, -45 - 12 * j] for x in (-30, -18, -6, 6, 18) for j in range(4))], float)
@@ -189,6 +189,17 @@ def test_metrics_name_each_fault_and_nothing_else(tmp_path: Path) -> None:
     assert measured([*clean, *(detection_row(i, **other, owner="unknown") for i in range(9))], tmp_path) == ["hand_second_share"]
     assert measured([row | {"owner": "unknown"} for row in clean], tmp_path) == ["hand_owner_unknown_share"]
     assert measured([*clean[:-1], clean[-1] | {"jumped": True}], tmp_path) == ["hand_jumps"]
+
+
+def test_a_pose_is_off_by_shares_of_the_palm_whatever_the_resolution(tmp_path: Path) -> None:
+    points = np.stack([np.linspace(0, 40, 21), np.linspace(0, 90, 21)], 1)
+    found = []
+    for share in (1.0, 1 / 3):
+        rows = [hand_pose_row(i, joints_px=(share * points).tolist(), reprojection_px=9.0 * share) for i in range(3)]
+        pq.write_table(schema.from_rows("hand_pose", rows), tmp_path / "rows.parquet")
+        found.append(quality.measure(duckdb.connect(), "hand_pose", [tmp_path / "rows.parquet"])["reprojection_share_median"])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    assert found[0] == pytest.approx(9 / (np.hypot(40, 90) * 12 / 20), rel=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,12 @@ from egoworld_ops.operators.masks import classical
 from egoworld_ops.operators.masks._hand_prior import hand_prior, pixels_per_metre
 from egoworld_ops.operators.masks._motion import Motion
 from egoworld_ops.operators.masks._regions import Crop
+from egoworld_ops.synthetic import SceneConfig
 from egoworld_ops.types import Camera, Clip, Frame
 from egoworld_ops.video.sidecar import Sidecar
 from egoworld_ops.vision import rle
 from tests import kitchen
+from tests.held_scenes import Shot, render_shot, scaled_shot
 from tests.real_chain import Kitchen
 from tests.rows import PER_FRAME, detection_row
 
@@ -234,6 +236,36 @@ def test_a_crop_maps_points_and_pixels_alike() -> None:
     y, x = np.unravel_index(small.argmax(), small.shape)
     np.testing.assert_allclose(crop.points(np.array([[183.5, 103.5]])), [[x + 0.5, y + 0.5]], atol=0.51)
     assert crop.enlarge(small).shape == picture[crop.window].shape
+
+
+def test_masks_are_alike_at_all_resolutions() -> None:
+    shot = render_shot(SceneConfig(seed=21, plan="hold", width=240, height=180, frames_per_shot=4, fps=12), 0)
+    found = {height: _masks_at(shot, height) for height in (720, 360, 180)}
+    assert {role for role, _ in found[720]} == {"hand_left", "hand_right", "object"}
+    for height in (360, 180):
+        alike = [(mask & found[height][at]).sum() / (mask | found[height][at]).sum() for at, mask in found[720].items()]
+        assert min(alike) >= 0.9, (height, alike)
+
+
+def _masks_at(shot: Shot, height: int) -> dict[tuple[str, int], np.ndarray]:
+    """Masks by role and frame, of true points and a true box in pictures of that height, scaled to one size."""
+    pictures, _ = scaled_shot(shot, height)
+    share = height / shot.config.height
+    rows = []
+    for i, truth in enumerate(shot.truth):
+        for hand in truth.hands:
+            points = ((np.asarray(hand.joints_px) + 0.5) * share - 0.5).tolist()
+            rows.append(detection_row(i, role=f"hand_{hand.hand}", track_id=1 + (hand.hand == "right"), points_px=points))
+    box = [share * v for v in rle.mask_bbox(shot.truth[0].masks["object"])]
+    rows.append(detection_row(0, role="object", track_id=10, box_px=box, points_px=None, source="sidecar"))
+    table = _backend().run(_clip_of(list(pictures.pictures), rows))
+    return {
+        (row["role"], row["frame_index"]): cv2.resize(
+            rle.decode(row["rle"]).astype(np.uint8) * 255, (240, 180), interpolation=cv2.INTER_AREA
+        )
+        > 127
+        for row in table.to_pylist()
+    }
 
 
 def _open_hand() -> np.ndarray:
