@@ -13,6 +13,7 @@ CURES: Mapping[str, str] = {
     "too_few_points": "Nothing to do where the thing is hidden or blurred; a sharper video helps",
     "ambiguous": "Give a mesh instead of dimensions, or a clip in which the object is seen from more sides",
     "scale_uncertain": "Give the object's dimensions or mesh in VIDEO.egoworld.json",
+    "too_small": "Nothing to do where the object is far away; a video of more lines helps",
     "too_hidden": "Nothing to do where the object is hidden",
     "no_upstream": "See the reason in the table upstream",
     "implausible": "See the hand's row in hand_pose; intrinsics in VIDEO.egoworld.json fix the scale",

@@ -77,6 +77,11 @@ def pose_of(row: Mapping[str, Any]) -> np.ndarray | None:
     return make_transform(matrix_from_quaternion(np.array(values[:4])), np.array(values[4:]))
 
 
+def standing_pose_of(row: Mapping[str, Any]) -> np.ndarray | None:
+    """The pose (4, 4) of a row of `object_pose` if it stands, that is if it is verified. Others are there to be looked at, not to build on."""
+    return pose_of(row) if row["converged"] else None
+
+
 def by_frame(table: pa.Table, columns: Sequence[str]) -> dict[int, list[dict[str, Any]]]:
     """The rows of a table by `frame_index`, which is one of the columns; frames without rows are left out."""
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)

@@ -9,13 +9,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from egoworld_ops.operators.rows import camera_of, pose_of
+from egoworld_ops.operators.rows import camera_of, pose_of, standing_pose_of
 from egoworld_ops.vision import rle
 from egoworld_ops.vision.geometry import project, transform
 
 Color = tuple[int, int, int]
 
 ROLE_COLORS: Mapping[str, Color] = {"hand_left": (64, 156, 255), "hand_right": (255, 140, 40), "object": (90, 220, 100)}
+UNSURE_COLOR: Color = (170, 170, 170)
 AXIS_COLORS: Sequence[Color] = ((255, 60, 60), (60, 230, 60), (80, 120, 255))
 """x red, y green, z blue."""
 TEXT_GROUND: Color = (24, 24, 28)
@@ -77,7 +78,7 @@ def _hand(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
     if row["joints_m"] is not None:
         joints_px, color = project(camera_of(row), np.array(row["joints_m"])), ROLE_COLORS[f"hand_{row['hand']}"]
     else:
-        joints_px, color = np.array(row["joints_px"]), (170, 170, 170)
+        joints_px, color = np.array(row["joints_px"]), UNSURE_COLOR
     scaled_px = to_picture(joints_px, scale)
     bones = np.array([[scaled_px[a], scaled_px[b]] for chain in FINGER_CHAINS for a, b in pairwise(chain)])
     lines(picture, bones, (0, 0, 0), 3)
@@ -86,10 +87,11 @@ def _hand(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
 
 
 def _object(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
-    """The cuboid of its dimensions, where known, and its axes."""
+    """The cuboid of its dimensions, where known, and its axes; grey where the pose does not stand."""
     T_camera_object = pose_of(row)
     if T_camera_object is None:
         return
+    stands = standing_pose_of(row) is not None
     half_m = np.array(row["dimensions_m"] or [2 * DEFAULT_AXIS_M] * 3) / 2
 
     def segments_px(segments_m: np.ndarray) -> np.ndarray:
@@ -100,10 +102,10 @@ def _object(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
         return np.stack([along_px[:, :-1], along_px[:, 1:]], 2).reshape(-1, 2, 2)
 
     if row["dimensions_m"] is not None:
-        lines(picture, segments_px(_cuboid_edges(half_m)), ROLE_COLORS["object"])
+        lines(picture, segments_px(_cuboid_edges(half_m)), ROLE_COLORS["object"] if stands else UNSURE_COLOR)
     for axis, color in enumerate(AXIS_COLORS):
         end_m = np.eye(3)[axis] * max(half_m[axis], half_m.max() / 2) * 1.3
-        lines(picture, segments_px(np.stack([np.zeros(3), end_m])[None]), color, 2)
+        lines(picture, segments_px(np.stack([np.zeros(3), end_m])[None]), color if stands else UNSURE_COLOR, 2 if stands else 1)
 
 
 def _cuboid_edges(half_m: np.ndarray) -> np.ndarray:

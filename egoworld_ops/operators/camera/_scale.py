@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from egoworld_ops.operators.rows import standing_pose_of
+
 MIN_FRAMES, _MIN_POINTS = 3, 4
 _AROUND = 0.6
 """Points are near a thing if they lie so near to its box, in sizes of it."""
@@ -50,13 +52,14 @@ def scale_of(seen: Mapping[int, Seen], objects: Iterable[Mapping[str, Any]], han
 def _by_objects(seen: Mapping[int, Seen], rows: Iterable[Mapping[str, Any]]) -> Scale | None:
     ratios = []
     for row in rows:
-        known = row["scale_source"] in ("dimensions", "mesh") and row["converged"] and row["z_m"] and row["dimensions_m"]
-        if known and row["frame_index"] in seen:
-            size_px = row["fx_px"] * max(row["dimensions_m"]) / row["z_m"]
-            at = np.array([row["fx_px"] * row["x_m"], row["fy_px"] * row["y_m"]]) / row["z_m"] + [row["cx_px"], row["cy_px"]]
+        T = standing_pose_of(row) if row["scale_source"] in ("dimensions", "mesh") and row["dimensions_m"] else None
+        if T is not None and row["frame_index"] in seen:
+            x_m, y_m, z_m = T[:3, 3]
+            size_px = row["fx_px"] * max(row["dimensions_m"]) / z_m
+            at = np.array([row["fx_px"] * x_m, row["fy_px"] * y_m]) / z_m + [row["cx_px"], row["cy_px"]]
             depth = _depth_around(seen[row["frame_index"]], at - size_px / 2, at + size_px / 2)
             if depth is not None:
-                ratios.append((row["z_m"] + min(row["dimensions_m"]) / 2) / depth)
+                ratios.append(float(z_m + min(row["dimensions_m"]) / 2) / depth)
     return _scale(ratios, _OBJECT_ABOVE, _OBJECT_ERROR, "dimensions")
 
 

@@ -13,7 +13,7 @@ from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.movement._flow import Scale
 from egoworld_ops.operators.movement._grip import bordered, cues
 from egoworld_ops.operators.movement._holding import touch
-from egoworld_ops.operators.rows import pose_of
+from egoworld_ops.operators.rows import pose_of, standing_pose_of
 from egoworld_ops.types import Camera, Hand
 from egoworld_ops.vision.geometry import project, transform
 
@@ -115,9 +115,7 @@ def _hull(mask: np.ndarray) -> np.ndarray:
 def _pose_of(row: dict[str, Any] | None) -> tuple[np.ndarray | None, Reason | None]:
     if row is None:
         return None, Reason("no_upstream", "the object has no pose: not in object_pose")
-    pose = pose_of(row)
-    if pose is None:
+    if pose_of(row) is None:
         return None, Reason("no_upstream", f"the object has no pose: {row['reason'] or 'unknown'}")
-    if not row["converged"] and row["reason_class"] != "ambiguous":  # how an ambiguous pose changes is much the same in each orientation
-        return None, Reason("not_converged", "the object's pose has not converged")
-    return pose, None
+    pose = standing_pose_of(row)
+    return pose, Reason("not_converged", f"the object's pose has not converged: {row['reason'] or 'unknown'}") if pose is None else None

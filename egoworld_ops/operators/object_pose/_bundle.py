@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
-from egoworld_ops.operators.object_pose._registration import edge_equations, edge_support, edge_view, outline_equations, overlap_with
+from egoworld_ops.operators.object_pose._registration import EdgeView, edge_equations, edge_view, is_still, outline_equations, overlap_with
 from egoworld_ops.operators.object_pose._shapes import Shape
 from egoworld_ops.operators.object_pose._view import jacobian, lift, pixel_derivative, rays, step
 from egoworld_ops.types import Camera
@@ -42,28 +42,31 @@ class Links:
 
 def link(camera: Camera, shape: Shape, poses: list[np.ndarray], points: list[Points]) -> Links | None:
     """Make the view that sees a point's triangle most from the front the home of that point; None if no point is in two views."""
-    best: dict[int, tuple[float, int, np.ndarray, int]] = {}
-    for view, (T, (ids, pixels)) in enumerate(zip(poses, points, strict=True)):
-        if not len(ids):
-            continue
-        face, _ = lift(camera, shape, T, pixels)
-        towards = rays(camera, pixels)
-        towards /= np.linalg.norm(towards, axis=1, keepdims=True)
-        frontal = -(towards * (shape.normals[face] @ T[:3, :3].T)).sum(1)
-        for i in np.flatnonzero((face >= 0) & (frontal > MIN_FRONTAL_COS)):
-            number = int(ids[i])
-            if number not in best or frontal[i] > best[number][0]:
-                best[number] = (float(frontal[i]), view, pixels[i], int(face[i]))
-    rows = [
-        (best[int(n)][1], view, best[int(n)][2], pixel, best[int(n)][3])
-        for view, (ids, pixels) in enumerate(points)
-        for n, pixel in zip(ids, pixels, strict=True)
-        if int(n) in best and best[int(n)][1] != view
-    ]
-    if not rows:
+    seen = [(T, *one) for T, one in zip(poses, points, strict=True)]
+    ids, pixels = np.concatenate([i for _, i, _ in seen]), np.concatenate([p for _, _, p in seen])
+    view = np.repeat(np.arange(len(seen)), [len(i) for _, i, _ in seen])
+    if not len(ids):
         return None
-    home, other, home_px, other_px, face_of = zip(*rows, strict=True)
-    return Links(np.array(home), np.array(other), np.array(home_px), np.array(other_px), np.array(face_of))
+    lifted = [_frontal(camera, shape, T, p) for T, _, p in seen if len(p)]
+    face, frontal = (np.concatenate(part) for part in zip(*lifted, strict=True))
+    shown = np.flatnonzero((face >= 0) & (frontal > MIN_FRONTAL_COS))
+    order = shown[np.lexsort((-frontal[shown], ids[shown]))]
+    numbers, first = np.unique(ids[order], return_index=True)
+    if not len(numbers):
+        return None
+    home = order[first][np.minimum(np.searchsorted(numbers, ids), len(numbers) - 1)]
+    pairs = np.flatnonzero((ids[home] == ids) & (view[home] != view))
+    if not len(pairs):
+        return None
+    return Links(view[home[pairs]], view[pairs], pixels[home[pairs]], pixels[pairs], face[home[pairs]])
+
+
+def _frontal(camera: Camera, shape: Shape, T_camera_object: np.ndarray, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Triangle (N,) on which each pixel's ray meets the shape, -1 beside it, and how much that faces the camera: 1 from the front."""
+    face, _ = lift(camera, shape, T_camera_object, pixels)
+    towards = rays(camera, pixels)
+    towards /= np.linalg.norm(towards, axis=1, keepdims=True)
+    return face, -(towards * (shape.normals[face] @ T_camera_object[:3, :3].T)).sum(1)
 
 
 def point_equations(camera: Camera, shape: Shape, poses: np.ndarray, links: Links) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -94,17 +97,19 @@ def refine(
 ) -> tuple[list[np.ndarray], float]:
     """Refine the poses of all keyframes together; also the mean cost of a keyframe, for comparing hypotheses (lower is better).
 
-    The keyframe that fits worst is left out of the mean: a single failure must not condemn a hypothesis that is right elsewhere.
+    The keyframe that fits worst of several is left out of the mean: a single failure must not condemn a hypothesis that is right elsewhere.
     """
     current = np.stack(poses)
     damping, reference, judged = 1e-3, np.inf, np.inf
     everything = np.concatenate([ids for ids, _ in points])
     repeats = len(everything) - len(np.unique(everything))
     best = current
+    views: list[EdgeView | None] = [None] * len(poses)
     for i in range(steps):
         if i % 3 == 0:
             links = link(camera, shape, list(current), points)
-        H, g, cost, without_worst = _normal_equations(camera, shape, current, keyframes, links, repeats, 7.0 if i < steps // 2 else 5.0)
+        views = [edge_view(camera, shape, *pair) for pair in zip(keyframes, current, views, strict=True)]
+        H, g, cost, without_worst = _normal_equations(camera, shape, current, keyframes, views, links, repeats, 7 if i < steps // 2 else 5)
         if cost < reference:
             best, reference, judged, damping = current, cost, without_worst, max(damping * 0.3, 1e-5)
         else:
@@ -113,15 +118,23 @@ def refine(
         move[:, :3] /= np.maximum(np.linalg.norm(move[:, :3], axis=1, keepdims=True) / 0.2, 1)
         move[:, 3:] /= np.maximum(np.linalg.norm(move[:, 3:], axis=1, keepdims=True) / (0.1 * current[:, 2, 3:4]), 1)
         current = np.stack([step(T, m) for T, m in zip(current, move, strict=True)])
-        if np.abs(move[:, :3]).max() < 2e-4 and np.abs(move[:, 3:]).max() < 5e-5:
+        if all(is_still(m, float(T[2, 3])) for m, T in zip(move, current, strict=True)):
             break
     links = link(camera, shape, list(current), points)
-    _, _, cost, without_worst = _normal_equations(camera, shape, current, keyframes, links, repeats, 5.0)
+    views = [edge_view(camera, shape, *pair) for pair in zip(keyframes, current, views, strict=True)]
+    _, _, cost, without_worst = _normal_equations(camera, shape, current, keyframes, views, links, repeats, 5)
     return (list(current), without_worst) if cost < reference else (list(best), judged)
 
 
 def _normal_equations(
-    camera: Camera, shape: Shape, poses: np.ndarray, keyframes: list[Keyframe], links: Links | None, repeats: int, reach_px: float
+    camera: Camera,
+    shape: Shape,
+    poses: np.ndarray,
+    keyframes: list[Keyframe],
+    views: list[EdgeView | None],
+    links: Links | None,
+    repeats: int,
+    reach_px: int,
 ) -> tuple[np.ndarray, np.ndarray, float, float]:
     size = len(poses)
     H, g = np.zeros((size, 6, size, 6)), np.zeros((size, 6))
@@ -130,21 +143,18 @@ def _normal_equations(
         total = _add_points(H, g, *point_equations(camera, shape, poses, links), links)
         unexplained = max(repeats - len(links.home), 0)
         cost += size * POINTS * (total + unexplained * STRAY) / max(repeats, 1)
-    for i, (T, keyframe) in enumerate(zip(poses, keyframes, strict=True)):
-        seen = edge_view(camera, shape, keyframe, T)
-        own = UNSUPPORTED * (1 - edge_support(keyframe, seen)) + MISFIT * (1 - overlap_with(camera, shape, keyframe, T))
+    for i, (T, keyframe, seen) in enumerate(zip(poses, keyframes, views, strict=True)):
+        support, of_edges = edge_equations(keyframe, seen, reach_px)
+        own = UNSUPPORTED * (1 - support) + MISFIT * (1 - overlap_with(camera, shape, keyframe, T))
         cost, worst = cost + own, max(worst, own)
-        for equations, width, weight in (
-            (edge_equations(camera, keyframe, T, seen, reach_px), 2.0, 0.5),
-            (outline_equations(camera, keyframe, T, seen), 2.5, 0.08),
-        ):
+        for equations, width, weight in ((of_edges, 2.0, 0.5), (outline_equations(keyframe, seen), 2.5, 0.08)):
             if equations is None:
                 continue
             residual, J = equations
             w = weight / (1 + (residual / width) ** 2)
             H[i, :, i] += (J * w[:, None]).T @ J
             g[i] += J.T @ (w * residual)
-    return H.reshape(6 * size, 6 * size), g.ravel(), cost / size, (cost - worst) / max(size - 1, 1)
+    return H.reshape(6 * size, 6 * size), g.ravel(), cost / size, (cost - worst) / (size - 1) if size > 1 else cost
 
 
 def _add_points(H: np.ndarray, g: np.ndarray, residual: np.ndarray, J_home: np.ndarray, J_other: np.ndarray, links: Links) -> float:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
 
 from egoworld_ops.operators.object_pose._keyframes import FAR_PX, Keyframe
 from egoworld_ops.operators.object_pose._shapes import Shape
-from egoworld_ops.operators.object_pose._view import EdgeSamples, edge_samples, project_with_jacobian, silhouette, step
+from egoworld_ops.operators.object_pose._view import EdgeSamples, edge_samples, jacobian, silhouette, step
 from egoworld_ops.types import Camera
-from egoworld_ops.vision.geometry import make_transform, matrix_from_quaternion
+from egoworld_ops.vision.geometry import make_transform, matrix_from_quaternion, project, transform
 
 Equations = tuple[np.ndarray, np.ndarray]
 """Residuals (N,), and their derivatives (N, 6) with respect to a step of the pose."""
 ROTATIONS = 2000
 COARSE_SIDE_PX = 72
-KEPT = 24
-FITTED = 14
-TILTED = 2
+KEPT = 50
+LOOKED_AT, APART_DEG = 20, 15.0
+"""Hypotheses of a search are so far apart; of those that fit best so many times as many as are kept are looked at."""
+BEGUN_STEPS = 2
+"""A rotation of the search is some 10 degrees from the true one; how well it fits tells little before the first steps of a fit."""
+FITTED, FITTED_STEPS = 7, 6
+REVERSED = 2
+TILTED, TILT_DEG = 1, 7.0
+_BLOCK = 250
 SPACING_PX = 6.0
 _PHI = np.sqrt(2.0)
 _PSI = 1.533751168755204288118041
@@ -29,7 +37,10 @@ FULL_CONTRAST = 8.0
 """Grey levels per pixel from which all edges count the same: a print on the object is no better than the object's own edge."""
 MISSED = 0.3
 """Weight of object pixels that a mask lacks, against pixels it adds: masks rather miss a face than invent one."""
-_TILTS_DEG = 7.0
+SAME_COS, SAME_SHIFT = float(np.cos(np.radians(2.0))), 0.02
+"""Two poses show the same edges within this angle, and this share of the depth."""
+STILL_RAD, STILL_SHIFT = 1e-3, 5e-4
+"""Steps below this angle, and this share of the depth, are the last of a fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,29 +69,53 @@ def rotations(shape: Shape, count: int) -> np.ndarray:
 def register(camera: Camera, shape: Shape, keyframe: Keyframe, keep: int) -> list[Candidate]:
     """The `keep` best poses that differ from each other, best first; fewer or none where nothing fits."""
     coarse = [*candidates(camera, shape, keyframe, ROTATIONS, KEPT), *_by_widest_face(camera, shape, keyframe)]
-    begun = [(T, part) for T_first, part in coarse if (T := fit_outline(camera, part, keyframe, T_first, 4)) is not None]
+    begun = _begun(camera, shape, keyframe, coarse)
+    likely = _apart(shape, [T for T, _ in begun], REVERSED)
+    begun += _begun(camera, shape, keyframe, [(other, shape) for T in likely for other in lookalikes(shape, T)])
     begun.sort(key=lambda pair: -overlap_with(camera, shape, keyframe, pair[0]))
-    fitted = [fit_outline(camera, part, keyframe, T, 6) for T, part in begun[:FITTED]]
-    distinct = _distinct(shape, [judge(camera, shape, keyframe, T) for T in fitted if T is not None], 2 * keep)
-    refined = _distinct(shape, [_sharpen(camera, shape, keyframe, [c.T_camera_object]) for c in distinct], keep)
-    best, others = refined[:TILTED], refined[TILTED:]
-    return _distinct(shape, [_sharpen(camera, shape, keyframe, tilted(c.T_camera_object)) for c in best] + others, keep)
+    fitted = [fit_outline(camera, part, keyframe, T, FITTED_STEPS) for T, part in begun[:FITTED]]
+    distinct = _distinct(shape, [judge(camera, shape, keyframe, T) for T in fitted if T is not None], keep + 1)
+    sharp = _distinct(shape, [_sharpened(camera, shape, keyframe, c.T_camera_object) for c in distinct], keep)
+    beside = [_sharpened(camera, shape, keyframe, T) for c in sharp[:TILTED] for T in tilted(c.T_camera_object)]
+    return _distinct(shape, sharp + beside, keep)
 
 
-def _sharpen(camera: Camera, shape: Shape, keyframe: Keyframe, starts: list[np.ndarray]) -> Candidate:
-    """The best of the edge fits from several starts."""
-    return max((judge(camera, shape, keyframe, fit_edges(camera, shape, keyframe, T)) for T in starts), key=lambda c: c.score)
-
-
-def tilts() -> list[np.ndarray]:
-    """Small rotations (3, 3): none, and both ways about each axis of the object. Edge fits started from them end in different minima."""
-    turns = [np.zeros(3), *np.eye(3), *-np.eye(3)]
-    return [cv2.Rodrigues(np.radians(_TILTS_DEG) * turn)[0] for turn in turns]
+def _sharpened(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> Candidate:
+    return judge(camera, shape, keyframe, fit_edges(camera, shape, keyframe, T_camera_object))
 
 
 def tilted(T_camera_object: np.ndarray) -> list[np.ndarray]:
-    """A pose and its neighbours, turned about the object's own axes."""
-    return [make_transform(T_camera_object[:3, :3] @ turn, T_camera_object[:3, 3]) for turn in tilts()]
+    """The neighbours of a pose, turned about the object's own axes: edge fits started from them end in different minima."""
+    turns = [cv2.Rodrigues(np.radians(TILT_DEG) * turn)[0] for turn in (*np.eye(3), *-np.eye(3))]
+    return [make_transform(T_camera_object[:3, :3] @ turn, T_camera_object[:3, 3]) for turn in turns]
+
+
+def _begun(camera: Camera, shape: Shape, keyframe: Keyframe, starts: list[tuple[np.ndarray, Shape]]) -> list[tuple[np.ndarray, Shape]]:
+    """The first steps of fits to the mask, of parts of the shape from poses, in the order in which the whole then fits."""
+    begun = [(T, part) for T_first, part in starts if (T := fit_outline(camera, part, keyframe, T_first, BEGUN_STEPS)) is not None]
+    return sorted(begun, key=lambda pair: -overlap_with(camera, shape, keyframe, pair[0]))
+
+
+def _apart(shape: Shape, poses: list[np.ndarray], keep: int) -> list[np.ndarray]:
+    """The first so many poses that differ by more than APART_DEG."""
+    kept: list[np.ndarray] = []
+    for T in poses:
+        if len(kept) < keep and all(shape.symmetry.angle_deg(T[:3, :3], other[:3, :3]) > APART_DEG for other in kept):
+            kept.append(T)
+    return kept
+
+
+def lookalikes(shape: Shape, T_camera_object: np.ndarray) -> list[np.ndarray]:
+    """Poses about the same middle whose outline is much the same if the shape is: half turns about its own axes, and reversals of depth.
+
+    Seen from afar, a shape and its mirror image in depth have one outline (Necker, 1832); where one of its own planes mirrors the shape, a rotation
+    does that.
+    """
+    R, centre_m = T_camera_object[:3, :3], T_camera_object[:3, :3] @ shape.centre_m + T_camera_object[:3, 3]
+    ray = centre_m / np.linalg.norm(centre_m)
+    mirrors = [np.eye(3) - 2 * np.outer(axis, axis) for axis in np.eye(3)]
+    turned = [-R @ mirror for mirror in mirrors] + [(np.eye(3) - 2 * np.outer(ray, ray)) @ R @ mirror for mirror in mirrors]
+    return [make_transform(other, centre_m - other @ shape.centre_m) for other in turned]
 
 
 def candidates(camera: Camera, shape: Shape, keyframe: Keyframe, count: int, keep: int) -> list[tuple[np.ndarray, Shape]]:
@@ -101,7 +136,7 @@ def _by_widest_face(camera: Camera, shape: Shape, keyframe: Keyframe) -> list[tu
     seen_m2 = np.stack([f.area_m2 * np.maximum(-(towards @ f.normal), 0) for f in faces], 1)
     parts = [faces[i].surface for i in seen_m2.argmax(1)]
     middles = np.stack([p.vertices_m.mean(0) for p in parts])
-    return _best_overlaps(camera, keyframe, R, middles, seen_m2.max(1), [p.vertices_m for p in parts], parts, KEPT)
+    return _best_overlaps(camera, keyframe, R, middles, seen_m2.max(1), [p.vertices_m for p in parts], parts, KEPT // 2)
 
 
 def _ray(camera: Camera, keyframe: Keyframe) -> np.ndarray:
@@ -135,25 +170,38 @@ def _best_overlaps(
     pixels_per_m2 = float(keyframe.mask.sum()) / (camera.fx_px * camera.fy_px)
     depth_m = np.sqrt(np.maximum(shown_m2, 1e-9) / pixels_per_m2)
     positions = _ray(camera, keyframe) * depth_m[:, None] - np.einsum("nij,nj->ni", R, middles_m)
-    overlap = np.array(
-        [
-            _overlap(_fill(camera, c, r, t, size, scale, keyframe.origin_px), mask, free, 1.0)
-            for r, t, c in zip(R, positions, outlines, strict=True)
-        ]
-    )
-    return [(make_transform(R[i], positions[i]), parts[i]) for i in np.argsort(-overlap)[:keep]]
+    filled = (_fill(*seen, size) for seen in _corners_px(camera, R, positions, outlines, scale, keyframe.origin_px))
+    overlap = np.array([_overlap(picture, mask, free, 1.0) for picture in filled])
+    order = np.argsort(-overlap)[: LOOKED_AT * keep]
+    kept: list[int] = []
+    while len(order) and len(kept) < keep:
+        first = int(order[0])
+        kept.append(first)
+        order = order[parts[first].symmetry.angles_deg(R[first], R[order]) > APART_DEG]
+    return [(make_transform(R[i], positions[i]), parts[i]) for i in kept]
 
 
-def _fill(
-    camera: Camera, corners_m: np.ndarray, R: np.ndarray, t_m: np.ndarray, size: tuple[int, int], scale: float, shift_px: np.ndarray
-) -> np.ndarray:
-    """(h, w) uint8, 1 within the convex outline of the corners."""
+def _corners_px(
+    camera: Camera, R: np.ndarray, positions_m: np.ndarray, outlines: list[np.ndarray], scale: float, shift_px: np.ndarray
+) -> Iterator[tuple[np.ndarray, bool]]:
+    """For each pose the pixels (C, 2) int32 of the corners (C, 3) of its convex part, and whether all lie before the camera."""
+    for first in range(0, len(R), _BLOCK):
+        block = range(first, min(first + _BLOCK, len(R)))
+        corners = [outlines[i] @ R[i].T + positions_m[i] for i in block]
+        every = np.concatenate(corners)
+        depth = np.maximum(every[:, 2], 1e-3)
+        pixels = np.stack([every[:, 0] * camera.fx_px / depth + camera.cx_px, every[:, 1] * camera.fy_px / depth + camera.cy_px], 1)
+        pixels = ((pixels - shift_px) * scale).round().astype(np.int32)
+        ends = np.cumsum([len(c) for c in corners])
+        nearest = np.minimum.reduceat(every[:, 2], np.concatenate([[0], ends[:-1]]))
+        yield from zip(np.split(pixels, ends[:-1]), (nearest > 1e-3).tolist(), strict=True)
+
+
+def _fill(corners_px: np.ndarray, before: bool, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) uint8, 1 within the convex outline of the corners; empty where they do not lie before the camera."""
     picture = np.zeros(size, np.uint8)
-    corners = corners_m @ R.T + t_m
-    if corners[:, 2].min() > 1e-3:
-        x = (corners[:, 0] * camera.fx_px / corners[:, 2] + camera.cx_px - shift_px[0]) * scale
-        y = (corners[:, 1] * camera.fy_px / corners[:, 2] + camera.cy_px - shift_px[1]) * scale
-        cv2.fillConvexPoly(picture, cv2.convexHull(np.stack([x, y], 1).round().astype(np.int32)), 1)
+    if before:
+        cv2.fillConvexPoly(picture, cv2.convexHull(corners_px), 1)
     return picture
 
 
@@ -182,26 +230,58 @@ def overlap_with(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_obje
     return _overlap(outline, keyframe.mask.astype(np.uint8), (~keyframe.hands).astype(np.uint8), MISSED)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EdgeView:
-    """The parts of a shape that should show in a keyframe from a pose: samples on its edges, and (N,) bool which of them can be checked there."""
+    """The parts of a shape that should show in a keyframe from a pose: samples on its edges, and (N,) bool which of them can be checked there.
+
+    Args:
+        T_found: T_camera_object at which it was found what is visible; near it the same is taken to be.
+    """
 
     samples: EdgeSamples
     counted: np.ndarray
+    camera: Camera
+    T_camera_object: np.ndarray
+    T_found: np.ndarray
+
+    @cached_property
+    def jacobian(self) -> np.ndarray:
+        """(N, 2, 6) derivative of the samples' pixels with respect to a step of the pose."""
+        turned = self.samples.points_m @ self.T_camera_object[:3, :3].T
+        return jacobian(self.camera, turned, turned + self.T_camera_object[:3, 3])
+
+    def moved(self, keyframe: Keyframe, T_camera_object: np.ndarray) -> EdgeView:
+        """The same parts seen from another pose."""
+        pixels = project(self.camera, transform(T_camera_object, self.samples.points_m))
+        return EdgeView(replace(self.samples, pixels=pixels), keyframe.counts(pixels), self.camera, T_camera_object, self.T_found)
 
 
-def edge_view(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> EdgeView | None:
-    """None where the shape is not in front of the camera."""
+def edge_view(
+    camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray, before: EdgeView | None = None
+) -> EdgeView | None:
+    """None where the shape is not in front of the camera. What was visible from a pose that hardly differs, `before`, is not looked for anew."""
+    if before is not None and _hardly_differ(before.T_found, T_camera_object):
+        return before.moved(keyframe, T_camera_object)
     samples = edge_samples(camera, shape, T_camera_object, SPACING_PX)
-    return None if samples is None else EdgeView(samples, keyframe.counts(samples.pixels))
+    return None if samples is None else EdgeView(samples, keyframe.counts(samples.pixels), camera, T_camera_object, T_camera_object)
+
+
+def _hardly_differ(T_a: np.ndarray, T_b: np.ndarray) -> bool:
+    """Whether the same edges are visible from two poses, but for a few."""
+    cos = (float((T_a[:3, :3] * T_b[:3, :3]).sum()) - 1) / 2
+    return cos > SAME_COS and bool(np.abs(T_a[:3, 3] - T_b[:3, 3]).max() < SAME_SHIFT * T_a[2, 3])
 
 
 def edge_support(keyframe: Keyframe, seen: EdgeView | None) -> float:
     """How strongly, from 0 to 1, the picture shows edges just where the pose predicts them; 0 where too few can be checked."""
     if seen is None or seen.counted.sum() < 8:
         return 0.0
-    response = _response(keyframe, seen.samples, np.array([-1.0, 0.0, 1.0])).max(1)
-    return float(np.minimum(response[seen.counted] / FULL_CONTRAST, 1).mean())
+    return _support(seen, _response(keyframe, seen.samples, np.array([-1.0, 0.0, 1.0])))
+
+
+def _support(seen: EdgeView, response: np.ndarray) -> float:
+    """Of the strongest change (N, 3) within a pixel of each sample."""
+    return float(np.minimum(response.max(1)[seen.counted] / FULL_CONTRAST, 1).mean()) if seen.counted.sum() >= 8 else 0.0
 
 
 def _response(keyframe: Keyframe, samples: EdgeSamples, shifts_px: np.ndarray) -> np.ndarray:
@@ -213,43 +293,38 @@ def _response(keyframe: Keyframe, samples: EdgeSamples, shifts_px: np.ndarray) -
     return np.abs(change).max(1).reshape(len(samples.pixels), len(shifts_px))
 
 
-def outline_equations(
-    camera: Camera, keyframe: Keyframe, T_camera_object: np.ndarray, seen: EdgeView | None, outside: float = MISSED
-) -> Equations | None:
+def outline_equations(keyframe: Keyframe, seen: EdgeView | None, outside: float = MISSED) -> Equations | None:
     """Distance of the projected outline to the mask's border, pixels, times `outside` where it lies outside."""
     if seen is None:
         return None
     used = seen.samples.outline & seen.counted
     if used.sum() < 6:
         return None
-    pixels, J = project_with_jacobian(camera, T_camera_object, seen.samples.points_m[used])
+    pixels, J = seen.samples.pixels[used], seen.jacobian[used]
     slope = keyframe.at(keyframe.distance_slope, pixels)
     distance = keyframe.at(keyframe.distance, pixels).astype(np.float64)
     weight = np.where(distance > 0, outside, 1.0)
-    return weight * distance, weight[:, None] * np.einsum("ni,nij->nj", slope, J)
+    return weight * distance, ((weight[:, None] * slope)[:, None] @ J)[:, 0]
 
 
-def edge_equations(
-    camera: Camera, keyframe: Keyframe, T_camera_object: np.ndarray, seen: EdgeView | None, reach_px: float
-) -> Equations | None:
-    """Distance along its normal of each visible edge point to the picture's edge, pixels."""
+def edge_equations(keyframe: Keyframe, seen: EdgeView | None, reach_px: int) -> tuple[float, Equations | None]:
+    """Support, see `edge_support`; and the distance along its normal of each visible edge point to the picture's edge, pixels."""
     if seen is None:
-        return None
-    samples = seen.samples
-    shifts = np.arange(-reach_px, reach_px + 0.5, 1.0)
-    response = _response(keyframe, samples, shifts)
+        return 0.0, None
+    shifts = np.arange(-reach_px, reach_px + 1.0)
+    response = _response(keyframe, seen.samples, shifts)
+    support = _support(seen, response[:, reach_px - 1 : reach_px + 2])
     liked = np.minimum(response, FULL_CONTRAST) * np.exp(-0.5 * (shifts / (0.6 * reach_px)) ** 2)
     best = liked.argmax(1)
     rows = np.arange(len(best))
     found = seen.counted & (response[rows, best] > EDGE_CONTRAST) & (best > 0) & (best < len(shifts) - 1)
     if found.sum() < 6:
-        return None
+        return support, None
     rows, best = rows[found], best[found]
     left, middle, right = (response[rows, best + i] for i in (-1, 0, 1))
     bend = left - 2 * middle + right
     offset = shifts[best] + np.where(bend < -1e-6, 0.5 * (left - right) / np.minimum(bend, -1e-6), 0).clip(-0.5, 0.5)
-    _, J = project_with_jacobian(camera, T_camera_object, samples.points_m[found])
-    return -offset, np.einsum("ni,nij->nj", samples.normals[found], J)
+    return support, (-offset, (seen.samples.normals[found][:, None] @ seen.jacobian[found])[:, 0])
 
 
 def fit_outline(
@@ -259,11 +334,10 @@ def fit_outline(
 
     Which edges are outline is found anew at every second step. Without `turn` the shape is only shifted.
     """
-    T, damping, reference = T_camera_object, 1e-2, np.inf
+    T, damping, reference, seen = T_camera_object, 1e-2, np.inf, None
     for i in range(steps):
-        if i % 2 == 0:
-            seen = edge_view(camera, shape, keyframe, T)
-        equations = outline_equations(camera, keyframe, T, seen, outside)
+        seen = edge_view(camera, shape, keyframe, T, seen) if i % 2 == 0 or seen is None else seen.moved(keyframe, T)
+        equations = outline_equations(keyframe, seen, outside)
         if equations is None:
             return None
         error = float(np.minimum(np.abs(equations[0]), FAR_PX / 2).mean())
@@ -271,26 +345,41 @@ def fit_outline(
         reference = error
         if not turn:
             equations[1][:, :3] = 0
-        T = step(T, solve_step([(*equations, 4.0, 1.0)], damping, float(T[2, 3])))
+        move = solve_step([(*equations, 4.0, 1.0)], damping, float(T[2, 3]))
+        T = step(T, move)
+        if damping < 1 and is_still(move, float(T[2, 3])):
+            break
     return T
 
 
+def is_still(move: np.ndarray, depth_m: float) -> bool:
+    """Whether a step (6,) changes next to nothing."""
+    return bool(np.abs(move[:3]).max() < STILL_RAD and np.abs(move[3:]).max() < STILL_SHIFT * depth_m)
+
+
 def fit_edges(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray) -> np.ndarray:
-    """Fit the visible edges to the picture's, loosely constrained by the mask's outline; the given pose if neither can be seen."""
-    T = T_camera_object
-    for reach_px in (9, 9, 7, 7, 5, 5, 4, 4):
-        seen = edge_view(camera, shape, keyframe, T)
-        parts = [
-            (*e, width, weight)
-            for e, width, weight in (
-                (edge_equations(camera, keyframe, T, seen, reach_px), 0.35 * reach_px, 1.0),
-                (outline_equations(camera, keyframe, T, seen), 3.0, 0.15),
-            )
-            if e is not None
-        ]
-        if not parts:
-            return T
-        T = step(T, solve_step(parts, 1e-3, float(T[2, 3])))
+    """Fit the visible edges to the picture's, loosely constrained by the mask's outline; the given pose if neither can be seen.
+
+    Edges are looked for less and less far away, at each distance until the pose is still.
+    """
+    T, seen = T_camera_object, None
+    for reach_px in (9, 7, 5, 4):
+        for _ in range(2):
+            seen = edge_view(camera, shape, keyframe, T, seen)
+            parts = [
+                (*e, width, weight)
+                for e, width, weight in (
+                    (edge_equations(keyframe, seen, reach_px)[1], 0.35 * reach_px, 1.0),
+                    (outline_equations(keyframe, seen), 3.0, 0.15),
+                )
+                if e is not None
+            ]
+            if not parts:
+                return T
+            move = solve_step(parts, 1e-3, float(T[2, 3]))
+            T = step(T, move)
+            if is_still(move, float(T[2, 3])):
+                break
     return T
 
 

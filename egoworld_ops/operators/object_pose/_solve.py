@@ -11,39 +11,39 @@ import numpy as np
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.object_pose._bundle import Points, link, refine
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
+from egoworld_ops.operators.object_pose._points import MIN_POINTS, Agreement, sample_points, solve_points
 from egoworld_ops.operators.object_pose._registration import (
-    Candidate,
     fit_edges,
     fit_outline,
     judge,
     overlap_with,
     register,
-    solve_step,
-    tilts,
 )
 from egoworld_ops.operators.object_pose._shapes import Shape
 from egoworld_ops.operators.object_pose._tracking import Sighting, Track
-from egoworld_ops.operators.object_pose._view import lift, project_with_jacobian, step
+from egoworld_ops.operators.object_pose._view import lift
 from egoworld_ops.operators.object_pose._working import scaled
 from egoworld_ops.types import Camera
-from egoworld_ops.vision.geometry import invert, make_transform
+from egoworld_ops.vision.geometry import invert
 
-INLIER_PX = 3.0
-NOISE_PX = 0.5
-MIN_POINTS = 8
-MIN_SHARE = 0.4
 MIN_OVERLAP = 0.55
 MIN_FOLLOWED = 0.75
 """Overlap with the mask from which a pose fitted to edges or outline alone is the same object's, a few frames on."""
 OUTLINE_STEPS = 6
-REGISTER_IN = 2
+REGISTER_IN = 3
 HYPOTHESES = 4
-MAX_TRIALS = 7
-FIRST_STEPS = 4
+LIKELY = 0.8
+CONVINCING, AHEAD, GOOD, FAR_AHEAD = 1.4, 1.3, 2.1, 1.5
+"""No other keyframe is asked for more if a hypothesis costs less than the first or the third, and every other at least so many times as much."""
+ENOUGH, FORLORN = 2, 2.8
+"""Cost above which, after so many keyframes, the shape is taken not to be the object's; nothing is refined then, and verification refuses it."""
+FIRST_STEPS = 3
 SECOND_TRIALS = 3
+HOPELESS = 1.6
+"""Trials of this many times the least cost are not refined further."""
 TRIAL_STEPS = 7
 ASTRAY = 0.08
-FINAL_STEPS = 20
+FINAL_STEPS = 12
 TRIAL_KEYFRAMES = 6
 LOST_KEYFRAME = 3.0
 """Cost of a keyframe that a hypothesis cannot explain at all; see the costs in `_bundle`."""
@@ -66,21 +66,6 @@ class Estimate:
     reprojection_px: float | None = None
     score: float | None = None
     turn_sd_deg: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """A pose, which of the given points agree with it (N,) bool, and their root mean square error in pixels."""
-
-    T_camera_object: np.ndarray
-    inlier: np.ndarray
-    reprojection_px: float
-    turn_sd_deg: float
-
-    @property
-    def good(self) -> bool:
-        """Whether enough points agree, in number and in share."""
-        return int(self.inlier.sum()) >= MIN_POINTS and float(self.inlier.mean()) >= MIN_SHARE
 
 
 @dataclass
@@ -117,10 +102,9 @@ class SurfaceMap:
 
 def solve(camera: Camera, shape: Shape, track: Track) -> list[Estimate | Reason]:
     """For each sighting an estimate, or the reason why there is none."""
-    hypotheses = _hypotheses(camera, shape, track)
-    if not hypotheses:
+    poses = _settle(camera, shape, track)
+    if not poses:
         return [Reason("no_fit", "the known shape fits the mask in no keyframe")] * len(track.sightings)
-    poses = _settle(camera, shape, track, hypotheses)
     methods = {max(poses, key=lambda k: track.keyframes[k].clearness): "registered"}
     methods |= dict.fromkeys(_find_again(camera, shape, track, poses), "reregistered")
     surface = SurfaceMap()
@@ -136,31 +120,39 @@ def points_in(track: Track, keyframe: Keyframe) -> Points:
     return sighting.ids, sighting.points_px
 
 
-def _hypotheses(camera: Camera, shape: Shape, track: Track) -> list[tuple[int, Candidate]]:
-    order = sorted(range(len(track.keyframes)), key=lambda k: -track.keyframes[k].clearness)
-    found = [(k, c) for k in order[:REGISTER_IN] for c in register(camera, shape, track.keyframes[k], HYPOTHESES)]
-    best = max((c.score for _, c in found), default=0.0)
-    likely = [(k, c) for k, c in found if c.overlap >= MIN_OVERLAP and c.score >= 0.8 * best]
-    return sorted(likely, key=lambda pair: -pair[1].score)[:MAX_TRIALS]
+def _settle(camera: Camera, shape: Shape, track: Track) -> dict[int, np.ndarray]:
+    """Poses by keyframe, refined, that follow from the hypothesis that explains most; none where the shape fits the mask in no keyframe.
 
-
-def _settle(camera: Camera, shape: Shape, track: Track, hypotheses: list[tuple[int, Candidate]]) -> dict[int, np.ndarray]:
-    """Follow every hypothesis through its segment, and keep the one that explains most; its poses by keyframe, refined.
-
-    Hypotheses are compared on a few of the keyframes, as the time that takes would grow with the length of the clip.
+    Hypotheses come from the clearest keyframe, and from others only while none of them is convincing.
     """
-    trials = []
-    for start, candidate in hypotheses:
-        poses = _follow(camera, shape, track, start, candidate.T_camera_object)
-        lost = 1 - len(poses) / sum(k.segment == track.keyframes[start].segment for k in track.keyframes)
-        trials.append(Trial(lost, poses, *_refine(camera, shape, track, _some(poses), FIRST_STEPS)))
-    trials = sorted(trials, key=lambda trial: trial.total_cost)[:SECOND_TRIALS]
+    trials: list[Trial] = []
+    score, least = 0.0, np.inf
+    clearest = sorted(range(len(track.keyframes)), key=lambda k: -track.keyframes[k].clearness)
+    for tried, start in enumerate(clearest[:REGISTER_IN], 1):
+        found = [c for c in register(camera, shape, track.keyframes[start], HYPOTHESES) if c.overlap >= MIN_OVERLAP]
+        score = max([score, *(c.score for c in found)])
+        made = [_trial(camera, shape, track, start, c.T_camera_object) for c in found if c.score >= LIKELY * score]
+        costs, trials = sorted(trial.total_cost for trial in made), trials + made
+        least = min((trial.total_cost for trial in trials), default=np.inf)
+        ahead = costs[1] / least if costs[:1] == [least] and len(costs) > 1 else 1.0
+        if (ahead > AHEAD and least < CONVINCING) or (ahead > FAR_AHEAD and least < GOOD) or (tried == ENOUGH and least > FORLORN):
+            break
+    if not trials:
+        return {}
+    if least > FORLORN:
+        return min(trials, key=lambda trial: trial.total_cost).poses
+    trials = sorted((t for t in trials if t.total_cost <= HOPELESS * least), key=lambda trial: trial.total_cost)[:SECOND_TRIALS]
     trials = [Trial(t.lost, t.poses, *_refine(camera, shape, track, t.refined, TRIAL_STEPS)) for t in trials]
     best = min(trials, key=lambda trial: trial.total_cost)
-    turned = [{k: make_transform(T[:3, :3] @ turn, T[:3, 3]) for k, T in best.refined.items()} for turn in tilts()]
-    again = min((_refine(camera, shape, track, t, TRIAL_STEPS) for t in turned), key=lambda made: made[1])[0]
-    poses, _ = _refine(camera, shape, track, _carry_over(best.poses, again), FINAL_STEPS)
+    poses, _ = _refine(camera, shape, track, _carry_over(best.poses, best.refined), FINAL_STEPS)
     return _mend(camera, shape, track, poses)
+
+
+def _trial(camera: Camera, shape: Shape, track: Track, start: int, T_camera_object: np.ndarray) -> Trial:
+    """Follow a hypothesis through its segment; refine it in a few keyframes, as the time of all would grow with the length of the clip."""
+    poses = _follow(camera, shape, track, start, T_camera_object)
+    lost = 1 - len(poses) / sum(k.segment == track.keyframes[start].segment for k in track.keyframes)
+    return Trial(lost, poses, *_refine(camera, shape, track, _some(poses), FIRST_STEPS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +220,7 @@ def _follow(camera: Camera, shape: Shape, track: Track, start: int, T_start: np.
             if agreement is not None and agreement.good:
                 T = agreement.T_camera_object
             else:
-                T = fit_edges(camera, shape, track.keyframes[k], T)
+                T = _seen_again(camera, shape, track.keyframes[k], T)
                 if overlap_with(camera, shape, track.keyframes[k], T) < MIN_FOLLOWED:
                     break
             poses[k] = T
@@ -237,14 +229,20 @@ def _follow(camera: Camera, shape: Shape, track: Track, start: int, T_start: np.
     return poses
 
 
+def _seen_again(camera: Camera, shape: Shape, keyframe: Keyframe, T_near: np.ndarray) -> np.ndarray:
+    """T_camera_object that fits edges, from the pose in a neighbouring keyframe or from that fitted to the outline, whichever covers more."""
+    moved = fit_outline(camera, shape, keyframe, T_near, OUTLINE_STEPS)
+    starts = [T for T in (T_near, moved) if T is not None]
+    return fit_edges(camera, shape, keyframe, max(starts, key=lambda T: overlap_with(camera, shape, keyframe, T)))
+
+
 def _find_again(camera: Camera, shape: Shape, track: Track, poses: dict[int, np.ndarray]) -> list[int]:
     """Pose the keyframes that could not be followed, by their appearance, and those that follow from them; adds to `poses`, returns those found."""
     found: list[int] = []
-    for _ in range(len(track.keyframes)):
+    while missing := [k for k in range(len(track.keyframes)) if k not in poses]:
         surface = SurfaceMap()
         for k, T in poses.items():
             surface.learn_looks(camera, shape, T, track.keyframes[k])
-        missing = [k for k in range(len(track.keyframes)) if k not in poses]
         seen = {k: _recognise(camera, shape, surface, track.keyframes[k]) for k in missing}
         hits = {k: T for k, T in seen.items() if T is not None}
         if not hits:
@@ -284,61 +282,6 @@ def _distinctive(matches: Sequence[cv2.DMatch], places: np.ndarray, near_m: floa
     first = places[matches[0].trainIdx]
     others = [m.distance for m in matches[1:] if np.linalg.norm(places[m.trainIdx] - first) > near_m]
     return not others or matches[0].distance < _MATCH_RATIO * others[0]
-
-
-def sample_points(camera: Camera, places_m: np.ndarray, pixels: np.ndarray) -> Agreement | None:
-    """Pose of points (N, 3) seen at pixels (N, 2), from random samples (RANSAC) without a guess."""
-    if len(places_m) < 6:
-        return None
-    cv2.setRNGSeed(0)
-    try:
-        ok, rvec, tvec, inlier = cv2.solvePnPRansac(
-            places_m, pixels, camera.K, None, iterationsCount=300, reprojectionError=INLIER_PX, confidence=0.999, flags=cv2.SOLVEPNP_SQPNP
-        )
-    except cv2.error:  # some degenerate sets of points, such as those on a line
-        return None
-    if not ok or inlier is None or len(inlier) < 6 or tvec[2, 0] <= 0:
-        return None
-    return fit_points(camera, places_m, pixels, make_transform(cv2.Rodrigues(rvec)[0], tvec.ravel()))
-
-
-def fit_points(camera: Camera, places_m: np.ndarray, pixels: np.ndarray, T_guess: np.ndarray) -> Agreement | None:
-    """Pose of points (N, 3) seen at pixels (N, 2), from a guess (Gauss-Newton, outliers weighted down as by Cauchy)."""
-    if len(places_m) < 4:
-        return None
-    T = T_guess
-    for width_px in (12.0, 8.0, 5.0, 3.0, 2.0, 1.5, 1.5, 1.5):
-        seen, J = project_with_jacobian(camera, T, places_m)
-        residual = seen - pixels
-        if not np.isfinite(residual).all():
-            return None
-        w = 1 / (1 + (residual**2).sum(1) / width_px**2)
-        rows = np.sqrt(w)[:, None, None] * J
-        move = solve_step([((np.sqrt(w)[:, None] * residual).ravel(), rows.reshape(-1, 6), np.inf, 1.0)], 1e-6, float(T[2, 3]))
-        T = step(T, move)
-    seen, J = project_with_jacobian(camera, T, places_m)
-    error = np.linalg.norm(seen - pixels, axis=1)
-    inlier = error < INLIER_PX
-    rms = float(np.sqrt((error[inlier] ** 2).mean())) if inlier.any() else np.inf
-    return Agreement(T, inlier, rms, _turn_sd_deg(J[inlier].reshape(-1, 6), max(rms, NOISE_PX)))
-
-
-def _turn_sd_deg(J: np.ndarray, noise_px: float) -> float:
-    """Standard deviation of a pose's rotation about its least certain axis, degrees, from derivatives (N, 6) of pixels."""
-    information = J.T @ J
-    fixed = information[:3, :3] - information[:3, 3:] @ np.linalg.pinv(information[3:, 3:]) @ information[3:, :3]
-    least = float(np.linalg.eigvalsh(fixed)[0])
-    return float(np.degrees(noise_px / np.sqrt(least))) if least > 0 else np.inf
-
-
-def solve_points(camera: Camera, places_m: np.ndarray, pixels: np.ndarray, T_guess: np.ndarray) -> Agreement | None:
-    """From a guess if that leads to agreement, else from random samples; a flat set of points has two poses, and the guess selects one."""
-    guided = fit_points(camera, places_m, pixels, T_guess)
-    if guided is not None and guided.good and guided.inlier.mean() > 0.6:
-        return guided
-    sampled = sample_points(camera, places_m, pixels)
-    both = [a for a in (guided, sampled) if a is not None]
-    return max(both, key=lambda a: int(a.inlier.sum()), default=None)
 
 
 def _learn_links(camera: Camera, shape: Shape, surface: SurfaceMap, poses: list[np.ndarray], points: list[Points]) -> None:

@@ -18,7 +18,8 @@ import pyarrow as pa
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.object_pose._bundle import Points
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
-from egoworld_ops.operators.object_pose._solve import Estimate, SurfaceMap, every_frame, points_in, solve_points
+from egoworld_ops.operators.object_pose._points import solve_points
+from egoworld_ops.operators.object_pose._solve import Estimate, SurfaceMap, every_frame, points_in
 from egoworld_ops.operators.object_pose._tracking import Track
 from egoworld_ops.operators.object_pose._view import rays
 from egoworld_ops.types import Camera

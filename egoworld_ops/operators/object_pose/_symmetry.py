@@ -38,13 +38,17 @@ class Symmetry:
 
     def angle_deg(self, R_a: np.ndarray, R_b: np.ndarray) -> float:
         """Minimum angle between two rotations (3, 3) over the symmetry, degrees."""
+        return float(self.angles_deg(R_a, R_b[None])[0])
+
+    def angles_deg(self, R_a: np.ndarray, R: np.ndarray) -> np.ndarray:
+        """(N,) minimum angles between a rotation (3, 3) and others (N, 3, 3) over the symmetry, degrees."""
         if self.kind == "ball":
-            return 0.0
+            return np.zeros(len(R))
         if self.axis is not None:
-            cos = float(((R_b @ self.turns @ self.axis) @ (R_a @ self.axis)).max())
+            cos = ((R @ (self.turns @ self.axis).T).transpose(0, 2, 1) @ (R_a @ self.axis)).max(1)
         else:
-            cos = float((np.einsum("ij,sji->s", R_a.T @ R_b, self.turns).max() - 1) / 2)
-        return float(np.degrees(np.arccos(np.clip(cos, -1, 1))))
+            cos = ((R.reshape(-1, 9) @ (R_a @ self.turns.transpose(0, 2, 1)).reshape(-1, 9).T).max(1) - 1) / 2
+        return np.asarray(np.degrees(np.arccos(np.clip(cos, -1, 1))))
 
     def one_of_each(self, R: np.ndarray) -> np.ndarray:
         """(M, 3, 3): of evenly spread rotations (N, 3, 3) those that stand for themselves and their equals."""

@@ -24,6 +24,8 @@ from egoworld_ops.operators.object_pose._registration import (
     fit_edges,
     fit_outline,
     intersection_over_union,
+    lookalikes,
+    overlap_with,
 )
 from egoworld_ops.operators.object_pose._shapes import Shape
 from egoworld_ops.operators.object_pose._view import silhouette
@@ -42,9 +44,11 @@ MAX_TURN_SD_DEG = 2.0
 _TURNS = rotations(np.radians(TURNED_DEG) * np.concatenate([np.eye(3), -np.eye(3)]))
 HELD_OUT, USED = 3, 2
 RIVALS = 4
-SHARPENED = 2
+SHARPENED, GLANCES, CLEAR = 2, 2, 0.25
+"""So many rivals are fitted to all views and their edges, unless a glance at a few views shows so much less support that this cannot help them."""
 RIVAL_STEPS = 6
-SEARCHED, SEARCHED_KEPT = 1000, 16
+BEGUN, BEGUN_STEPS = 10, 2
+SEARCHED, SEARCHED_KEPT = 1000, 30
 NEAR_DEG, NEAR_DEPTH = 6.0, 0.05
 EDGES = 0.4
 UNVERIFIED = 0.5
@@ -179,10 +183,15 @@ def verify(camera: Camera, shape: Shape, poses: Sequence[np.ndarray], views: Seq
     if overlap < MIN_OVERLAP:
         return Verdict(overlap, support, None, 0.0)
     rivals = _rivals(camera, shape, poses[0], views[0])
-    likely = sorted(rivals, key=lambda T: -_rival_support(camera, shape, poses, views, T, False)[0])[:SHARPENED]
+    glances = [(*_rival_support(camera, shape, poses[:GLANCES], views[:GLANCES], T, False), T) for T in rivals]
+    glances = sorted((g for g in glances if g[1] > OTHER_DEG), key=lambda g: -g[0])[:SHARPENED]
     best, turned = 0.0, 0.0
-    for T_rival in likely:
-        other, angle = _rival_support(camera, shape, poses, views, T_rival, True)
+    for glance, angle, T_rival in glances:
+        at_once = float(np.mean([one.support for one in own[:GLANCES]])) - glance
+        if at_once < CLEAR:
+            other, angle = _rival_support(camera, shape, poses, views, T_rival, True)
+        else:
+            other = support - at_once
         if other > best and angle > OTHER_DEG:
             best, turned = other, angle
     return Verdict(overlap, support, support - best, turned)
@@ -228,13 +237,15 @@ def _fits(camera: Camera, shape: Shape, view: Keyframe, T_camera_object: np.ndar
 
 
 def _rivals(camera: Camera, shape: Shape, T_camera_object: np.ndarray, view: Keyframe) -> list[np.ndarray]:
-    """Poses turned away from the given one, that may explain a view as well: from a search over all orientations, and half and quarter turns."""
+    """Poses turned away from the given one, that may explain a view as well: from a search over all orientations, quarter turns, and look-alikes."""
     centre = shape.centre_m
-    turns = [rotations(angle * axis[None])[0] for axis in np.eye(3) for angle in (np.pi / 2, -np.pi / 2, np.pi)]
-    own = [T_camera_object @ make_transform(turn, centre - turn @ centre) for turn in turns]
+    turns = [rotations(angle * axis[None])[0] for axis in np.eye(3) for angle in (np.pi / 2, -np.pi / 2)]
+    own = [T_camera_object @ make_transform(turn, centre - turn @ centre) for turn in turns] + lookalikes(shape, T_camera_object)
     found = [T for T, _ in candidates(camera, shape, view, SEARCHED, SEARCHED_KEPT)]
+    begun = [T for start in (*own, *found) if (T := fit_outline(camera, shape, view, start, BEGUN_STEPS, outside=1.0)) is not None]
+    begun = sorted((T for T in begun if _other(shape, T, T_camera_object)), key=lambda T: -overlap_with(camera, shape, view, T))
     kept: list[tuple[float, np.ndarray]] = []
-    for T in (*own, *found):
+    for T in begun[:BEGUN]:
         fitted = fit_outline(camera, shape, view, T, RIVAL_STEPS, outside=1.0)
         if fitted is not None and _other(shape, fitted, T_camera_object):
             kept.append((support_of(camera, shape, view, fitted).support, fitted))

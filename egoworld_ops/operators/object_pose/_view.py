@@ -12,7 +12,7 @@ import numpy as np
 
 from egoworld_ops.operators.object_pose._shapes import SHARP_COS, Shape
 from egoworld_ops.types import Camera
-from egoworld_ops.vision.geometry import make_transform, project, skew, transform
+from egoworld_ops.vision.geometry import make_transform, project, transform
 
 PAINTED_PX = 160
 BESIDE = 2.0
@@ -34,8 +34,14 @@ def project_with_jacobian(camera: Camera, T_camera_object: np.ndarray, points_ob
 
 def jacobian(camera: Camera, turned_m: np.ndarray, points_camera_m: np.ndarray) -> np.ndarray:
     """Derivative (N, 2, 6) of the pixels of points (N, 3); `turned_m` are the points less the object's position."""
-    d_point = pixel_derivative(camera, points_camera_m)
-    return np.concatenate([-d_point @ skew(turned_m), d_point], 2)
+    d = pixel_derivative(camera, points_camera_m)
+    J = np.empty((len(turned_m), 2, 6))
+    J[:, :, 3:] = d
+    x, y, z = turned_m.T[:, :, None]
+    J[:, :, 0] = y * d[:, :, 2] - z * d[:, :, 1]
+    J[:, :, 1] = z * d[:, :, 0] - x * d[:, :, 2]
+    J[:, :, 2] = x * d[:, :, 1] - y * d[:, :, 0]
+    return J
 
 
 def pixel_derivative(camera: Camera, points_camera_m: np.ndarray) -> np.ndarray:

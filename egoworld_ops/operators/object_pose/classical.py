@@ -39,7 +39,7 @@ UNSURE_SCALE = Reason("scale_uncertain", "no size is given; a hand's size, which
 class Backend(Operator):
     """The `classical` backend of object_pose."""
 
-    version = "5"
+    version = "6"
     packages = ("opencv-python-headless", "scipy", "trimesh", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     seconds_per_frame: ClassVar[float] = 0.12
@@ -55,7 +55,12 @@ class Backend(Operator):
         Raises:
             BadSidecar: a mesh named in the sidecar holds no closed surface.
         """
-        return run_rectified("object_pose", item, self._solved)
+        table = run_rectified("object_pose", item, self._solved)
+        unposed = _unposed(item, table)
+        if not unposed:
+            return table
+        rows = sorted(table.to_pylist() + unposed, key=lambda row: (row["track_id"], row["frame_index"]))
+        return schema.from_rows("object_pose", rows)
 
     def _solved(self, item: ClipInput) -> pa.Table:
         """The rows of a clip that a pinhole camera sees."""
@@ -168,6 +173,30 @@ def _row(item: ClipInput, track: Track, position: int, solved: Structured, judge
     row |= {} if judged.verdict is None else {"support": judged.verdict.support, "margin": judged.verdict.margin}
     row["depth_error_share"] = _depth_error(camera, outcome, solved, track.scale, judged.ious[position])
     return row | ({"converged": True} if reason is None else reason.columns())
+
+
+def _unposed(item: ClipInput, table: pa.Table) -> list[dict[str, Any]]:
+    """Rows for the masks of objects that have none yet: nothing of them could be worked on, and each says why."""
+    known = set(zip(table["frame_index"].to_pylist(), table["track_id"].to_pylist(), strict=True))
+    masks = item.tables["masks"].select([*_MASK_COLUMNS, "timestamp_s"]).to_pylist()
+    left = [row for row in masks if row["role"] == "object" and (row["frame_index"], row["track_id"]) not in known]
+    about = {"scale_source": "none", "converged": False}
+    return [
+        common(item, row["frame_index"], row["timestamp_s"], NAME)
+        | intrinsics(item.camera)
+        | {name: row[name] for name in ("track_id", "label", "observed")}
+        | about
+        | _why_unposed(item.camera, row).columns()
+        for row in left
+    ]
+
+
+def _why_unposed(camera: Camera, row: dict[str, Any]) -> Reason:
+    if not _is_shown(row):
+        return Reason("too_small", f"the mask covers {_area_share(row):.1g} of the picture, {MIN_MASK_SHARE:.0e} are needed")
+    if not camera.is_pinhole:
+        return Reason("off_lens", "the object lies more than 70 degrees from the middle of its view, or where the lens shows nothing")
+    return Reason("too_hidden", "other masks cover all of the object")
 
 
 def _depth_error(camera: Camera, estimate: Estimate, solved: Structured, scale: float, iou: float | None) -> float | None:

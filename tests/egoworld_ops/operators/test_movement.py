@@ -156,10 +156,11 @@ def test_no_masks_give_an_empty_typed_table() -> None:
     assert table.schema.equals(schema.empty("movement").schema)
 
 
-def test_a_pose_that_has_not_converged_gives_no_velocity_but_a_reason() -> None:
+@pytest.mark.parametrize("why", ["no_fit", "ambiguous"])
+def test_a_pose_that_has_not_converged_gives_no_velocity_but_a_reason(why: str) -> None:
     item = posed_clip([STILL_BOX] * N, [STILL_WALL] * N)
     rows = item.tables["object_pose"].to_pylist()
-    rows[9] |= {"converged": False, "z_m": rows[9]["z_m"] + 0.1}
+    rows[9] |= {"converged": False, "z_m": rows[9]["z_m"] + 0.1, "reason": "planted", "reason_class": why}
     found = run(replace(item, tables=dict(item.tables) | {"object_pose": schema.from_rows("object_pose", rows)}))
     assert [found[9][name] for name in ("vx_m_s", "vy_m_s", "vz_m_s", "speed_background_m_s", "state")] == [None] * 5
     assert "not converged" in found[9]["reason"]

@@ -14,8 +14,9 @@ from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import BadSidecar
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.object_pose import classical
+from egoworld_ops.operators.object_pose._points import fit_points, sample_points
 from egoworld_ops.operators.object_pose._shapes import cuboid, read_mesh
-from egoworld_ops.operators.object_pose._solve import Estimate, fit_points, sample_points
+from egoworld_ops.operators.object_pose._solve import Estimate
 from egoworld_ops.operators.object_pose._view import lift
 from egoworld_ops.operators.object_pose.classical import Backend, described
 from egoworld_ops.video.sidecar import Prompt, Sidecar, SidecarObject

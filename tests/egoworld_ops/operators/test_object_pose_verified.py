@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from egoworld_ops.operators.object_pose._points import sample_points
 from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
-from egoworld_ops.operators.object_pose._solve import sample_points
 from egoworld_ops.operators.object_pose._verify import Judged, judge_track
 from egoworld_ops.operators.object_pose._working import scaled
 from egoworld_ops.operators.object_pose.classical import Backend, observe

@@ -125,6 +125,20 @@ def test_a_turning_lens_does_not_move_a_still_box() -> None:
     assert max(r["speed_background_m_s"] for r in rows) < 0.04
 
 
+def test_an_object_that_no_view_holds_has_a_row_that_says_why() -> None:
+    wide = replace(LENS, fx_px=160.0, fy_px=160.0, distortion=(0.0, 0.0, 0.0, 0.0))
+    item, masks = seen([ASIDE @ pose(25, -40, 20, (0.0, 0.02, 0.6))] * 3, [WALL] * 3), []
+    for i, angle in enumerate((-85, 0, 85)):
+        u, v = project(wide, np.array([np.sin(np.radians(angle)), 0.0, np.cos(np.radians(angle))])).round().astype(int)
+        mask = np.zeros((LENS.height, LENS.width), bool)
+        mask[v - 8 : v + 9, u - 8 : u + 9] = True
+        masks.append(mask_row(i, 10, "object", mask))
+    rows = run("object_pose", replace(item, camera=wide, tables=dict(item.tables) | {"masks": schema.from_rows("masks", masks)}))
+    assert [r["frame_index"] for r in rows] == [0, 1, 2]
+    assert [r["reason_class"] for r in (rows[0], rows[2])] == ["off_lens"] * 2
+    assert [r["x_m"] for r in (rows[0], rows[2])] == [None] * 2
+
+
 def outline(directions_deg: Sequence[tuple[int, float]]) -> ClipInput:
     """A clip of one frame with small objects (track, degrees beside the axis), masks alone."""
     rows = []
