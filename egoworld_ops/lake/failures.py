@@ -9,8 +9,8 @@ from pathlib import Path
 
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import ContractError
-from egoworld_ops.files import locks
 from egoworld_ops.files.tables import write_table
+from egoworld_ops.files.whole import hold_swept
 from egoworld_ops.lake import counted, states
 from egoworld_ops.lake.failure_file import TABLE, Failure, on_record
 from egoworld_ops.lake.lake import Run
@@ -95,7 +95,7 @@ def redrive(run: Run, which: Which) -> list[DeadLetter]:
 
     A video that was rejected is not redriven: its manifest is made anew.
     """
-    locks.hold(run.path)  # so that nobody takes the files being written here for orphans of a killed process
+    hold_swept(run.path)  # so that nobody takes the files being written here for orphans of a killed process
     driven = []
     for letter in list(find(run, which)):
         if letter.clip_id and (failed := on_record(letter.path)) is not None:

@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from egoworld_ops.errors import SetupError, unreadable
-from egoworld_ops.files import locks
-from egoworld_ops.files.whole import RUN, TEMPORARY, named_errors, write_bytes
+from egoworld_ops.files.whole import RUN, TEMPORARY, hold_swept, named_errors, write_bytes
 
 FILE_NAME, LINK = "latest.json", "latest"
 
@@ -56,7 +55,7 @@ def write(root: Path, pointer: Pointer) -> None:
     Raises:
         StorageUnavailable: the storage refuses.
     """
-    locks.hold(root)  # so that nobody takes the files being written here for orphans of a killed process
+    hold_swept(root)  # so that nobody takes the files being written here for orphans of a killed process
     write_bytes(root / FILE_NAME, json.dumps(asdict(pointer)).encode())
     with suppress(OSError):  # exFAT and some network file systems have no symbolic links, and nothing needs this one
         _link(root, f"{RUN}{pointer.run_id}")

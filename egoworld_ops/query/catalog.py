@@ -22,7 +22,7 @@ import duckdb
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.files import locks
-from egoworld_ops.files.whole import hard_link, named_errors, sync_folder, temporary_folder, write_bytes
+from egoworld_ops.files.whole import hard_link, hold_swept, named_errors, sync_folder, temporary_folder, write_bytes
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.query.views import FILE_NAME, statements
 from egoworld_ops.raw import intake
@@ -45,7 +45,7 @@ def write_catalog(lake: Lake) -> Path:
     """
     target, stamp = lake.root / FILE_NAME, lake.root / f".{FILE_NAME}.sha256"
     intake.ensure(lake)
-    locks.hold(lake.root)  # so that nobody takes the files being written here for orphans of a killed process
+    hold_swept(lake.root)  # so that nobody takes the files being written here for orphans of a killed process
     place.ensure(lake)
     said = statements(lake)
     made_with = hashlib.sha256("\n".join([schema.SCHEMA_VERSION, *said]).encode()).hexdigest()
@@ -53,7 +53,7 @@ def write_catalog(lake: Lake) -> Path:
         return target
     place.ensure(lake, again=True)
     if (run := lake.latest_run()) is not None:
-        locks.hold(run.path)
+        hold_swept(run.path)
         run.write_placeholders()
     with _scratch(lake) as folder:
         fresh = folder / FILE_NAME

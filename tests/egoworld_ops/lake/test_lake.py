@@ -5,6 +5,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import pytest
 from egoworld_ops import operators
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import BadSettings, ContractError, SetupError, StorageUnavailable
+from egoworld_ops.files import locks
 from egoworld_ops.files.tables import digest_at, make_provenance, provenance_at, read_result, read_table, write_table
-from egoworld_ops.lake import counted, runs, states
+from egoworld_ops.lake import counted, failures, pointer, runs, states
 from egoworld_ops.lake.failure_file import record_stand_in
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.query import catalog
@@ -105,6 +107,32 @@ def test_many_processes_that_open_one_configuration_get_one_run(tmp_path: Path) 
         opened = list(threads.map(lambda _: Lake(tmp_path).open_run({"a": 1}, None, dict).run_id, range(24)))
     assert len(set(opened)) == 1
     assert not list(tmp_path.glob(".tmp-run-*"))
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda store, run: catalog.write_catalog(store),
+        lambda store, run: pointer.write(store.root, pointer.Pointer(run.run_id)),
+        lambda store, run: failures.redrive(run, failures.Which()),
+        lambda store, run: store.open_run({}, None, dict),
+    ],
+    ids=["catalog", "pointer", "redrive", "open"],
+)
+def test_orphans_of_a_killed_process_go_whatever_the_next_one_does_first(tmp_path: Path, first: Callable[[Lake, Run], object]) -> None:
+    """A Dagster run writes the catalog before it opens its run; once a process holds a folder, it does not sweep it any more."""
+    store = Lake(tmp_path / "lake")
+    run = store.open_run({}, None, dict)
+    catalog.write_catalog(store)
+    locks.let_go(store.root)
+    locks.let_go(run.path)
+    (store.root / ".tmp-catalog-0aa541fc96bb2c8c").mkdir()
+    (store.root / ".tmp-catalog-0aa541fc96bb2c8c" / "egoworld.duckdb").write_bytes(b"cut short")
+    (run.path / ".tmp-0aa541fc96bb2c8c").write_bytes(b"cut short")
+    (store.root / catalog.FILE_NAME).unlink()
+    first(store, run)
+    assert store.open_run({}, None, dict) == run
+    assert not list(store.root.rglob(".tmp-*"))
 
 
 def test_an_equal_result_of_an_earlier_run_is_linked_not_made(tmp_path: Path) -> None:
