@@ -26,6 +26,8 @@ _MAX_LIKENESS = 0.75
 """Correlation of two pictures above which they may be one scene in another light."""
 _PLAIN = 5.0
 """Standard deviation over cells, of 255, below which a picture is plain."""
+_CLIPPED = 250.0
+"""Cells above this, of 255, have lost what they showed; a picture in which most have is as good as plain: a flash."""
 _MIDDLE = (0.15, 0.85)
 """Share of the later picture that the one in the middle has: at a hard cut it is 0 or 1."""
 _MAX_PLAIN_S = 1.0
@@ -148,7 +150,8 @@ def _through_plain(out: _Mixture, back: _Mixture) -> list[Transition]:
 
 
 def _plain(picture: np.ndarray) -> bool:
-    return bool(_without_mean(picture).std() < _PLAIN)
+    """Whether a picture shows nothing, or next to nothing."""
+    return bool(_without_mean(picture).std() < _PLAIN or (picture > _CLIPPED).mean() > 0.5)
 
 
 def _likeness(one: np.ndarray, other: np.ndarray) -> float:

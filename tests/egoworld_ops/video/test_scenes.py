@@ -117,12 +117,18 @@ def flash(index: int, width: int, height: int) -> np.ndarray:
     return mixed(media.scenes([]), lambda *_: np.full((height, width, 3), 255, np.uint8), float(share), (width, height))
 
 
+def overexposed(index: int, width: int, height: int) -> np.ndarray:
+    """A flash within half a second, in which most of the picture clips."""
+    gain = np.interp(index, [30, 45, 50, 65], [1.0, 6.0, 6.0, 1.0])
+    return np.asarray(np.clip(media.scenes([])(0, width, height) * gain, 0, 255)).astype(np.uint8)
+
+
 def lamp(index: int, width: int, height: int) -> np.ndarray:
     """A light that goes on within half a second."""
     return np.asarray(media.scenes([])(0, width, height) * np.interp(index, [40, 55], [0.15, 1.0])).astype(np.uint8)
 
 
-@pytest.mark.parametrize("picture", [shaken, covered, flash, lamp], ids=lambda p: p.__name__)
+@pytest.mark.parametrize("picture", [shaken, covered, flash, overexposed, lamp], ids=lambda p: p.__name__)
 def test_what_changes_within_a_scene_is_no_dissolve(tmp_path: Path, picture: media.Picture) -> None:
     scenes = found(media.make(tmp_path / "a.mp4", 100, (96, 72), picture=picture))
     assert "dissolve" not in {s.method for s in scenes}
