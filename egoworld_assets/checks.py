@@ -17,11 +17,10 @@ from egoworld_assets.chain import pipeline, planning
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
 from egoworld_ops import operators
-from egoworld_ops.contract import quality, schema
+from egoworld_ops.contract import quality
 from egoworld_ops.errors import EgoworldError, UnknownVideo
 from egoworld_ops.files.tables import read_table
-from egoworld_ops.files.whole import named_errors
-from egoworld_ops.lake import lake, states
+from egoworld_ops.lake import judging, states
 from egoworld_ops.lake.lake import Run
 
 if TYPE_CHECKING:
@@ -56,11 +55,13 @@ class _Verdict:
         severity: of the findings. A check that passes has its worst severity, because Dagster shows that of the latest
             evaluation for all videos of a check.
         numbers: shown beside it. Dagster plots every number over all videos, so only values that can be compared are numbers.
+        cure: of all findings together.
     """
 
     findings: Sequence[str]
     severity: dg.AssetCheckSeverity
     numbers: Mapping[str, Any]
+    cure: str = ""
 
 
 def _files(run: Run, stage: str, video_id: str) -> dict[Path, str]:
@@ -69,10 +70,7 @@ def _files(run: Run, stage: str, video_id: str) -> dict[Path, str]:
         planning.check_key(video_id)
     except UnknownVideo:
         return {}
-    with named_errors(run.video_folder(video_id)):
-        if stage == pipeline.MANIFEST:
-            return {path: t for t in lake.VIDEO_TABLES if (path := run.video_table(t, video_id)).exists()}
-        return dict.fromkeys(sorted(run.video_folder(video_id).glob(f"clip_id=*/{stage}.parquet")), stage)
+    return judging.files(run, stage, video_id)
 
 
 def _broken(files: Mapping[Path, str]) -> Iterator[str]:
@@ -127,32 +125,22 @@ def _readable(video: states.VideoState) -> _Verdict:
 
 
 def _quality(run: Run, stage: str, video_id: str, connection: "DuckDBPyConnection", bounds: "Mapping[str, Bounds]") -> _Verdict:
-    files = _files(run, stage, video_id)
+    try:
+        planning.check_key(video_id)
+    except UnknownVideo:
+        return _Verdict([], WARN, {})
+    judged = judging.judge(connection, run, stage, video_id, bounds)
     if stage == pipeline.MANIFEST:
-        return _quality_of_video(files, connection, bounds)
-    measured = quality.measure(connection, stage, of_table := list(files))
-    findings = [f"{said}. {_LOOK.format(stage=stage)}" for said in quality.verdicts(stage, measured, bounds)]
-    counted = quality.count_values(connection, stage, of_table)
+        return _Verdict(judged.warnings, WARN, _numbers(judged.measured))
+    counted = quality.count_values(connection, stage, list(_files(run, stage, video_id)))
     empty = [f"rows with a value that stands: {counted.said(stage)}"] if counted.rows and not counted.with_value else []
-    return _Verdict([*findings, *empty], WARN, _numbers(measured) | {"rows with a value that stands": counted.said(stage)})
-
-
-def _quality_of_video(files: Mapping[Path, str], connection: "DuckDBPyConnection", bounds: "Mapping[str, Bounds]") -> _Verdict:
-    measured: dict[str, float | None] = {}
-    for table in lake.VIDEO_TABLES:
-        measured |= quality.measure(connection, pipeline.MANIFEST, [p for p, t in files.items() if t == table], table)
-    return _Verdict([*quality.verdicts(pipeline.MANIFEST, measured, bounds), *_warnings(files)], WARN, _numbers(measured))
+    said = _numbers(judged.measured) | {"rows with a value that stands": counted.said(stage)}
+    return _Verdict([*judged.warnings, *empty], WARN, said, _LOOK.format(stage=stage))
 
 
 def _numbers(measured: Mapping[str, float | None]) -> dict[str, float | str]:
     """Each number with four significant digits."""
     return {name: "no rows" if value is None else float(f"{value:.4g}") for name, value in measured.items()}
-
-
-def _warnings(files: Mapping[Path, str]) -> list[str]:
-    """Oddities of a video that can be used."""
-    [videos] = [read_table(path, table) for path, table in files.items() if table == "videos"] or [schema.empty("videos")]
-    return [f"{video['path']}: {video['warning']}" for video in videos.to_pylist() if video["warning"]]
 
 
 def _checks(stage: str) -> dg.AssetChecksDefinition:
@@ -196,7 +184,7 @@ def _evaluation(
         passed=not findings,
         severity=verdict.severity,
         blocking=kind == "contract",
-        description="; ".join(findings[:3]) or None,
+        description=". ".join(filter(None, ["; ".join(findings[:3]), verdict.cure])) if findings else None,
         metadata={"video": video_id, **verdict.numbers, **({"findings": findings[:MAX_FINDINGS]} if findings else {})},
         target_materialization_data=target,
         partition=video_id,

@@ -14,6 +14,7 @@ from egoworld_assets.chain import pipeline
 from egoworld_assets.console import was_interrupted
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
+from egoworld_ops.contract.quality import METRIC_SHARE
 from egoworld_ops.contract.reasons import CURES
 from egoworld_ops.lake.assumed import has_assumed
 
@@ -21,18 +22,26 @@ ERROR = dg.AssetCheckSeverity.ERROR
 
 
 def table(result: dg.ExecuteInProcessResult) -> Iterator[str]:
-    """A line for each stage, in order, and one where lengths rest on an assumed focal length."""
+    """A line for each stage, in order, one for each quality metric that warns, and one where lengths rest on an assumed focal length."""
     done = {name: metadata for event in result.get_asset_materialization_events() for name, metadata in [_metadata(event)]}
+    warned = {check.check_name: _findings(check) for check in result.get_asset_check_evaluations() if not check.passed}
     stopped = {str(event.step_key) for event in result.all_events if event.is_step_failure}
     for stage in (pipeline.MANIFEST, *operators.stages()):
         if stage in done:
             yield f"  {stage:<12} {_line(stage, done[stage])}"
             yield from (f"  {'':<12} {line}" for line in _without_value(stage, done[stage]))
+            yield from (f"  {'':<12} warning: {said}" for said in warned.get(f"{stage}_quality", ()))
         elif stage in stopped:
             yield f"  {stage:<12} stopped: see above"
         else:
             yield f"  {stage:<12} not run: {'what it needs is not there' if done or stopped else 'the run did not start, see above'}"
     yield from not_metric(done)
+
+
+def _findings(check: dg.AssetCheckEvaluation) -> list[str]:
+    """What a check says is wrong, but for lengths that are not metric: of these one line speaks for all stages."""
+    said: Any = check.metadata["findings"].value if "findings" in check.metadata else []
+    return [finding for finding in said if not finding.startswith(METRIC_SHARE.name)]
 
 
 def interrupted(result: dg.ExecuteInProcessResult) -> bool:

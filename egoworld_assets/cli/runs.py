@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import click
 
@@ -62,23 +63,30 @@ def list_runs(profile: str | None) -> None:
 @click.argument("run_id", default="latest")
 @click.pass_obj
 def show(profile: str | None, run_id: str) -> None:
-    """Print all that is known about a run, and warn of videos whose lengths rest on an assumed focal length."""
+    """Print all that is known about a run, and a line for each quality metric that warns of videos, and of lengths with an assumed focal length."""
     import json
 
+    from egoworld_ops.contract.quality import METRIC_SHARE
     from egoworld_ops.contract.schema import INTRINSICS_CURE
-    from egoworld_ops.lake import assumed, runs
+    from egoworld_ops.lake import assumed, judging, runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.settings import load_settings
 
-    found = runs.find(Lake(load_settings(profile).lake), run_id)
+    settings = load_settings(profile)
+    found = runs.find(Lake(settings.lake), run_id)
     not_metric = list(assumed.videos_of(found))
     said = runs.described(found) | {"counts": runs.counts(found), "videos_of_assumed_focal_length": not_metric}
     click.echo(json.dumps(said, indent=1, sort_keys=True))
+    for warned in judging.of_run(found, settings.quality):
+        if not warned.said.startswith(METRIC_SHARE.name):
+            click.echo(f"warning: {warned.stage} of {_some(warned.videos)}: {warned.said}", err=True)
     if not_metric:
-        some = f"{', '.join(not_metric[:5])}{', ...' if len(not_metric) > 5 else ''}"
-        click.echo(
-            f"not metric: lengths of {len(not_metric)} video(s) rest on an assumed focal length: {some}. {INTRINSICS_CURE}", err=True
-        )
+        click.echo(f"not metric: lengths of {_some(not_metric)} rest on an assumed focal length. {INTRINSICS_CURE}", err=True)
+
+
+def _some(videos: Sequence[str]) -> str:
+    """How many videos, and the names of the first five."""
+    return f"{len(videos)} video(s) ({', '.join(videos[:5])}{', ...' if len(videos) > 5 else ''})"
 
 
 @runs_group.command()

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from egoworld_ops import operators
-from egoworld_ops.contract import quality, schema
+from egoworld_ops.contract import schema
 from egoworld_ops.errors import ContractError, SetupError, unreadable
 from egoworld_ops.files.tables import digest_at
-from egoworld_ops.lake import pointer, states
+from egoworld_ops.lake import judging, pointer, states
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import StageState
 from egoworld_ops.naming import did_you_mean
@@ -157,6 +157,6 @@ def results(a: Run, b: Run) -> Iterator[ClipDifference]:
                 pair = [side.get(below) for side in paths]
                 if len({digest_at(p) if p else None for p in pair}) == 1:
                     continue
-                measured = [quality.measure(connection, stage, [p]) if p else {} for p in pair]
+                measured = [judging.measure(connection, stage, [p]) if p else {} for p in pair]
                 video, clip = (part.partition("=")[2] for part in below.parts[:2])
                 yield ClipDifference(video, clip, stage, differences(*measured))

@@ -12,6 +12,7 @@ from duckdb import InvalidInputException
 from egoworld_assets import console
 from egoworld_assets.assets import ASSETS
 from egoworld_assets.chain import pipeline
+from egoworld_assets.cli import outcome
 from egoworld_assets.dead_letters_asset import dead_letters
 from egoworld_assets.definitions import defs
 from egoworld_assets.io import LakeIOManager
@@ -198,6 +199,9 @@ def test_numbers_that_are_not_plausible_warn(place: Place, written: tuple[str, P
     assert "reprojection_share_median is 80" in str(judged.description)
     assert "Look at the picture in the asset `preview`; settings `quality.hand_pose` move the bounds" in str(judged.description)
     assert checks(result)["hand_pose_contract", video_id].passed
+    assert [line.strip()[:53] for line in outcome.table(result) if "reprojection_px_median" in line] == [
+        "warning: reprojection_px_median is 80, want at most 8"
+    ]
 
 
 def test_an_asset_of_a_users_own_gets_the_rows_of_its_videos(place: Place, written: tuple[str, Path]) -> None:

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
-from egoworld_ops.contract.quality import Metric
+from egoworld_ops.contract.quality import Metric, answered_share
 from egoworld_ops.contract.references import Parent
 from egoworld_ops.operators.base import Stage
 
@@ -54,6 +54,7 @@ STAGE = Stage(
     default_backend="classical",
     table=TABLE,
     metrics=(
+        answered_share("masks", "role IN ('hand_left', 'hand_right')"),
         Metric(
             "holding_unobserved_share",
             "avg((NOT observed)::INT) FILTER (state = 'holding')",

@@ -8,6 +8,8 @@ from egoworld_ops.contract import schema
 from egoworld_ops.contract.quality import Metric
 from egoworld_ops.operators.base import Stage
 
+_IS_HAND = "role IN ('hand_left', 'hand_right')"
+
 TABLE = schema.Table(
     "detections",
     "One hand or object found in one frame: the prompts for all that follows.",
@@ -69,6 +71,21 @@ STAGE = Stage(
     sidecar=("objects",),
     table=TABLE,
     metrics=(
+        Metric(
+            "hand_any_share",
+            f"count(DISTINCT frame_index) FILTER ({_IS_HAND}) / nullif((SELECT sum(frames) FROM processed), 0)",
+            "share of all frames in which a hand of the wearer was found",
+            minimum=0.2,
+            cure="Look at the video: hands may be out of view, gloved, too small or too dark",
+        ),
+        Metric(
+            "handless_clips",
+            f"CASE WHEN count(*) FILTER ({_IS_HAND}) > 0 THEN (SELECT count(*) FROM processed WHERE frames > 0) "
+            f"- count(DISTINCT clip_id) FILTER ({_IS_HAND}) ELSE 0 END",
+            "clips in which no hand was found, of a video that has hands in others",
+            maximum=0,
+            cure="Look at these clips; leave them out where nothing is done in them",
+        ),
         Metric("hand_score_mean", "avg(score) FILTER (role <> 'object')", "confidence of the hand network", minimum=0.7),
         Metric(
             "tracked_share",

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
-from egoworld_ops.contract.quality import METRIC_SHARE, Metric
+from egoworld_ops.contract.quality import METRIC_SHARE, Metric, answered_share
 from egoworld_ops.contract.references import Parent
 from egoworld_ops.operators.base import Stage
 
@@ -62,6 +62,7 @@ STAGE = Stage(
     table=TABLE,
     metrics=(
         METRIC_SHARE,
+        answered_share("detections", "role IN ('hand_left', 'hand_right')"),
         Metric(
             "reprojection_share_median",
             "median(reprojection_px / greatest(list_distance(joints_px[1], joints_px[10]), list_distance(joints_px[6], joints_px[18]), 1))",

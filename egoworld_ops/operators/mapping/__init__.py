@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
-from egoworld_ops.contract.quality import Metric
+from egoworld_ops.contract.quality import Metric, answered_share
 from egoworld_ops.contract.references import Parent
 from egoworld_ops.operators.base import Stage
 
@@ -80,6 +80,7 @@ STAGE = Stage(
     default_backend="dex",
     table=TABLE,
     metrics=(
+        answered_share("hand_pose", "joints_m IS NOT NULL"),
         Metric("converged_share", "avg(converged::INT)", "hands whose retargeting converged", minimum=0.9),
         Metric("residual_m_median", "median(residual_m)", "distance of the robot's fingertips to their targets", maximum=0.05),
         Metric(

@@ -31,6 +31,15 @@ STAGE = Stage(
     default_backend="classical",
     table=TABLE,
     metrics=(
+        Metric(
+            "masked_share",
+            "(SELECT avg((m.track_id IS NOT NULL)::INT) FROM detections AS d LEFT JOIN (SELECT DISTINCT clip_id, frame_index, track_id FROM masks) "
+            "AS m USING (clip_id, frame_index, track_id) WHERE d.role <> 'hand_other')",
+            "share of the hands and objects found that have a mask in their frame",
+            minimum=0.9,
+            cure="The stage lost them: look at the preview, or choose another backend",
+            beside=("detections", "masks"),
+        ),
         Metric("observed_share", "avg(observed::INT)", "masks seen rather than carried", minimum=0.5),
         Metric("score_mean", "avg(score)", "confidence of the masks", minimum=0.5),
     ),

@@ -3,7 +3,7 @@
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
-from egoworld_ops.contract.quality import Metric
+from egoworld_ops.contract.quality import Metric, answered_share
 from egoworld_ops.contract.references import Parent
 from egoworld_ops.operators.base import Stage
 
@@ -64,6 +64,7 @@ STAGE = Stage(
     sidecar=("camera",),
     table=TABLE,
     metrics=(
+        answered_share("masks", "role = 'object'"),
         Metric("stated_share", "avg((state IS NOT NULL)::INT)", "objects said to move or be still", minimum=0.5),
         Metric(
             "held_unknown_share",

@@ -5,7 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
-from egoworld_ops.contract.quality import METRIC_SHARE, Metric
+from egoworld_ops.contract.quality import METRIC_SHARE, Metric, answered_share
 from egoworld_ops.contract.references import Parent
 from egoworld_ops.operators.base import Stage
 
@@ -105,6 +105,7 @@ STAGE = Stage(
     table=TABLE,
     metrics=(
         METRIC_SHARE,
+        answered_share("masks", "role = 'object'"),
         Metric("converged_share", "avg(converged::INT)", "objects whose pose is verified", minimum=0.5),
         Metric(
             "reprojection_share_median",
