@@ -21,6 +21,7 @@ from egoworld_ops.raw import register
 from egoworld_ops.settings import Settings, load_settings
 from gpu_workers.inline import InlinePool
 from tests.egoworld_ops import media
+from tests.stages import below
 from tests.test_trust import ONLY_DETECTIONS, FaultyPool
 
 CRASH = OperatorCrash("clip", "ValueError: bad", "Report it")
@@ -150,7 +151,7 @@ def test_a_change_computes_exactly_what_reads_it_and_all_below(
     stages = settings.model_dump()["stages"]
     stages["masks"] = {"backend": "classical", "classical": {"max_carried": 3}}
     one_setting = Settings(**(settings.model_dump() | {"stages": stages}))
-    below_masks = {"masks", "object_pose", "movement", "contacts", "events", "camera", "points"}
+    below_masks = {"masks"} | below("masks")
     assert all_states(one_setting, video_id) == {stage: "computed" if stage in below_masks else "linked" for stage in every}
 
     other_weights = tmp_path / "weights"

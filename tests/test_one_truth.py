@@ -25,8 +25,9 @@ from egoworld_ops.release.make import make_release
 from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.settings import Settings
 from tests import finished
+from tests.stages import below
 
-STALE = {"object_pose", "movement", "contacts", "events", "camera", "points"}
+STALE = below("masks")
 
 
 @pytest.fixture

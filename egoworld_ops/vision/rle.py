@@ -72,6 +72,21 @@ def area(rle: Mapping[str, Any]) -> int:
     return int(_parse(rle)[1][1::2].sum())
 
 
+def at(rle: Mapping[str, Any], points_px: np.ndarray) -> np.ndarray:
+    """Whether the pixels at points (..., 2), x and y in the mask's own pixels, are in the mask; false outside of it and for NaN. Decodes nothing.
+
+    Raises:
+        ContractError: as `decode`.
+    """
+    (height, width), counts = _parse(rle)
+    points = np.asarray(points_px, np.float64)
+    with np.errstate(invalid="ignore"):
+        within = np.asarray(((points > -0.5) & (points < (width - 0.5, height - 0.5))).all(-1))
+    x, y = np.moveaxis(np.rint(np.where(within[..., None], points, 0)).astype(np.int64), -1, 0)
+    run = np.searchsorted(np.cumsum(counts), x * height + y, side="right")
+    return np.asarray(within & (run % 2 == 1))
+
+
 def iou(first: Mapping[str, Any], second: Mapping[str, Any]) -> float:
     """Intersection over union of two masks of one size; 0 where both are empty. Raises ContractError as `decode`, or on unequal sizes."""
     if list(first["size"]) != list(second["size"]):

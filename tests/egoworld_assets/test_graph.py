@@ -199,8 +199,8 @@ def test_numbers_that_are_not_plausible_warn(place: Place, written: tuple[str, P
     assert "reprojection_share_median is 80" in str(judged.description)
     assert "Look at the picture in the asset `preview`; settings `quality.hand_pose` move the bounds" in str(judged.description)
     assert checks(result)["hand_pose_contract", video_id].passed
-    assert [line.strip()[:53] for line in outcome.table(result) if "reprojection_px_median" in line] == [
-        "warning: reprojection_px_median is 80, want at most 8"
+    assert [line.strip().partition(": distance")[0] for line in outcome.table(result) if "reprojection_share_median" in line] == [
+        "warning: reprojection_share_median is 80, want at most 0.2"
     ]
 
 

@@ -9,6 +9,10 @@ from egoworld_ops.contract.quality import METRIC_SHARE, Metric, answered_share
 from egoworld_ops.contract.references import Parent
 from egoworld_ops.operators.base import Stage
 
+_LENGTH = "list_distance(joints_wrist_m[10], joints_wrist_m[1])"
+_HALF = "greatest((cx_px + 0.5) / fx_px, (cy_px + 0.5) / fy_px)"
+_PERSPECTIVE = "'pinhole', 'plumb_bob', 'rational_polynomial'"
+
 TABLE = schema.Table(
     "hand_pose",
     "The 3D pose of one hand in one frame.",
@@ -67,10 +71,26 @@ STAGE = Stage(
             "reprojection_share_median",
             "median(reprojection_px / greatest(list_distance(joints_px[1], joints_px[10]), list_distance(joints_px[6], joints_px[18]), 1))",
             "distance of projected joints to their image points, over the length or width of the palm",
-            maximum=0.12,
+            maximum=0.2,
         ),
         Metric("solved_share", "avg((joints_m IS NOT NULL)::INT)", "hands with a pose", minimum=0.9),
         Metric("depth_m_median", "median(z_m)", "distance of the wrist from the camera; hands of one's own are within reach", 0.1, 1.2),
+        Metric(
+            "hand_length_m_median",
+            f"median({_LENGTH}) FILTER ({_LENGTH} > 0)",
+            "distance from the wrist to the middle finger's knuckle",
+            0.05,
+            0.13,
+            cure="The lengths of the backend are not in metres, or its hands have no shape",
+        ),
+        Metric(
+            "field_of_view_deg",
+            f"median(2 * degrees(CASE WHEN lens_model IN ({_PERSPECTIVE}) THEN atan({_HALF}) ELSE {_HALF} END))",
+            "field of view along the longer side of the picture, by the intrinsics of the rows",
+            40.0,
+            200.0,
+            cure="The focal length is that of another resolution or lens: look at the camera section of VIDEO.egoworld.json",
+        ),
     ),
     parents=(Parent("detections", ("frame_index", "role")),),
     sample=(

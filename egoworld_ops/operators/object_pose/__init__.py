@@ -9,6 +9,8 @@ from egoworld_ops.contract.quality import METRIC_SHARE, Metric, answered_share
 from egoworld_ops.contract.references import Parent
 from egoworld_ops.operators.base import Stage
 
+_METRES = "Things within reach are nearer and smaller: give dimensions and meshes in metres"
+
 TABLE = schema.Table(
     "object_pose",
     "The 6D pose of one object in one frame (T_camera_object).",
@@ -106,6 +108,8 @@ STAGE = Stage(
     metrics=(
         METRIC_SHARE,
         answered_share("masks", "role = 'object'"),
+        Metric("depth_m_median", "median(z_m)", "distance of the objects from the camera", 0.05, 5.0, cure=_METRES),
+        Metric("size_m_median", "median(list_max(dimensions_m))", "longest side of the objects", 0.01, 2.0, cure=_METRES),
         Metric("converged_share", "avg(converged::INT)", "objects whose pose is verified", minimum=0.5),
         Metric(
             "reprojection_share_median",

@@ -11,7 +11,9 @@ def clip(n: int, *metrics: Difference, stage: str = "hand_pose") -> ClipDifferen
 def test_medians_and_the_ten_clips_that_got_most_worse() -> None:
     found = Comparison()
     for n in range(31):
-        found.add(clip(n, Difference("reprojection_share_median", 5.0, 5.0 + n - 15), Difference("solved_share", 0.9, 0.9 - (n - 15) / 100)))
+        found.add(
+            clip(n, Difference("reprojection_share_median", 5.0, 5.0 + n - 15), Difference("solved_share", 0.9, 0.9 - (n - 15) / 100))
+        )
     error, share = found.metrics()
     assert (found.results, error.stage, error.name, error.clips, error.a, error.b) == (
         31,

@@ -25,6 +25,7 @@ from egoworld_ops.raw.intake import registered, update
 from tests import lakes
 from tests.opens import unreadable
 from tests.rows import detection_row
+from tests.stages import below
 
 IDS = ("kitchen-0123456789ab", "f0000000_0000010")
 
@@ -261,7 +262,7 @@ def test_the_catalog_tells_of_runs_and_of_the_states_of_their_clips_also_where_o
         assert stride == [("20260101_0000", 5, "abc"), ("20260102_0000", None, None)]
         rows = connection.execute("SELECT stage, state, clips FROM run_states WHERE run_id = '20260101_0000'").fetchall()
         done = {stage: n for stage, state, n in rows if state == "done"}
-        stale = ("object_pose", "movement", "contacts", "events", "camera", "points")
+        stale = below("masks")
         lost = dict.fromkeys(("mapping", "masks", *stale), len(clip_ids) - 1)
         assert done == {"manifest": 1} | dict.fromkeys(operators.stages(), len(clip_ids)) | lost
         undone = dict(sorted({"mapping": "dead_letter", "masks": "dead_letter", **dict.fromkeys(stale, "stale")}.items()))

@@ -23,7 +23,9 @@ from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.settings import load_settings
 from tests.damage import made_again
 from tests.lakes import fail, files_of_release, write_video
+from tests.stages import below
 
+N_TABLES = len(RELEASED_TABLES)
 SMALL = ReleaseSettings(part_mb=0.6, writers=2)
 """Two videos a part."""
 
@@ -106,8 +108,8 @@ def test_a_second_release_writes_nothing(run: Run) -> None:
     first = make_release(run, SMALL)
     before = files_of_release(run)
     second = make_release(run, SMALL)
-    assert (first.written, first.kept) == (26, 0)
-    assert (second.written, second.kept, second.written_bytes) == (0, 26, 0)
+    assert (first.written, first.kept) == (2 * N_TABLES, 0)
+    assert (second.written, second.kept, second.written_bytes) == (0, 2 * N_TABLES, 0)
     assert second.manifest == first.manifest
     assert files_of_release(run) == before
 
@@ -123,7 +125,7 @@ def test_new_changed_and_removed_videos_touch_no_part_but_their_own(run: Run) ->
     write_video(run, "aa", n_frames=50)
     added = make_release(run, SMALL)
     assert changed(before, files_of_release(run)) == {f"{part_name(run, 2)}.parquet", "release.json"}
-    assert added.written == 13 - 1  # without failures, parts have one and the same file of them
+    assert added.written == N_TABLES - 1  # without failures, parts have one and the same file of them
     validation.validate("masks", read(part_path(added.path, "masks", part_name(run, 2)), "masks"))
 
     before = files_of_release(run)
@@ -194,7 +196,7 @@ def test_parts_under_names_of_an_earlier_version_become_parts_under_new_ones(run
     (made.path / "release.json").write_text(manifest)
     again = make_release(run, SMALL)
     assert again.manifest == made.manifest
-    assert (again.written, again.kept) == (0, 26)
+    assert (again.written, again.kept) == (0, 2 * N_TABLES)
     assert part_names(run) == {part.name for part in made.manifest.parts}
 
 
@@ -202,12 +204,13 @@ def test_incomplete_videos_are_released_and_named_or_left_out_or_refused(run: Ru
     a, b, c = video_ids(run)
     first = _clips(run, b)[0]
     fail(run, b, first, "object_pose")
-    for stage in ("movement", "contacts", "events"):
+    gone = {"movement", "contacts", "events"}
+    for stage in gone:
         run.clip_table(stage, b, first).unlink()
     run.video_table("videos", c).unlink()
     outcome = make_release(run, SMALL)
-    below = {key: {"blocked": 1} for key in ("movement", "contacts", "events")} | {key: {"stale": 1} for key in ("camera", "points")}
-    assert outcome.manifest.incomplete == {b: {"object_pose": {"failed": 1}} | below, c: None}
+    undone = {key: {"blocked" if key in gone else "stale": 1} for key in below("object_pose")}
+    assert outcome.manifest.incomplete == {b: {"object_pose": {"failed": 1}} | undone, c: None}
     said = json.loads((outcome.path / "release.json").read_text())
     assert said["incomplete"][b]["object_pose"] == {"failed": 1}
     assert rows(run, "failures")["reason"].to_pylist() == ["broken"]
@@ -226,14 +229,14 @@ def test_tables_that_do_not_belong_together_are_not_released_as_whole(run: Run) 
     a, *_ = video_ids(run)
     first, second = _clips(run, a)
     made_again(run.clip_table("hand_pose", a, first))
-    stale = {stage: {"stale": 1} for stage in ("mapping", "object_pose", "movement", "contacts", "events", "camera", "points")}
+    stale = {stage: {"stale": 1} for stage in below("hand_pose")}
     outcome = make_release(run, SMALL)
     assert outcome.manifest.incomplete == {a: stale}
     of_a = {table: {r["clip_id"] for r in rows(run, table).to_pylist() if r["video_id"] == a} for table in ("hand_pose", *stale)}
     assert of_a == {"hand_pose": {first, second}, **{stage: {second} for stage in stale}}
     run.clip_table("masks", a, second).unlink()
-    below = {key: {"stale": 2} for key in ("object_pose", "movement", "contacts", "events", "camera", "points")}
-    assert make_release(run, SMALL).manifest.incomplete == {a: stale | below | {"masks": {"missing": 1}}}
+    twice = {key: {"stale": 2} for key in below("masks")}
+    assert make_release(run, SMALL).manifest.incomplete == {a: stale | twice | {"masks": {"missing": 1}}}
 
 
 def test_a_release_of_nothing_is_typed_and_empty_and_later_videos_join_it(tmp_path: Path) -> None:
