@@ -364,7 +364,7 @@ def test_runs_are_listed_shown_and_compared(
     listed = said(deployed, "runs", "list")
     assert first in listed
     assert "3 done, 0 failed, 0 dead letters" in listed
-    shown = json.loads(said(deployed, "runs", "show", second))
+    shown = json.loads(deployed.invoke(egoworld, ["runs", "show", second]).stdout)
     assert shown["settings"]["sample_stride"] == 3
     assert shown["weights"]["palm_detection_full"]["licence"] == "Apache-2.0"
     assert shown["inputs"]["videos"] == 1

@@ -25,7 +25,7 @@ def test_the_lineage_page_opens_with_the_chain_in_sight() -> None:
 
     assert {graph.get(key).group_name for key in graph.get_all_asset_keys()} == {"egoworld"}  # of several groups it shows closed boxes
     edges = {(parent.to_user_string(), key.to_user_string()) for key in graph.get_all_asset_keys() for parent in graph.get(key).parent_keys}
-    assert {child for parent, child in edges if parent == "detections"} == {"hand_pose", "masks"}
+    assert {child for parent, child in edges if parent == "detections"} == {"hand_pose", "masks", "agreement"}
 
 
 def test_the_job_holds_what_is_made_of_one_video() -> None:
@@ -60,7 +60,7 @@ def test_a_further_video_adds_only_what_dagster_shows_it_by_and_no_plots_of_coun
     assert further == A_STAGE
     assert six["LOG"] == 0
     plotted = {
-        name for e in results[1].get_asset_check_evaluations() for name, value in e.metadata.items() if not isinstance(value.value, str)
+        name for e in results[1].get_asset_check_evaluations() for name, value in e.metadata.items() if isinstance(value.value, int | float)
     }
     assert plotted <= {
         metric.name for stage in stages for metric in quality.metrics(stage)
