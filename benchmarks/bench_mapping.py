@@ -28,10 +28,10 @@ from dex_retargeting.robot_wrapper import RobotWrapper
 from dex_retargeting.seq_retarget import SeqRetargeting
 
 from benchmarks.bench_hands import Ours as HandsOfVideo
+from egoworld_ops.operators.along_time import Tracks
 from egoworld_ops.operators.mapping import _targets
 from egoworld_ops.operators.mapping._kinematics import HandModel
 from egoworld_ops.operators.mapping._solver import HandSolver, Weights
-from egoworld_ops.operators.mapping._tracks import Tracks
 from egoworld_ops.operators.mapping.dex import DexSettings, finger_lengths
 from egoworld_ops.robots import FINGERS, ROBOTS
 from egoworld_ops.synthetic.config import SceneConfig

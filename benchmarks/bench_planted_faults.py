@@ -145,7 +145,7 @@ def _true_tables(config: SceneConfig, seed: int) -> dict[str, pa.Table]:
         found.append(detection_row(index, **objects, points_px=None, landmarks_m=None, handedness_score=None, owner=None))
     poses = [row | PINHOLE for row in item.tables["object_pose"].to_pylist()]
     made = {"hand_pose": hands, "detections": found, "object_pose": poses}
-    empty = {stage: schema.empty(stage) for stage in operators.stages() if stage not in ("movement", "contacts", "mapping")}
+    empty = {stage: schema.empty(stage) for stage in operators.stages() if stage not in ("movement", "contacts", "fusion", "mapping")}
     return {**empty, **item.tables, **{stage: schema.from_rows(stage, rows) for stage, rows in made.items() if rows}}
 
 

@@ -20,6 +20,7 @@ from egoworld_ops.release import place
 from egoworld_ops.video.scenes import Scene, Window, windows
 
 FPS = 30
+FUSED = ("scaling", "shift_m", "speed_m_s", "measured_speed_m_s")
 TRACKS, ROLES, HANDS = (1, 2, 10), ("hand_left", "hand_right", "object"), ("left", "right")
 
 
@@ -124,7 +125,7 @@ def _clip_row(video_id: str, window: Window) -> dict[str, Any]:
 
 def stage_rows(stage: str, video_id: str, clip_id: str, frames: np.ndarray, rng: np.random.Generator) -> pa.Table:
     """Valid rows of a stage for these frames: both hands and one object in each of them."""
-    each = {"detections": 3, "masks": 3, "hand_pose": 2, "mapping": 2, "object_pose": 1, "movement": 1}.get(stage)
+    each = {"detections": 3, "masks": 3, "hand_pose": 2, "fusion": 2, "mapping": 2, "object_pose": 1, "movement": 1}.get(stage)
     if each is None:
         return _sample_rows(stage, video_id, clip_id, frames)
     n = len(frames) * each
@@ -194,6 +195,11 @@ def _hand_pose(n: int, rng: np.random.Generator) -> dict[str, Any]:
     return _pose(n, rng) | joints | {"hand": np.tile(HANDS, n // 2), "reprojection_px": rng.random(n)}
 
 
+def _fusion(n: int, rng: np.random.Generator) -> dict[str, Any]:
+    joints = {"joints_m": _walk(rng, n, 63, 1e-3), "joints_wrist_m": _walk(rng, n, 63, 1e-3)}
+    return _pose(n, rng) | joints | {"hand": np.tile(HANDS, n // 2), "track": 0, **{name: rng.random(n) for name in FUSED}}
+
+
 def _object_pose(n: int, rng: np.random.Generator) -> dict[str, Any]:
     said = {"scale_source": "hand", "method": "tracked", "inliers": rng.integers(8, 90, n), "converged": True, "track_id": 10}
     return _pose(n, rng) | said | {"reprojection_px": rng.random(n)}
@@ -231,6 +237,7 @@ _COLUMNS: Mapping[str, Any] = {
     "detections": _detections,
     "masks": _masks,
     "hand_pose": _hand_pose,
+    "fusion": _fusion,
     "object_pose": _object_pose,
     "movement": _movement,
     "mapping": _mapping,

@@ -129,7 +129,7 @@ def _swap_everywhere(rows: dict[str, Rows], _: np.random.Generator) -> None:
         for row in rows[stage]:
             if row["role"] in roles:
                 row["role"], row["track_id"] = roles[row["role"]], 3 - row["track_id"]
-    for stage in ("hand_pose", "contacts", "mapping"):
+    for stage in ("hand_pose", "fusion", "contacts", "mapping"):
         for row in rows[stage]:
             row["hand"] = {"left": "right", "right": "left"}[row["hand"]]
 
@@ -148,7 +148,7 @@ def _shift(stage: str) -> Callable[[dict[str, Rows], np.random.Generator], None]
 
 
 def _shift_all(rows: dict[str, Rows], _: np.random.Generator) -> None:
-    for stage in ("detections", "masks", "hand_pose", "object_pose", "movement", "contacts", "mapping"):
+    for stage in ("detections", "masks", "hand_pose", "fusion", "object_pose", "movement", "contacts", "mapping"):
         for row in rows[stage]:
             row["frame_index"] += SHIFT
 
@@ -305,7 +305,7 @@ HAND_FAULTS = (
     Fault("masks gives nothing", _nothing("masks", "contacts", "object_pose", "movement"), _of("masks.masked_share")),
     Fault(
         "detections gives nothing",
-        _nothing("detections", "masks", "hand_pose", "contacts", "mapping", "object_pose", "movement"),
+        _nothing("detections", "masks", "hand_pose", "fusion", "contacts", "mapping", "object_pose", "movement"),
         _of("detections.hand_any_share"),
     ),
     Fault("another lens in the rows than they were solved with", _lens_in_rows, _of("agreement.projection_share")),

@@ -18,6 +18,11 @@ def detection_row(frame_index: int, **change: Any) -> dict[str, Any]:
     return sample_row("detections", frame_index, **change)
 
 
+def fusion_row(frame_index: int, **change: Any) -> dict[str, Any]:
+    """A hand in the frames of a clip."""
+    return sample_row("fusion", frame_index, **change)
+
+
 def hand_pose_row(frame_index: int, **change: Any) -> dict[str, Any]:
     """A solved hand."""
     return sample_row("hand_pose", frame_index, **change)

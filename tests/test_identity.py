@@ -122,7 +122,7 @@ OF_TASK: Mapping[str, str] = {
     "python": "OF_SETTINGS",
     "weights": "what lies there; not where it lies",
 }
-OF_CLIP_INPUT = {"clip", "tables", "sidecar", "camera", "sample_stride", "open_frames", "unseen"}
+OF_CLIP_INPUT = {"clip", "tables", "sidecar", "camera", "sample_stride", "open_frames", "unseen", "indexed_times"}
 CAMERA_FIELDS = {
     **dict.fromkeys(("fx_px", "fy_px", "cx_px", "cy_px", "source", "model", "distortion", "focal_error_share"), True),
     **dict.fromkeys(("width", "height"), False),

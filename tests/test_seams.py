@@ -135,16 +135,16 @@ from egoworld_ops.report import _robot_view
 from egoworld_ops.settings import StageSettings, load_settings
 from egoworld_ops.types import Camera, Clip
 from egoworld_ops.video.sidecar import Sidecar
-from tests.rows import hand_pose_row
+from tests.rows import fusion_row
 
 # a flat hand: fingers side by side along y, each of four joints along z
 joints = np.array([[0, 0, 0]] + [[0, 0.02 * f - 0.04, 0.09 + 0.03 * j] for f in range(5) for j in range(4)], float)
 dex = operators.load("mapping", "dex")
 settings = dex.Settings(robot="claw")
 operator = dex(settings, 1)
-pose = hand_pose_row(0, hand="right", joints_wrist_m=joints)
+pose = fusion_row(0, hand="right", joints_wrist_m=joints)
 clip = Clip(pose["video_id"], pose["clip_id"], Path("a.mp4"), "0" * 64, 0, 10, 0, 10, 0.0, 1.0, Fraction(10), 640, 480)
-item = ClipInput(clip, {"hand_pose": schema.from_rows("hand_pose", [pose])}, Sidecar(), Camera(1, 1, 0, 0, 640, 480, "file"), 1, lambda: iter(()))
+item = ClipInput(clip, {"fusion": schema.from_rows("fusion", [pose])}, Sidecar(), Camera(1, 1, 0, 0, 640, 480, "file"), 1, lambda: iter(()))
 rows = operator.run(item)
 [row] = rows.to_pylist()
 inset = np.zeros((120, 160, 3), np.uint8)

@@ -20,6 +20,7 @@ CURES: Mapping[str, str] = {
     "no_such_hand": "Name a robot that has this hand in stages.mapping.dex.robot",
     "not_converged": "Raise the backend's number of evaluations; or look at the row upstream",
     "too_far_apart": "Nothing to do where the object is out of sight for long; a smaller sample_stride helps",
+    "outlier": "Nothing to do where few frames are: the row in hand_pose contradicts those before and after it",
     "no_motion": "Nothing to do: nothing fixes the world where the camera is at rest",
     "rotation_only": "Nothing to do: the path needs a camera that moves; its rotation alone gives no distances",
     "no_texture": "Nothing to do where all is plain; more light or a sharper video helps",

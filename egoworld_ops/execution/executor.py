@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import pyarrow as pa
 
@@ -15,6 +16,7 @@ from egoworld_ops.operators.base import ClipInput, Operator
 from egoworld_ops.read_ahead import ReadAhead
 from egoworld_ops.types import Frame
 from egoworld_ops.video import decoding
+from egoworld_ops.video.frame_times import indexed_times
 
 DECODED_AHEAD_BYTES = 128_000_000
 """Maximum size of decoded frames that wait while another clip computes: 20 at 1080p, 140 at 640x480."""
@@ -87,7 +89,8 @@ class Executor:
                 on_frame(frame.index)
                 yield frame
 
-        item = ClipInput(task.clip, prepared.tables, task.sidecar, task.camera, task.sample_stride, frames)
+        times = partial(indexed_times, task.clip, task.sample_stride)
+        item = ClipInput(task.clip, prepared.tables, task.sidecar, task.camera, task.sample_stride, frames, indexed_times=times)
         while True:
             try:
                 return operator.run(item)

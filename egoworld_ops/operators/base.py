@@ -64,6 +64,7 @@ class ClipInput:
             it are processed, whatever clip they are in.
         open_frames: starts a fresh, lazy decode of the clip's frames.
         unseen: (H, W) bool, pixels of every frame that show nothing; only in a rectified view of a lens, see `operators.rectifying`.
+        indexed_times: tells the times of the processed frames without decoding; nothing where that is not possible.
     """
 
     clip: Clip
@@ -73,6 +74,11 @@ class ClipInput:
     sample_stride: int
     open_frames: Callable[[], Iterator[Frame]]
     unseen: np.ndarray | None = None
+    indexed_times: Callable[[], Mapping[int, float]] = dict
+
+    def times_s(self) -> Mapping[int, float]:
+        """The time of each processed frame, by its index; frames are decoded only where no packet index tells it."""
+        return self.indexed_times() or {frame.index: frame.timestamp_s for frame in self.frames()}
 
     def frames(self) -> Iterator[Frame]:
         """Decode the clip's processed frames in order, one at a time, from its start. May be called again; there may be none."""

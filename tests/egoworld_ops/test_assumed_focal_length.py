@@ -19,6 +19,7 @@ from egoworld_assets.cli import outcome
 from egoworld_assets.cli.main import egoworld
 from egoworld_ops import exports, operators
 from egoworld_ops.contract import quality, schema, validation
+from egoworld_ops.execution.identity import operator_of
 from egoworld_ops.exports.base import rows_of
 from egoworld_ops.files.tables import read_table
 from egoworld_ops.lake import assumed
@@ -27,6 +28,7 @@ from egoworld_ops.operators.rows import depth_error_share
 from egoworld_ops.release import place
 from egoworld_ops.release.make import make_release
 from egoworld_ops.release.settings import ReleaseSettings
+from egoworld_ops.settings import load_settings
 from egoworld_ops.upkeep.verify import verify
 from egoworld_ops.video.fields_of_view import assumed_error_share
 from egoworld_ops.video.intrinsics import resolve
@@ -38,7 +40,7 @@ from tests.egoworld_ops.operators.test_hand_pose import AHEAD_M, CAMERA, detecte
 from tests.lakes import write_video
 
 GIVEN = {"fx": 500, "fy": 500, "cx": 319.5, "cy": 239.5, "width": 640, "height": 480}
-WITH_LENGTHS = ("hand_pose", "object_pose", "movement", "mapping")
+WITH_LENGTHS = ("hand_pose", "fusion", "object_pose", "movement", "mapping")
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +120,13 @@ def test_rows_of_an_assumed_camera_say_that_they_are_not_metric() -> None:
     assert known["metric"]
     assert row["depth_error_share"] > row["focal_error_share"] == camera.focal_error_share
     assert np.array(row["joints_wrist_m"]) == pytest.approx(np.array(known["joints_wrist_m"])), "the hand's own shape needs no camera"
-    mapped = operators.load("mapping", "dex")
-    hands = schema.from_rows("hand_pose", [row])
-    item = replace(pictures_input([np.zeros((480, 640, 3), np.uint8)]), tables={"hand_pose": hands})
-    [robot] = mapped(mapped.Settings(), 1).run(item).to_pylist()
-    assert (robot["metric"], robot["converged"]) == (False, True)
+    tables = {"hand_pose": schema.from_rows("hand_pose", [row])}
+    item = pictures_input([np.zeros((480, 640, 3), np.uint8)])
+    for stage in ("fusion", "mapping"):
+        kind, options = operator_of(stage, load_settings("laptop"))
+        tables[stage] = kind(options, 1).run(replace(item, tables=tables))
+    [fused], [robot] = tables["fusion"].to_pylist(), tables["mapping"].to_pylist()
+    assert (fused["metric"], robot["metric"], robot["converged"]) == (False, False, True)
 
 
 @pytest.mark.parametrize("name", ["csv", "parquet"])

@@ -67,6 +67,7 @@ TABLE = schema.Table(
             "",
             True,
         ),
+        schema.OBSERVED,
         schema.METRIC,
         schema.reason("qpos_rad"),
         schema.reason_class(),
@@ -76,11 +77,11 @@ TABLE = schema.Table(
 STAGE = Stage(
     name="mapping",
     doc="Joint angles of a robot hand that follows each human hand.",
-    inputs=("hand_pose",),
+    inputs=("fusion",),
     default_backend="dex",
     table=TABLE,
     metrics=(
-        answered_share("hand_pose", "joints_m IS NOT NULL"),
+        answered_share("fusion", "joints_m IS NOT NULL"),
         Metric("converged_share", "avg(converged::INT)", "hands whose retargeting converged", minimum=0.9),
         Metric("residual_m_median", "median(residual_m)", "distance of the robot's fingertips to their targets", maximum=0.05),
         Metric(
@@ -94,7 +95,7 @@ STAGE = Stage(
             "avg((joint_speed_share > 0.999)::INT)",
             "frames in which a joint is as fast as the robot can, so that it lags behind the hand",
             maximum=0.1,
-            cure="Smooth the hand poses, or choose a faster robot",
+            cure="Choose a faster robot, or smooth more: a lower stages.fusion.smoothing.turning_rad_s2",
         ),
         Metric(
             "joint_jump_share",
@@ -116,7 +117,7 @@ STAGE = Stage(
             cure="Do not play these frames on a robot; a larger stages.mapping.dex.scaling spreads the fingers",
         ),
     ),
-    parents=(Parent("hand_pose", ("frame_index", "role")),),
+    parents=(Parent("fusion", ("frame_index", "role")),),
     sample=(
         {
             "hand": "left",
@@ -138,6 +139,7 @@ STAGE = Stage(
             "joint_speed_share": 0.04,
             "target_speed_m_s": 0.02,
             "self_collision": False,
+            "observed": True,
             "metric": True,
         },
     ),

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from egoworld_ops.operators.mapping._banded import Banded
+from egoworld_ops.operators.along_time import Tracks
+from egoworld_ops.operators.banded import Banded
 from egoworld_ops.operators.mapping._kinematics import HandModel
-from egoworld_ops.operators.mapping._tracks import Tracks
 
 HUBER_DELTA_M = 0.02
 """Distances beyond this count linearly, as in dex-retargeting."""

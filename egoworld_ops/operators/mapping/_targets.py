@@ -11,8 +11,8 @@ from egoworld_ops.robots import FINGERS
 from egoworld_ops.vision.geometry import invert, transform
 
 if TYPE_CHECKING:
+    from egoworld_ops.operators.along_time import Tracks
     from egoworld_ops.operators.mapping._kinematics import HandModel
-    from egoworld_ops.operators.mapping._tracks import Tracks
 
 WRIST, THUMB_MCP, THUMB_IP, THUMB_TIP, INDEX_MCP, INDEX_DIP, INDEX_TIP = 0, 2, 3, 4, 5, 7, 8
 SMALL_PINCH_M = 0.02

@@ -61,7 +61,7 @@ class DexSettings(BackendSettings):
 class Backend(Operator):
     """Solves the joints of a robot hand along each track of human hand poses."""
 
-    version = "4"
+    version = "5"
     packages = ("pin", "scipy", "threadpoolctl", "example-robot-data")
     Settings: ClassVar[type[BackendSettings]] = DexSettings
     seconds_per_frame: ClassVar[float] = 0.005
@@ -95,10 +95,10 @@ class Backend(Operator):
         return False
 
     def run(self, item: ClipInput) -> pa.Table:
-        """One row for each row of hand_pose; `qpos_rad` is null where there is no hand to map or the solver failed."""
+        """One row for each row of fusion; `qpos_rad` is null where there is no hand to map or the solver failed."""
         from threadpoolctl import threadpool_limits
 
-        poses = item.tables["hand_pose"]
+        poses = item.tables["fusion"]
         with threadpool_limits(1, user_api="blas"):  # its matrices are small: threads that wait for each other cost more than they do
             rows = [row for hand in HANDS for row in self._map_hand(hand, [p for p in poses.to_pylist() if p["hand"] == hand])]
         return schema.from_rows("mapping", rows)
@@ -107,7 +107,8 @@ class Backend(Operator):
         """One row per pose of one hand of a clip, in the order of their frames."""
         poses = sorted(poses, key=lambda p: p["frame_index"])
         rows = [
-            passed_on(p, "dex") | {"hand": p["hand"], "robot": self.settings.robot, "metric": p["metric"], "converged": False}
+            passed_on(p, "dex")
+            | {"hand": p["hand"], "robot": self.settings.robot, "metric": p["metric"], "observed": p["observed"], "converged": False}
             for p in poses
         ]
         solver = self._solvers.get(hand)
@@ -141,7 +142,7 @@ class Backend(Operator):
         self, solver: HandSolver, collisions: Collisions, poses: Sequence[Mapping[str, Any]], joints_m: np.ndarray
     ) -> list[dict[str, Any]]:
         """The solved columns of one hand of a clip, from its (T, 21, 3) joints in the wrist frame."""
-        from egoworld_ops.operators.mapping._tracks import Tracks
+        from egoworld_ops.operators.along_time import Tracks
 
         model = solver.model
         scaling = self._scaling(model, joints_m)

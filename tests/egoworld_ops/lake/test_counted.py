@@ -60,7 +60,7 @@ def test_what_is_withdrawn_counts_nothing_downstream_and_is_not_remembered(run: 
     memo.remember(run.video_folder(video_id), "masks", {}, (), [memo.Remembered(first, 1)])
     counted.withdraw(run, video_id, first, "hand_pose")
     now = said(run, video_id)
-    below = ("hand_pose", "mapping", "object_pose", "movement", "contacts", "events")
+    below = ("hand_pose", "fusion", "mapping", "object_pose", "movement", "contacts", "events")
     assert {now[stage, "pending"] for stage in below} == {1}
     assert now["masks", "done"] == now["detections", "done"] == 2
     assert memo.recall(run.video_folder(video_id), "masks", {}, ()) is None

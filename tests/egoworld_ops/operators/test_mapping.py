@@ -25,21 +25,21 @@ from dex_retargeting.robot_wrapper import RobotWrapper
 from egoworld_ops.contract import quality, schema, validation
 from egoworld_ops.errors import BadSettings, UnknownRobot
 from egoworld_ops.operators import load
+from egoworld_ops.operators.along_time import Tracks
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.mapping._collisions import Collisions
 from egoworld_ops.operators.mapping._kinematics import HandModel
 from egoworld_ops.operators.mapping._solver import REST_WEIGHT, HandSolver, Weights
-from egoworld_ops.operators.mapping._tracks import Tracks
 from egoworld_ops.robots import FINGERS, ROBOTS, Finger, Robot, RobotHand, find_robot, with_urdfs
 from egoworld_ops.types import HANDS, Camera, Clip, Hand
 from egoworld_ops.video.sidecar import Sidecar
 from egoworld_ops.vision.geometry import invert, make_transform, matrix_from_quaternion, rotations, transform
-from tests.rows import hand_pose_row
+from tests.rows import fusion_row
 
 CAMERA = Camera(500, 500, 319.5, 239.5, 640, 480, "file")
 ALONE = {"gap_s": 1e-6}
 """Settings that solve each frame on its own."""
-NO_POSE: dict[str, Any] = dict.fromkeys(("joints_wrist_m", "joints_m", "qw", "qx", "qy", "qz", "x_m", "y_m", "z_m", "reprojection_px"))
+NO_POSE: dict[str, Any] = dict.fromkeys(("joints_wrist_m", "joints_m", "qw", "qx", "qy", "qz", "x_m", "y_m", "z_m"))
 
 
 def retarget(rows: Sequence[dict[str, Any]], **settings: Any) -> list[dict[str, Any]]:
@@ -56,7 +56,7 @@ def built(settings: str) -> Any:
 
 def run(backend: Any, rows: Sequence[dict[str, Any]]) -> pa.Table:
     clip = Clip("kitchen-0123456789ab", "f0000000_0000010", Path("kitchen.mp4"), "0" * 64, 0, 10, 0, 10, 0.0, 1 / 3, Fraction(30), 640, 480)
-    tables = {"hand_pose": schema.from_rows("hand_pose", rows)}
+    tables = {"fusion": schema.from_rows("fusion", rows)}
     mapped: pa.Table = backend.run(ClipInput(clip, tables, Sidecar(), CAMERA, 1, lambda: iter(())))
     validation.validate("mapping", mapped)
     return mapped
@@ -124,13 +124,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def test_joints_of_a_hand_that_was_not_seen_say_so(a_hand: np.ndarray) -> None:
+    rows = retarget([fusion_row(i, hand="right", joints_wrist_m=a_hand, observed=i != 1) for i in range(3)])
+    assert [(r["observed"], r["converged"]) for r in rows] == [(True, True), (False, True), (True, True)]
+
+
 @pytest.mark.parametrize("hand", HANDS)
 def test_random_joint_values_come_back_at_the_tips(hand: str) -> None:
     model = HandModel(getattr(ROBOTS["allegro"], hand))
     rng = np.random.default_rng(7)
     scaling, n = 1.3, 100
     qpos = rng.uniform(*model.limits.T, (n, len(model.joint_names)))
-    poses = [hand_pose_row(i, hand=hand, joints_wrist_m=human_like(model, q, scaling)) for i, q in enumerate(qpos)]
+    poses = [fusion_row(i, hand=hand, joints_wrist_m=human_like(model, q, scaling)) for i, q in enumerate(qpos)]
     rows = retarget(poses, scaling=scaling, **ALONE)
     assert all(r["converged"] for r in rows)
     got = np.array([r["qpos_rad"] for r in rows])
@@ -151,7 +156,7 @@ def test_joints_at_their_limits_are_named_and_no_others() -> None:
     middle = model.limits.mean(1)
     bent = middle.copy()
     bent[0] = model.limits[0, 1]
-    poses = [hand_pose_row(i, hand="right", joints_wrist_m=human_like(model, q, 1.3)) for i, q in enumerate((middle, bent))]
+    poses = [fusion_row(i, hand="right", joints_wrist_m=human_like(model, q, 1.3)) for i, q in enumerate((middle, bent))]
     at_middle, at_bent = retarget(poses, scaling=1.3, **ALONE)
     assert not any(at_middle["at_limit"])
     for row in (at_middle, at_bent):
@@ -160,7 +165,7 @@ def test_joints_at_their_limits_are_named_and_no_others() -> None:
 
 
 def test_a_larger_human_hand_is_scaled_down_and_moves_the_robot_alike(a_hand: np.ndarray) -> None:
-    large, small = (retarget([hand_pose_row(0, hand="right", joints_wrist_m=size * a_hand)])[0] for size in (1.1, 0.9))
+    large, small = (retarget([fusion_row(0, hand="right", joints_wrist_m=size * a_hand)])[0] for size in (1.1, 0.9))
     assert small["scaling"] / large["scaling"] == pytest.approx(1.1 / 0.9)
     assert small["qpos_rad"] == pytest.approx(large["qpos_rad"], abs=0.01)
     robot_m = ROBOTS["allegro"].right.hand_length_m
@@ -170,7 +175,7 @@ def test_a_larger_human_hand_is_scaled_down_and_moves_the_robot_alike(a_hand: np
 
 @pytest.mark.parametrize("scaling", [1.0, 1.6])
 def test_the_residual_is_the_distance_to_the_human_fingertips_scaled(a_hand: np.ndarray, scaling: float) -> None:
-    [row] = retarget([hand_pose_row(0, hand="right", joints_wrist_m=a_hand)], scaling=scaling)
+    [row] = retarget([fusion_row(0, hand="right", joints_wrist_m=a_hand)], scaling=scaling)
     model = HandModel(ROBOTS["allegro"].right)
     tips_m = transform(model.T_wrist_base, model.tips_m(np.array(row["qpos_rad"])))
     wanted_m = scaling * (a_hand - a_hand[0])[[4 + 4 * FINGERS.index(name) for name in model.fingers]]
@@ -179,14 +184,14 @@ def test_the_residual_is_the_distance_to_the_human_fingertips_scaled(a_hand: np.
 
 def test_left_is_the_mirror_of_right(a_hand: np.ndarray) -> None:
     mirrored = a_hand * [1, -1, 1]
-    right, left = retarget([hand_pose_row(0, hand="right", joints_wrist_m=a_hand)]), retarget([hand_pose_row(0, joints_wrist_m=mirrored)])
+    right, left = retarget([fusion_row(0, hand="right", joints_wrist_m=a_hand)]), retarget([fusion_row(0, joints_wrist_m=mirrored)])
     tips = [HandModel(getattr(ROBOTS["allegro"], s)).tips_m(np.array(r[0]["qpos_rad"])) for s, r in (("right", right), ("left", left))]
     assert tips[0] * [1, -1, 1] == pytest.approx(tips[1], abs=1e-3)
     assert tips[0][1, 1] > tips[0][3, 1]  # the right hand's index is on the side of its thumb: +y
 
 
 def test_a_real_hand(golden: np.ndarray) -> None:
-    rows = [hand_pose_row(i, hand="right", joints_wrist_m=j) for i, j in enumerate(golden)]
+    rows = [fusion_row(i, hand="right", joints_wrist_m=j) for i, j in enumerate(golden)]
     mapped = retarget(rows)
     model = HandModel(ROBOTS["allegro"].right)
     good = [r for r in mapped if r["converged"]]
@@ -232,7 +237,7 @@ def test_the_loss_is_the_library_s() -> None:
 def test_a_track_depends_on_no_other(golden: np.ndarray) -> None:
     backend = load("mapping", "dex")
     built = backend(backend.Settings(scaling=1.3), threads=1)
-    rows = [hand_pose_row(i, hand="right", joints_wrist_m=j, timestamp_s=i / 30 + 2 * (i // 4)) for i, j in enumerate(golden[::50])]
+    rows = [fusion_row(i, hand="right", joints_wrist_m=j, timestamp_s=i / 30 + 2 * (i // 4)) for i, j in enumerate(golden[::50])]
     whole = run(built, rows)
     assert whole.equals(run(built, rows))
     alone = [run(built, rows[i : i + 4]).to_pylist() for i in range(0, len(rows), 4)]
@@ -257,7 +262,7 @@ def assert_same_joints(some: Sequence[dict[str, Any]], others: Sequence[dict[str
     ids=["null", "nan", "zero", "far", "huge"],
 )
 def test_what_cannot_be_mapped_is_null_and_leaves_its_neighbours_alone(a_hand: np.ndarray, change: dict[str, Any], reason: str) -> None:
-    rows = [hand_pose_row(i, hand="right", joints_wrist_m=a_hand) for i in range(3)]
+    rows = [fusion_row(i, hand="right", joints_wrist_m=a_hand) for i in range(3)]
     good = retarget(rows)
     rows[1] |= change
     before, bad, after = retarget(rows)
@@ -269,7 +274,7 @@ def test_what_cannot_be_mapped_is_null_and_leaves_its_neighbours_alone(a_hand: n
 
 
 def test_a_solver_that_does_not_converge_is_null(a_hand: np.ndarray) -> None:
-    (row,) = retarget([hand_pose_row(0, joints_wrist_m=a_hand)], max_iterations=2)
+    (row,) = retarget([fusion_row(0, joints_wrist_m=a_hand)], max_iterations=2)
     assert row["qpos_rad"] is None
     assert row["residual_m"] is None
     assert not row["converged"]
@@ -279,7 +284,7 @@ def test_a_solver_that_does_not_converge_is_null(a_hand: np.ndarray) -> None:
 def test_the_hand_hangs_where_the_human_wrist_is(a_hand: np.ndarray) -> None:
     q = np.array([0.5, 0.5, -0.5, 0.5])
     pose = dict(zip(("qw", "qx", "qy", "qz"), q, strict=True)) | {"x_m": 0.1, "y_m": -0.2, "z_m": 0.6}
-    (row,) = retarget([hand_pose_row(0, hand="right", joints_wrist_m=a_hand, **pose)])
+    (row,) = retarget([fusion_row(0, hand="right", joints_wrist_m=a_hand, **pose)])
     R_camera_base = matrix_from_quaternion(np.array([row[f"q{a}"] for a in "wxyz"]))
     T_camera_base = make_transform(R_camera_base, np.array([row[f"{a}_m"] for a in "xyz"]))
     T_camera_wrist = make_transform(matrix_from_quaternion(q), np.array([0.1, -0.2, 0.6]))
@@ -296,7 +301,7 @@ def test_no_hands_give_an_empty_table() -> None:
 
 def test_nothing_is_printed_and_no_folder_left(a_hand: np.ndarray, capfd: pytest.CaptureFixture[str]) -> None:
     before = set(Path(tempfile.gettempdir()).glob("dex_retargeting-*"))
-    retarget([hand_pose_row(0, joints_wrist_m=a_hand), hand_pose_row(1, joints_wrist_m=a_hand * 1e6)])
+    retarget([fusion_row(0, joints_wrist_m=a_hand), fusion_row(1, joints_wrist_m=a_hand * 1e6)])
     assert set(Path(tempfile.gettempdir()).glob("dex_retargeting-*")) <= before
     assert capfd.readouterr() == ("", "")
 
@@ -348,7 +353,7 @@ def test_another_robot_by_setting(gripper: RobotHand) -> None:
     middle = transform(model.T_wrist_base, model.links_m(["index_2"], q))[0]
     joints[1:5] = np.outer([0.25, 0.5, 0.75, 1.0], thumb)
     joints[5:9] = [middle / 2, middle, (middle + index) / 2, index]
-    rows = [hand_pose_row(0, hand=h, joints_wrist_m=joints) for h in HANDS]
+    rows = [fusion_row(0, hand=h, joints_wrist_m=joints) for h in HANDS]
     left, right = retarget(rows, robot="gripper", robots={"gripper": Robot(right=gripper)}, scaling=1.0)
     assert right["reason"] is None
     assert right["joint_names"] == ["index", "index_coupled", "thumb"]
@@ -391,7 +396,7 @@ def moving_joints(model: HandModel, times_s: np.ndarray) -> np.ndarray:
 def follow(joints_m: np.ndarray, times_s: np.ndarray, hand: Hand = "right", **settings: Any) -> list[dict[str, Any]]:
     """The mapping of a hand over time."""
     rows = [
-        hand_pose_row(i, hand=hand, joints_wrist_m=j, timestamp_s=float(t)) for i, (j, t) in enumerate(zip(joints_m, times_s, strict=True))
+        fusion_row(i, hand=hand, joints_wrist_m=j, timestamp_s=float(t)) for i, (j, t) in enumerate(zip(joints_m, times_s, strict=True))
     ]
     return retarget(rows, **({"scaling": 1.3} | settings))
 
@@ -582,7 +587,7 @@ def test_a_urdf_comes_from_the_settings(tmp_path: Path, a_hand: np.ndarray) -> N
         path = tmp_path / f"{name}.urdf"
         path.write_text(fingers_urdf(find_robot(name, {}).right))
         settings = {"robot": name, "urdf": {"right": str(path)}}
-        rows = retarget([hand_pose_row(0, hand=h, joints_wrist_m=a_hand) for h in HANDS], **settings)
+        rows = retarget([fusion_row(0, hand=h, joints_wrist_m=a_hand) for h in HANDS], **settings)
         assert [r["reason"] for r in rows] == [f"robot {name} has no left hand", None]
         assert rows[1]["converged"]
         assert rows[1]["self_collision"] is None

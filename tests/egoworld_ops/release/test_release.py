@@ -26,7 +26,7 @@ from tests.lakes import fail, files_of_release, write_video
 from tests.stages import below
 
 N_TABLES = len(RELEASED_TABLES)
-SMALL = ReleaseSettings(part_mb=0.6, writers=2)
+SMALL = ReleaseSettings(part_mb=0.75, writers=2)
 """Two videos a part."""
 
 
@@ -215,7 +215,7 @@ def test_incomplete_videos_are_released_and_named_or_left_out_or_refused(run: Ru
     assert said["incomplete"][b]["object_pose"] == {"failed": 1}
     assert rows(run, "failures")["reason"].to_pylist() == ["broken"]
     assert set(rows(run, "masks")["video_id"].to_pylist()) == {a, b}
-    left_out = make_release(run, ReleaseSettings(incomplete="leave_out", part_mb=0.6))
+    left_out = make_release(run, ReleaseSettings(incomplete="leave_out", part_mb=0.75))
     assert [list(part.videos) for part in left_out.manifest.parts] == [[a]]
     assert set(left_out.manifest.incomplete) == {b, c}
     before = files_of_release(run)

@@ -29,7 +29,7 @@ from tests.conftest import ROOT
 from tests.damage import of_an_older_schema, rewrite, swap
 from tests.lakes import files_of_release, write_video
 
-SMALL = ReleaseSettings(part_mb=0.6, writers=2)
+SMALL = ReleaseSettings(part_mb=0.75, writers=2)
 """Two videos a part."""
 
 

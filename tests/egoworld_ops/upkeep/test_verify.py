@@ -111,7 +111,7 @@ IN_CLIPS: dict[str, tuple[str, Damage, str]] = {
     ),
     "tracks that nobody detected": ("masks", lambda _, p: plus(p, "track_id", 50), "are not in detections of the clip"),
     "objects without a mask": ("object_pose", lambda _, p: plus(p, "track_id", 50), "are not in masks of the clip"),
-    "hands that were not posed": ("hand_pose", lambda _, p: without_a_row_that_is_referred_to(p), "are not in hand_pose of the clip"),
+    "hands that were not posed": ("fusion", lambda _, p: without_a_row_that_is_referred_to(p), "are not in fusion of the clip"),
     "statistics that lie": ("movement", lambda _, p: false_statistics(p), "its footer says"),
     "gone": ("object_pose", lambda _, p: p.unlink(), "is not there, and no failure says why"),
     "no owner": ("../clips", with_a_gap, "where frame 0 is the next to be owned"),

@@ -1,4 +1,4 @@
-"""What makes joints move as a body does: penalties on speed and acceleration along tracks, in seconds, and exact limits of speed.
+"""What makes values move as a body does: penalties on speed and acceleration along tracks, in seconds, and exact limits of speed.
 
 A track is a run of frames of one hand without a gap longer than a set time. Nothing here knows of kinematics.
 """
