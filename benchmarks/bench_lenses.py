@@ -43,6 +43,7 @@ CHAIN = (
         ("masks", "classical"),
         ("hand_pose", "mediapipe"),
         ("object_pose", "classical"),
+        ("camera", "given"),
         ("movement", "classical"),
     ),
 )

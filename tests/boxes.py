@@ -96,7 +96,7 @@ def clip_of(
         PER_FRAME["video_id"], PER_FRAME["clip_id"], folder / "box.mp4", "0" * 64, 0, len(poses), 0, len(poses), 0.0, len(poses) / FPS,
         Fraction(FPS), CAMERA.width, CAMERA.height,
     )  # fmt: skip
-    tables = {"masks": masks, "hand_pose": schema.empty("hand_pose") if hand_pose is None else hand_pose}
+    tables = {"masks": masks, "hand_pose": hand_pose or schema.empty("hand_pose"), "camera": schema.empty("camera")}
     return ClipInput(clip, tables, Sidecar(objects=tuple(objects)), CAMERA, 1, lambda: iter(frames))
 
 

@@ -82,6 +82,7 @@ def clip_input(shot: Shot, errors: Errors, seed: int, camera: Camera | None = No
         camera.height,
     )  # fmt: skip
     tables = {"masks": _table("masks", masks), "hand_pose": _table("hand_pose", hands), "object_pose": _table("object_pose", poses)}
+    tables["camera"] = schema.empty("camera")
     return ClipInput(clip, tables, Sidecar(), camera, 1, lambda: iter(frames))
 
 

@@ -1,4 +1,4 @@
-"""The commands `calibrate`: intrinsics from the calibration files of other tools."""
+"""The commands `calibrate`: intrinsics from the calibration files of other tools, or from a video's own motion."""
 
 from __future__ import annotations
 
@@ -50,6 +50,34 @@ def import_calibration(file: Path, videos: Sequence[Path], name: str | None, mod
                 click.echo(f"note   {camera.note}")
     for video, content, fit in planned:
         click.echo(f"wrote  {sidecar_writing.write(video, content)}: {fit}")
+
+
+@calibrate.command("estimate")
+@click.argument("video", type=click.Path(path_type=Path))
+@click.option("--start", "first_frame", type=click.IntRange(min=0), default=0, show_default=True, help="First frame to look at.")
+@click.option("--frames", type=click.IntRange(min=30), default=300, show_default=True, help="How many frames to look at.")
+@click.option("--force", is_flag=True, help="Replace another camera in the sidecar.")
+@click.pass_obj
+def estimate(profile: str | None, video: Path, first_frame: int, frames: int, force: bool) -> None:
+    """Find the focal length of VIDEO from its own motion, and write it into the sidecar with its standard error, as `estimated`.
+
+    The camera must walk: one at rest, or one that only turns, is refused. The lens is taken for a pinhole's, with its axis in the picture's middle.
+    """
+    import math
+
+    from egoworld_ops.execution.focal import estimated_camera
+    from egoworld_ops.settings import load_settings
+    from egoworld_ops.video import sidecar_writing
+
+    found = estimated_camera(video, load_settings(profile), first_frame, frames)
+    content = sidecar_writing.with_camera(video, found.section(), force)
+    camera = found.camera
+    deg = math.degrees(2 * math.atan(camera.width / 2 / camera.fx_px))
+    click.echo(
+        f"found  fx {camera.fx_px:.1f} px, {deg:.1f} degrees across, standard error {camera.focal_error_share:.1%}: "
+        f"{found.points} points in {found.keyframes} keyframes agree within {found.error_px:.2f} px"
+    )
+    click.echo(f"wrote  {sidecar_writing.write(video, content)}")
 
 
 def _completed(camera: Calibration, file: Path, size: str | None) -> Calibration:

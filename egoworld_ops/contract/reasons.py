@@ -27,6 +27,7 @@ CURES: Mapping[str, str] = {
     "not_registered": "A trajectory of the camera can be named in VIDEO.egoworld.json, with stages.camera.backend = given",
     "ambiguous_motion": "Mask what moves: name the objects in VIDEO.egoworld.json; or name a trajectory of the camera there",
     "no_scale": "Give the dimensions of an object that lies in the scene in VIDEO.egoworld.json",
+    "not_metric": "Give the camera's intrinsics in VIDEO.egoworld.json",
     "no_trajectory": "Name a trajectory that covers the video in VIDEO.egoworld.json",
 }
 """By kind; the kinds are the values that `reason_class` may take."""

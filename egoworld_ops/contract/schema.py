@@ -174,7 +174,10 @@ TRACK = Column(
     "track_id", pa.int32(), "identity within the clip; hand_left is 1, hand_right is 2, other hands are 3 to 9, objects from 10", minimum=1
 )
 LABEL = Column("label", pa.string(), "name of the thing, where known", nullable=True)
-INTRINSICS_CURE = "Give the camera's intrinsics: `egoworld calibrate import FILE VIDEO`, or the camera section of VIDEO.egoworld.json"
+INTRINSICS_CURE = (
+    "Give the camera's intrinsics: `egoworld calibrate import FILE VIDEO`, or the camera section of VIDEO.egoworld.json; or estimate them where the "
+    "camera walks: `egoworld calibrate estimate VIDEO`"
+)
 """What to do where they are assumed."""
 METRIC = Column(
     "metric",
@@ -436,9 +439,12 @@ def _tables() -> dict[str, Table]:
 
 
 def table(name: str) -> Table:
-    """The table of that name; KeyError names the known ones."""
-    try:
+    """The table of that name, or the contract of a view's rows; KeyError names the known tables."""
+    if name in TABLES:
         return TABLES[name]
+    try:
+        found: Table = gathered.views()[name].table
+        return found
     except KeyError:
         raise KeyError(f"no table {name!r} in the data contract; there are {', '.join(TABLES)}") from None
 

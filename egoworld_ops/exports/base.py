@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from egoworld_ops.contract import schema
+from egoworld_ops.contract import schema, world
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.assumed import has_assumed
 from egoworld_ops.lake.lake import RELEASED_TABLES, Run
@@ -35,26 +35,37 @@ class Rows:
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """All tables, each after those its rows stand on."""
-        return RELEASED_TABLES
+        """All tables, each after those its rows stand on, and the views of the world made of them."""
+        return (*RELEASED_TABLES, *world.VIEWS)
 
     def schema_of(self, table: str) -> pa.Schema:
         """The contract of a table: columns with their types, units, frames and meaning."""
         return schema.table(table).arrow_schema()
 
     def of(self, table: str) -> Iterator[pa.Table]:
-        """The rows of a table, clip by clip, in the contract's order. May be empty; may be called again.
+        """The rows of a table or view, clip by clip, in the contract's order. May be empty; may be called again.
 
         Raises:
             ContractError, InputChanged: a file is damaged, or is not the one that was there when the rows were asked for.
         """
         for video_id in self.videos:
+            if table in world.VIEWS:
+                yield from self._in_the_world(world.VIEWS[table], video_id)
+                continue
             for source in self._contents.sources([video_id], (table,))[table]:
                 yield released_rows(source, self.assumed_metric)
 
+    def _in_the_world(self, view: world.WorldView, video_id: str) -> Iterator[pa.Table]:
+        """The rows of a view, of the clips that have both tables it is made of, and a camera in any frame."""
+        things, cameras = (self._contents.sources([video_id], view.reads)[name] for name in view.reads)
+        camera_of = {source.key: source for source in cameras}
+        for source in things:
+            if source.key in camera_of and (camera := released_rows(camera_of[source.key], self.assumed_metric)).num_rows:
+                yield view.rows(dict(zip(view.reads, (released_rows(source, self.assumed_metric), camera), strict=True)))
+
     def made_of(self) -> str:
         """SHA-256 over the digests of the files that the rows are from: another one means other rows."""
-        every = {table: self._contents.sources(self.videos, (table,))[table] for table in self.tables}
+        every = {table: self._contents.sources(self.videos, (table,))[table] for table in RELEASED_TABLES}
         return sha256_of({table: [source.digest for source in sources] for table, sources in every.items()})
 
     def described(self) -> dict[str, Any]:
@@ -76,7 +87,7 @@ class Rows:
         Raises:
             ContractError, StorageUnavailable: a file is damaged, or cannot be read now.
         """
-        tables = [table for table in self.tables if schema.table(table).assumed_lengths]
+        tables = [table for table in RELEASED_TABLES if schema.table(table).assumed_lengths]
         return [v for v in self.videos if any(has_assumed(s.path, t) for t in tables for s in self._contents.sources([v], (t,))[t])]
 
 

@@ -18,10 +18,10 @@ import pyarrow as pa
 
 from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import ClipInput
-from egoworld_ops.operators.rows import intrinsics, pose_columns, pose_of
+from egoworld_ops.operators.rows import QUATERNION, intrinsics, pose_columns, pose_of
 from egoworld_ops.types import Camera, Frame
 from egoworld_ops.vision import rle
-from egoworld_ops.vision.geometry import project, towards
+from egoworld_ops.vision.geometry import matrix_from_quaternion, project, quaternion_from_matrix, towards
 from egoworld_ops.vision.lenses import pixels_per_radian, rectified_map, unproject
 
 SHARED_DEG = 40.0
@@ -118,7 +118,7 @@ class _View:
                 row["joints_px"] = project(self.camera, rays @ self.R_camera_view).tolist()
             if "fx_px" in row:
                 row |= intrinsics(self.camera)
-            rows.append(_rotated(row, self.R_camera_view.T))
+            rows.append(_seen_from(row, self.R_camera_view) if name == "camera" else _rotated(row, self.R_camera_view.T))
         return pa.Table.from_pylist(rows, schema.table(name).arrow_schema())
 
     def _shrinking(self, place_view_m: np.ndarray) -> float:
@@ -136,6 +136,12 @@ def _rotated(row: dict[str, Any], R: np.ndarray) -> dict[str, Any]:
     if row.get("vx_m_s") is not None:
         row |= dict(zip(_VELOCITY, (R @ [row[name] for name in _VELOCITY]).tolist(), strict=True))
     return row
+
+
+def _seen_from(row: dict[str, Any], R_camera_view: np.ndarray) -> dict[str, Any]:
+    """A row of table `camera` with the pose of a camera in the same place, turned."""
+    R = matrix_from_quaternion(np.array([row[name] for name in QUATERNION])) if row["qw"] is not None else None
+    return row if R is None else row | dict(zip(QUATERNION, quaternion_from_matrix(R @ R_camera_view).tolist(), strict=True))
 
 
 def _views(item: ClipInput) -> list[_View]:

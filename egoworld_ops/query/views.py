@@ -14,10 +14,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-from egoworld_ops.contract import schema
+from egoworld_ops.contract import schema, world
 from egoworld_ops.errors import SetupError
 from egoworld_ops.lake.lake import PLACEHOLDER_SUFFIX, RELEASED_TABLES, RUN_TABLES, VIDEO_TABLES, Lake, Run, clip_depth, table_glob
 from egoworld_ops.lake.runs import contract_of
+from egoworld_ops.query import links
 from egoworld_ops.release import place
 
 FILE_NAME = "egoworld.duckdb"
@@ -39,6 +40,9 @@ def statements(lake: Lake) -> list[str]:
     said += [f"CREATE VIEW about AS SELECT {_text(_ABOUT)} AS about, {_text(run.run_id) if run else 'NULL'} AS latest_run", maker.intake()]
     for name in RUN_TABLES:
         said += maker.views(name, run)
+    for view in world.VIEWS.values():
+        said += maker.in_the_world(view, run)
+    said += maker.links(run)
     said += [maker.runs(), maker.run_states()]
     return [*said, *_comments()]
 
@@ -59,20 +63,44 @@ class _Maker:
 
     def views(self, name: str, run: Run | None) -> Iterator[str]:
         """The views of one table: of the latest run, of all runs, of every row in the files, and of releases."""
-        if run is None:
-            yield f"CREATE VIEW {name} AS SELECT '' AS run_id, {_columns(name)} FROM {self._stand_in(name)} WHERE {_refusal(_NO_RUN)}"
-        else:
-            yield f"CREATE VIEW {name} AS {self._counted(name, run.path.name, self._is_older(run))}"
+        for shown in ("", "runs.", *(("release.", "releases.") if name in RELEASED_TABLES else ())):
+            yield f"CREATE VIEW {shown}{name} AS {self._shown(shown, name, run)}"
+        raw = self._none(name, self._guard())
         if self._all_runs:
-            yield f"CREATE VIEW runs.{name} AS {self._counted(name, 'run_id=*', self._any_older)}"
-            yield f"CREATE VIEW raw.{name} AS {self._all_rows(name, 'run_id=*', self._any_older)} AND {self._guard()}"
-        else:
-            for shown in ("runs", "raw"):
-                yield f"CREATE VIEW {shown}.{name} AS SELECT '' AS run_id, {_columns(name)} FROM {self._stand_in(name)} WHERE {self._guard()}"
-        if name not in RELEASED_TABLES:
-            return
-        yield f"CREATE VIEW release.{name} AS {self._released(name, place.shown(self._lake).resolve().name)}"
-        yield f"CREATE VIEW releases.{name} AS {self._released(name, '*')}"
+            raw = f"{self._all_rows(name, 'run_id=*', self._any_older)} AND {self._guard()}"
+        yield f"CREATE VIEW raw.{name} AS {raw}"
+
+    def _shown(self, schema_: str, name: str, run: Run | None, owned: bool = True) -> str:
+        """The rows of a table that a schema shows: that of the latest run without a name, of all runs, of a release or of all.
+
+        Args:
+            owned: leave out rows of frames that their clip does not own.
+        """
+        if schema_ == "release.":
+            return self._released(name, place.shown(self._lake).resolve().name)
+        if schema_ == "releases.":
+            return self._released(name, "*")
+        if schema_ == "runs.":
+            return self._counted(name, "run_id=*", self._any_older, owned) if self._all_runs else self._none(name, self._guard())
+        return self._none(name, _refusal(_NO_RUN)) if run is None else self._counted(name, run.path.name, self._is_older(run), owned)
+
+    def _none(self, name: str, guard: str) -> str:
+        return f"SELECT '' AS run_id, {_columns(name)} FROM {self._stand_in(name)} WHERE {guard}"
+
+    def in_the_world(self, view: world.WorldView, run: Run | None) -> Iterator[str]:
+        """A view that is made of others: of the latest run, of all runs, and of releases."""
+        for shown in ("", "runs.", "release.", "releases."):
+            relations = {name: f"({self._shown(shown, name, run)})" for name in view.reads}
+            yield f"CREATE VIEW {shown}{view.table.name} AS {view.sql(relations, ('run_id',))}"
+
+    def links(self, run: Run | None) -> Iterator[str]:
+        """The views that link the clips of a video: of the latest run, and of all runs."""
+        for shown in ("", "runs."):
+            clips, camera, masks = (f"({self._shown(shown, name, run, owned=False)})" for name in ("clips", "camera", "masks"))
+            of_clips = links.clip_links(clips, camera)
+            said = (of_clips, links.clips_world(f"({of_clips})"), links.track_links(clips, masks))
+            for name, query in zip(world.LINKS, said, strict=True):
+                yield f"CREATE VIEW {shown}{name} AS {query}"
 
     def runs(self) -> str:
         """One row a run, of nulls where its `run.json` is broken: that must not hide the others."""
@@ -85,8 +113,8 @@ class _Maker:
         created = "TRY_CAST(json_extract_string(said, '$.created_at') AS TIMESTAMPTZ) AS created_at"
         return f"CREATE VIEW runs AS SELECT run_id, {created}{facts} FROM ({read}) ORDER BY created_at"
 
-    def _counted(self, name: str, run: str, older: bool) -> str:
-        """Rows that count, as table `states` has it; of frames that their clip owns."""
+    def _counted(self, name: str, run: str, older: bool, owned: bool = True) -> str:
+        """Rows that count, as table `states` has it; of frames that their clip owns, or of all."""
         rows, guard = self._all_rows(name, run, older), self._guard()
         if name == "states":
             return f"{rows} AND {guard}"
@@ -98,12 +126,12 @@ class _Maker:
         else:
             said = f"(SELECT * FROM {said} WHERE stage = '{name}' AND state = 'done')"
         counted = f"SELECT r.* FROM ({rows}) AS r SEMI JOIN {said} AS s ON s.run_id = r.run_id AND s.video_id = r.video_id{clip}"
-        if "frame_index" not in _names(name) or name == "failures":
+        if not owned or "frame_index" not in _names(name) or name == "failures":
             return f"{counted} WHERE {guard}"
         clips = f"(SELECT run_id, video_id, clip_id, own_start, own_end FROM ({self._all_rows('clips', run, older)}))"
         of_clip = "c.run_id = r.run_id AND c.video_id = r.video_id AND c.clip_id = r.clip_id"
-        owned = "r.frame_index >= c.own_start AND r.frame_index < c.own_end"
-        return f"SELECT r.* FROM ({counted}) AS r JOIN {clips} AS c ON {of_clip} WHERE {owned} AND {guard}"
+        own = "r.frame_index >= c.own_start AND r.frame_index < c.own_end"
+        return f"SELECT r.* FROM ({counted}) AS r JOIN {clips} AS c ON {of_clip} WHERE {own} AND {guard}"
 
     def _all_rows(self, name: str, run: str, older: bool) -> str:
         """All rows of the files of a table, in one run or in all."""
@@ -180,7 +208,7 @@ def _refusal(reason: str) -> str:
 
 def _comments() -> Iterator[str]:
     yield f"COMMENT ON VIEW about IS {_text(_ABOUT)}"
-    for name in schema.TABLES:
+    for name in (*schema.TABLES, *world.VIEWS):
         yield f"COMMENT ON VIEW {name} IS {_text(schema.table(name).doc)}"
 
 

@@ -6,7 +6,8 @@ import inspect
 
 import pyarrow as pa
 
-from egoworld_ops.contract.schema import CONVENTIONS, SCHEMA_VERSION, TABLES, Column
+from egoworld_ops.contract import world
+from egoworld_ops.contract.schema import CONVENTIONS, SCHEMA_VERSION, TABLES, Column, Table
 from egoworld_ops.video import calibrations, sidecar
 
 
@@ -27,10 +28,20 @@ def contract_page() -> str:
         "`pyarrow.dataset` is told not to read the folders' names: `dataset(path)`, without `partitioning`; the columns are in the files.",
     ]
     for t in TABLES.values():
-        parts += ["", f"## {t.name}", "", t.doc, "", f"Key and order: {', '.join(f'`{k}`' for k in t.key)}.", ""]
-        parts += ["| column | type | unit | frame | null | values | meaning |", "| --- | --- | --- | --- | --- | --- | --- |"]
-        parts += [_row(c) for c in t.columns]
+        parts += _table(t)
+    parts += ["", "# Views of the world", "", inspect.cleandoc(world.__doc__ or "").partition("\n\n")[2], ""]
+    parts += [
+        "They are views of `egoworld.duckdb` (of the latest run, and in schemas `runs`, `release` and `releases`) and files of every export."
+    ]
+    for view in world.VIEWS.values():
+        parts += _table(view.table)
     return "\n".join([*parts, *_sidecar()]) + "\n"
+
+
+def _table(t: Table) -> list[str]:
+    parts = ["", f"## {t.name}", "", t.doc, "", f"Key and order: {', '.join(f'`{k}`' for k in t.key)}.", ""]
+    parts += ["| column | type | unit | frame | null | values | meaning |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    return parts + [_row(c) for c in t.columns]
 
 
 def _sidecar() -> list[str]:

@@ -1,7 +1,7 @@
 """The sidecar file beside a video, `<stem>.egoworld.json`: what a person knows about it. Read and checked here, used by the stages.
 
 {"camera": {"fx", "fy", "cx", "cy", "width", "height", "model": "pinhole", "distortion": [],
-            "focal_error_share"},
+            "focal_error_share", "source": "file"},
  "objects": [{"label", "dimensions_m": [x, y, z], "mesh": "file beside the video", "text": "...",
               "prompts": [{"frame_index", "box_px": [x, y, w, h], "points_px": [[x, y], ...]}]}],
  "recording": "name", "picture": {"use_as_pinhole": true},
@@ -76,7 +76,8 @@ class SidecarCamera(_Part):
     `pinhole` (none), `plumb_bob` (OpenCV's k1, k2, p1, p2 or k1, k2, p1, p2, k3), `rational_polynomial` (OpenCV's k1, k2, p1, p2, k3, k4, k5, k6),
     `kannala_brandt` (k1 to k4 of OpenCV's `fisheye`), `fisheye62` (Project Aria's k0 to k5, p0, p1), `fisheye624` (and s0 to s3).
 
-    `focal_error_share`: standard error of the focal length as a share of it, where it is known.
+    `focal_error_share`: standard error of the focal length as a share of it, where it is known. `source`: `file` where it was calibrated, `estimated`
+    where it was found from the video's own motion (`egoworld calibrate estimate`).
     """
 
     fx: Focal
@@ -88,6 +89,7 @@ class SidecarCamera(_Part):
     model: LensModel = "pinhole"
     distortion: Annotated[tuple[Position, ...], Field(max_length=12)] = ()
     focal_error_share: Share = 0.0
+    source: Literal["file", "estimated"] = "file"
 
     @model_validator(mode="after")
     def _plausible_lens(self) -> SidecarCamera:
@@ -113,7 +115,16 @@ class SidecarCamera(_Part):
     def seen_as(self, scale_x: float, scale_y: float, cx_px: float, cy_px: float, width: int, height: int) -> Camera:
         """The camera of the picture scaled by `scale_x` and `scale_y`; distortion is the same at every scale."""
         return Camera(
-            self.fx * scale_x, self.fy * scale_y, cx_px, cy_px, width, height, "file", self.model, self.distortion, self.focal_error_share
+            self.fx * scale_x,
+            self.fy * scale_y,
+            cx_px,
+            cy_px,
+            width,
+            height,
+            self.source,
+            self.model,
+            self.distortion,
+            self.focal_error_share,
         )
 
 

@@ -36,7 +36,7 @@ MIN_CORNERS = 25
 _LEAST_GAP_S, _LONGEST_GAP_S = 0.1, 0.5
 _KEY_MOVED, _KEY_SHARED = 0.03, 0.6
 """A new keyframe: the corners moved by so much of the picture's longer side, or so few of the last keyframe's are left."""
-_STILL_PX, _TURNING_PX, _AGREE_PX = (px / WIDTH_PX for px in (0.75, 1.0, 2.0))
+STILL_PX, _TURNING_PX, _AGREE_PX = (px / WIDTH_PX for px in (0.75, 1.0, 2.0))
 """As shares of the longer side: corners that move less are at rest; what a rotation leaves of them is parallax only beyond; points agree within."""
 _DRIFT = 0.04
 """Corners drift by up to so much of their motion, as what they lie on is turned; parallax must be more."""
@@ -56,7 +56,7 @@ class ColmapSettings(BackendSettings):
 
 
 @dataclass(slots=True)
-class _Watched:
+class Watched:
     """What one pass over the frames gives."""
 
     sights: list[Sight] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Backend(Operator):
     def run(self, item: ClipInput) -> pa.Table:
         """Table `camera`: one row a frame."""
         cv2.setNumThreads(self.threads)
-        watched = _watch(item)
+        watched = watch(item)
         solved = _solve(item.camera, watched, self.settings)
         rows = (
             [_unposed(item, s) | solved.columns() for s in watched.sights] if isinstance(solved, Reason) else _posed(item, watched, solved)
@@ -83,9 +83,9 @@ class Backend(Operator):
         return schema.from_rows("camera", rows) if rows else schema.empty("camera")
 
 
-def _watch(item: ClipInput) -> _Watched:
+def watch(item: ClipInput) -> Watched:
     """Follow corners through the frames, and describe keyframes."""
-    watched, view = _Watched(), None
+    watched, view = Watched(), None
     for view in views(item):
         watched.sights.append(view.sight)
         if not watched.keyframes or _is_new(watched.keyframes[-1].sight, view.sight, max(item.camera.width, item.camera.height)):
@@ -117,7 +117,7 @@ class _Solved:
     points: Mapping[int, Triangulated]
 
 
-def _solve(camera: Camera, watched: _Watched, settings: BackendSettings) -> _Solved | Reason:
+def _solve(camera: Camera, watched: Watched, settings: BackendSettings) -> _Solved | Reason:
     """The reconstruction, or why there is none."""
     assert isinstance(settings, ColmapSettings)
     side_px, keyframes = max(camera.width, camera.height), watched.keyframes
@@ -125,9 +125,9 @@ def _solve(camera: Camera, watched: _Watched, settings: BackendSettings) -> _Sol
     rich = sum(len(sight.ids) >= MIN_CORNERS for sight in sights)
     if rich < settings.min_posed:
         return Reason("no_texture", f"too little texture: {rich} of {len(sights)} keyframes have {MIN_CORNERS} corners")
-    if (moved := _most_moved(sights)) < _STILL_PX * side_px:
+    if (moved := most_moved(sights)) < STILL_PX * side_px:
         return Reason("no_motion", f"the camera does not move: the picture moves by {moved / side_px:.2%} of its width at most")
-    reference, left_px, parallax = _most_parallax(camera, sights)
+    reference, left_px, parallax = most_parallax(camera, sights)
     if parallax < 1:
         return Reason(
             "rotation_only",
@@ -139,13 +139,13 @@ def _solve(camera: Camera, watched: _Watched, settings: BackendSettings) -> _Sol
     return _judged(camera, sights, mapped)
 
 
-def _most_moved(sights: Sequence[Sight]) -> float:
+def most_moved(sights: Sequence[Sight]) -> float:
     """The largest median motion of corners between two keyframes that share enough of them, px; 0 where none do."""
     pairs = (moved_px(sights[at - lag], sights[at]) for lag in _LAGS for at in range(lag, len(sights)))
     return max((moved for moved, shared in pairs if shared >= MIN_CORNERS), default=0.0)
 
 
-def _most_parallax(camera: Camera, sights: Sequence[Sight]) -> tuple[int, float, float]:
+def most_parallax(camera: Camera, sights: Sequence[Sight]) -> tuple[int, float, float]:
     """The keyframe around which a rotation explains least; the median of what it leaves of the corners, px; and that in errors of the corners."""
     side_px, best = max(camera.width, camera.height), (0, 0.0, 0.0)
     for reference in range(0, len(sights), max(1, len(sights) // 16)):
@@ -176,7 +176,7 @@ def _judged(camera: Camera, sights: Sequence[Sight], mapped: Mapped) -> _Solved 
     return _Solved(mapped, points)
 
 
-def _posed(item: ClipInput, watched: _Watched, solved: _Solved) -> list[dict[str, Any]]:
+def _posed(item: ClipInput, watched: Watched, solved: _Solved) -> list[dict[str, Any]]:
     """The rows of a clip that was reconstructed; the world is turned and moved to the camera of the first posed frame."""
     outcomes = _outcomes(item.camera, watched.sights, solved)
     first = next(T for T in (outcomes[s.frame_index].T_world_camera for s in watched.sights if s.frame_index in outcomes))
@@ -246,7 +246,7 @@ def _sigma(camera: Camera, frame: int, made: Registered, mapped: Mapped) -> tupl
     return position, float(np.hypot(_ALIKE * rotation, bias))
 
 
-def _seen(camera: Camera, watched: _Watched, outcomes: Mapping[int, _Outcome], solved: _Solved) -> dict[int, Seen]:
+def _seen(camera: Camera, watched: Watched, outcomes: Mapping[int, _Outcome], solved: _Solved) -> dict[int, Seen]:
     """The points that each posed keyframe sees, with their depths."""
     found = {}
     for keyframe in watched.keyframes:

@@ -29,6 +29,15 @@ TABLE = schema.Table(
             True,
             minimum=0,
         ),
+        schema.Column(
+            "background_source",
+            pa.string(),
+            "what took the camera's motion out: the poses of table camera, or the background's motion in the picture; null where neither could",
+            "",
+            "",
+            True,
+            ("camera", "picture"),
+        ),
         schema.Column("state", pa.string(), "moving or still relative to the background", "", "", True, ("moving", "still")),
         schema.Column(
             "held_by",
@@ -59,7 +68,7 @@ TABLE = schema.Table(
 STAGE = Stage(
     name="movement",
     doc="Velocity of each object, whether it moves relative to the background, and which hand holds it.",
-    inputs=("masks", "hand_pose", "object_pose"),
+    inputs=("masks", "hand_pose", "object_pose", "camera"),
     default_backend="classical",
     sidecar=("camera",),
     table=TABLE,
@@ -90,6 +99,7 @@ STAGE = Stage(
             "vz_m_s": 0.0,
             "speed_background_m_s": 0.1,
             "turning_background_rad_s": 0.0,
+            "background_source": "picture",
             "state": "moving",
             "held_by": "left",
             "hold_score": 0.9,

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from egoworld_ops.contract.reasons import Reason
+from egoworld_ops.operators.movement._background import PROBES
 from egoworld_ops.operators.movement._flow import Scale
 from egoworld_ops.operators.movement._grip import bordered, cues
 from egoworld_ops.operators.movement._holding import touch
@@ -17,7 +18,6 @@ from egoworld_ops.operators.rows import pose_of, standing_pose_of
 from egoworld_ops.types import Camera, Hand
 from egoworld_ops.vision.geometry import project, transform
 
-PROBES = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / 2
 _UNKNOWN_SIZE_M = 0.08
 _HAND_M = 0.12
 """The root of the area of a hand's mask, to the wrist: 0.12 to 0.13 m of open and of grasping hands in the rendered scene. Where an object's
@@ -32,6 +32,7 @@ class Moment:
     """One object in one frame; `pose` is T_camera_object or None, `why` then says why. `position` counts the clip's processed frames.
 
     Args:
+        depth_error_share: of the pose; None where it is not stated.
         m_per_px: metres of a small pixel at the object's distance; None where neither its pose nor a hand tells.
         touches: of the hands that are seen, from 0 to 1.
         cues: (3,) of the hands at it that have joints, see `_grip.cues`.
@@ -44,6 +45,7 @@ class Moment:
     pose: np.ndarray | None
     why: Reason | None
     size_m: np.ndarray
+    depth_error_share: float | None
     m_per_px: float | None
     touches: dict[Hand, float]
     cues: dict[Hand, np.ndarray]
@@ -90,7 +92,8 @@ def moment(
     body = _hull(mask) if at_it and outline is mask else outline
     grips = {hand: cues(*joints[hand], body, mask, hands[hand], depth_m) for hand in at_it if hand in joints}
     borders = {hand: bordered(hands[hand], mask, reach_px) for hand in at_it}
-    return Moment(*at, pose, why, size, m_per_px, touches, grips, borders)
+    depth_error_share = row["depth_error_share"] if row else None
+    return Moment(*at, pose, why, size, depth_error_share, m_per_px, touches, grips, borders)
 
 
 def _completed(camera: Camera, mask: np.ndarray, T_camera_object: np.ndarray, size_m: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""Movement of objects from their poses, the background's motion in the picture, and the hands. Needs no weights."""
+"""Movement of objects from their poses, the camera's poses or the background's motion in the picture, and the hands. Needs no weights."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -15,21 +15,24 @@ from pydantic import Field
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
-from egoworld_ops.operators.movement._flow import Flow, Scale, apply, homography, shrunk
+from egoworld_ops.operators.movement._background import Background, CameraPath, InPicture, Thing, shift_px
+from egoworld_ops.operators.movement._flow import Flow, Scale, homography, shrunk
 from egoworld_ops.operators.movement._grip import CUES
 from egoworld_ops.operators.movement._holding import slip_in_picture_px, slip_m_s
-from egoworld_ops.operators.movement._moment import PROBES, Moment, joints_of, moment
+from egoworld_ops.operators.movement._moment import Moment, joints_of, moment
+from egoworld_ops.operators.movement._motion import UNDECIDED, Motion, judged_m_s, least
 from egoworld_ops.operators.movement._verdict import Evidence, judge
 from egoworld_ops.operators.movement._window import Window
 from egoworld_ops.operators.rectifying import run_rectified
 from egoworld_ops.operators.rows import by_frame, common
 from egoworld_ops.types import HANDS, Camera, Hand
 from egoworld_ops.vision import rle
-from egoworld_ops.vision.geometry import make_transform, project, rotation_angle_deg, transform
+from egoworld_ops.vision.geometry import rotation_angle_deg
 
 NAME = "classical"
 _JOINTS = ("frame_index", "hand", "joints_px", "joints_m")
-MIN_OBJECT_POINTS = 6
+_HAND_ERROR_SHARE = 0.25
+"""Standard error of distances that hands in the picture tell, of objects without a pose."""
 SEEN_TO_GROW = 0.06
 """If an object approaches, its points shift across the line of sight by at least this share of its speed along it; otherwise its poses are wrong."""
 
@@ -54,47 +57,19 @@ class MovementSettings(BackendSettings):
     """Slip of a hand is averaged over this time."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Motion:
-    """Between two moments around a frame.
-
-    Args:
-        velocity_m_s: (3,) in the camera frame; None where the object has no pose, and `why` then says why.
-        speed_m_s: of the object's middle relative to the background; None where that or its pose is not known.
-        turning_rad_s: the same for its rotation.
-        seen_m_s: of points followed on the object relative to the background, across the line of sight; None where there are too few.
-        depth_m_s: along the line of sight, relative to the background.
-        slips_m_s: of each hand against the object.
-        seen_slips_m_s: the same by the picture alone, which errors of poses do not change.
-    """
-
-    velocity_m_s: np.ndarray | None
-    speed_m_s: float | None
-    turning_rad_s: float | None
-    seen_m_s: float | None
-    depth_m_s: float
-    slips_m_s: dict[Hand, float]
-    seen_slips_m_s: dict[Hand, float]
-    why: Reason | None = None
-
-    @property
-    def fastest_m_s(self) -> float:
-        """Speed relative to the background, by the poses, else by the picture; NaN where neither is known."""
-        return next((speed for speed in (self.speed_m_s, self.seen_m_s) if speed is not None), np.nan)
-
-
 @dataclass
 class _Object:
     track_id: int
     label: str | None
     moments: dict[int, Moment] = field(default_factory=dict)
-    motions: dict[int, _Motion] = field(default_factory=dict)
+    motions: dict[int, Motion] = field(default_factory=dict)
 
 
 class _Flows:
-    """Points followed on the background, on each hand and on each object."""
+    """Points followed on the background, on each hand and on each object; and the path of the camera."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: CameraPath) -> None:
+        self.path = path
         self.background = Flow(160, 9)
         self.hands = {hand: Flow(50, 5) for hand in HANDS}
         self.objects: dict[int, Flow] = {}
@@ -119,7 +94,7 @@ class _Flows:
 class Backend(Operator):
     """The `classical` backend of movement."""
 
-    version = "8"
+    version = "9"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = MovementSettings
     seconds_per_frame: ClassVar[float] = 0.02
@@ -152,7 +127,8 @@ class Backend(Operator):
         scale = Scale.of(item.camera.width, item.camera.height)
         camera = scale.camera(item.camera)
         unseen = np.zeros(scale.small_px[::-1], bool) if item.unseen is None else scale.mask(item.unseen)
-        flows, found, window = _Flows(), dict[int, _Object](), Window(self.settings.window_s / 2, self.settings.max_gap_s)
+        flows = _Flows(CameraPath(camera, item.tables["camera"]))
+        found, window = dict[int, _Object](), Window(self.settings.window_s / 2, self.settings.max_gap_s)
         for position, frame in enumerate(item.frames()):
             rows = masks.get(frame.index, [])
             small = {row["track_id"]: scale.mask(rle.decode_at(row["rle"], frame.rgb.shape[:2])) for row in rows}
@@ -183,31 +159,56 @@ class Backend(Operator):
             if position in thing.moments:
                 thing.motions[position] = self._motion(camera, thing, flows, position, reach)
 
-    def _motion(self, camera: Camera, thing: _Object, flows: _Flows, position: int, reach: tuple[int, int]) -> _Motion:
+    def _motion(self, camera: Camera, thing: _Object, flows: _Flows, position: int, reach: tuple[int, int]) -> Motion:
         span = self._poses_around(thing, position, reach)
         if isinstance(span, Reason):
             return self._seen(camera, thing, flows, position, reach, span)
         before, after = span
         elapsed_s, at = after.timestamp_s - before.timestamp_s, (before.position, after.position)
-        assert before.pose is not None
-        assert after.pose is not None
+        was_pose, now_pose = before.pose, after.pose
+        assert was_pose is not None
+        assert now_pose is not None
         slips = {
             hand: slip
             for hand, flow in flows.hands.items()
-            if (slip := slip_m_s(camera, *flow.pairs(*at), before.pose, after.pose, elapsed_s)) is not None
+            if (slip := slip_m_s(camera, *flow.pairs(*at), was_pose, now_pose, elapsed_s)) is not None
         }
-        seen_slips = _seen_slips(camera, thing, flows, at, float(after.pose[2, 3]) / camera.fx_px / elapsed_s)
-        velocity = (after.pose[:3, 3] - before.pose[:3, 3]) / elapsed_s
-        H = homography(*flows.background.pairs(*at), _diagonal_px(camera))
-        still = None if H is None else carried_by(camera, H, before.pose, thing.moments[position].size_m)
-        if H is None or still is None:
-            return _Motion(velocity, None, None, None, 0.0, slips, seen_slips)
-        drift_m = after.pose[:3, 3] - still[:3, 3]
-        turning = np.radians(rotation_angle_deg(still[:3, :3], after.pose[:3, :3])) / elapsed_s
-        seen_px = _seen_px(H, *flows.objects[thing.track_id].pairs(*at))
-        seen_m_s = None if seen_px is None else seen_px * float(after.pose[2, 3]) / camera.fx_px / elapsed_s
-        speed_m_s, away_m_s = float(np.linalg.norm(drift_m)) / elapsed_s, abs(float(drift_m[2])) / elapsed_s
-        return _Motion(velocity, speed_m_s, float(turning), seen_m_s, away_m_s, slips, seen_slips)
+        m_s_per_px = float(now_pose[2, 3]) / camera.fx_px / elapsed_s
+        seen_slips = _seen_slips(camera, thing, flows, at, m_s_per_px)
+        velocity = (now_pose[:3, 3] - was_pose[:3, 3]) / elapsed_s
+        was, points = Thing(was_pose, thing.moments[position].size_m), flows.objects[thing.track_id].pairs(*at)
+
+        def against(background: Background) -> Motion | None:
+            still = background.carried(was)
+            if still is None:
+                return None
+            drift_m = now_pose[:3, 3] - still[:3, 3]
+            turning = np.radians(rotation_angle_deg(still[:3, :3], now_pose[:3, :3])) / elapsed_s
+            seen_px = shift_px(background, *points, was, float(was_pose[2, 3]))
+            seen_m_s = None if seen_px is None else seen_px * m_s_per_px
+            speed_m_s, away_m_s = float(np.linalg.norm(drift_m)) / elapsed_s, abs(float(drift_m[2])) / elapsed_s
+            return Motion(velocity, speed_m_s, float(turning), seen_m_s, away_m_s, slips, seen_slips, source=background.source)
+
+        found = self._least(camera, flows, span, before.depth_error_share, against)
+        return found or Motion(velocity, None, None, None, 0.0, slips, seen_slips)
+
+    def _least(
+        self,
+        camera: Camera,
+        flows: _Flows,
+        span: tuple[Moment, Moment],
+        depth_error_share: float | None,
+        against: Callable[[Background], Motion | None],
+    ) -> Motion | None:
+        """The motion of an object against the background, by the camera's poses where they are known, else by the picture."""
+        before, after = span
+        known = () if depth_error_share is None else flows.path.between(before.frame_index, after.frame_index, depth_error_share)
+
+        def picture() -> Background | None:
+            H = homography(*flows.background.pairs(before.position, after.position), _diagonal_px(camera))
+            return None if H is None else InPicture(camera, H)
+
+        return least(known, picture, against, self.settings.start_m_s)
 
     def _poses_around(self, thing: _Object, position: int, reach: tuple[int, int]) -> tuple[Moment, Moment] | Reason:
         """The two moments with poses whose difference is the velocity at a position, or why there is none."""
@@ -223,20 +224,24 @@ class Backend(Operator):
             return Reason("too_far_apart", f"the nearest poses are {elapsed_s:.2f} s apart")
         return before, after
 
-    def _seen(self, camera: Camera, thing: _Object, flows: _Flows, position: int, reach: tuple[int, int], why: Reason) -> _Motion:
+    def _seen(self, camera: Camera, thing: _Object, flows: _Flows, position: int, reach: tuple[int, int], why: Reason) -> Motion:
         """What the picture alone tells of the motion, of an object whose pose is not known; lengths are measured by the hands in the picture."""
         first = _last_in(thing.moments, range(position, reach[0] - 1, -1))
         last = _last_in(thing.moments, range(position, reach[1] + 1))
         elapsed_s = last.timestamp_s - first.timestamp_s
         m_per_px = thing.moments[position].m_per_px
         if m_per_px is None or not 0 < elapsed_s <= self.settings.max_gap_s:
-            return _Motion(None, None, None, None, 0.0, {}, {}, why)
+            return Motion(None, None, None, None, 0.0, {}, {}, why)
         span, m_s_per_px = (first.position, last.position), m_per_px / elapsed_s
         points = flows.objects[thing.track_id].pairs(*span)
-        H = homography(*flows.background.pairs(*span), _diagonal_px(camera))
-        seen_px = None if H is None else _seen_px(H, *points)
         slips = _seen_slips(camera, thing, flows, span, m_s_per_px)
-        return _Motion(None, None, None, None if seen_px is None else seen_px * m_s_per_px, 0.0, slips, slips, why)
+
+        def against(background: Background) -> Motion | None:
+            seen_px = shift_px(background, *points, None, m_per_px * camera.fx_px)
+            return None if seen_px is None else Motion(None, None, None, seen_px * m_s_per_px, 0.0, slips, slips, why, background.source)
+
+        found = self._least(camera, flows, (first, last), _HAND_ERROR_SHARE, against)
+        return found or Motion(None, None, None, None, 0.0, slips, slips, why)
 
     def _rows(self, item: ClipInput, thing: _Object, positions: range) -> list[dict[str, Any]]:
         """The rows of one unbroken stretch: an object's motion before a loss says nothing about its motion after it."""
@@ -256,7 +261,7 @@ class Backend(Operator):
         }
         verdicts = judge(
             evidence,
-            np.array([m.fastest_m_s for m in motions]),
+            np.array([np.nan if s is None else m.fastest_m_s for m, s in zip(motions, states, strict=True)]),
             moving,
             np.array([m.timestamp_s for m in moments]),
             self.settings.hold_window_s,
@@ -273,12 +278,13 @@ class Backend(Operator):
                 "hold_reason": verdict.why,
                 "metric": item.camera.metric,
             }
-            | _motion_columns(motion)
+            | motion.columns()
+            | (UNDECIDED.columns() if state is None and motion.speed_m_s is not None else {})
             for moment, motion, state, verdict in zip(moments, motions, states, verdicts, strict=True)
         ]
 
-    def _states(self, motions: list[_Motion]) -> list[str | None]:
-        """Moving or still, with hysteresis; null where the motion relative to the background is unknown.
+    def _states(self, motions: list[Motion]) -> list[str | None]:
+        """Moving or still, with hysteresis; null where the motion is unknown, or is one only if the scale of the camera's path is right.
 
         Points seen on the object decide if there are enough: they are more certain than the difference of two poses. The poses decide on motion along
         the line of sight, which points show least well.
@@ -287,38 +293,20 @@ class Backend(Operator):
         states: list[str | None] = []
         moving = False
         for motion in motions:
-            speed = motion.fastest_m_s if motion.seen_m_s is None else motion.seen_m_s
+            speed = judged_m_s(motion)
             if np.isnan(speed):
                 moving = False
                 states.append(None)
                 continue
             grows = motion.depth_m_s > s.start_depth_m_s and speed > SEEN_TO_GROW * motion.depth_m_s
             moving = speed > (s.stop_m_s if moving else s.start_m_s) or grows
-            states.append("moving" if moving else "still")
+            undecided = not moving and motion.likely_m_s is not None and motion.likely_m_s > s.start_m_s
+            states.append("moving" if moving else None if undecided else "still")
         return states
-
-
-def carried_by(camera: Camera, H: np.ndarray, T_camera_object: np.ndarray, size_m: np.ndarray) -> np.ndarray | None:
-    """T_camera_object after the picture moved by H, if the object stayed in place on the background; None if that cannot be solved."""
-    probes = PROBES * size_m
-    moved = apply(H, project(camera, transform(T_camera_object, probes)))
-    if not np.isfinite(moved).all():
-        return None
-    rvec, tvec = cv2.Rodrigues(T_camera_object[:3, :3])[0], T_camera_object[:3, 3:].copy()
-    rvec, tvec = cv2.solvePnPRefineLM(probes, moved, camera.K, None, rvec, tvec)
-    return make_transform(cv2.Rodrigues(rvec)[0], tvec.ravel())
 
 
 def _diagonal_px(camera: Camera) -> float:
     return float(np.hypot(camera.width, camera.height))
-
-
-def _seen_px(H: np.ndarray, was_px: np.ndarray, now_px: np.ndarray) -> float | None:
-    """How far an object's points went in the picture relative to the background, pixels; None where there are too few."""
-    if len(was_px) < MIN_OBJECT_POINTS:
-        return None
-    seen = float(np.median(np.linalg.norm(now_px - apply(H, was_px), axis=1)))
-    return seen if np.isfinite(seen) else None
 
 
 def _seen_slips(camera: Camera, thing: _Object, flows: _Flows, span: tuple[int, int], m_s_per_px: float) -> dict[Hand, float]:
@@ -345,14 +333,3 @@ def _farthest(moments: dict[int, Moment], order: range) -> Moment:
 def _last_in(moments: dict[int, Moment], order: range) -> Moment:
     """The last moment of that order before the first frame in which the object is lost."""
     return moments[list(itertools.takewhile(lambda p: p in moments, order))[-1]]
-
-
-def _motion_columns(motion: _Motion) -> dict[str, Any]:
-    if motion.velocity_m_s is None:
-        assert motion.why is not None
-        return motion.why.columns()
-    vx, vy, vz = (float(v) for v in motion.velocity_m_s)
-    columns: dict[str, Any] = {"vx_m_s": vx, "vy_m_s": vy, "vz_m_s": vz}
-    if motion.speed_m_s is None:
-        return columns | Reason("too_few_points", "too few background points agree on the camera's motion").columns()
-    return columns | {"speed_background_m_s": motion.speed_m_s, "turning_background_rad_s": motion.turning_rad_s}

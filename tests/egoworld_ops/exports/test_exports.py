@@ -18,6 +18,7 @@ from click.testing import CliRunner
 from egoworld_assets.cli.main import egoworld
 from egoworld_ops import exports
 from egoworld_ops.contract import encodings, schema
+from egoworld_ops.contract.world import VIEWS
 from egoworld_ops.errors import BadSettings, InputChanged
 from egoworld_ops.exports.base import Rows, rows_of
 from egoworld_ops.files.tables import make_provenance, provenance_at, read_table, write_table
@@ -127,7 +128,7 @@ def test_csv_is_read_by_duckdb_with_the_numbers_of_the_lake(run: Run, tmp_path: 
 def test_parquet_gives_back_the_rows_of_the_lake_with_types_units_and_origin(run: Run, tmp_path: Path) -> None:
     with_labels(run, "b", ODD)
     exports.write("parquet", rows_of(run), tmp_path / "out")
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{table}.parquet" for table in RELEASED_TABLES}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{table}.parquet" for table in (*RELEASED_TABLES, *VIEWS)}
     for table in RELEASED_TABLES:
         path = tmp_path / "out" / f"{table}.parquet"
         found = encodings.as_contract(table, pq.read_table(path))

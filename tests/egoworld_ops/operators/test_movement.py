@@ -18,14 +18,15 @@ from egoworld_ops.operators.movement._holding import held, touch
 from egoworld_ops.operators.movement._verdict import Evidence, Verdict, judge
 from egoworld_ops.operators.movement._window import Window
 from egoworld_ops.operators.movement.classical import Backend
+from egoworld_ops.operators.rows import pose_columns
 from egoworld_ops.synthetic import SceneConfig
 from egoworld_ops.video.sidecar import SidecarObject
 from egoworld_ops.vision import rle
-from egoworld_ops.vision.geometry import quaternion_from_matrix
+from egoworld_ops.vision.geometry import invert, quaternion_from_matrix
 from tests.boxes import CAMERA, FPS, SIZE_M, clip_of, draw, mask_row, pose
 from tests.held_scenes import Errors, clip_input, render_shot, scaled_shot
 from tests.real_chain import Kitchen, true_objects
-from tests.rows import PER_FRAME
+from tests.rows import PER_FRAME, sample_row
 
 BOX = SidecarObject(label="box", dimensions_m=SIZE_M)
 STILL_BOX = pose(25, -40, 20, (0.0, 0.02, 0.6))
@@ -125,6 +126,42 @@ def test_a_moving_camera_does_not_move_a_still_box() -> None:
     assert min(seen) > 0.05
     assert {r["state"] for r in rows} == {"still"}
     assert max(r["speed_background_m_s"] for r in rows) < 0.03
+
+
+FAR_WALL = pose(0, -20, 0, (0, 0, 1.6))
+PATH = [pose(4.0 * np.sin(i / 5), 5.0 * i / N, 0, (0.3 * i / FPS, 0.02 * np.sin(i / 4), 0.0)) for i in range(N)]
+"""`T_world_camera` of a camera that walks at 0.3 m/s and turns."""
+
+
+def walked_past(T_world_boxes: Sequence[np.ndarray], scale: float = 1.0, scale_error: float | None = None) -> list[dict[str, Any]]:
+    """The rows of boxes with these poses in the world, far in front of a wall, and a camera on PATH, whose table is too long by a factor."""
+    item = posed_clip([invert(T) @ box for T, box in zip(PATH, T_world_boxes, strict=True)], [invert(T) @ FAR_WALL for T in PATH])
+    cameras = [
+        sample_row("camera", i) | {"scale_error_share": scale_error} | pose_columns(T[:3, :3], T[:3, 3] * scale) for i, T in enumerate(PATH)
+    ]
+    objects = [row | {"depth_error_share": 0.02} for row in item.tables["object_pose"].to_pylist()]
+    tables = {"camera": schema.from_rows("camera", cameras), "object_pose": schema.from_rows("object_pose", objects)}
+    return run(replace(item, tables={**item.tables, **tables}))
+
+
+def test_what_rests_is_still_while_the_camera_walks_past_it_where_its_poses_are_known() -> None:
+    at_rest = walked_past([STILL_BOX] * N)
+    assert {(r["state"], r["background_source"]) for r in at_rest} == {("still", "camera")}
+    assert max(r["speed_background_m_s"] for r in at_rest) < 1e-6
+    moved = walked_past(along(STILL_BOX, (0.0, 0.15, 0.0)))
+    assert {(r["state"], r["background_source"]) for r in moved} == {("moving", "camera")}
+    for row in moved:
+        assert row["speed_background_m_s"] == pytest.approx(0.15, rel=0.02)
+
+
+def test_a_path_of_uncertain_scale_says_nothing_that_is_wrong() -> None:
+    at_rest = walked_past([STILL_BOX] * N, scale=1.25, scale_error=0.3)
+    assert {(r["state"], r["reason_class"], r["held_by"]) for r in at_rest} == {(None, "scale_uncertain", "none")}, (
+        "by the picture it moves"
+    )
+    assert {r["state"] for r in walked_past([STILL_BOX] * N, scale=1.1, scale_error=0.3)} == {"still"}
+    across = walked_past(along(STILL_BOX, (0.0, 0.15, 0.0)), scale=1.25, scale_error=0.3)
+    assert {r["state"] for r in across} == {"moving"}, "no scale moves it across the camera's way"
 
 
 def test_no_pose_gives_no_velocity_but_a_reason() -> None:

@@ -16,15 +16,15 @@ from egoworld_ops.contract import schema, validation
 from egoworld_ops.operators import rectifying
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.object_pose._shapes import cuboid
-from egoworld_ops.operators.rows import camera_of, intrinsics
+from egoworld_ops.operators.rows import camera_of, intrinsics, pose_columns
 from egoworld_ops.types import Camera, Frame
 from egoworld_ops.video.sidecar import SidecarObject
 from egoworld_ops.vision import rle
-from egoworld_ops.vision.geometry import make_transform, project, quaternion_from_matrix, transform
+from egoworld_ops.vision.geometry import invert, make_transform, project, quaternion_from_matrix, transform
 from egoworld_ops.vision.lenses import unproject
 from tests.boxes import FPS, SIZE_M, clip_of, faces, mask_row, pose, pose_of, texture_of
 from tests.real_chain import pose_errors
-from tests.rows import PER_FRAME
+from tests.rows import PER_FRAME, sample_row
 
 LENS = Camera(260.0, 260.0, 299.5, 199.5, 600, 400, "file", "kannala_brandt", (0.02, -0.008, 0.003, -0.0006))
 RAYS = unproject(LENS, np.stack(np.meshgrid(np.arange(600.0), np.arange(400.0)), -1))
@@ -70,7 +70,7 @@ def seen(boxes: Sequence[np.ndarray], walls: Sequence[np.ndarray], posed: bool =
     n = len(boxes)
     clip = replace(item.clip, frame_end=n, own_end=n, end_s=n / FPS, width=LENS.width, height=LENS.height)
     masks = schema.from_rows("masks", [mask_row(i, 10, "object", mask) for i, (_, mask) in enumerate(drawn)])
-    tables = {"masks": masks, "hand_pose": schema.empty("hand_pose")}
+    tables = {"masks": masks, "hand_pose": schema.empty("hand_pose"), "camera": schema.empty("camera")}
     if posed:
         tables["object_pose"] = schema.from_rows("object_pose", [pose_row(i, T) for i, T in enumerate(boxes)])
     return replace(item, clip=clip, camera=LENS, tables=tables, open_frames=lambda: iter(frames))
@@ -137,6 +137,19 @@ def test_an_object_that_no_view_holds_has_a_row_that_says_why() -> None:
     assert [r["frame_index"] for r in rows] == [0, 1, 2]
     assert [r["reason_class"] for r in (rows[0], rows[2])] == ["off_lens"] * 2
     assert [r["x_m"] for r in (rows[0], rows[2])] == [None] * 2
+
+
+def test_the_poses_of_the_camera_are_those_of_the_view_that_is_turned_against_it() -> None:
+    """The lens walks and turns before a wall far behind the box: only the camera's path tells that the box rests."""
+    box, wall = ASIDE @ pose(25, -40, 20, (0.0, 0.02, 0.6)), ASIDE @ pose(0, 0, 0, (0, 0, 1.5))
+    path = [pose(-2.0 * i, 3.0 * i, 0, (0.012 * i, 0.004 * i, 0)) for i in range(8)]
+    item = seen([invert(T) @ box for T in path], [invert(T) @ wall for T in path], posed=True)
+    cameras = [sample_row("camera", i) | {"scale_error_share": None} | pose_columns(T[:3, :3], T[:3, 3]) for i, T in enumerate(path)]
+    objects = [row | {"depth_error_share": 0.02} for row in item.tables["object_pose"].to_pylist()]
+    tables = {"camera": schema.from_rows("camera", cameras), "object_pose": schema.from_rows("object_pose", objects)}
+    rows = run("movement", replace(item, tables={**item.tables, **tables}))
+    assert {(r["state"], r["background_source"]) for r in rows} == {("still", "camera")}
+    assert max(r["speed_background_m_s"] for r in rows) < 1e-6
 
 
 def outline(directions_deg: Sequence[tuple[int, float]]) -> ClipInput:

@@ -1,0 +1,125 @@
+"""Clips of one walk are linked through the frames they share: their worlds by a similarity, their tracks by where they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+
+from egoworld_ops.contract import schema
+from egoworld_ops.files.tables import make_provenance, provenance_at, read_table, write_table
+from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.operators.rows import pose_columns
+from egoworld_ops.query import catalog
+from egoworld_ops.vision.geometry import invert, make_transform, matrix_from_quaternion
+from tests.boxes import pose
+from tests.lakes import write_video
+
+N_FRAMES = 60
+PATH = [pose(8 * np.sin(i / 9), 40 * i / N_FRAMES, 3, (0.01 * i, 0.05 * np.sin(i / 5), 0.004 * i)) for i in range(N_FRAMES)]
+"""`T_world_camera`, metres."""
+UNITS, NOISE = (0.8, 2.5, 1.3), 2e-4
+Row = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """A walk in three overlapping clips, each in the frame of its own first camera and in its own unit; the third does not fit in `broken`."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda handle: None)
+        made = Lake(tmp_path_factory.mktemp("links")).open_run({}, "20260101_0000", dict)
+        for name in ("walk", "broken"):
+            write_video(made, name, n_frames=N_FRAMES, clip_s=0.9, overlap_s=0.2)
+            for number, folder in enumerate(sorted(made.path.glob(f"video_id={name}-*/clip_id=*"))):
+                _rewrite(made, folder / "camera.parquet", _posed(number, at_rest=name == "broken" and number == 2))
+                _rewrite(made, folder / "masks.parquet", _boxes(number))
+        catalog.write_catalog(made.lake)
+        yield made
+
+
+def _posed(number: int, at_rest: bool) -> Callable[[list[Row]], list[Row]]:
+    def change(rows: list[Row]) -> list[Row]:
+        rng = np.random.default_rng(number)
+        first = invert(PATH[rows[0]["frame_index"]])
+        for row in rows:
+            T = first @ (PATH[rows[0]["frame_index"]] if at_rest else PATH[row["frame_index"]])
+            units = T[:3, 3] / UNITS[number] + rng.normal(0, NOISE, 3)
+            row |= pose_columns(T[:3, :3], units * UNITS[number]) | {"position_units": units, "metres_per_unit": UNITS[number]}
+        return rows
+
+    return change
+
+
+def _boxes(number: int) -> Callable[[list[Row]], list[Row]]:
+    """Two hands and an object in their places; the second clip calls the object 12, and has an 11 elsewhere."""
+
+    def change(rows: list[Row]) -> list[Row]:
+        for row in rows:
+            row |= {"bbox_px": [100.0 + 90 * row["track_id"] % 400 + row["frame_index"], 50, 60, 40], "area_px": 900}
+        if number == 1:
+            things = [row for row in rows if row["role"] == "object"]
+            rows += [row | {"track_id": 11, "bbox_px": [400.0, 300, 60, 40]} for row in things]
+            for row in things:
+                row["track_id"] = 12
+        return rows
+
+    return change
+
+
+def _rewrite(run: Run, path: Any, change: Callable[[list[Row]], list[Row]]) -> None:
+    table, said = path.stem, provenance_at(path)
+    assert said is not None
+    rows = schema.from_rows(table, change(read_table(path, table).to_pylist()))
+    write_table(path, table, rows, make_provenance(said["digest"], said["identity"], rows.num_rows, 0.1, run.run_id))
+
+
+def ask(run: Run, sql: str) -> list[Row]:
+    with duckdb.connect(str(run.lake.root / catalog.FILE_NAME), read_only=True) as connection:
+        return list(connection.sql(sql).to_arrow_table().to_pylist())
+
+
+def test_the_clips_of_a_walk_come_into_one_world(run: Run) -> None:
+    clips = ask(run, "SELECT * FROM clips_world WHERE video_id LIKE 'walk-%' ORDER BY clip_id")
+    assert [row["links"] for row in clips] == [0, 1, 2]
+    assert {row["world_clip_id"] for row in clips} == {clips[0]["clip_id"]}
+    poses = ask(run, "SELECT * FROM raw.camera WHERE video_id LIKE 'walk-%'")
+    for row in poses:
+        [clip] = [c for c in clips if c["clip_id"] == row["clip_id"]]
+        R = matrix_from_quaternion(np.array([clip[f"q{a}"] for a in "wxyz"]))
+        there = clip["scale"] * R @ row["position_units"] + [clip[f"{a}_units"] for a in "xyz"]
+        true = invert(PATH[0]) @ PATH[row["frame_index"]]
+        assert np.linalg.norm(there * UNITS[0] - true[:3, 3]) < 0.01, "over three clips, by two short overlaps"
+        turn = make_transform(R @ matrix_from_quaternion(np.array([row[f"q{a}"] for a in "wxyz"])), true[:3, 3])
+        assert np.allclose(turn, true, atol=1e-6)
+
+
+def test_a_link_says_its_residual_and_a_broken_one_says_why(run: Run) -> None:
+    links = ask(run, "SELECT * FROM clip_links ORDER BY video_id, clip_id")
+    broken, walk = links[:3], links[3:]
+    assert [row["reason"] for row in walk] == ["it begins a scene", None, None]
+    for number, row in enumerate(walk[1:], 1):
+        assert row["shared_frames"] >= 5
+        assert row["scale"] == pytest.approx(UNITS[number] / UNITS[number - 1], rel=0.05)
+        assert row["metres_ratio"] == pytest.approx(1, rel=0.05)
+        assert 0 < row["residual_units"] < 8 * NOISE
+        assert row["residual_deg"] < 1e-3
+    assert [row["scale"] is None for row in broken] == [True, False, True]
+    assert "not the same in both clips" in broken[2]["reason"]
+    worlds = ask(run, "SELECT world_clip_id, links FROM clips_world WHERE video_id LIKE 'broken-%' ORDER BY clip_id")
+    assert [(row["world_clip_id"] == broken[2]["clip_id"], row["links"]) for row in worlds] == [(False, 0), (False, 1), (True, 0)]
+
+
+def test_tracks_are_one_thing_across_clips(run: Run) -> None:
+    rows = ask(run, "SELECT * FROM track_links WHERE video_id LIKE 'walk-%' ORDER BY clip_id, track_id")
+    first = rows[0]["clip_id"]
+    assert [(r["track_id"], r["before_track_id"], r["first_track_id"]) for r in rows] == [
+        (1, None, 1), (2, None, 2), (10, None, 10),
+        (1, 1, 1), (2, 2, 2), (11, None, 11), (12, 10, 10),
+        (1, 1, 1), (2, 2, 2), (10, 12, 10),
+    ]  # fmt: skip
+    assert {r["first_clip_id"] for r in rows if r["track_id"] != 11} == {first}
+    assert all(r["iou"] == pytest.approx(1) for r in rows if r["before_track_id"])
