@@ -16,9 +16,9 @@ TABLE = schema.Table(
         schema.Column(
             "state",
             pa.string(),
-            "holding: as held_by in movement; contact: borders or covers the object in the picture; near: within half a hand of it there; "
-            "free: none of these",
-            allowed=("free", "near", "contact", "holding"),
+            "holding: as held_by in movement; contact: borders or covers the object in the picture, and does not hold it; near: within half a hand "
+            "of it there; free: none of these; unknown: it is at the object, and held_by in movement is unknown",
+            allowed=("free", "near", "contact", "holding", "unknown"),
         ),
         schema.Column(
             "track_id", pa.int32(), "the object it holds, or the nearest one; null where no object is seen", "", "", True, minimum=1
@@ -34,12 +34,13 @@ TABLE = schema.Table(
             minimum=0,
         ),
         schema.Column(
-            "state_score",
+            "hold_score",
             pa.float32(),
-            "probability that the state is right: hold_score of movement where it holds; else a fixed value for each state, which is assumed",
+            "probability that it holds, or does not hold, the object that it is at: hold_score of movement; null where the state is near, free or "
+            "unknown",
             "",
             "",
-            False,
+            True,
             minimum=0,
             maximum=1,
         ),
@@ -62,7 +63,14 @@ STAGE = Stage(
             maximum=0.3,
             cure="The hand's track is carried on without being seen: look at the preview",
         ),
+        Metric(
+            "contact_unknown_share",
+            "avg((state = 'unknown')::INT)",
+            "share of hands at an object of which it could not be judged whether they hold it",
+            maximum=0.2,
+            cure="Column hold_reason of movement says why",
+        ),
     ),
     parents=(Parent("masks", ("frame_index", "role")),),
-    sample=({"hand": "left", "state": "holding", "track_id": 10, "label": "mug", "gap_share": 0.0, "state_score": 0.9, "observed": True},),
+    sample=({"hand": "left", "state": "holding", "track_id": 10, "label": "mug", "gap_share": 0.0, "hold_score": 0.9, "observed": True},),
 )

@@ -19,8 +19,6 @@ from egoworld_ops.vision import rle
 NAME = "classical"
 AREA_PX = 320 * 240
 """Masks are scaled to about this many pixels before distances are measured, so that these do not depend on the resolution."""
-SCORES: Mapping[str, float] = {"contact": 0.8, "near": 0.8, "free": 0.95}
-"""Assumed, not measured: a hand may border an object in the picture and be above it. Only the score of `holding` rests on known truth."""
 _COLUMNS = ("video_id", "clip_id", "frame_index", "timestamp_s", "sample_stride", "track_id", "role", "label", "rle", "observed")
 
 
@@ -36,7 +34,7 @@ class ContactSettings(BackendSettings):
 class Backend(Operator):
     """The `classical` backend of contacts."""
 
-    version = "1"
+    version = "2"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = ContactSettings
     seconds_per_frame: ClassVar[float] = 0.002
@@ -71,19 +69,22 @@ class Backend(Operator):
         away_px: Mapping[int, np.ndarray],
         holds: list[dict[str, Any]],
     ) -> dict[str, Any]:
-        row = passed_on(mask, NAME) | {"hand": hand, "observed": mask["observed"], "state": "free", "state_score": SCORES["free"]}
+        row = passed_on(mask, NAME) | {"hand": hand, "observed": mask["observed"], "state": "free"}
         seen = _small(mask)
         gaps = {track_id: float(away[seen].min()) / float(seen.sum()) ** 0.5 for track_id, away in away_px.items() if seen.any()}
         held = [h for h in holds if h["held_by"] in (hand, "both") and h["track_id"] in gaps]
         if held:
             best = max(held, key=lambda h: (h["hold_score"], -h["track_id"]))
-            return row | _at(objects[best["track_id"]], gaps) | {"state": "holding", "state_score": best["hold_score"]}
+            return row | _at(objects[best["track_id"]], gaps) | {"state": "holding", "hold_score": best["hold_score"]}
         if not gaps:
             return row
-        nearest = min(gaps, key=lambda track_id: (gaps[track_id], track_id))
+        at_it = {h["track_id"]: h for h in holds if gaps.get(h["track_id"], np.inf) <= self.settings.touch_share}
+        unknown = [track_id for track_id, h in at_it.items() if h["held_by"] == "unknown"]
+        nearest = min(unknown or gaps, key=lambda track_id: (gaps[track_id], track_id))
         gap = gaps[nearest]
         state = "contact" if gap <= self.settings.touch_share else "near" if gap <= self.settings.near_share else "free"
-        return row | _at(objects[nearest], gaps) | {"state": state, "state_score": SCORES[state]}
+        score = at_it[nearest]["hold_score"] if nearest in at_it else None
+        return row | _at(objects[nearest], gaps) | {"state": "unknown" if unknown else state, "hold_score": score}
 
 
 def _at(mask: Mapping[str, Any], gaps: Mapping[int, float]) -> dict[str, Any]:

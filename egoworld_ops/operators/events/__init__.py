@@ -26,7 +26,11 @@ TABLE = schema.Table(
         schema.Column("last_frame_index", pa.int64(), "the last frame of the phase", minimum=0),
         schema.Column("end_s", pa.float64(), "presentation time of the last frame", "s"),
         schema.Column(
-            "event_score", pa.float32(), "probability that the hand holds the object in the carry that it belongs to", minimum=0, maximum=1
+            "event_score",
+            pa.float32(),
+            "probability that the hand holds the object in the carry that it belongs to: mean of hold_score",
+            minimum=0,
+            maximum=1,
         ),
         schema.Column("begun_before", pa.bool_(), "it is on in the clip's first frame: it may have begun before"),
         schema.Column("goes_on", pa.bool_(), "it is on in the clip's last frame: it may go on after"),

@@ -37,7 +37,7 @@ class EventSettings(BackendSettings):
 class Backend(Operator):
     """The `classical` backend of events."""
 
-    version = "1"
+    version = "2"
     Settings: ClassVar[type[BackendSettings]] = EventSettings
     seconds_per_frame: ClassVar[float] = 0.0002
     settings: EventSettings
@@ -66,7 +66,7 @@ class Backend(Operator):
             touched = self._touched_since(rows, start, free_from, track_id)
             reached = self._reached_since(rows, touched, free_from, track_id)
             left = self._touched_until(rows, end, until, track_id)
-            score = float(np.mean([row["state_score"] for row in rows[start:end] if row["state"] == "holding"]))
+            score = float(np.mean([row["hold_score"] for row in rows[start:end] if row["state"] == "holding"]))
             for phase, first, last in (
                 ("reach", reached, touched),
                 ("grasp", touched, start),
@@ -131,7 +131,7 @@ def _event(phase: str, first: Row, last: Row, hold: Row, score: float, frames: r
 
 
 def _at(row: Row, track_id: int) -> bool:
-    return row["track_id"] == track_id and row["state"] in ("contact", "holding")
+    return row["track_id"] == track_id and row["state"] in ("contact", "holding", "unknown")
 
 
 def _s(rows: Sequence[Row], first: int, last: int) -> float:

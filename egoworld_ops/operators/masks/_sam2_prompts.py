@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-_COLUMNS = ["frame_index", "role", "track_id", "label", "box_px", "points_px"]
+_COLUMNS = ["frame_index", "role", "track_id", "label", "box_px", "points_px", "score", "source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Prompt:
         track_id, role, label: as in the detections.
         box_px: (4,) float32, corners [x0, y0, x1, y1], within the image.
         points_px: (N, 2) float32, points on the thing, within the image; N may be 0.
+        surest: no mask of it is surer: of a thing that was found automatically, the confidence that there is one.
     """
 
     track_id: int
@@ -27,6 +28,7 @@ class Prompt:
     label: str | None
     box_px: np.ndarray
     points_px: np.ndarray
+    surest: float = 1.0
 
 
 def prompts_by_frame(detections: pa.Table, hand_joints: tuple[int, ...], width: int, height: int) -> Mapping[int, Mapping[int, Prompt]]:
@@ -56,4 +58,5 @@ def _prompt(row: Mapping[str, Any], hand_joints: tuple[int, ...], width: int, he
     if row["points_px"] is not None:
         points = np.asarray(row["points_px"], np.float32)[list(hand_joints)].reshape(-1, 2)
         points = points[((points >= 0) & (points <= [width - 1, height - 1])).all(1)]
-    return Prompt(row["track_id"], row["role"], row["label"], box, points)
+    surest = float(row["score"]) if row["source"] == "motion_color" else 1.0
+    return Prompt(row["track_id"], row["role"], row["label"], box, points, surest)

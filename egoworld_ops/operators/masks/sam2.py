@@ -66,9 +66,10 @@ class Settings(BackendSettings):
 
 
 class Backend(Operator):
-    """SAM 2.1 by the `sam2` package. `score` is the probability that the track is visible in the frame (sigmoid of the object score)."""
+    """SAM 2.1 by the `sam2` package. `score` is the probability that the track is visible in the frame (sigmoid of the object score), and of
+    an object that was found automatically no higher than the confidence that there is one."""
 
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     packages: ClassVar[tuple[str, ...]] = ("sam2", "torch", "torchvision", "hydra-core", "omegaconf", "pycocotools", "pillow")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 1.0
@@ -195,7 +196,14 @@ def _row(tracked: TrackedMask, track: Prompt) -> dict[str, Any] | None:
     pixels = pixel_columns(mask)
     if pixels is None:
         return None
-    return {"track_id": track.track_id, "role": track.role, "label": track.label, "score": tracked.score, "observed": True, **pixels}
+    return {
+        "track_id": track.track_id,
+        "role": track.role,
+        "label": track.label,
+        "score": min(tracked.score, track.surest),
+        "observed": True,
+        **pixels,
+    }
 
 
 @contextmanager

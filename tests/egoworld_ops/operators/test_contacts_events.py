@@ -40,7 +40,7 @@ def contacts_of(gap_px: int, held_by: str = "none", scale: int = 1) -> dict[str,
     size = (SIZE[0] * scale, SIZE[1] * scale)
     hand, box = square(50 * scale, 80 * scale, 40 * scale, size), square((90 + gap_px) * scale, 80 * scale, 40 * scale, size)
     masks = [mask_row(0, 2, "hand_right", hand), mask_row(0, 10, "object", box)]
-    held = [sample_row("movement", 0, held_by=held_by, hold_score=0.8)]
+    held = [sample_row("movement", 0, held_by=held_by, hold_score=None if held_by == "unknown" else 0.8)]
     [row] = run("contacts", clip(1, masks=masks, movement=held))
     return row
 
@@ -61,8 +61,18 @@ def test_what_a_hand_is_at_does_not_depend_on_the_resolution(gap_px: int) -> Non
 
 def test_a_hand_holds_what_movement_says() -> None:
     assert contacts_of(0, "right")["state"] == contacts_of(0, "both")["state"] == "holding"
-    assert contacts_of(0, "right")["state_score"] == pytest.approx(0.8)
-    assert contacts_of(0, "left")["state"] == contacts_of(0, "unknown")["state"] == "contact"
+    assert contacts_of(0, "right")["hold_score"] == pytest.approx(0.8)
+    assert contacts_of(0, "left")["state"] == "contact"
+
+
+def test_whether_a_hand_holds_what_it_is_at_may_be_unknown() -> None:
+    rows = [contacts_of(gap_px, "unknown") for gap_px in (0, 8, 60)]
+    assert [row["state"] for row in rows] == ["unknown", "near", "free"]
+    assert [row["hold_score"] for row in rows] == [None] * 3
+
+
+def test_a_hold_may_begin_in_doubt() -> None:
+    assert phases(course("f" * 5 + "u" * 6 + "h" * 10 + "f" * 5), 26) == [("grasp", 5, 10, False, False), ("carry", 11, 20, False, False)]
 
 
 def test_a_hand_alone_is_free() -> None:
@@ -78,8 +88,8 @@ def test_of_two_objects_the_nearest_counts() -> None:
 
 
 def course(states: str, gaps: list[float] | None = None, at: list[int] | None = None) -> list[dict[str, Any]]:
-    """Rows of `contacts` of a right hand; a letter a frame: free, near, contact, holding."""
-    names = {"f": "free", "n": "near", "c": "contact", "h": "holding"}
+    """Rows of `contacts` of a right hand; a letter a frame: free, near, contact, holding, unknown."""
+    names = {"f": "free", "n": "near", "c": "contact", "h": "holding", "u": "unknown"}
     return [
         sample_row("contacts", i, hand="right", state=names[s], gap_share=gap)
         for s, gap, i in zip(states, gaps or [0.0] * len(states), at or range(len(states)), strict=True)

@@ -276,6 +276,17 @@ def test_prompts_lie_within_the_image() -> None:
     assert found[1][1].points_px.tolist() == [[30, 40]]
 
 
+def test_masks_are_no_surer_than_that_there_is_a_thing() -> None:
+    found = [
+        detection(0, "object", t, [10, 10, 20, 20]) | {"score": 0.7, "source": source}
+        for t, source in ((10, "motion_color"), (11, "sidecar"))
+    ]
+    prompts = prompts_by_frame(schema.from_rows("detections", found), (), WIDTH, HEIGHT)[0]
+    logits = torch.ones(HEIGHT, WIDTH)
+    scores = [(backend._row(TrackedMask(t, logits, 0.99), prompts[t]) or {})["score"] for t in (10, 11)]
+    assert scores == pytest.approx([0.7, 0.99])
+
+
 def late_detections() -> list[dict[str, Any]]:
     """The scene's, two frames later: the first frames have no prompt, and one comes in the middle of a micro-batch of 2, 3 or 4."""
     return [row | {"frame_index": row["frame_index"] + 2} for row in scene_detections()]
