@@ -24,14 +24,28 @@ _MAX_MISFIT = 0.22
 """Part of that change that the pictures in between may differ from their mixtures by."""
 _MAX_LIKENESS = 0.75
 """Correlation of two pictures above which they may be one scene in another light."""
+_FINE_CELLS = (64, 36)
+_BLUR = (9, 9)
+_MAX_SAME_DETAIL = 0.4
+"""Correlation of the fine detail of two pictures above which they are one scene in another light: shots of different scenes reach 0.36 at most, one
+shot before and after a lamp goes on 0.5 to 0.96."""
+_RETURNS_S = 1.0
+"""A scene that is back after so long was never left: a flash, or a hand before the lens."""
+_BLACK, _CLIPPED = 6, 250
+"""Grey levels: bars beside the picture say nothing of it, nor does what a flash makes white."""
+_BLINDED = 0.75
+"""Where more of a picture than this is white, nothing tells that it is another scene."""
+_MIN_SHOWN = 0.05
 _PLAIN = 5.0
 """Standard deviation over cells, of 255, below which a picture is plain."""
-_CLIPPED = 250.0
-"""Cells above this, of 255, have lost what they showed; a picture in which most have is as good as plain: a flash."""
 _MIDDLE = (0.15, 0.85)
 """Share of the later picture that the one in the middle has: at a hard cut it is 0 or 1."""
 _MAX_PLAIN_S = 1.0
 """A picture that stays plain for longer between two fades is a scene of its own."""
+_MORE = 0.25
+"""By so much the scene must be more like the one that was left than it was in between: parts of a long dissolve are like what comes before them."""
+_EVERY = 4
+"""Every so many pictures are compared with those of a change."""
 _KEPT = 256
 """Pictures kept; above 170 a second the longest windows are left out."""
 _ROUNDING_S = 1e-4
@@ -54,6 +68,23 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True)
+class _Picture:
+    """One picture: its cells (3 * 16 * 9,) float32 by which mixtures are found, and its brightness in fine cells (36, 64) uint8."""
+
+    cells: np.ndarray
+    grey: np.ndarray
+
+    @property
+    def plain(self) -> bool:
+        """Whether it shows next to nothing."""
+        return bool(_without_mean(self.cells).std() < _PLAIN)
+
+    def like(self, other: _Picture) -> float:
+        """How alike two pictures are, whatever the light; above 1 they may show one scene."""
+        return max(_likeness(self.cells, other.cells) / _MAX_LIKENESS, _detail_alike(self.grey, other.grey) / _MAX_SAME_DETAIL)
+
+
+@dataclass(frozen=True, slots=True)
 class _Mixture:
     """Frames `start` to `end` are mixtures of the first and the last picture; `middle` is the most even one."""
 
@@ -64,8 +95,8 @@ class _Mixture:
     middle: int
     change: float
     misfit: float
-    first: np.ndarray
-    last: np.ndarray
+    first: _Picture
+    last: _Picture
 
     @property
     def worth(self) -> float:
@@ -80,6 +111,7 @@ class Dissolves:
         self._n = 0
         self._times_s = np.zeros(_KEPT)
         self._pictures = np.zeros((_KEPT, 3 * _CELLS[0] * _CELLS[1]), np.float32)
+        self._greys = np.zeros((_KEPT, _FINE_CELLS[1], _FINE_CELLS[0]), np.uint8)
         self._found: list[_Mixture] = []
 
     def __call__(self, timestamp_s: float, bgr: np.ndarray) -> None:
@@ -87,7 +119,9 @@ class Dissolves:
         at = self._n % _KEPT
         self._times_s[at] = timestamp_s
         self._pictures[at] = cv2.resize(bgr, _CELLS, interpolation=cv2.INTER_AREA).reshape(-1)
+        self._greys[at] = cv2.resize(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), _FINE_CELLS, interpolation=cv2.INTER_AREA)
         self._n += 1
+        self._forget_those_left_again(timestamp_s)
         starts = self._starts(timestamp_s)
         if len(starts):
             now = self._pictures[at]
@@ -95,6 +129,23 @@ class Dissolves:
             for start, change in zip(starts, changes, strict=True):
                 if change >= _MIN_CHANGE:
                     self._try(int(start), self._n - 1, float(change))
+
+    def _picture(self, index: int) -> _Picture:
+        return _Picture(self._pictures[index % _KEPT].copy(), self._greys[index % _KEPT].copy())
+
+    def _was_seen_before(self, first: _Picture, last: _Picture, start: int) -> bool:
+        """Whether the scene after a change was there shortly before it began."""
+        oldest_s, enough = self._times_s[start % _KEPT] - _RETURNS_S, max(1.0, first.like(last) + _MORE)
+        before = range(start - 1, max(self._n - _KEPT, 0) - 1, -_EVERY)
+        return any(last.like(self._picture(i)) > enough for i in before if self._times_s[i % _KEPT] >= oldest_s)
+
+    def _forget_those_left_again(self, now_s: float) -> None:
+        """Forget changes, found shortly before, after which the old scene is back."""
+        recent = [m for m in self._found if now_s - m.end_s <= _RETURNS_S and not m.first.plain and not m.last.plain]
+        if recent and self._n % _EVERY == 0:
+            now = self._picture(self._n - 1)
+            back = {id(m) for m in recent if m.first.like(now) > max(1.0, m.first.like(m.last) + _MORE)}
+            self._found = [m for m in self._found if id(m) not in back]
 
     def _starts(self, now_s: float) -> np.ndarray:
         """First frames of the windows that end now: at least four frames earlier, and still kept."""
@@ -113,16 +164,18 @@ class Dissolves:
         misfit = float(np.sqrt(np.square(np.array(middle) - first - shares[:, None] * step).mean(1)).max() / change)
         if misfit > _MAX_MISFIT or not _MIDDLE[0] < shares[1] < _MIDDLE[1] or not (np.diff([-0.05, *shares, 1.05]) > 0).all():
             return
-        if _plain(first) or _plain(last) or _likeness(first, last) <= _MAX_LIKENESS:
+        ends = [self._picture(start), self._picture(end)]
+        fades = ends[0].plain or ends[1].plain
+        if fades or not (ends[0].like(ends[1]) > 1 or self._was_seen_before(ends[0], ends[1], start)):
             where = float(np.interp(0.5, [0, *shares, 1], between))
             start_s, end_s = self._times_s[start % _KEPT], self._times_s[end % _KEPT]
-            self._found.append(_Mixture(start, end, start_s, end_s, round(where), change, misfit, first, last))
+            self._found.append(_Mixture(start, end, start_s, end_s, round(where), change, misfit, *ends))
 
     def transitions(self) -> list[Transition]:
         """Those found so far, in order."""
-        between_scenes = _apart([m for m in self._found if not _plain(m.first) and not _plain(m.last)])
-        with_plain = _apart([m for m in self._found if _plain(m.first) != _plain(m.last)])
-        fades = [t for out, back in pairwise(with_plain) if _plain(out.last) and _plain(back.first) for t in _through_plain(out, back)]
+        between_scenes = _apart([m for m in self._found if not m.first.plain and not m.last.plain])
+        with_plain = _apart([m for m in self._found if m.first.plain != m.last.plain])
+        fades = [t for out, back in pairwise(with_plain) if out.last.plain and back.first.plain for t in _through_plain(out, back)]
         found = [t for m in between_scenes for t in [Transition(m.start, m.end, m.middle, m.change)] if not any(_meet(t, f) for f in fades)]
         return sorted([*found, *fades], key=lambda t: t.start)
 
@@ -142,16 +195,11 @@ def _meet(one: _Mixture | Transition, other: _Mixture | Transition) -> bool:
 
 def _through_plain(out: _Mixture, back: _Mixture) -> list[Transition]:
     """A fade-out and the fade-in after it: nothing where the same scene comes back, two cuts where it stays plain for long."""
-    if _likeness(out.first, back.last) > _MAX_LIKENESS:
+    if out.first.like(back.last) > 1:
         return []
     if back.start_s - out.end_s > _MAX_PLAIN_S:
         return [Transition(out.start, out.end, out.end, out.change), Transition(back.start, back.end, back.start, back.change)]
     return [Transition(out.start, back.end, (out.end + back.start + 1) // 2, min(out.change, back.change))]
-
-
-def _plain(picture: np.ndarray) -> bool:
-    """Whether a picture shows nothing, or next to nothing."""
-    return bool(_without_mean(picture).std() < _PLAIN or (picture > _CLIPPED).mean() > 0.5)
 
 
 def _likeness(one: np.ndarray, other: np.ndarray) -> float:
@@ -160,6 +208,20 @@ def _likeness(one: np.ndarray, other: np.ndarray) -> float:
     ranks = [np.argsort(np.argsort(picture.reshape(-1, 3).mean(1), kind="stable"), kind="stable") for picture in (one, other)]
     colours = float((a * b).mean() / max(float(a.std() * b.std()), 1e-6))
     return max(colours, float(np.asarray(np.corrcoef(np.stack(ranks)))[0, 1]))
+
+
+def _detail_alike(one: np.ndarray, other: np.ndarray) -> float:
+    """Correlation of two grey pictures (36, 64) without their coarse light, where both show something; 1 where a flash blinds the camera, 0 where
+    both have little else than bars beside the picture."""
+    white = [grey >= _CLIPPED for grey in (one, other)]
+    if max(w.mean() for w in white) > _BLINDED:
+        return 1.0
+    bars = cv2.dilate(((one < _BLACK) & (other < _BLACK)).astype(np.uint8), np.ones(_BLUR, np.uint8)) > 0
+    shown = ~bars & ~white[0] & ~white[1]
+    if shown.mean() < _MIN_SHOWN:
+        return 0.0
+    a, b = ((grey - cv2.blur(grey, _BLUR))[shown] for grey in (one.astype(np.float32), other.astype(np.float32)))
+    return float(np.mean((a - a.mean()) * (b - b.mean())) / max(float(a.std() * b.std()), 1e-6))
 
 
 def _without_mean(picture: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ class SceneSettings(Section):
     threshold: Annotated[float, Field(gt=0)] | None = None
     """None means PySceneDetect's default for the detector."""
     dissolves: bool = True
-    """Also split scenes at cross-fades and at fades through a plain colour. A lamp or a flash while much moves is taken for one too."""
+    """Also split scenes at cross-fades and at fades through a plain colour."""
     min_scene_s: Annotated[float, Field(gt=0)] = 0.6
     max_clip_s: Annotated[float, Field(gt=0)] = 30.0
     overlap_s: Annotated[float, Field(ge=0)] = 1.0

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scenedetect import AdaptiveDetector, ContentDetector, SceneManager, ThresholdDetector, open_video
 
+from egoworld_ops.video import decoding
 from egoworld_ops.video.probing import probe
 from egoworld_ops.video.scenes import Scene, SceneScores, Window, find_scenes, frame_ends, windows
 from egoworld_ops.video.settings import SceneSettings
@@ -134,6 +135,25 @@ def test_what_changes_within_a_scene_is_no_dissolve(tmp_path: Path, picture: med
     assert "dissolve" not in {s.method for s in scenes}
     if picture is lamp:
         assert starts(scenes) == [0]
+
+
+@pytest.mark.parametrize(
+    ("name", "gains"),
+    [
+        ("dexretarget_human_hand_video.mp4", np.interp(range(60), [15, 22, 30], [1, 5, 1])),
+        ("sam2_03_blocks.mp4", np.interp(range(60), [15, 30], [0.15, 1])),
+    ],
+    ids=["flash", "lamp"],
+)
+def test_a_light_in_a_real_video_is_no_dissolve(shared_data: Path, tmp_path: Path, name: str, gains: np.ndarray) -> None:
+    """A flash that blinds the camera leaves few cells to compare; in the dark of a lamp that is off little is left of coarse cells."""
+    frames = [cv2.resize(f.rgb, (320, 180), interpolation=cv2.INTER_AREA) for f in decoding.decode(shared_data / name, 0, 60, threads=1)]
+
+    def lit(index: int, width: int, height: int) -> np.ndarray:
+        assert frames[index].shape == (height, width, 3)
+        return np.clip(frames[index] * gains[index], 0, 255).astype(np.uint8)
+
+    assert [s.method for s in found(media.make(tmp_path / "a.mp4", 60, (320, 180), picture=lit))] == ["whole_video"]
 
 
 @pytest.mark.parametrize("detector", ["adaptive", "content"])
