@@ -102,16 +102,16 @@ def real(tallies: dict[str, Tally]) -> None:
 
 
 def rendered(path: Path, tally: Tally) -> None:
-    """A scene with its truth beside it; in each shot its object counts as held or moved from the first frame in which it moves or is held."""
+    """A scene with its truth beside it; its object counts in all frames of a shot in which it is held or moved at some time: it is the same thing
+    before it is picked up."""
     truth = load_truth(path.with_suffix(".truth"))
     seen = {r["frame_index"]: r for r in truth.masks.to_pylist() if r["role"] == "object"}
-    moving = {r["frame_index"]: r["moving"] or r["held_by"] is not None for r in truth.objects.to_pylist()}
+    moving = {r["frame_index"] for r in truth.objects.to_pylist() if r["moving"] or r["held_by"] != "none"}
     size = truth.scene["height"], truth.scene["width"]
     ends = (*truth.cuts, truth.scene["n_frames"])
     for start, end in zip((0, *truth.cuts), ends, strict=True):
-        touched = False
+        touched = not moving.isdisjoint(range(start, end))
         for index, rows in sorted(object_masks(path, start, end).items()):
-            touched |= moving.get(index, False)
             row = seen.get(index) if touched else None
             counts = None if row is None else {"size": list(size), "counts": row["rle_counts"]}
             tally.add(rows, np.zeros(size, bool) if counts is None else rle.decode(counts))

@@ -25,6 +25,7 @@ SCHEMA = pa.schema(
         pa.field("score", pa.float32()),
         pa.field("handedness_score", pa.float32()),
         pa.field("owner", pa.string()),
+        pa.field("owner_reason", pa.string()),
         pa.field("jumped", pa.bool_()),
         pa.field("source", pa.string(), False),
         pa.field("backend", pa.string(), False),

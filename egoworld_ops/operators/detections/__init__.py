@@ -36,7 +36,8 @@ TABLE = schema.Table(
         schema.Column(
             "handedness_score",
             pa.float32(),
-            "probability that the hand is the left or right one it is said to be, from the whole clip; null for other hands and objects",
+            "probability that the hand is the left or right one it is said to be, from the whole clip; null for other hands and objects, and for a "
+            "lone hand that may be anybody's, see owner_reason",
             "",
             "",
             True,
@@ -50,6 +51,17 @@ TABLE = schema.Table(
             "hand of one side, and where arms do not come from the bottom. Null for objects",
             nullable=True,
             allowed=("wearer", "other", "unknown"),
+        ),
+        schema.Column(
+            "owner_reason",
+            pa.string(),
+            "why owner is `unknown`: it would be a second left or right hand; both arms of a person come from another edge of the picture than the "
+            "bottom; or one arm does, and no second hand is seen with it: the side is that of whoever it belongs to, who may be another person",
+            nullable=True,
+            allowed=(
+                "second_of_one_side",
+                *(f"{arms}_from_{edge}" for arms in ("arms", "one_arm") for edge in ("top", "left", "right")),
+            ),
         ),
         schema.Column(
             "jumped",

@@ -13,6 +13,7 @@ from functools import cache
 import cv2
 import numpy as np
 
+from egoworld_ops.operators.detections._backwards import Look, traced
 from egoworld_ops.operators.detections._hand_shape import HandShape
 from egoworld_ops.operators.detections._together import Record, Step, step
 from egoworld_ops.vision.boxes import iou
@@ -41,6 +42,7 @@ _REACH_HANDS = 1.3
 _NEAR_HANDS = 0.5
 _SAME_BOX_IOU = 0.2
 _SAME_COLOR = 0.6
+_SAME_PLACE = 0.5
 _PATIENCE_LOOKS = 4
 _MEMORY = 0.98
 _BITS = 3
@@ -102,10 +104,36 @@ class MotionColorFinder:
         self._known: list[_Known] = []
         self._covered: np.ndarray | None = None
         self._records: dict[int, Record] = {}
+        self._looks: list[Look] = []
+        self._first: dict[int, tuple[int, np.ndarray]] = {}
+        self._factor = np.ones(2)
 
     def scores(self) -> dict[int, float]:
         """Of the objects that have moved with a hand for long enough, number and confidence, 0 to 1."""
         return {number: record.score for number, record in self._records.items() if record.score > 0}
+
+    def earlier(self) -> tuple[list[tuple[int, Sighting]], dict[int, int]]:
+        """Of the objects that `scores` names: where each was first seen, with the count of that frame, and which are a part of another one.
+
+        A part is an object that was where the other one was found, when that was found.
+        """
+        scores = self.scores()
+        found, part_of = [], dict[int, int]()
+        for number, (look, region) in sorted(self._first.items(), key=lambda item: item[1][0]):
+            if number not in scores:
+                continue
+            before = traced(self._looks, look, region, lambda one, other, mask: _fit(*_track(one, other, mask)))
+            whole = [
+                n for n, (at, other) in self._first.items() if n in scores and n != number and at in before and _is_part(before[at], other)
+            ]
+            if whole:
+                part_of[number] = part_of.get(whole[0], whole[0])
+            elif before:
+                first = min(before)
+                box = _box(before[first])
+                box_px = np.concatenate([box[:2] * self._factor, box[2:] * self._factor]).astype(np.float32)
+                found.append((first * self._every_frames, Sighting(number, box_px, scores[number])))
+        return found, part_of
 
     def update(self, rgb: np.ndarray, hands_px: Sequence[np.ndarray]) -> list[Sighting]:
         """Objects to propose in this frame; `hands_px` are (21, 2) image points of each hand in it."""
@@ -122,6 +150,8 @@ class MotionColorFinder:
         self._gather(gray, shapes)
         self._before = gray
         self._covered = np.logical_or.reduce([np.zeros(gray.shape, bool), *(s.flesh | s.forearm for s in shapes)])
+        self._factor = factor
+        self._looks.append(Look(picture, self._covered))
         found = self._candidates(picture, shapes)
         return [Sighting(n, np.concatenate([box[:2] * factor, box[2:] * factor]).astype(np.float32), score) for n, box, score in found]
 
@@ -196,6 +226,7 @@ class MotionColorFinder:
             if number is not None:
                 self._records[number] = known.record
                 region = _grown(picture, cell, seeds, shape.reach(_REACH_HANDS), flesh)
+                self._first.setdefault(number, (len(self._looks) - 1, region))
                 found.append((number, _box(region), known.record.score))
         return found
 
@@ -271,6 +302,11 @@ def _grown(picture: np.ndarray, cell: np.ndarray, seeds: np.ndarray, reach: np.n
 def _box(mask: np.ndarray) -> np.ndarray:
     """(4,) x, y, width, height of a mask."""
     return np.array(cv2.boundingRect(mask.view(np.uint8)), float)
+
+
+def _is_part(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the smaller of two masks lies mostly in the other."""
+    return bool((one & other).sum() > _SAME_PLACE * min(one.sum(), other.sum()))
 
 
 def _track(before: np.ndarray, now: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ found by motion and colour is in `_motion_color.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -94,6 +94,7 @@ class ObjectProposer:
         prompted = any(prompt.frame_index in clip_frames for item in objects for prompt in item.prompts)
         automatic = settings.automatic == "always" or (settings.automatic == "without_sidecar" and not prompted)
         self._finder = MotionColorFinder(settings.every_frames, settings.repeat_frames) if automatic else None
+        self._frames: list[int] = []
 
     def update(self, frame: Frame, hands: Sequence[HandBox]) -> list[Proposal]:
         """The prompts of this frame: the sidecar's exactly at its frames (if a stride skips one, at the next processed frame, or at the clip's
@@ -103,20 +104,32 @@ class ObjectProposer:
         due = range(self._next_index, self._clip_end if last else frame.index + 1)
         found = [p for i, item in enumerate(self._objects) for p in _from_sidecar(frame, FIRST_OBJECT_TRACK + i, item, due)]
         self._next_index = due.stop
+        self._frames.append(frame.index)
         if self._finder is not None:
             first = FIRST_OBJECT_TRACK + len(self._objects)
             sightings = self._finder.update(frame.rgb, [hand.points_px for hand in hands])
             found += [Proposal(first + s.number, None, s.box_px, s.score, "motion_color") for s in sightings]
         return found
 
-    def earned(self, found: Sequence[Proposal]) -> list[Proposal]:
-        """Of earlier proposals those that count, once the clip has been seen: a person's, and things that moved with a hand, with the score of
-        all that was seen of them. A thing that only lay or hung where a hand passed is left out.
+    def earned(self, found: Mapping[int, Sequence[Proposal]]) -> dict[int, list[Proposal]]:
+        """Of the proposals by frame index those that count, once the clip has been seen: a person's, and things that moved with a hand, with the
+        score of all that was seen of them. A thing that only lay or hung where a hand passed is left out; one that was picked up is proposed where it
+        lay before, and its parts are it.
         """
-        scores = self._finder.scores() if self._finder is not None else {}
-        first = FIRST_OBJECT_TRACK + len(self._objects)
-        kept = [p for p in found if p.source == "sidecar" or p.track_id - first in scores]
-        return [p if p.source == "sidecar" else replace(p, score=scores[p.track_id - first]) for p in kept]
+        if self._finder is None:
+            return {index: list(proposals) for index, proposals in found.items()}
+        first, scores = FIRST_OBJECT_TRACK + len(self._objects), self._finder.scores()
+        earlier, part_of = self._finder.earlier()
+        kept: dict[int, list[Proposal]] = {}
+        for index, proposals in found.items():
+            kept[index] = [p for p in proposals if p.source == "sidecar"]
+            for p in proposals:
+                number = part_of.get(p.track_id - first, p.track_id - first)
+                if p.source != "sidecar" and number in scores and first + number not in {k.track_id for k in kept[index]}:
+                    kept[index].append(replace(p, track_id=first + number, score=scores[number]))
+        for count, s in earlier:
+            kept.setdefault(self._frames[count], []).append(Proposal(first + s.number, None, s.box_px, s.score, "motion_color"))
+        return kept
 
 
 def _from_sidecar(frame: Frame, track_id: int, item: SidecarObject, due: range) -> list[Proposal]:

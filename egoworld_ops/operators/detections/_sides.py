@@ -60,12 +60,14 @@ class Verdict:
             third hand, a second of one side, or the hands of a person whose arms do not come from the bottom.
         probability: of the label; tempered, as neighbouring frames are not independent.
         chain: which tracks it continues.
+        why: of an owner that is `unknown`: see column `owner_reason`.
     """
 
     label: Label
     owner: Owner
     probability: float
     chain: int
+    why: str | None = None
 
 
 def assign(frames: Sequence[Seen]) -> list[dict[int, Verdict]]:
@@ -146,6 +148,8 @@ class _Trellis:
         """The most likely labels, with their probabilities."""
         path, probabilities = self._best_path(), self._probabilities()
         strangers = self._strangers(path)
+        pair = any({0, 1} <= set(labels[k, : len(step.hands)]) for labels, k, step in zip(self._labels, path, self._steps, strict=True))
+        elsewhere = f"{'arms' if pair else 'one_arm'}_from_{self.edge}"
         found = []
         for i, step in enumerate(self._steps):
             verdicts = {}
@@ -153,9 +157,12 @@ class _Trellis:
                 label = int(self._labels[i][path[i], k])
                 probability = float(probabilities[i][self._labels[i][:, k] == label].sum())
                 owner: Owner = "wearer" if self.edge == "bottom" else "unknown"
+                why = elsewhere
                 if LABELS[label] == "other":
-                    owner = "other" if chain in strangers else "unknown"
-                verdicts[step.tracks[chain]] = Verdict(LABELS[label], owner, min(probability, 1.0), chain)
+                    owner, why = "other" if chain in strangers else "unknown", "second_of_one_side"
+                verdicts[step.tracks[chain]] = Verdict(
+                    LABELS[label], owner, min(probability, 1.0), chain, why if owner == "unknown" else None
+                )
             found.append(verdicts)
         return found
 

@@ -74,7 +74,7 @@ class _Seen:
 class Backend(Operator):
     """Hands by MediaPipe's networks, objects by motion and colour or from the sidecar. `score` of a hand is its presence."""
 
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     packages: ClassVar[tuple[str, ...]] = ("ai-edge-litert", "opencv-python-headless")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 0.025
@@ -133,8 +133,9 @@ class Backend(Operator):
             if proposed is not None:
                 seen[-1].objects = proposed.result()
         if proposer is not None:
+            earned = proposer.earned({found.index: found.objects for found in seen})
             for found in seen:
-                found.objects = proposer.earned(found.objects)
+                found.objects = earned.get(found.index, [])
         return seen
 
     @contextmanager
@@ -198,8 +199,9 @@ def _hand_row(hand: TrackedHand, found: Verdict, size_px: tuple[int, int]) -> di
         "points_px": seen.points_px,
         "landmarks_m": seen.landmarks_m,
         "score": min(seen.presence, 1.0),
-        "handedness_score": None if found.label == "other" else found.probability,
+        "handedness_score": None if found.label == "other" or (found.why or "").startswith("one_arm") else found.probability,
         "owner": found.owner,
+        "owner_reason": found.why,
         "source": hand.source,
     }
 

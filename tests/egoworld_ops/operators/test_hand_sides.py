@@ -125,6 +125,14 @@ def test_a_person_seen_by_a_camera_that_is_not_worn_keeps_sides_of_unknown_owner
     found = labels([{0: hand(*at[0], 0.9, turn_rad), 1: hand(*at[1], 0.1, turn_rad)} for _ in range(30)])
     assert {(f[0].label, f[0].owner) for f in found} == {("right", "unknown")}
     assert {(f[1].label, f[1].owner) for f in found} == {("left", "unknown")}
+    assert {v.why for f in found for v in f.values()} == {"arms_from_top" if turn_rad == UP else "arms_from_left"}
+
+
+@pytest.mark.parametrize(("turn_rad", "why"), [(DOWN, None), (UP, "one_arm_from_top"), (LEFT, "one_arm_from_left")])
+def test_a_lone_hand_says_where_its_arm_comes_from(turn_rad: float, why: str | None) -> None:
+    """The side of a lone hand from elsewhere than the bottom is that of whoever it belongs to."""
+    found = labels([{0: hand(600, 300, 0.9, turn_rad)} for _ in range(30)])
+    assert {(f[0].label, f[0].owner, f[0].why) for f in found} == {("right", "unknown" if why else "wearer", why)}
 
 
 def test_no_side_is_given_twice_in_a_frame_whatever_the_network_says() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from egoworld_ops.operators.detections._proposals import ObjectProposer, Proposal, ProposalSettings
 from egoworld_ops.operators.detections._together import Record, Step, step
+from egoworld_ops.types import Frame
 
 REGION = np.zeros((40, 60), bool)
 REGION[10:30, 20:40] = True
@@ -47,7 +48,7 @@ def test_what_the_hand_covered_tells_nothing() -> None:
 
 
 def test_a_thing_that_moved_too_little_or_too_seldom_is_none() -> None:
-    assert _score(_steps(4, 4, 20.0, 2)) == 0
+    assert _score(_steps(4, 4, 20.0, 1)) == 0
     assert _score([Step(s.better, 0.01) for s in _steps(4, 4, 20.0, 6)]) == 0
 
 
@@ -65,4 +66,5 @@ def test_a_persons_prompt_is_never_left_out() -> None:
     proposer = ObjectProposer(ProposalSettings(), (), range(10), 1)
     given = Proposal(10, "cup", np.array([1, 2, 3, 4], np.float32), 0.4, "sidecar")
     found = Proposal(11, None, np.array([1, 2, 3, 4], np.float32), 0.9, "motion_color")
-    assert proposer.earned([given, found]) == [given]
+    proposer.update(Frame(0, 0.0, np.zeros((60, 80, 3), np.uint8)), [])
+    assert proposer.earned({0: [given, found]}) == {0: [given]}
