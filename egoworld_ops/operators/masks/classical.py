@@ -7,6 +7,8 @@ of an object that was found automatically it is no higher than the confidence th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
 from typing import Annotated, Any, ClassVar
 
 import cv2
@@ -29,6 +31,8 @@ from egoworld_ops.vision.boxes import iou
 _PROMPT_COLUMNS = ("frame_index", "role", "track_id", "label", "box_px", "points_px", "score", "source")
 _HAND_TRACKS = {"hand_left": 1, "hand_right": 2}
 _REPROMPT_IOU = 0.25
+_SAME_REGION = 0.5
+"""Two things that share more than this of the smaller one are seen as one: they look alike."""
 
 
 class ClassicalSettings(BackendSettings):
@@ -45,7 +49,7 @@ class ClassicalSettings(BackendSettings):
 class Backend(Operator):
     """The default on laptops."""
 
-    version = "4"
+    version = "5"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = ClassicalSettings
     seconds_per_frame: ClassVar[float] = 0.06
@@ -125,7 +129,27 @@ class _Scene:
             track.surest = 1.0 if exact else float(prompt["score"])
             if exact or not _still_there(track, sightings.get(number), box_px):
                 sightings[number] = track.prompt(rgb, box_px, exact, hands)
-        return {number: sighting for number, sighting in sightings.items() if sighting is not None}
+        return _one_owner({number: sighting for number, sighting in sightings.items() if sighting is not None}, rgb.shape[:2])
+
+
+def _one_owner(found: dict[int, Sighting], shape: tuple[int, int]) -> dict[int, Sighting]:
+    """The sightings; of two that claim the same region the weaker one is not observed: it looks like the other thing, and may be anywhere."""
+    claims = {}
+    for number, sighting in found.items():
+        claims[number] = np.zeros(shape, bool)
+        claims[number][sighting.evidence.window] = sighting.evidence.logit > 0
+    for one, other in combinations(found, 2):
+        both, least = np.count_nonzero(claims[one] & claims[other]), min(np.count_nonzero(claims[n]) for n in (one, other))
+        if both > _SAME_REGION * least:
+            weaker = min((one, other), key=lambda n: _strength(found[n].evidence))
+            found[weaker] = replace(found[weaker], observed=False)
+    return found
+
+
+def _strength(evidence: Evidence) -> float:
+    """Mean log odds inside."""
+    inside = evidence.logit[evidence.logit > 0]
+    return float(inside.mean()) if inside.size else 0.0
 
 
 def _still_there(track: ObjectTrack, sighting: Sighting | None, box_px: np.ndarray) -> bool:

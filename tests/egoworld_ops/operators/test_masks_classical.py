@@ -180,6 +180,26 @@ def test_a_moving_object_is_carried_and_a_vanished_one_dropped() -> None:
     assert len(late) <= 3
 
 
+def test_of_two_alike_things_on_one_region_one_is_not_observed() -> None:
+    """Two like patches; one is pushed over the other, and both tracks find one region there."""
+    rng = np.random.default_rng(0)
+    table = cv2.resize(rng.integers(90, 130, (12, 16, 3)).astype(np.uint8), (160, 120), interpolation=cv2.INTER_CUBIC)
+    patch = cv2.resize(rng.integers(0, 255, (6, 6, 3)).astype(np.uint8), (30, 30), interpolation=cv2.INTER_NEAREST)
+    frames = []
+    for i in range(12):
+        picture = table.copy()
+        for x in (min(20 + 6 * i, 80), 80):
+            picture[40:70, x : x + 30] = patch
+        frames.append(picture)
+    boxes = {10: [20, 40, 30, 30], 11: [80, 40, 30, 30]}
+    rows = [detection_row(0, role="object", track_id=t, box_px=box, points_px=None, source="sidecar") for t, box in boxes.items()]
+    found: dict[int, list[bool]] = {}
+    for row in _backend().run(_clip_of(frames, rows)).to_pylist():
+        found.setdefault(row["frame_index"], []).append(row["observed"])
+    assert found[1] == [True, True]
+    assert sum(found[11]) <= 1
+
+
 def test_an_object_resumes_after_a_hand_covered_it() -> None:
     frames, truth = _moving_square(24, step_px=0)
     rows = [kitchen.object_row(0, rle.mask_bbox(truth[0]))]
