@@ -135,6 +135,16 @@ VIEWS: Mapping[str, WorldView] = {
             schema.OBSERVED,
         ),
         _view(
+            "fused_hands_world",
+            "fusion",
+            "The same of the hands of table `fusion`, which move smoothly.",
+            ("hand",),
+            schema.HAND,
+            schema.Column(_JOINTS, schema.POINTS_3D, "joints in the world", "m", "world", True),
+            *schema.pose("world", "the wrist frame (T_world_wrist)"),
+            schema.OBSERVED,
+        ),
+        _view(
             "objects_world",
             "object_pose",
             "The pose of one object in one frame, in the world of its clip. Only frames of which table `camera` has a row.",

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import UnknownIntrinsics
+from egoworld_ops.errors import CorruptVideo, UnknownIntrinsics
 from egoworld_ops.execution.identity import operator_of
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.types import Camera, Clip, Frame
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 _STAGES = ("detections", "masks", "hand_pose")
 _FOCAL_PER_SIDE = 0.714
 """Of 70 degrees: what hands are found with."""
-_MOST_FRAMES = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +52,12 @@ def estimated_camera(video: Path, settings: Settings, first_frame: int, frames: 
     """
     from egoworld_ops.operators.camera._focal import estimate
 
-    def opened() -> Iterator[Frame]:
-        return islice(decode(video, first_frame, _MOST_FRAMES), frames)
+    seen = list(looked_at(video, first_frame, frames))
+    end, (height, width) = first_frame + len(seen), seen[0][1]
 
-    seen = [(frame.index, frame.timestamp_s, frame.rgb.shape) for frame in opened()]
-    height, width = seen[0][2][:2]
+    def opened() -> Iterator[Frame]:
+        return decode(video, first_frame, end)
+
     focal_px = max(width, height) * _FOCAL_PER_SIDE
     assumed = Camera(
         focal_px,
@@ -70,7 +69,7 @@ def estimated_camera(video: Path, settings: Settings, first_frame: int, frames: 
         "assumed_fov",
         focal_error_share=assumed_error_share(_FOCAL_PER_SIDE),
     )
-    end, (start_s, end_s) = first_frame + len(seen), (seen[0][1], seen[-1][1])
+    start_s, end_s = seen[0][0], seen[-1][0]
     clip = Clip("estimate", "estimate", video, "0" * 64, first_frame, end, first_frame, end, start_s, end_s, Fraction(30), width, height)
     item = ClipInput(clip, {}, Sidecar(), assumed, 1, opened)
     tables: dict[str, pa.Table] = {}
@@ -86,3 +85,19 @@ def estimated_camera(video: Path, settings: Settings, first_frame: int, frames: 
         )
     camera = replace(assumed, fx_px=found.focal_px, fy_px=found.focal_px, source="estimated", focal_error_share=found.error_share)
     return EstimatedCamera(camera, found.points, found.keyframes, found.error_px)
+
+
+def looked_at(video: Path, first_frame: int, frames: int) -> Iterator[tuple[float, tuple[int, int]]]:
+    """Time and size (height, width) of each of these frames, to where the video ends.
+
+    Raises:
+        CorruptVideo: there is none.
+    """
+    count = 0
+    try:
+        for frame in decode(video, first_frame, first_frame + frames):
+            count += 1
+            yield frame.timestamp_s, (frame.rgb.shape[0], frame.rgb.shape[1])
+    except CorruptVideo:
+        if not count:
+            raise

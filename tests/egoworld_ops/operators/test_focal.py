@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from egoworld_ops.contract.reasons import Reason
-from egoworld_ops.execution.focal import EstimatedCamera
+from egoworld_ops.errors import CorruptVideo
+from egoworld_ops.execution.focal import EstimatedCamera, looked_at
 from egoworld_ops.operators.camera._focal import Estimate, estimate
 from egoworld_ops.types import Camera
 from egoworld_ops.video import intrinsics, sidecar_writing
 from egoworld_ops.video.settings import CameraSettings
 from egoworld_ops.video.sidecar import read_sidecar
+from tests.egoworld_ops.media import make
 from tests.egoworld_ops.operators import rooms
 
 WRONG = replace(rooms.CAMERA, fx_px=300.0, fy_px=300.0, source="assumed_fov", focal_error_share=0.3)
@@ -34,6 +36,13 @@ def test_a_camera_that_turns_or_rests_is_refused(path: rooms.Path_, kind: str) -
     found = estimate(replace(rooms.filmed(path, 32)[0], camera=WRONG))
     assert isinstance(found, Reason)
     assert found.kind == kind
+
+
+def test_a_video_shorter_than_what_is_looked_at_is_looked_at_to_its_end(tmp_path: Path) -> None:
+    video = make(tmp_path / "v.mp4", 12)
+    assert len(list(looked_at(video, 4, 300))) == 8
+    with pytest.raises(CorruptVideo):
+        list(looked_at(video, 12, 300))
 
 
 def test_an_estimate_is_a_camera_of_the_sidecar_that_says_so(tmp_path: Path) -> None:

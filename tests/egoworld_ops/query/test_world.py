@@ -139,7 +139,7 @@ def test_hands_and_robot_wrists_are_where_the_camera_puts_them(scene: Scene) -> 
         if row["x_m"] is not None:
             joints = transform(scene.camera[row["frame_index"]], scene.joints_m[row["frame_index"], row["hand"]])
             assert np.allclose(row["joints_m"], joints, atol=1e-6)
-    for view, of in (("hands_world", "hand_pose"), ("robots_world", "mapping")):
+    for view, of in (("hands_world", "hand_pose"), ("fused_hands_world", "fusion"), ("robots_world", "mapping")):
         pairs = zip(shown(scene.run, view), [r for r in shown(scene.run, of) if r["video_id"].startswith("a-")], strict=True)
         for row, source in pairs:
             if row["x_m"] is not None:
