@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from itertools import product
@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import trimesh
 
-from egoworld_ops.contract import schema
+from egoworld_ops.contract import quality, schema
 from egoworld_ops.operators.base import ClipInput
+from egoworld_ops.operators.movement import classical as movement
+from egoworld_ops.operators.object_pose import classical as object_pose
 from egoworld_ops.types import Camera, Clip, Frame
 from egoworld_ops.video.sidecar import Sidecar, SidecarObject
 from egoworld_ops.vision.geometry import make_transform, project, rotations, transform
@@ -318,6 +322,27 @@ def _holding(shot: Shot, T: np.ndarray, index: int) -> dict[str, Any]:
     joints = np.tile(transform(T, np.zeros(3)), (21, 1))
     joints[[4, 8, 12, 16, 20]] = transform(T, mesh.triangles_center[rng.choice(front, 5)])
     return hand_pose_row(index, joints_m=joints, joints_px=project(shot.camera, joints))
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the stages say of a clip: poses by frame as rows of `object_pose`, states of `movement` by frame, and metrics of both that warn."""
+
+    poses: dict[int, dict[str, Any]]
+    states: dict[int, str | None]
+    warnings: set[str]
+
+
+def said_of(item: ClipInput, folder: Path) -> Said:
+    """Pose the thing and judge its movement. Tables are written to the folder, for the metrics."""
+    tables, warnings = dict(item.tables), set[str]()
+    for stage, backend in (("object_pose", object_pose.Backend), ("movement", movement.Backend)):
+        tables[stage] = backend(backend.Settings(), 1).run(replace(item, tables=tables))
+        pq.write_table(tables[stage], folder / f"{stage}.parquet")
+        measured = quality.measure(duckdb.connect(), stage, [folder / f"{stage}.parquet"])
+        warnings |= {metric.name for metric in quality.metrics(stage) if metric.verdict(measured[metric.name])}
+    poses = {row["frame_index"]: row for row in tables["object_pose"].to_pylist()}
+    return Said(poses, {row["frame_index"]: row["state"] for row in tables["movement"].to_pylist()}, warnings)
 
 
 def clip_of(shot: Shot, folder: Path) -> tuple[ClipInput, list[np.ndarray]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -33,7 +34,9 @@ from egoworld_ops.types import Camera
 from egoworld_ops.vision.geometry import invert, make_transform, rotation_angle_deg, rotations
 
 MIN_IOU = 0.75
-MIN_OVERLAP = 0.8
+MAX_BELOW, DOUBTED_TURN_LOSS = 0.12, 0.05
+"""Where outline and mask overlap by so much less than in most frames of the track, a turn must cost so much for the pose to be trusted."""
+MIN_OVERLAP, MIN_SUPPORT = 0.8, 0.8
 MIN_MARGIN, MIN_MARGIN_SHARE = 0.015, 0.3
 """The margin must be at least this, and at least this share of what the pose leaves unexplained: masks that are off blur the difference."""
 MIN_VISIBLE = 0.4
@@ -54,7 +57,7 @@ EDGES = 0.4
 UNVERIFIED = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Judged:
     """The evidence for the poses of an object.
 
@@ -69,6 +72,11 @@ class Judged:
     turn_losses: list[float | None]
     verdict: Verdict | None
     symmetry: str
+
+    @cached_property
+    def _usual_iou(self) -> float:
+        """What most good frames reach: the upper quartile."""
+        return float(np.percentile([iou for iou in self.ious if iou is not None], 75))
 
     def score(self, position: int, verified: bool) -> float:
         """From 0 to 1; at most UNVERIFIED where the pose is not to be trusted."""
@@ -87,8 +95,13 @@ class Judged:
             return Reason("too_hidden", "too little of the object is seen to tell whether the pose is right")
         if self.verdict.reason is not None:
             return self.verdict.reason
+        usual = self._usual_iou
         if iou < MIN_IOU:
             return Reason("no_fit", f"outline and mask overlap by {100 * iou:.0f} %, {100 * MIN_IOU:.0f} % are needed")
+        if iou < usual - MAX_BELOW and loss < DOUBTED_TURN_LOSS:
+            return Reason("no_fit", f"outline and mask overlap by {100 * iou:.0f} %, in most frames by {100 * usual:.0f} %")
+        if loss < 0:
+            return Reason("no_fit", f"turned by {TURNED_DEG:.0f} degrees, the shape would fit the mask better here")
         if loss < MIN_TURN_LOSS and (turn_sd_deg is None or turn_sd_deg > MAX_TURN_SD_DEG):
             return Reason("ambiguous", f"turned by {TURNED_DEG:.0f} degrees, the shape would fit the mask about as well here")
         return None
@@ -115,6 +128,8 @@ class Verdict:
         """Why the poses are not to be trusted; None where they are."""
         if self.overlap < MIN_OVERLAP or self.margin is None:
             return Reason("no_fit", f"the outline of the known shape overlaps with the masks by {100 * self.overlap:.0f} % only")
+        if self.support < MIN_SUPPORT:
+            return Reason("no_fit", f"outline and edges of the known shape explain {100 * self.support:.0f} % of what other frames show")
         if self.margin < max(MIN_MARGIN, MIN_MARGIN_SHARE * (1 - self.support)):
             return Reason("ambiguous", f"turned by {self.rival_deg:.0f} degrees, the shape explains masks and edges about as well")
         return None

@@ -39,10 +39,10 @@ UNSURE_SCALE = Reason("scale_uncertain", "no size is given; a hand's size, which
 class Backend(Operator):
     """The `classical` backend of object_pose."""
 
-    version = "6"
+    version = "7"
     packages = ("opencv-python-headless", "scipy", "trimesh", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
-    seconds_per_frame: ClassVar[float] = 0.12
+    seconds_per_frame: ClassVar[float] = 0.06
     handles_lenses: ClassVar[bool] = True
 
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
