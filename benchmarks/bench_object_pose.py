@@ -35,7 +35,7 @@ FIELDS_DEG = (50.0, 75.0, 100.0)
 RIGHT_DEG, RIGHT_DEPTH = 10.0, 0.1
 WANTED = 0.95
 WARNS_BELOW = next(metric.minimum for metric in STAGE.metrics if metric.name == "converged_share") or 0.0
-EVERY_SEED, EVERY_FRAMES = 53, 12
+EVERY_SEED, EVERY_FRAMES = 57, 12
 
 
 @dataclass(frozen=True, slots=True)

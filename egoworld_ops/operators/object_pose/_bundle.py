@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from egoworld_ops.operators.object_pose._fitting import EdgeView, edge_equations, edge_view, is_still, outline_equations, overlap_with
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
-from egoworld_ops.operators.object_pose._registration import EdgeView, edge_equations, edge_view, is_still, outline_equations, overlap_with
 from egoworld_ops.operators.object_pose._shapes import Shape
 from egoworld_ops.operators.object_pose._view import jacobian, lift, pixel_derivative, rays, step
 from egoworld_ops.types import Camera

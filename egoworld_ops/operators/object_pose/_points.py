@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from egoworld_ops.operators.object_pose._registration import solve_step
+from egoworld_ops.operators.object_pose._fitting import solve_step
 from egoworld_ops.operators.object_pose._view import project_with_jacobian, step
 from egoworld_ops.types import Camera
 from egoworld_ops.vision.geometry import make_transform

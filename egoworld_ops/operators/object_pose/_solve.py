@@ -10,15 +10,10 @@ import numpy as np
 
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.object_pose._bundle import Points, link, refine
+from egoworld_ops.operators.object_pose._fitting import fit_edges, fit_outline, judge, overlap_with
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
 from egoworld_ops.operators.object_pose._points import MIN_POINTS, Agreement, sample_points, solve_points
-from egoworld_ops.operators.object_pose._registration import (
-    fit_edges,
-    fit_outline,
-    judge,
-    overlap_with,
-    register,
-)
+from egoworld_ops.operators.object_pose._registration import register
 from egoworld_ops.operators.object_pose._shapes import Shape
 from egoworld_ops.operators.object_pose._tracking import Sighting, Track
 from egoworld_ops.operators.object_pose._view import lift

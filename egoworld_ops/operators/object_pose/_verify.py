@@ -17,17 +17,16 @@ import cv2
 import numpy as np
 
 from egoworld_ops.contract.reasons import Reason
-from egoworld_ops.operators.object_pose._keyframes import Glimpse, Keyframe
-from egoworld_ops.operators.object_pose._registration import (
-    candidates,
+from egoworld_ops.operators.object_pose._fitting import (
     edge_support,
     edge_view,
     fit_edges,
     fit_outline,
     intersection_over_union,
-    lookalikes,
     overlap_with,
 )
+from egoworld_ops.operators.object_pose._keyframes import Glimpse, Keyframe
+from egoworld_ops.operators.object_pose._registration import candidates, lookalikes
 from egoworld_ops.operators.object_pose._shapes import Shape
 from egoworld_ops.operators.object_pose._view import silhouette
 from egoworld_ops.types import Camera
@@ -36,6 +35,8 @@ from egoworld_ops.vision.geometry import invert, make_transform, rotation_angle_
 MIN_IOU = 0.75
 MAX_BELOW, DOUBTED_TURN_LOSS = 0.12, 0.05
 """Where outline and mask overlap by so much less than in most frames of the track, a turn must cost so much for the pose to be trusted."""
+MAX_TURN_DEG_S = 600.0
+"""Hands turn things slower than this; a pose that jumps is wrong before or after."""
 MIN_OVERLAP, MIN_SUPPORT = 0.8, 0.8
 MIN_MARGIN, MIN_MARGIN_SHARE = 0.015, 0.3
 """The margin must be at least this, and at least this share of what the pose leaves unexplained: masks that are off blur the difference."""
@@ -64,12 +65,14 @@ class Judged:
     Args:
         ious: of each frame, see `mask_iou`; None without a pose, and where too much is hidden.
         turn_losses: of each frame, see `turn_loss`.
+        torn_off: of each frame, whether a jump parts its pose from those of most frames.
         verdict: None where there is no pose to judge.
         symmetry: the kind, see `Symmetry`.
     """
 
     ious: list[float | None]
     turn_losses: list[float | None]
+    torn_off: list[bool]
     verdict: Verdict | None
     symmetry: str
 
@@ -95,6 +98,8 @@ class Judged:
             return Reason("too_hidden", "too little of the object is seen to tell whether the pose is right")
         if self.verdict.reason is not None:
             return self.verdict.reason
+        if self.torn_off[position]:
+            return Reason("ambiguous", f"the pose jumps between here and most frames, by more than {MAX_TURN_DEG_S:.0f} degrees a second")
         usual = self._usual_iou
         if iou < MIN_IOU:
             return Reason("no_fit", f"outline and mask overlap by {100 * iou:.0f} %, {100 * MIN_IOU:.0f} % are needed")
@@ -139,11 +144,12 @@ def judge_track(
     camera: Camera,
     shape: Shape,
     poses: Sequence[np.ndarray | None],
+    times_s: Sequence[float],
     seen: Sequence[Glimpse],
     held_out: Sequence[Keyframe],
     used: Sequence[Keyframe] = (),
 ) -> Judged:
-    """Judge the poses T_camera_object of an object in all frames: by their masks, and by views, whose `position` counts the frames.
+    """Judge the poses T_camera_object of an object in all frames: by each other, by their masks, and by views, whose `position` counts the frames.
 
     Most views should be kept out of the solution. A few of those that were used are looked at as well: poses must fit there too.
     """
@@ -153,7 +159,21 @@ def judge_track(
     ]
     chosen = [pair for views, most in ((held_out, HELD_OUT), (used, USED)) for pair in _apart(poses, views, most)]
     verdict = verify(camera, shape, [T for T, _ in chosen], [view for _, view in chosen]) if chosen else None
-    return Judged(ious, losses, verdict, shape.symmetry.kind)
+    return Judged(ious, losses, _torn_off(shape, poses, times_s), verdict, shape.symmetry.kind)
+
+
+def _torn_off(shape: Shape, poses: Sequence[np.ndarray | None], times_s: Sequence[float]) -> list[bool]:
+    """Which frames are not of the longest run of poses in which none jumps."""
+    runs: list[list[int]] = []
+    for i, T in enumerate(poses):
+        if T is None:
+            continue
+        before = poses[runs[-1][-1]] if runs else None
+        if before is None or shape.symmetry.angle_deg(T[:3, :3], before[:3, :3]) > MAX_TURN_DEG_S * (times_s[i] - times_s[runs[-1][-1]]):
+            runs.append([])
+        runs[-1].append(i)
+    longest = set(max(runs, key=len)) if runs else set()
+    return [T is not None and i not in longest for i, T in enumerate(poses)]
 
 
 def _apart(poses: Sequence[np.ndarray | None], views: Sequence[Keyframe], most: int) -> list[tuple[np.ndarray, Keyframe]]:

@@ -81,7 +81,8 @@ class Backend(Operator):
 def _judge(camera: Camera, shape: Shape, track: Track, outcomes: Sequence[Estimate | Reason]) -> Judged:
     """Compare the poses with all masks, with frames that they were not solved by, and with some of those they were."""
     poses = [None if isinstance(outcome, Reason) else outcome.T_camera_object for outcome in outcomes]
-    return judge_track(camera, shape, poses, [sighting.seen for sighting in track.sightings], track.checks, track.keyframes)
+    times_s, seen = [s.timestamp_s for s in track.sightings], [s.seen for s in track.sightings]
+    return judge_track(camera, shape, poses, times_s, seen, track.checks, track.keyframes)
 
 
 def described(objects: Sequence[SidecarObject], labels: dict[int, str | None]) -> dict[int, SidecarObject]:

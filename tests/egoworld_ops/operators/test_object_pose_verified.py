@@ -33,7 +33,7 @@ def judged(kind: str, folder: Path, planted: Sequence[np.ndarray]) -> Judged:
     """The verdict on poses of a clip's frames."""
     shape, shot, [track] = seen(kind, folder)
     camera = scaled(shot.camera, track.scale)
-    return judge_track(camera, shape, planted, [s.seen for s in track.sightings], track.checks)
+    return judge_track(camera, shape, planted, [s.timestamp_s for s in track.sightings], [s.seen for s in track.sightings], track.checks)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,15 @@ def test_poses_planted_wrong_are_refused(kind: str, folder: Path) -> None:
         found = judged(kind, folder, [make_transform(T[:3, :3], T[:3, 3] * share) for T in truth])
         accepted += [("depth", share, i) for i in range(shot.frames) if found.reason(i) is None]
     assert not accepted
+
+
+def test_frames_after_a_jump_are_refused(folder: Path) -> None:
+    """Which side of a jump is wrong poses alone do not tell: the longer one stands."""
+    shot = seen("box", folder)[1]
+    turn = make_transform(rotations(np.radians(60) * AXES["x"][None])[0], np.zeros(3))
+    found = judged("box", folder, [T if i < 5 else T @ turn for i, T in enumerate(motion(shot))])
+    assert found.torn_off == [False] * 5 + [True] * 3
+    assert [found.reason(i) is None for i in range(8)] == [True] * 5 + [False] * 3
 
 
 @pytest.mark.parametrize(
