@@ -172,7 +172,7 @@ def _torn_off(shape: Shape, poses: Sequence[np.ndarray | None], times_s: Sequenc
         if before is None or shape.symmetry.angle_deg(T[:3, :3], before[:3, :3]) > MAX_TURN_DEG_S * (times_s[i] - times_s[runs[-1][-1]]):
             runs.append([])
         runs[-1].append(i)
-    longest = set(max(runs, key=len)) if runs else set()
+    longest = {*max(runs, key=lambda run: len(run), default=[])}
     return [T is not None and i not in longest for i, T in enumerate(poses)]
 
 
