@@ -335,7 +335,7 @@ class Said:
 
 def said_of(item: ClipInput, folder: Path) -> Said:
     """Pose the thing and judge its movement. Tables are written to the folder, for the metrics."""
-    tables, warnings = dict(item.tables), set[str]()
+    tables, warnings = dict(item.tables) | {"camera": schema.empty("camera")}, set[str]()
     for stage, backend in (("object_pose", object_pose.Backend), ("movement", movement.Backend)):
         tables[stage] = backend(backend.Settings(), 1).run(replace(item, tables=tables))
         pq.write_table(tables[stage], folder / f"{stage}.parquet")
