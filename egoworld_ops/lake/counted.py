@@ -90,13 +90,12 @@ def withdraw(run: Run, video_id: str, clip_id: str, stage: str) -> None:
         StorageUnavailable: the storage refuses; everything is as it was.
     """
     gone = {stage, *states.downstream(stage)}
-    rows = rows_of(run, video_id)
-    if not any(_is_meant(row, clip_id, gone) for row in (rows or {}).values()):
+    if not _that_count(rows_of(run, video_id) or {}, clip_id, gone):
         return
     with _alone(run, video_id):
         rows = rows_of(run, video_id) or {}
         memo.forget(run.video_folder(video_id))
-        _write(run, video_id, {key: row | _PENDING if _is_meant(row, clip_id, gone) else row for key, row in rows.items()})
+        _write(run, video_id, rows | {key: rows[key] | _PENDING for key in _that_count(rows, clip_id, gone)})
 
 
 def count(run: Run, video_id: str, clip_ids: Collection[str] | None = None) -> None:
@@ -152,13 +151,17 @@ class Counting:
             self.count(video_id)
 
 
-def _is_meant(row: Mapping[str, Any], clip_id: str, stages: Collection[str]) -> bool:
-    """Whether a row must become `pending`: it is of that clip, and by it something counts, a result or a failure.
+def _that_count(rows: Rows, clip_id: str, stages: Collection[str]) -> list[Key]:
+    """The rows of a clip, or of the whole video, in these stages by which something counts, a result or a failure.
 
-    So the first result of a clip, which takes the place of nothing, costs no write of the table; there is one for each clip and stage.
+    The first result of a clip takes the place of nothing, so it costs no write of the table; there is one for each clip and stage.
     """
-    counts = row["state"] in ("done", "failed") or row["error_class"] is not None
-    return counts and clip_id in (WHOLE_VIDEO, row["clip_id"]) and row["stage"] in stages
+    asked = rows if clip_id == WHOLE_VIDEO else ((clip_id, stage) for stage in stages)
+    return [key for key in asked if key[1] in stages and (row := rows.get(key)) is not None and _counts(row)]
+
+
+def _counts(row: Mapping[str, Any]) -> bool:
+    return row["state"] in ("done", "failed") or row["error_class"] is not None
 
 
 def _is_of_the_manifest(run: Run, video_id: str, rows: Rows) -> bool:
