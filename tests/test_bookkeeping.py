@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from egoworld_assets.chain import bookkeeping, pipeline
+from egoworld_assets.chain.planning import Planner
 from egoworld_ops import ledger, models, operators
 from egoworld_ops.errors import OperatorCrash, OutOfMemory
+from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import read_table
 from egoworld_ops.lake import failures
 from egoworld_ops.lake.lake import Lake
@@ -115,6 +117,26 @@ def test_two_writers_share_the_clips_and_neither_computes_what_the_other_has(set
         thread.join()
     assert sum((p.tried for p in pools), Counter()).total() == 2, "each clip was computed once"
     assert sum(found, Counter()) == {"computed": 2, "done": 2}
+
+
+def test_a_clip_that_another_writer_ends_between_plan_and_start_is_not_computed_again(settings: Settings, video_id: str) -> None:
+    run, book = pipeline.open_run(settings), bookkeeping.ledger_of(settings.lake, settings.ledger)
+    planner, others = Planner(run, "detections", settings), Planner(run, "detections", settings)
+
+    def planned(by: Planner) -> list[ClipTask]:
+        return [plan for plan in by.plan(video_id) if isinstance(plan, ClipTask)]
+
+    with bookkeeping.entries(book, run, "detections") as entries, bookkeeping.entries(book, run, "detections") as of_another:
+        [first, _] = theirs = of_another.take(planned(others))
+        assert entries.take(planned(planner)) == []
+        waits = planned(planner)
+        [outcome] = InlinePool(2).run([first])
+        pipeline.store(run, "detections", result := others.result(outcome))
+        of_another.ended(result, 1, "")
+        assert entries.take(waits) == [], "planned before it was stored: the plan does not know the file"
+        assert [task.key for task in planned(planner)] == [theirs[1].key]
+        run.clip_table("detections", video_id, first.clip.clip_id).unlink()
+        assert [task.key for task in entries.take(planned(planner))] == [first.key], "planned after it had ended: its file is not valid"
 
 
 def test_a_bad_clip_found_at_planning_is_entered_too(settings: Settings, video_id: str, tmp_path: Path) -> None:

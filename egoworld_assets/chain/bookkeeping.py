@@ -54,22 +54,23 @@ class Entries:
 
     def __init__(self, book: Ledger, owner: Owner, run: Run, stage: str) -> None:
         self._book, self._owner, self._run, self._stage = book, owner, run, stage
+        self._seen_ended: set[ClipKey] = set()
 
-    def take(self, tasks: Sequence[ClipTask], insist: bool) -> list[ClipTask]:
+    def take(self, tasks: Sequence[ClipTask]) -> list[ClipTask]:
         """Start these clips; returns those that this owner now has. The others run in another process, or were finished after they were planned.
 
-        Args:
-            insist: they were planned a second time. If the ledger says that one has ended, its file is not valid: the files decide.
+        So one that the ledger says has ended is not taken at first. If it is planned once more after that, its file is not valid: the files decide.
         """
         wanted = {self._key(t.clip.video_id, t.clip.clip_id): t for t in tasks}
         digests = {key: task.key for key, task in wanted.items()}
         self._book.add(digests)
         lost = self._book.start(wanted, self._owner).lost
-        ended = [key for key, state in lost.items() if state is not State.RUNNING] if insist else []
-        if ended:
-            self._book.add(dict.fromkeys(ended))
-            self._book.add({key: digests[key] for key in ended})
-            lost = {key: state for key, state in lost.items() if key not in ended} | self._book.start(ended, self._owner).lost
+        ended = {key for key, state in lost.items() if state is not State.RUNNING}
+        if invalid := ended & self._seen_ended:
+            self._book.add(dict.fromkeys(invalid))
+            self._book.add({key: digests[key] for key in invalid})
+            lost = {key: state for key, state in lost.items() if key not in invalid} | self._book.start(invalid, self._owner).lost
+        self._seen_ended |= ended
         return [task for key, task in wanted.items() if key not in lost]
 
     def ended(self, result: StageResult, attempts: int, worker: str) -> None:

@@ -40,18 +40,18 @@ def settle(
             plans: one a video, or a clip; advanced only as fast as results are taken.
             entries: the ledger's entries for this stage; None enters nothing.
     """
-    left = yield from _round(planner, plans, pool, retry_after_s, entries, insist=False)
+    left = yield from _round(planner, plans, pool, retry_after_s, entries)
     elsewhere = left.elsewhere
     for pause_s in retry_after_s:
         if left.unread:
             time.sleep(pause_s)
             again = (planner.plan(result.video_id, result.clip_id) for result in left.unread)
-            left = yield from _round(planner, again, pool, retry_after_s, entries, insist=False)
+            left = yield from _round(planner, again, pool, retry_after_s, entries)
             elsewhere += left.elsewhere
     yield from left.unread
     while elsewhere:
         again = (planner.plan(task.clip.video_id, task.clip.clip_id) for task in elsewhere)
-        left = yield from _round(planner, again, pool, retry_after_s, entries, insist=True)
+        left = yield from _round(planner, again, pool, retry_after_s, entries)
         yield from left.unread
         elsewhere = left.elsewhere
         if elsewhere and entries:
@@ -60,7 +60,7 @@ def settle(
 
 
 def _round(
-    planner: Planner, plans: Iterable[Plan], pool: Pool, retry_after_s: tuple[float, ...], entries: Entries | None, insist: bool
+    planner: Planner, plans: Iterable[Plan], pool: Pool, retry_after_s: tuple[float, ...], entries: Entries | None
 ) -> Generator[StageResult, None, _Left]:
     """Once through the plans."""
     found: deque[list[StageResult]] = deque()
@@ -72,7 +72,7 @@ def _round(
             left.unread += [result for result in results if result.unread]
             found.append([result for result in results if not result.unread])
             tasks = [p for p in planned if isinstance(p, ClipTask)]
-            ours = {task.key for task in (entries.take(tasks, insist) if entries and tasks else tasks)}
+            ours = {task.key for task in (entries.take(tasks) if entries and tasks else tasks)}
             left.elsewhere += [task for task in tasks if task.key not in ours]
             yield from (task for task in tasks if task.key in ours)
 
