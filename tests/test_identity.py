@@ -65,7 +65,10 @@ OF_CLIP: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("start_s", "end_s", "fps", "damaged"), NONE),
 }
 OF_SIDECAR: Mapping[str, frozenset[str]] = {
-    **{f"camera.{name}": CAMERA for name in ("fx", "fy", "cx", "cy", "width", "height", "model", "distortion", "focal_error_share")},
+    **{
+        f"camera.{name}": CAMERA
+        for name in ("fx", "fy", "cx", "cy", "width", "height", "model", "distortion", "focal_error_share", "source")
+    },
     **{f"objects.{name}": OBJECTS for name in ("label", "dimensions_m", "mesh", "text")},
     **{f"objects.prompts.{name}": OBJECTS for name in ("frame_index", "box_px", "points_px")},
     **{f"trajectory.{name}": TRAJECTORY for name in ("file", "format", "starts_at_s", "T_device_camera")},
