@@ -1,4 +1,4 @@
-"""Whose hand is which, against labels: sides, second people, cuts, crossings, edges of the picture, and what `handedness_score` is worth.
+"""Whose hand is which, against labels: sides, second people, cuts, crossings and edges of the picture.
 
     python -m benchmarks.bench_hand_sides [WORDS OF A CLIP'S NAME]
 
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import islice, pairwise
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,8 @@ from egoworld_ops.video.settings import CameraSettings
 from egoworld_ops.video.sidecar import Sidecar
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
-BINS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0001)
 PALM = (0, 5, 9, 13, 17)
 MIN_RIGHT_SHARE = 0.95
-MIN_SHARE_AT_TOP = 0.97
 _SIDES: Mapping[str, Who] = {"hand_left": "left", "hand_right": "right", "hand_other": "other"}
 
 
@@ -43,30 +41,26 @@ class Tally:
     """What was counted in one clip or several."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    scores: list[tuple[float, bool]] = field(default_factory=list)
 
     def add(self, clip: KnownClip, table: pa.Table) -> Tally:
         """Count the rows of one clip."""
-        frames: dict[int, list[tuple[Who, Who, float]]] = {}
+        frames: dict[int, list[tuple[Who, Who]]] = {}
         for row in table.to_pylist():
             if row["role"] in _SIDES:
                 at = np.array(row["points_px"])[list(PALM)].mean(0)
-                said = _SIDES[row["role"]], clip.who(row["frame_index"], at), row["handedness_score"]
+                said = _SIDES[row["role"]], clip.who(row["frame_index"], at)
                 frames.setdefault(row["frame_index"], []).append(said)
         for i in range(1 + max(frames, default=-1)):
             self._add_frame(clip.wearer(i), frames.get(i, []))
         return self
 
-    def _add_frame(self, wearer: Sequence[Who], rows: Sequence[tuple[Who, Who, float | None]]) -> None:
+    def _add_frame(self, wearer: Sequence[Who], rows: Sequence[tuple[Who, Who]]) -> None:
         self.counts["frames"] += 1
-        for said, true, score in rows:
-            self.counts[_verdict(said, true)] += 1
-            if said != "other" and score is not None:
-                self.scores.append((score, said == true))
-        hands = Counter(true for _, true, _ in rows)
+        self.counts.update(_verdict(said, true) for said, true in rows)
+        hands = Counter(true for _, true in rows)
         self.counts["doubled"] += any(n > 1 for hand, n in hands.items() if hand != "other")
         self.counts["labelled"] += len(wearer)
-        self.counts["covered"] += sum((hand, hand) in {(said, true) for said, true, _ in rows} for hand in wearer)
+        self.counts["covered"] += sum((hand, hand) in rows for hand in wearer)
 
     @property
     def right_share(self) -> float:
@@ -84,7 +78,7 @@ class Tally:
         return ", ".join(f"{name} {self.counts[name]}" for name in names) + f", coverage {self.coverage:.1%}"
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(self.counts + other.counts, self.scores + other.scores)
+        return Tally(self.counts + other.counts)
 
 
 def _verdict(said: Who, true: Who) -> str:
@@ -108,16 +102,6 @@ def detector() -> Operator:
     return backend(operators.check_options(backend, "detections", "mediapipe", {"objects": False}), 2)
 
 
-def calibration(scores: Sequence[tuple[float, bool]]) -> list[tuple[float, int, float]]:
-    """Lower bound, rows and share of rows that are right, by bin of the score."""
-    values = np.array(scores, float).reshape(-1, 2)
-    found = []
-    for low, high in pairwise(BINS):
-        inside = values[(values[:, 0] >= low) & (values[:, 0] < high), 1]
-        found.append((low, len(inside), float(inside.mean()) if len(inside) else float("nan")))
-    return found
-
-
 def main() -> int:
     if not DATA.exists():
         print(f"skipped: {DATA} is not there")
@@ -132,11 +116,9 @@ def main() -> int:
         print(f"{clip.half:5} {clip.name:36} {tally}", flush=True)
         halves[clip.half] = halves.get(clip.half, Tally()) + tally
     for half, tally in halves.items():
-        for low, n, share in calibration(tally.scores):
-            print(f"{half:5} handedness_score from {low:.2f}: {n:5} rows, {share:6.1%} right")
         print(f"FIGURE hands, {half} clips: {tally.right_share:.1%} of rows right (limit {MIN_RIGHT_SHARE:.0%} held); {tally}")
     held = halves.get("held", Tally())
-    return int(bool(held.scores) and held.right_share < MIN_RIGHT_SHARE)
+    return int(held.right_share < MIN_RIGHT_SHARE)
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def _true_tables(config: SceneConfig, seed: int) -> dict[str, pa.Table]:
     boxes = {r["frame_index"]: r["bbox_px"] for r in item.tables["masks"].to_pylist() if r["role"] == "object"}
     for index, box in boxes.items():
         objects = {"role": "object", "track_id": TRACKS["object"], "label": "box", "box_px": box, "source": "sidecar"}
-        found.append(detection_row(index, **objects, points_px=None, landmarks_m=None, handedness_score=None, owner=None))
+        found.append(detection_row(index, **objects, points_px=None, landmarks_m=None, owner=None))
     poses = [row | PINHOLE for row in item.tables["object_pose"].to_pylist()]
     made = {"hand_pose": hands, "detections": found, "object_pose": poses}
     empty = {stage: schema.empty(stage) for stage in operators.stages() if stage not in ("movement", "contacts", "fusion", "mapping")}

@@ -166,7 +166,7 @@ def _things(n: int, rng: np.random.Generator) -> dict[str, Any]:
 
 def _detections(n: int, rng: np.random.Generator) -> dict[str, Any]:
     points = {"points_px": _walk(rng, n, 42, 0.5) + 300, "landmarks_m": _walk(rng, n, 63, 1e-3), "box_px": _walk(rng, n, 4, 0.5) + 300}
-    return _things(n, rng) | points | {"handedness_score": rng.random(n), "source": "tracked"}
+    return _things(n, rng) | points | {"source": "tracked"}
 
 
 def _masks(n: int, rng: np.random.Generator) -> dict[str, Any]:

@@ -215,7 +215,7 @@ def _second_person(rows: dict[str, Rows], _: np.random.Generator) -> None:
     added: dict[int, dict[str, Any]] = {}
     for row in rows["detections"]:
         if row["role"] != "object" and row["frame_index"] % 4 == 0:
-            other = {"role": "hand_other", "track_id": 3, "owner": "other", "handedness_score": None, "jumped": None}
+            other = {"role": "hand_other", "track_id": 3, "owner": "other", "jumped": None}
             added.setdefault(row["frame_index"], row | other | {"box_px": [0.0, 0.0, *row["box_px"][2:]]})
     rows["detections"] += added.values()
 

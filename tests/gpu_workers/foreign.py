@@ -23,7 +23,6 @@ SCHEMA = pa.schema(
         pa.field("points_px", pa.list_(pa.list_(pa.float32(), 2), 21)),
         pa.field("landmarks_m", pa.list_(pa.list_(pa.float32(), 3), 21)),
         pa.field("score", pa.float32()),
-        pa.field("handedness_score", pa.float32()),
         pa.field("owner", pa.string()),
         pa.field("owner_reason", pa.string()),
         pa.field("jumped", pa.bool_()),

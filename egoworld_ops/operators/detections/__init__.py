@@ -34,17 +34,6 @@ TABLE = schema.Table(
         ),
         schema.SCORE,
         schema.Column(
-            "handedness_score",
-            pa.float32(),
-            "probability that the hand is the left or right one it is said to be, from the whole clip; null for other hands and objects, and for a "
-            "lone hand that may be anybody's, see owner_reason",
-            "",
-            "",
-            True,
-            minimum=0,
-            maximum=1,
-        ),
-        schema.Column(
             "owner",
             pa.string(),
             "whose hand it is: `wearer` where the arms come from the bottom of the picture, `other` for another person's; `unknown` for a second "
@@ -142,7 +131,6 @@ STAGE = Stage(
             "points_px": [[15.0, 25.0]] * 21,
             "landmarks_m": [[0.0, 0.0, 0.0]] * 21,
             "score": 0.9,
-            "handedness_score": 0.9,
             "owner": "wearer",
             "jumped": None,
             "source": "palm",

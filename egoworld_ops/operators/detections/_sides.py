@@ -2,7 +2,7 @@
 
 Tracks that continue each other are joined (`chains`). In each frame the chains have one of few combinations of labels, of which two never have the
 same side. What a frame says of them is in `_arms.py`; a chain keeps its label from frame to frame unless much speaks against it. The most likely path
-(Viterbi) gives the labels, forward-backward their probabilities. Both are done for each edge of the picture that the person's arms may come from.
+(Viterbi) gives the labels, for the edge of the picture that the person's arms most likely come from: there all paths together are likeliest.
 """
 
 from __future__ import annotations
@@ -58,20 +58,18 @@ class Verdict:
         label: left or right hand of the person whose video it is, or neither.
         owner: `wearer` where the arm comes from the bottom of the picture, `other` where it comes from elsewhere than the wearer's, else `unknown`: a
             third hand, a second of one side, or the hands of a person whose arms do not come from the bottom.
-        probability: of the label; tempered, as neighbouring frames are not independent.
         chain: which tracks it continues.
         why: of an owner that is `unknown`: see column `owner_reason`.
     """
 
     label: Label
     owner: Owner
-    probability: float
     chain: int
     why: str | None = None
 
 
 def assign(frames: Sequence[Seen]) -> list[dict[int, Verdict]]:
-    """Label, owner and probability of each hand of each frame, by track."""
+    """Label and owner of each hand of each frame, by track."""
     steps = _steps(frames)
     if not any(frame.hands for frame in frames):
         return [{} for _ in frames]
@@ -139,14 +137,14 @@ class _Trellis:
         self._labels = [_combinations(len(step.hands), len(step.missing)) for step in steps]
         self._emissions = [_FRAME_WEIGHT * _emission(step, labels, edge) for step, labels in zip(steps, self._labels, strict=True)]
         self._moves = [self._move(i) for i in range(1, len(steps))]
-        self._forward = [self._emissions[0]]
+        forward = self._emissions[0]
         for move, emission in zip(self._moves, self._emissions[1:], strict=True):
-            self._forward.append(emission + _log_sum(self._forward[-1][:, None] + move, 0))
-        self.log_evidence = float(_log_sum(self._forward[-1], 0))
+            forward = emission + _log_sum(forward[:, None] + move, 0)
+        self.log_evidence = float(_log_sum(forward, 0))
 
     def verdicts(self) -> list[dict[int, Verdict]]:
-        """The most likely labels, with their probabilities."""
-        path, probabilities = self._best_path(), self._probabilities()
+        """The most likely labels."""
+        path = self._best_path()
         strangers = self._strangers(path)
         pair = any({0, 1} <= set(labels[k, : len(step.hands)]) for labels, k, step in zip(self._labels, path, self._steps, strict=True))
         elsewhere = f"{'arms' if pair else 'one_arm'}_from_{self.edge}"
@@ -155,14 +153,11 @@ class _Trellis:
             verdicts = {}
             for k, chain in enumerate(sorted(step.hands)):
                 label = int(self._labels[i][path[i], k])
-                probability = float(probabilities[i][self._labels[i][:, k] == label].sum())
                 owner: Owner = "wearer" if self.edge == "bottom" else "unknown"
                 why = elsewhere
                 if LABELS[label] == "other":
                     owner, why = "other" if chain in strangers else "unknown", "second_of_one_side"
-                verdicts[step.tracks[chain]] = Verdict(
-                    LABELS[label], owner, min(probability, 1.0), chain, why if owner == "unknown" else None
-                )
+                verdicts[step.tracks[chain]] = Verdict(LABELS[label], owner, chain, why if owner == "unknown" else None)
             found.append(verdicts)
         return found
 
@@ -187,16 +182,6 @@ class _Trellis:
         for origin in reversed(origins):
             path.append(int(origin[path[-1]]))
         return path[::-1]
-
-    def _probabilities(self) -> list[np.ndarray]:
-        """Of each combination, in each frame, given all frames."""
-        behind = np.zeros(len(self._labels[-1]))
-        found = []
-        for i in range(len(self._steps) - 1, -1, -1):
-            found.append(np.exp(self._forward[i] + behind - self.log_evidence))
-            if i:
-                behind = _log_sum(self._moves[i - 1] + self._emissions[i] + behind, 1)
-        return found[::-1]
 
     def _strangers(self, path: Sequence[int]) -> set[int]:
         """Chains that come from elsewhere than the wearer's arms do, over the frames in which they are neither left nor right."""

@@ -199,7 +199,6 @@ def _hand_row(hand: TrackedHand, found: Verdict, size_px: tuple[int, int]) -> di
         "points_px": seen.points_px,
         "landmarks_m": seen.landmarks_m,
         "score": min(seen.presence, 1.0),
-        "handedness_score": None if found.label == "other" or (found.why or "").startswith("one_arm") else found.probability,
         "owner": found.owner,
         "owner_reason": found.why,
         "source": hand.source,

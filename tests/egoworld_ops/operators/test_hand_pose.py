@@ -172,7 +172,7 @@ def test_points_that_no_hand_makes_give_null_with_a_reason() -> None:
 
 
 def test_no_hands_give_an_empty_typed_table() -> None:
-    only_object = detection_row(0, role="object", track_id=10, points_px=None, landmarks_m=None, handedness_score=None, source="sidecar")
+    only_object = detection_row(0, role="object", track_id=10, points_px=None, landmarks_m=None, source="sidecar")
     assert solve_rows([only_object]).equals(schema.empty("hand_pose"))
     assert solve_rows([]).equals(schema.empty("hand_pose"))
 

@@ -120,7 +120,7 @@ def test_another_persons_hand_has_no_mask_and_its_pixels_are_no_objects() -> Non
     points = _open_hand() * 60 + 40
     frames = [cv2.fillConvexPoly(f.copy(), cv2.convexHull(points.astype(np.int32)), (200, 150, 120)) for f in frames]
     box_px = np.array([*points.min(0), *np.ptp(points, axis=0)], float)
-    other = {"role": "hand_other", "track_id": 3, "owner": "other", "handedness_score": None, "points_px": points, "box_px": box_px}
+    other = {"role": "hand_other", "track_id": 3, "owner": "other", "points_px": points, "box_px": box_px}
     rows = [row for i in range(3) for row in (detection_row(i, **other), kitchen.object_row(i, box_px, 11, "motion_color"))]
     alone = [kitchen.object_row(i, box_px, 11, "motion_color") for i in range(3)]
     masks, without = (_backend().run(_clip_of(frames, given)) for given in (rows, alone))
