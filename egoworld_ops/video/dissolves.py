@@ -46,6 +46,7 @@ _MORE = 0.25
 """By so much the scene must be more like the one that was left than it was in between: parts of a long dissolve are like what comes before them."""
 _EVERY = 4
 """Every so many pictures are compared with those of a change."""
+_QUARTERS = np.array([0.25, 0.5, 0.75])
 _KEPT = 256
 """Pictures kept; above 170 a second the longest windows are left out."""
 _ROUNDING_S = 1e-4
@@ -67,21 +68,53 @@ class Transition:
     change: float
 
 
-@dataclass(frozen=True, slots=True)
 class _Picture:
-    """One picture: its cells (3 * 16 * 9,) float32 by which mixtures are found, and its brightness in fine cells (36, 64) uint8."""
+    """One picture, and what is compared of it, computed once.
 
-    cells: np.ndarray
-    grey: np.ndarray
+    Args:
+        cells: (3 * 16 * 9,) float32 colours, by which mixtures are found.
+        fine: (36, 64, 3) uint8 colours of fine cells, BGR.
+    """
 
-    @property
-    def plain(self) -> bool:
+    def __init__(self, cells: np.ndarray, fine: np.ndarray) -> None:
+        colours = cells.reshape(-1, 3)
+        self.cells = cells
+        self._colours = (colours - colours.mean(0)).reshape(-1)
+        self._contrast = float(np.sqrt(self._colours @ self._colours / self._colours.size))
+        self.plain = self._contrast < _PLAIN
         """Whether it shows next to nothing."""
-        return bool(_without_mean(self.cells).std() < _PLAIN)
+        order = colours.mean(1).argsort(kind="stable").argsort(kind="stable")
+        ranks = order - order.mean()
+        self._ranks = ranks / np.sqrt(ranks @ ranks)
+        grey = cv2.cvtColor(fine, cv2.COLOR_BGR2GRAY)
+        self._black, self._white = grey < _BLACK, grey >= _CLIPPED
+        self._blinded = self._white.mean() > _BLINDED
+        light = grey.astype(np.float32)
+        self._detail = light - cv2.blur(light, _BLUR)
 
     def like(self, other: _Picture) -> float:
         """How alike two pictures are, whatever the light; above 1 they may show one scene."""
-        return max(_likeness(self.cells, other.cells) / _MAX_LIKENESS, _detail_alike(self.grey, other.grey) / _MAX_SAME_DETAIL)
+        return max(self._cells_like(other) / _MAX_LIKENESS, self._detail_like(other) / _MAX_SAME_DETAIL)
+
+    def _cells_like(self, other: _Picture) -> float:
+        """Correlation over cells: of colours, or of the order of brightness, which a light that clips leaves as it was."""
+        colours = float(self._colours @ other._colours) / self._colours.size / max(self._contrast * other._contrast, 1e-6)
+        return max(colours, float(self._ranks @ other._ranks))
+
+    def _detail_like(self, other: _Picture) -> float:
+        """Correlation of brightness without its coarse light, where both show something; 1 where a flash blinds the camera, 0 where both have
+        little else than bars beside the picture."""
+        if self._blinded or other._blinded:
+            return 1.0
+        hidden = self._white | other._white
+        if (bars := self._black & other._black).any():
+            hidden |= cv2.dilate(bars.astype(np.uint8), np.ones(_BLUR, np.uint8)) > 0
+        shown = ~hidden
+        if shown.mean() < _MIN_SHOWN:
+            return 0.0
+        a, b = self._detail[shown], other._detail[shown]
+        a, b = a - a.mean(), b - b.mean()
+        return float(a @ b / max(float(np.sqrt((a @ a) * (b @ b))), 1e-6 * a.size))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,27 +144,29 @@ class Dissolves:
         self._n = 0
         self._times_s = np.zeros(_KEPT)
         self._pictures = np.zeros((_KEPT, 3 * _CELLS[0] * _CELLS[1]), np.float32)
-        self._greys = np.zeros((_KEPT, _FINE_CELLS[1], _FINE_CELLS[0]), np.uint8)
+        self._fine = np.zeros((_KEPT, _FINE_CELLS[1], _FINE_CELLS[0], 3), np.uint8)
+        self._known: list[_Picture | None] = [None] * _KEPT
         self._found: list[_Mixture] = []
 
     def __call__(self, timestamp_s: float, bgr: np.ndarray) -> None:
         """See the next picture, (H, W, 3) uint8 of any size."""
         at = self._n % _KEPT
         self._times_s[at] = timestamp_s
-        self._pictures[at] = cv2.resize(bgr, _CELLS, interpolation=cv2.INTER_AREA).reshape(-1)
-        self._greys[at] = cv2.resize(cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY), _FINE_CELLS, interpolation=cv2.INTER_AREA)
+        cv2.resize(bgr, _FINE_CELLS, self._fine[at], interpolation=cv2.INTER_AREA)
+        self._pictures[at] = cv2.resize(self._fine[at], _CELLS, interpolation=cv2.INTER_AREA).reshape(-1)
+        self._known[at] = None
         self._n += 1
-        self._forget_those_left_again(timestamp_s)
+        if self._n % _EVERY == 0:
+            self._forget_those_left_again(timestamp_s)
         starts = self._starts(timestamp_s)
         if len(starts):
-            now = self._pictures[at]
-            changes = np.sqrt(np.square(self._pictures[starts % _KEPT] - now).mean(1))
-            for start, change in zip(starts, changes, strict=True):
-                if change >= _MIN_CHANGE:
-                    self._try(int(start), self._n - 1, float(change))
+            self._try(starts)
 
     def _picture(self, index: int) -> _Picture:
-        return _Picture(self._pictures[index % _KEPT].copy(), self._greys[index % _KEPT].copy())
+        at = index % _KEPT
+        if (known := self._known[at]) is None:
+            known = self._known[at] = _Picture(self._pictures[at].copy(), self._fine[at])
+        return known
 
     def _was_seen_before(self, first: _Picture, last: _Picture, start: int) -> bool:
         """Whether the scene after a change was there shortly before it began."""
@@ -142,7 +177,7 @@ class Dissolves:
     def _forget_those_left_again(self, now_s: float) -> None:
         """Forget changes, found shortly before, after which the old scene is back."""
         recent = [m for m in self._found if now_s - m.end_s <= _RETURNS_S and not m.first.plain and not m.last.plain]
-        if recent and self._n % _EVERY == 0:
+        if recent:
             now = self._picture(self._n - 1)
             back = {id(m) for m in recent if m.first.like(now) > max(1.0, m.first.like(m.last) + _MORE)}
             self._found = [m for m in self._found if id(m) not in back]
@@ -155,19 +190,40 @@ class Dissolves:
         reached = self._times_s[oldest % _KEPT] <= now_s - np.array(SPANS_S) + _ROUNDING_S
         return np.unique(starts[reached & (starts <= self._n - 5)])
 
-    def _try(self, start: int, end: int, change: float) -> None:
-        """Note the window if what lies between its ends is a mixture of them."""
-        between = np.round(np.linspace(start, end, 5)).astype(int)
-        first, *middle, last = self._pictures[between % _KEPT]
-        step = last - first
-        shares = (np.array(middle) - first) @ step / (step @ step)
-        misfit = float(np.sqrt(np.square(np.array(middle) - first - shares[:, None] * step).mean(1)).max() / change)
-        if misfit > _MAX_MISFIT or not _MIDDLE[0] < shares[1] < _MIDDLE[1] or not (np.diff([-0.05, *shares, 1.05]) > 0).all():
+    def _try(self, starts: np.ndarray) -> None:
+        """Note the windows, from each of (N,) first frames to the newest one, in which what lies between the ends is a mixture of them."""
+        end = self._n - 1
+        first = self._pictures[starts % _KEPT]
+        step = self._pictures[end % _KEPT] - first
+        squares = np.einsum("ij,ij->i", step, step)
+        changed = squares >= step.shape[1] * _MIN_CHANGE**2
+        if not changed.any():
             return
+        starts, first, step, squares = starts[changed], first[changed], step[changed], squares[changed]
+        between = np.round(starts[:, None] + (end - starts)[:, None] * _QUARTERS).astype(int)
+        away = self._pictures[between % _KEPT] - first[:, None]
+        shares = np.einsum("ikj,ij->ik", away, step) / squares[:, None]
+        away -= shares[:, :, None] * step[:, None]
+        misfits = np.sqrt(np.einsum("ikj,ikj->ik", away, away).max(1) / squares)
+        middle = shares[:, 1]
+        fits = (misfits <= _MAX_MISFIT) & (middle > _MIDDLE[0]) & (middle < _MIDDLE[1])
+        fits &= (shares[:, 0] > -0.05) & (shares[:, 0] < middle) & (middle < shares[:, 2]) & (shares[:, 2] < 1.05)
+        for k in np.flatnonzero(fits):
+            self._note(
+                int(starts[k]),
+                end,
+                [starts[k], *between[k], end],
+                [0, *shares[k], 1],
+                float(np.sqrt(squares[k] / step.shape[1])),
+                float(misfits[k]),
+            )
+
+    def _note(self, start: int, end: int, frames: Sequence[int], shares: Sequence[float], change: float, misfit: float) -> None:
+        """Keep a window whose ends are not one scene; `shares` of the last picture are in five of its `frames`."""
         ends = [self._picture(start), self._picture(end)]
         fades = ends[0].plain or ends[1].plain
         if fades or not (ends[0].like(ends[1]) > 1 or self._was_seen_before(ends[0], ends[1], start)):
-            where = float(np.interp(0.5, [0, *shares, 1], between))
+            where = float(np.interp(0.5, shares, frames))
             start_s, end_s = self._times_s[start % _KEPT], self._times_s[end % _KEPT]
             self._found.append(_Mixture(start, end, start_s, end_s, round(where), change, misfit, *ends))
 
@@ -200,30 +256,3 @@ def _through_plain(out: _Mixture, back: _Mixture) -> list[Transition]:
     if back.start_s - out.end_s > _MAX_PLAIN_S:
         return [Transition(out.start, out.end, out.end, out.change), Transition(back.start, back.end, back.start, back.change)]
     return [Transition(out.start, back.end, (out.end + back.start + 1) // 2, min(out.change, back.change))]
-
-
-def _likeness(one: np.ndarray, other: np.ndarray) -> float:
-    """Correlation over cells, whatever the brightness: of colours, or of the order of brightness, which a light that clips leaves as it was."""
-    a, b = _without_mean(one), _without_mean(other)
-    ranks = [np.argsort(np.argsort(picture.reshape(-1, 3).mean(1), kind="stable"), kind="stable") for picture in (one, other)]
-    colours = float((a * b).mean() / max(float(a.std() * b.std()), 1e-6))
-    return max(colours, float(np.asarray(np.corrcoef(np.stack(ranks)))[0, 1]))
-
-
-def _detail_alike(one: np.ndarray, other: np.ndarray) -> float:
-    """Correlation of two grey pictures (36, 64) without their coarse light, where both show something; 1 where a flash blinds the camera, 0 where
-    both have little else than bars beside the picture."""
-    white = [grey >= _CLIPPED for grey in (one, other)]
-    if max(w.mean() for w in white) > _BLINDED:
-        return 1.0
-    bars = cv2.dilate(((one < _BLACK) & (other < _BLACK)).astype(np.uint8), np.ones(_BLUR, np.uint8)) > 0
-    shown = ~bars & ~white[0] & ~white[1]
-    if shown.mean() < _MIN_SHOWN:
-        return 0.0
-    a, b = ((grey - cv2.blur(grey, _BLUR))[shown] for grey in (one.astype(np.float32), other.astype(np.float32)))
-    return float(np.mean((a - a.mean()) * (b - b.mean())) / max(float(a.std() * b.std()), 1e-6))
-
-
-def _without_mean(picture: np.ndarray) -> np.ndarray:
-    colours = picture.reshape(-1, 3)
-    return np.asarray(colours - colours.mean(0))
