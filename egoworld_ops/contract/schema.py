@@ -154,6 +154,16 @@ def pose(frame: str, what: str) -> tuple[Column, ...]:
     return (*q, *p)
 
 
+def hand_in_camera() -> tuple[Column, ...]:
+    """The columns of a hand's 21 joints and its wrist, in the camera frame."""
+    of_wrist = "joints in the wrist frame: joints_m = R(q) joints_wrist_m + (x_m, y_m, z_m)"
+    return (
+        Column("joints_m", POINTS_3D, "joints in the camera frame", "m", "camera", True),
+        Column("joints_wrist_m", POINTS_3D, of_wrist, "m", "wrist", True),
+        *pose("camera", "the wrist frame (T_camera_wrist)"),
+    )
+
+
 def reason(what: str) -> Column:
     """Why `what` is null."""
     return Column("reason", pa.string(), f"why {what} is null; null where it is not", nullable=True)

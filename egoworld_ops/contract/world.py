@@ -13,6 +13,7 @@ from functools import cache
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
+from egoworld_ops.contract.sql_rotations import matrix, product
 
 CAMERA = "camera"
 _QUATERNION, _POSITION = ("qw", "qx", "qy", "qz"), ("x_m", "y_m", "z_m")
@@ -46,7 +47,7 @@ class WorldView:
         """
         same = " AND ".join(f"x.{name} = c.{name}" for name in (*also, *_FRAME))
         of_camera = ", ".join(f"c.{name} AS c_{name}" for name in (*_QUATERNION, *_POSITION, "metric", "reason", "reason_class"))
-        turning = ", ".join(f"{said} AS r{row}{column}" for row, line in enumerate(_MATRIX) for column, said in enumerate(line))
+        turning = ", ".join(f"{said} AS r{row}{column}" for row, line in enumerate(matrix("c.q")) for column, said in enumerate(line))
         joined = f"SELECT x.*, {of_camera}, {turning} FROM {relations[self.of]} AS x JOIN {relations[CAMERA]} AS c ON {same}"
         computed = _computed(self.table)
         columns = ", ".join([*also, *(f"{computed[c.name]} AS {c.name}" if c.name in computed else c.name for c in self.table.columns)])
@@ -64,21 +65,6 @@ class WorldView:
         return schema.sort(self.table.name, pa.Table.from_arrays([made[f.name].cast(f.type) for f in contract], schema=contract))
 
 
-_MATRIX = (
-    ("1 - 2 * (c.qy * c.qy + c.qz * c.qz)", "2 * (c.qx * c.qy - c.qz * c.qw)", "2 * (c.qx * c.qz + c.qy * c.qw)"),
-    ("2 * (c.qx * c.qy + c.qz * c.qw)", "1 - 2 * (c.qx * c.qx + c.qz * c.qz)", "2 * (c.qy * c.qz - c.qx * c.qw)"),
-    ("2 * (c.qx * c.qz - c.qy * c.qw)", "2 * (c.qy * c.qz + c.qx * c.qw)", "1 - 2 * (c.qx * c.qx + c.qy * c.qy)"),
-)
-"""The rotation matrix of a unit quaternion, as `vision.geometry.matrix_from_quaternion` has it."""
-_PRODUCT = (
-    "c_qw * qw - c_qx * qx - c_qy * qy - c_qz * qz",
-    "c_qw * qx + c_qx * qw + c_qy * qz - c_qz * qy",
-    "c_qw * qy - c_qx * qz + c_qy * qw + c_qz * qx",
-    "c_qw * qz + c_qx * qy - c_qy * qx + c_qz * qw",
-)
-"""Hamilton's product of the camera's quaternion and that of what is seen."""
-
-
 def _moved(point: Sequence[str]) -> list[str]:
     """A point of the camera frame in the world, by coordinate."""
     return [" + ".join([*(f"r{row}{k} * {point[k]}" for k in range(3)), f"c_{_POSITION[row]}"]) for row in range(3)]
@@ -87,8 +73,9 @@ def _moved(point: Sequence[str]) -> list[str]:
 @cache
 def _computed(table: schema.Table) -> Mapping[str, str]:
     """The columns that are not those of what is seen."""
-    sign = f"(CASE WHEN {_PRODUCT[0]} < 0 THEN -1 ELSE 1 END)"
-    found = {name: f"greatest(least({sign} * ({said}), 1), -1)" for name, said in zip(_QUATERNION, _PRODUCT, strict=True)}
+    turned_by = product("c_q", "q")
+    sign = f"(CASE WHEN {turned_by[0]} < 0 THEN -1 ELSE 1 END)"
+    found = {name: f"greatest(least({sign} * ({said}), 1), -1)" for name, said in zip(_QUATERNION, turned_by, strict=True)}
     found = {name: f"(CASE WHEN qw IS NULL OR c_qw IS NULL THEN NULL ELSE {said} END)" for name, said in found.items()}
     found |= dict(zip(_POSITION, _moved(_POSITION), strict=True))
     found["metric"] = "metric AND c_metric"

@@ -16,15 +16,13 @@ from egoworld_ops.execution.identity import operator_of
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.types import Camera, Clip, Frame
 from egoworld_ops.video.decoding import decode
-from egoworld_ops.video.fields_of_view import assumed_error_share
+from egoworld_ops.video.intrinsics import resolve
 from egoworld_ops.video.sidecar import Sidecar
 
 if TYPE_CHECKING:
     from egoworld_ops.settings import Settings
 
 _STAGES = ("detections", "masks", "hand_pose")
-_FOCAL_PER_SIDE = 0.714
-"""Of 70 degrees: what hands are found with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +56,7 @@ def estimated_camera(video: Path, settings: Settings, first_frame: int, frames: 
     def opened() -> Iterator[Frame]:
         return decode(video, first_frame, end)
 
-    focal_px = max(width, height) * _FOCAL_PER_SIDE
-    assumed = Camera(
-        focal_px,
-        focal_px,
-        (width - 1) / 2,
-        (height - 1) / 2,
-        width,
-        height,
-        "assumed_fov",
-        focal_error_share=assumed_error_share(_FOCAL_PER_SIDE),
-    )
+    assumed = resolve(width, height, Sidecar(), settings.camera.model_copy(update={"require_known": False}), video)
     start_s, end_s = seen[0][0], seen[-1][0]
     clip = Clip("estimate", "estimate", video, "0" * 64, first_frame, end, first_frame, end, start_s, end_s, Fraction(30), width, height)
     item = ClipInput(clip, {}, Sidecar(), assumed, 1, opened)

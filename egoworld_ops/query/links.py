@@ -6,6 +6,8 @@ over the rows that count, those of frames that a clip does not own included. A r
 
 from __future__ import annotations
 
+from egoworld_ops.contract.sql_rotations import product, rotated
+
 LEAST_SHARED = 3
 """Frames that both clips must pose, or in which both must see a track, at the least."""
 MOST_RESIDUAL = 0.2
@@ -13,28 +15,6 @@ MOST_RESIDUAL = 0.2
 LEAST_IOU = 0.5
 """Two tracks are one where their boxes overlap so much, on average over the shared frames, and neither overlaps another one more."""
 _KEY = "run_id, video_id, clip_id"
-
-
-def _product(a: str, b: str, sign: int = 1) -> list[str]:
-    """Hamilton's product of two quaternions with columns `{a}w` to `{a}z`; `sign` -1 takes the inverse of the second."""
-    v = {c: f"({'' if sign > 0 else '-'}{b}{c})" for c in "xyz"} | {"w": f"{b}w"}
-    return [
-        f"{a}w * {v['w']} - {a}x * {v['x']} - {a}y * {v['y']} - {a}z * {v['z']}",
-        f"{a}w * {v['x']} + {a}x * {v['w']} + {a}y * {v['z']} - {a}z * {v['y']}",
-        f"{a}w * {v['y']} - {a}x * {v['z']} + {a}y * {v['w']} + {a}z * {v['x']}",
-        f"{a}w * {v['z']} + {a}x * {v['y']} - {a}y * {v['x']} + {a}z * {v['w']}",
-    ]
-
-
-def _rotated(q: str, p: list[str]) -> list[str]:
-    """A vector turned by the unit quaternion with columns `{q}w` to `{q}z`."""
-    w, x, y, z = (f"{q}{c}" for c in "wxyz")
-    rows = (
-        (f"(1 - 2 * ({y} * {y} + {z} * {z}))", f"(2 * ({x} * {y} - {z} * {w}))", f"(2 * ({x} * {z} + {y} * {w}))"),
-        (f"(2 * ({x} * {y} + {z} * {w}))", f"(1 - 2 * ({x} * {x} + {z} * {z}))", f"(2 * ({y} * {z} - {x} * {w}))"),
-        (f"(2 * ({x} * {z} - {y} * {w}))", f"(2 * ({y} * {z} + {x} * {w}))", f"(1 - 2 * ({x} * {x} + {y} * {y}))"),
-    )
-    return ["(" + " + ".join(f"{r} * {c}" for r, c in zip(row, p, strict=True)) + ")" for row in rows]
 
 
 def _pairs(clips: str) -> str:
@@ -52,16 +32,16 @@ def clip_links(clips: str, camera: str) -> str:
     Args:
         clips, camera: relations with those tables' columns and `run_id`; of `camera`, with the rows of frames that clips do not own.
     """
-    turn = ", ".join(f"{said} AS q{c}" for c, said in zip("wxyz", _product("a.q", "b.q", -1), strict=True))
+    turn = ", ".join(f"{said} AS q{c}" for c, said in zip("wxyz", product("a.q", "b.q", -1), strict=True))
     norm = "sqrt(sum(g * qw) ** 2 + sum(g * qx) ** 2 + sum(g * qy) ** 2 + sum(g * qz) ** 2)"
     mean = ", ".join(f"sum(g * q{c}) / {norm} AS m{c}" for c in "wxyz")
     middles = ", ".join(f"avg({side}[{k}]) AS {side}{k}" for side in ("pa", "pb") for k in (1, 2, 3))
-    turned = _rotated("m", [f"(s.pb[{k}] - pb{k})" for k in (1, 2, 3)])
+    turned = rotated("m", [f"(s.pb[{k}] - pb{k})" for k in (1, 2, 3)])
     along = " + ".join(f"(s.pa[{k}] - pa{k}) * {turned[k - 1]}" for k in (1, 2, 3))
     spread = " + ".join(f"(s.pb[{k}] - pb{k}) ** 2" for k in (1, 2, 3))
     off = " + ".join(f"(s.pa[{k}] - pa{k} - scale * {turned[k - 1]}) ** 2" for k in (1, 2, 3))
     angle = "degrees(2 * acos(least(abs(s.qw * mw + s.qx * mx + s.qy * my + s.qz * mz), 1)))"
-    middle = _rotated("m", ["pb1", "pb2", "pb3"])
+    middle = rotated("m", ["pb1", "pb2", "pb3"])
     moved = ", ".join(f"pa{k} - scale * {middle[k - 1]} AS {c}_units" for k, c in ((1, "x"), (2, "y"), (3, "z")))
     of_clip = "s.run_id = f.run_id AND s.video_id = f.video_id AND s.clip_id = f.clip_id"
     dot = " + ".join(f"q{c} * first_value(q{c}) OVER own" for c in "wxyz")
@@ -97,9 +77,9 @@ def clips_world(links: str) -> str:
     Args:
         links: the relation `clip_links`.
     """
-    turn = ", ".join(_product("w.q", "l.q"))
+    turn = ", ".join(product("w.q", "l.q"))
     moved = ", ".join(
-        f"w.{c}_units + w.scale * {said}" for c, said in zip("xyz", _rotated("w.q", ["l.x_units", "l.y_units", "l.z_units"]), strict=True)
+        f"w.{c}_units + w.scale * {said}" for c, said in zip("xyz", rotated("w.q", ["l.x_units", "l.y_units", "l.z_units"]), strict=True)
     )
     return f"""WITH RECURSIVE world AS (
 SELECT {_KEY}, clip_id AS world_clip_id, 0 AS links, 1.0::DOUBLE AS qw, 0.0::DOUBLE AS qx, 0.0::DOUBLE AS qy, 0.0::DOUBLE AS qz,

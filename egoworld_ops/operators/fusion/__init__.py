@@ -18,16 +18,7 @@ TABLE = schema.Table(
             "track", pa.int32(), "number of the track of this hand in the clip; a new one begins after a gap", "", "", True, minimum=0
         ),
         schema.SCORE,
-        schema.Column("joints_m", schema.POINTS_3D, "joints in the camera frame", "m", "camera", True),
-        schema.Column(
-            "joints_wrist_m",
-            schema.POINTS_3D,
-            "joints in the wrist frame: joints_m = R(q) joints_wrist_m + (x_m, y_m, z_m)",
-            "m",
-            "wrist",
-            True,
-        ),
-        *schema.pose("camera", "the wrist frame (T_camera_wrist)"),
+        *schema.hand_in_camera(),
         schema.Column(
             "scaling",
             pa.float64(),

@@ -21,16 +21,7 @@ TABLE = schema.Table(
         schema.HAND,
         schema.SCORE,
         schema.Column("joints_px", schema.POINTS_2D, "image points the pose was solved from", "px", "image"),
-        schema.Column("joints_m", schema.POINTS_3D, "joints in the camera frame", "m", "camera", True),
-        schema.Column(
-            "joints_wrist_m",
-            schema.POINTS_3D,
-            "joints in the wrist frame: joints_m = R(q) joints_wrist_m + (x_m, y_m, z_m)",
-            "m",
-            "wrist",
-            True,
-        ),
-        *schema.pose("camera", "the wrist frame (T_camera_wrist)"),
+        *schema.hand_in_camera(),
         schema.Column(
             "mano_pose", schema.fixed_list(pa.float32(), 48), "MANO axis-angles, where the backend has them", "rad", "wrist", True
         ),
