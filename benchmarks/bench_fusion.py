@@ -37,6 +37,7 @@ from egoworld_ops.operators.fusion.smoothing import SmoothingSettings
 from egoworld_ops.operators.mapping._kinematics import HandModel
 from egoworld_ops.operators.rows import camera_of, pose_columns, pose_of
 from egoworld_ops.robots import ROBOTS
+from egoworld_ops.score.hands import jitter_m_s2
 from egoworld_ops.synthetic import SceneConfig, load_truth, render_scene
 from egoworld_ops.synthetic.hand import skeleton
 from egoworld_ops.synthetic.script import state_at
@@ -207,11 +208,7 @@ def _size(joints: Any) -> float:
 
 def jitter(times_s: np.ndarray, wrist_m: np.ndarray) -> float:
     """95th percentile of acceleration, m/s^2, where frames follow each other."""
-    steps_s = np.diff(times_s)
-    whole = (steps_s[1:] < 0.1) & (steps_s[:-1] < 0.1)
-    velocity = np.diff(wrist_m, axis=0) / steps_s[:, None]
-    acceleration = np.diff(velocity, axis=0) / ((steps_s[1:] + steps_s[:-1]) / 2)[:, None]
-    return float(np.percentile(np.linalg.norm(acceleration, axis=1)[whole], 95))
+    return float(np.percentile(jitter_m_s2(times_s, wrist_m), 95))
 
 
 def errors(joints_m: np.ndarray, true_m: np.ndarray) -> np.ndarray:

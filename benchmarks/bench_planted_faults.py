@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,8 +146,10 @@ def _true_tables(config: SceneConfig, seed: int) -> dict[str, pa.Table]:
         found.append(detection_row(index, **objects, points_px=None, landmarks_m=None, owner=None))
     poses = [row | PINHOLE for row in item.tables["object_pose"].to_pylist()]
     made = {"hand_pose": hands, "detections": found, "object_pose": poses}
-    empty = {stage: schema.empty(stage) for stage in operators.stages() if stage not in ("movement", "contacts", "fusion", "mapping")}
-    return {**empty, **item.tables, **{stage: schema.from_rows(stage, rows) for stage, rows in made.items() if rows}}
+    empty = {stage: schema.empty(stage) for stage in operators.stages() if stage not in ("movement", "contacts", "mapping")}
+    tables = {**empty, **item.tables, **{stage: schema.from_rows(stage, rows) for stage, rows in made.items() if rows}}
+    smoothing = operators.load("fusion", "smoothing")
+    return {**tables, "fusion": smoothing(smoothing.Settings(), 1).run(replace(item, tables=tables))}
 
 
 def _whole(row: dict[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import video_ids
 from egoworld_ops.release import make, part, place
 from egoworld_ops.release.plan import RunFiles
+from egoworld_ops.release.rows import owned_rows
 from egoworld_ops.release.settings import ReleaseSettings
 from tests.lakes import FPS, write_video
 
@@ -51,7 +52,7 @@ def make_run(folder: Path, clip_s: float, overlap_s: float) -> Run:
 def owned(run: Run) -> dict[str, pa.Table]:
     """The rows of the run's stages as a release has them, by table, in memory."""
     files = RunFiles(run).sources(video_ids(run))
-    return {stage: pa.concat_tables([part.owned_rows(f) for f in files[stage]]) for stage in operators.stages()}
+    return {stage: pa.concat_tables([owned_rows(f) for f in files[stage]]) for stage in operators.stages()}
 
 
 def plain_s(tables: dict[str, pa.Table], folder: Path) -> float:

@@ -30,12 +30,11 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from egoworld_ops.contract import schema
+from egoworld_ops.contract import links, schema
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.camera import colmap
 from egoworld_ops.operators.movement import classical
 from egoworld_ops.operators.rows import intrinsics, pose_columns
-from egoworld_ops.query import links
 from egoworld_ops.synthetic.room import Patch, looking, render_room, room
 from egoworld_ops.types import Camera, Clip, Frame
 from egoworld_ops.video.sidecar import Sidecar

@@ -33,8 +33,8 @@ class LakeIOManager(dg.ConfigurableIOManager):  # type: ignore[misc]
         Raises:
             ContractError, InputChanged, StorageUnavailable: a file is damaged, is replaced meanwhile, or cannot be read now.
         """
-        from egoworld_ops.release.part import owned_rows
         from egoworld_ops.release.plan import RunFiles
+        from egoworld_ops.release.rows import owned_rows
 
         run, stage = self.egoworld.run(), context.asset_key.path[-1]
         table = "clips" if stage == pipeline.MANIFEST else stage

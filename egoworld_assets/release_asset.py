@@ -8,6 +8,7 @@ import dagster as dg
 from egoworld_assets.partitions import GROUP
 from egoworld_assets.preview import LEAVES
 from egoworld_assets.resources import Egoworld
+from egoworld_ops.release.place import PAGE_NAME
 
 if TYPE_CHECKING:
     from egoworld_ops.release.make import ReleaseOutcome
@@ -42,12 +43,16 @@ def _metadata(run_id: str, outcome: "ReleaseOutcome") -> Mapping[str, Any]:
         **{f"rows of {table}": n for table, n in manifest.rows.items()},
         "dagster/row_count": sum(manifest.rows.values()),
         "parts": len(manifest.parts),
+        "truth cards": len(manifest.truth_cards),
+        "page": dg.MetadataValue.md((outcome.path / PAGE_NAME).read_text("utf-8")),
         "files written": outcome.written,
         "files kept": outcome.kept,
         "bytes": manifest.total_bytes,
         "bytes written": outcome.written_bytes,
         "seconds": round(outcome.seconds, 3),
     }
+    if outcome.left_out:
+        metadata["truth cards left out, of other rows or damaged"] = dg.MetadataValue.json(list(outcome.left_out[:MAX_SHOWN]))
     if manifest.incomplete:
         metadata["incomplete"] = dg.MetadataValue.json(dict(list(manifest.incomplete.items())[:MAX_SHOWN]))
     return metadata

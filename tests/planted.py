@@ -25,12 +25,13 @@ from egoworld_ops.types import Camera, Clip
 from egoworld_ops.video.sidecar import Sidecar
 from egoworld_ops.vision import rle
 from egoworld_ops.vision.geometry import rotations
-from egoworld_ops.vision.lenses import project
+from egoworld_ops.vision.lenses import project, unproject
 from tests.rows import PER_FRAME, sample_row
 
 Rows = list[dict[str, Any]]
 Tables = Mapping[str, pa.Table]
 JITTER_M = 0.008
+ASIDE_M = 0.15
 SHIFT = 3
 FROZEN = 20
 SECOND = 20
@@ -250,7 +251,7 @@ def _wide(camera: Camera) -> Camera:
 
 
 def _solved_with(change: Callable[[Camera], Camera]) -> Callable[[dict[str, Rows], np.random.Generator], None]:
-    """Hands solved anew by the stage itself with another camera, and said so; objects moved to where they look the same."""
+    """Hands solved anew by the stage itself with another camera, and said so; fused hands and objects moved to where they look the same."""
 
     def plant(rows: dict[str, Rows], _: np.random.Generator) -> None:
         camera = camera_of(rows["hand_pose"][0])
@@ -260,11 +261,23 @@ def _solved_with(change: Callable[[Camera], Camera]) -> Callable[[dict[str, Rows
         rows["hand_pose"] = mediapipe(mediapipe.Settings(), 1).run(item).to_pylist()
         for row in rows["hand_pose"]:
             row["clip_id"] = rows["detections"][0]["clip_id"]
+        longer = wrong.fx_px / camera.fx_px
+        for row in rows["fusion"]:
+            if row["joints_m"] is not None:
+                joints_m = np.array(row["joints_m"])
+                rays = unproject(wrong, project(camera, joints_m))
+                row["joints_m"] = (rays / rays[:, 2:] * joints_m[:, 2:] * longer).tolist()
         for row in rows["object_pose"]:
             if row["z_m"] is not None:
-                row |= intrinsics(wrong) | {"z_m": row["z_m"] * wrong.fx_px / camera.fx_px}
+                row |= intrinsics(wrong) | {"z_m": row["z_m"] * longer}
 
     return plant
+
+
+def _fused_aside(rows: dict[str, Rows], _: np.random.Generator) -> None:
+    for row in rows["fusion"]:
+        if row["joints_m"] is not None:
+            row["joints_m"] = (np.array(row["joints_m"]) + np.array([ASIDE_M, 0, 0])).tolist()
 
 
 def _doubled(rows: dict[str, Rows], _: np.random.Generator) -> None:
@@ -308,6 +321,7 @@ HAND_FAULTS = (
         _nothing("detections", "masks", "hand_pose", "fusion", "contacts", "mapping", "object_pose", "movement"),
         _of("detections.hand_any_share"),
     ),
+    Fault("hands 15 cm aside after fusion", _fused_aside, _of("agreement.fused_off_mask_share"), needs=("hand_pose", "fusion")),
     Fault("another lens in the rows than they were solved with", _lens_in_rows, _of("agreement.projection_share")),
     Fault("tracks doubled", _doubled, _of("agreement.doubled_share")),
 )

@@ -1,4 +1,4 @@
-"""Commands about releases and the files of the lake: release, verify, gc."""
+"""Commands about releases and the files of the lake: release, releases, verify, gc."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 
 import click
+
+from egoworld_assets.cli.group import Group
 
 _SAY_EVERY_S = 10.0
 
@@ -38,7 +40,54 @@ def release(profile: str | None, run_id: str, anew: bool) -> None:
         f"{sum(len(part.videos) for part in manifest.parts)} videos in {len(manifest.parts)} part(s), {manifest.total_bytes / 1e6:,.1f} MB: "
         f"{outcome.written} files written, {outcome.kept} kept, {outcome.seconds:.1f} s"
     )
+    if manifest.truth_cards:
+        click.echo(f"{len(manifest.truth_cards)} truth card(s): `egoworld releases show {run.run_id}` prints them")
+    for video_id in outcome.left_out:
+        click.echo(f"the truth card of {video_id} is left out, it is of other rows or damaged: score the video again", err=True)
     click.echo(f"{outcome.path}\nschema `release` in {database}")
+
+
+@click.group("releases", cls=Group)
+def releases_group() -> None:
+    """The releases of the lake."""
+
+
+@releases_group.command("list")
+@click.pass_obj
+def list_releases(profile: str | None) -> None:
+    """Each release: its videos, parts, size and truth cards; which is the one that queries read as schema `release`."""
+    from egoworld_ops.lake.lake import Lake
+    from egoworld_ops.release import place
+    from egoworld_ops.settings import load_settings
+
+    store = Lake(load_settings(profile).lake)
+    shown = place.shown(store).resolve()
+    for run in store.runs():
+        if (manifest := place.read(run)) is not None:
+            videos = sum(len(part.videos) for part in manifest.parts)
+            mark = "  schema `release`" if shown == place.folder(run).resolve() else ""
+            click.echo(
+                f"{run.run_id:<16} {videos} videos, {len(manifest.parts)} part(s), {manifest.total_bytes / 1e6:,.1f} MB, "
+                f"{len(manifest.truth_cards)} truth card(s){mark}"
+            )
+
+
+@releases_group.command("show")
+@click.argument("run_id", default="latest")
+@click.pass_obj
+def show_release(profile: str | None, run_id: str) -> None:
+    """Print the page of the release of RUN_ID, or of the latest run: its tables, what is incomplete, and its truth cards."""
+    from egoworld_ops.errors import SetupError
+    from egoworld_ops.lake import runs
+    from egoworld_ops.lake.lake import Lake
+    from egoworld_ops.release import place
+    from egoworld_ops.settings import load_settings
+
+    run = runs.find(Lake(load_settings(profile).lake), run_id)
+    path = place.folder(run) / place.PAGE_NAME
+    if not path.is_file():
+        raise SetupError(f"run {run.run_id}", f"has no release with a {place.PAGE_NAME}", f"Make it: egoworld release {run.run_id}")
+    click.echo(path.read_text("utf-8"), nl=False)
 
 
 @click.command()
@@ -119,4 +168,4 @@ def gc(profile: str | None, yes: bool, keep: Sequence[str], remove: Sequence[str
         click.echo("nothing was removed; `egoworld gc --yes` does it")
 
 
-COMMANDS = (release, verify, gc)
+COMMANDS = (release, releases_group, verify, gc)

@@ -19,6 +19,6 @@ def stages() -> Mapping[str, Any]:
 
 
 def views() -> Mapping[str, Any]:
-    """The views that are made of tables, by name: `egoworld_ops.contract.world.WorldView`."""
-    found: Mapping[str, Any] = importlib.import_module("egoworld_ops.contract.world").VIEWS
-    return found
+    """What is made of tables, by name, each with the contract of its rows: views of the world, and links of clips."""
+    world, links = (importlib.import_module(f"egoworld_ops.contract.{name}") for name in ("world", "links"))
+    return {**world.VIEWS, **links.LINKS}

@@ -123,19 +123,21 @@ _ARROW_SCHEMAS: dict[str, pa.Schema] = {}
 """Built once: every file that is read or written asks for one."""
 
 
-def _video_id() -> Column:
+def video_id() -> Column:
+    """The column that names the video."""
     return Column("video_id", pa.string(), "slug of the file's name + first 12 hex digits of its SHA-256")
 
 
-def _clip_id() -> Column:
+def clip_id() -> Column:
+    """The column that names the clip."""
     return Column("clip_id", pa.string(), "identifier of the clip within its video, from its first frame and length")
 
 
 def per_frame(*columns: Column) -> tuple[Column, ...]:
     """The columns every per-frame table starts with, and those it ends with."""
     return (
-        _video_id(),
-        _clip_id(),
+        video_id(),
+        clip_id(),
         Column("frame_index", pa.int64(), "decoded frame of the raw video", minimum=0),
         Column("timestamp_s", pa.float64(), "presentation time from the container's PTS", "s"),
         Column("sample_stride", pa.int32(), "frames from one processed frame to the next", "frames", minimum=1),
@@ -279,7 +281,7 @@ VIDEOS = Table(
     "One raw video file, as probed. A file that cannot be used is a row with status `rejected` and a reason.",
     ("video_id",),
     (
-        _video_id(),
+        video_id(),
         Column("path", pa.string(), "path of the raw file when it was probed"),
         Column("sha256", pa.string(), "SHA-256 of the file's content, hex"),
         Column("bytes", pa.int64(), "size of the file", "B", minimum=0),
@@ -342,8 +344,8 @@ CLIPS = Table(
     "One clip: frames [frame_start, frame_end) of a video, of which [own_start, own_end) belong to it alone.",
     ("video_id", "clip_id"),
     (
-        _video_id(),
-        _clip_id(),
+        video_id(),
+        clip_id(),
         Column("frame_start", pa.int64(), "first frame", "frames", minimum=0),
         Column("frame_end", pa.int64(), "one past the last frame", "frames", minimum=1),
         Column("own_start", pa.int64(), "first owned frame", "frames", minimum=0),
@@ -363,8 +365,8 @@ FAILURES = Table(
     "One clip that one stage could not process.",
     ("video_id", "clip_id", "stage"),
     (
-        _video_id(),
-        _clip_id(),
+        video_id(),
+        clip_id(),
         Column("stage", pa.string(), "stage that failed"),
         Column("backend", pa.string(), "backend that failed"),
         Column("culprit", pa.string(), "what is at fault: a file, a clip, a setting, a weight"),
@@ -383,7 +385,7 @@ STATES = Table(
     "Derived from the files of the video; it may say less than they do for a moment, and never more.",
     ("video_id", "clip_id", "stage"),
     (
-        _video_id(),
+        video_id(),
         Column("clip_id", pa.string(), "the clip; empty for the stage `manifest`, which is of whole videos"),
         Column("stage", pa.string(), "the stage, `manifest` included"),
         Column(

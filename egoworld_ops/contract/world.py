@@ -155,5 +155,3 @@ VIEWS: Mapping[str, WorldView] = {
     )
 }
 """By name; a view has the name of no table."""
-LINKS = ("clip_links", "clips_world", "track_links")
-"""Views that link the clips of a video, see `egoworld_ops.query.links`; no stage has one of these names either."""

@@ -9,11 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from egoworld_ops.contract import schema, world
-from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.assumed import has_assumed
 from egoworld_ops.lake.lake import RELEASED_TABLES, Run
-from egoworld_ops.release.part import released_rows
 from egoworld_ops.release.plan import RunFiles
+from egoworld_ops.release.rows import released_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +64,7 @@ class Rows:
 
     def made_of(self) -> str:
         """SHA-256 over the digests of the files that the rows are from: another one means other rows."""
-        every = {table: self._contents.sources(self.videos, (table,))[table] for table in RELEASED_TABLES}
-        return sha256_of({table: [source.digest for source in sources] for table, sources in every.items()})
+        return self._contents.made_of(self.videos)
 
     def described(self) -> dict[str, Any]:
         """What an export should say of its origin, as JSON: run, schema and conventions, videos, and what is incomplete."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from egoworld_ops.contract import schema
+from egoworld_ops.contract.links import LINKS
 from egoworld_ops.errors import BadSettings, ContractError, SetupError, unreadable
 from egoworld_ops.files.tables import digest_at, provenance_at, read_table, write_table
 from egoworld_ops.files.whole import hold_swept, link_or_copy, make_folder, named_errors, remove, sync_folder, temporary_folder, write_bytes
@@ -19,8 +20,8 @@ from egoworld_ops.types import check_id
 
 VIDEO_TABLES = ("videos", "clips")
 RUN_TABLES = tuple(name for name in schema.TABLES if name != "intake")
-RELEASED_TABLES = tuple(name for name in RUN_TABLES if name != "states")
-"""A release holds only what counts, so that it needs no table `states`."""
+RELEASED_TABLES = (*(name for name in RUN_TABLES if name != "states"), *LINKS)
+"""A release holds only what counts, so that it needs no table `states`; and links of clips, which its rows no longer tell."""
 
 
 PACKET_INDEX = "packets.index"

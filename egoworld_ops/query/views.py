@@ -14,11 +14,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-from egoworld_ops.contract import schema, world
+from egoworld_ops.contract import links, schema, world
 from egoworld_ops.errors import SetupError
 from egoworld_ops.lake.lake import PLACEHOLDER_SUFFIX, RELEASED_TABLES, RUN_TABLES, VIDEO_TABLES, Lake, Run, clip_depth, table_glob
 from egoworld_ops.lake.runs import contract_of
-from egoworld_ops.query import links
 from egoworld_ops.release import place
 
 FILE_NAME = "egoworld.duckdb"
@@ -94,13 +93,13 @@ class _Maker:
             yield f"CREATE VIEW {shown}{view.table.name} AS {view.sql(relations, ('run_id',))}"
 
     def links(self, run: Run | None) -> Iterator[str]:
-        """The views that link the clips of a video: of the latest run, and of all runs."""
-        for shown in ("", "runs."):
-            clips, camera, masks = (f"({self._shown(shown, name, run, owned=False)})" for name in ("clips", "camera", "masks"))
-            of_clips = links.clip_links(clips, camera)
-            said = (of_clips, links.clips_world(f"({of_clips})"), links.track_links(clips, masks))
-            for name, query in zip(world.LINKS, said, strict=True):
-                yield f"CREATE VIEW {shown}{name} AS {query}"
+        """The views that link the clips of a video: computed of the latest run and of all runs; releases hold the rows."""
+        for name, link in links.LINKS.items():
+            for shown in ("", "runs."):
+                relations = {table: f"({self._shown(shown, table, run, owned=False)})" for table in link.reads}
+                yield f"CREATE VIEW {shown}{name} AS {link.sql(relations)}"
+            for shown in ("release.", "releases."):
+                yield f"CREATE VIEW {shown}{name} AS {self._shown(shown, name, run)}"
 
     def runs(self) -> str:
         """One row a run, of nulls where its `run.json` is broken: that must not hide the others."""
@@ -208,7 +207,7 @@ def _refusal(reason: str) -> str:
 
 def _comments() -> Iterator[str]:
     yield f"COMMENT ON VIEW about IS {_text(_ABOUT)}"
-    for name in (*schema.TABLES, *world.VIEWS):
+    for name in (*schema.TABLES, *world.VIEWS, *links.LINKS):
         yield f"COMMENT ON VIEW {name} IS {_text(schema.table(name).doc)}"
 
 

@@ -8,11 +8,12 @@ the same run and settings give the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,10 +25,11 @@ from egoworld_ops.contract import schema
 from egoworld_ops.errors import SetupError, StorageUnavailable
 from egoworld_ops.files import exchange, locks
 from egoworld_ops.files.tables import digest_at
-from egoworld_ops.files.whole import hard_link, sync_folder, write_bytes
+from egoworld_ops.files.whole import hard_link, make_folder, sync_folder, write_bytes
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.runs import contract_of
-from egoworld_ops.release import place
+from egoworld_ops.release import cards, place
+from egoworld_ops.release.page import page
 from egoworld_ops.release.part import laid_out, record_of, write_part
 from egoworld_ops.release.place import FileRecord, PartRecord, ReleaseManifest
 from egoworld_ops.release.plan import PlannedPart, RunFiles, changed, planned_parts
@@ -45,6 +47,7 @@ class ReleaseOutcome:
         path: folder of the release.
         written, kept: files of parts that were written now, and those that stayed as they were.
         written_bytes: size of the former.
+        left_out: the videos whose truth card is not released, because it speaks of other rows or cannot be read.
     """
 
     path: Path
@@ -53,6 +56,7 @@ class ReleaseOutcome:
     kept: int
     written_bytes: int
     seconds: float
+    left_out: Sequence[str]
 
 
 def make_release(run: Run, settings: ReleaseSettings, anew: bool = False, say: Say = lambda line: None) -> ReleaseOutcome:
@@ -75,7 +79,7 @@ def make_release(run: Run, settings: ReleaseSettings, anew: bool = False, say: S
         with locks.alone(place.home(store)), _memory_of_the_system():
             place.recover(store)
             _check(run)
-            manifest, assembly = _update(run, settings, anew, say)
+            manifest, assembly, left_out = _update(run, settings, anew, say)
             shutil.rmtree(place.staging(run), ignore_errors=True)
             place.point_latest(run)
     except OSError as error:
@@ -86,7 +90,8 @@ def make_release(run: Run, settings: ReleaseSettings, anew: bool = False, say: S
         ) from error
     files = sum(len(part.tables) for part in manifest.parts)
     seconds = time.monotonic() - started
-    return ReleaseOutcome(place.folder(run), manifest, assembly.written, files - assembly.written, assembly.written_bytes, seconds)
+    written = (assembly.written, files - assembly.written, assembly.written_bytes)
+    return ReleaseOutcome(place.folder(run), manifest, *written, seconds, left_out)
 
 
 def _check(run: Run) -> None:
@@ -127,8 +132,8 @@ def _memory_of_the_system() -> Iterator[None]:
         pa.set_memory_pool(before)
 
 
-def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[ReleaseManifest, _Assembly]:
-    """Bring the release up to date; returns its manifest, and what was written."""
+def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[ReleaseManifest, _Assembly, Sequence[str]]:
+    """Bring the release up to date; returns its manifest, what was written, and whose truth cards are left out."""
     layout, contents, previous, say = laid_out(settings), RunFiles(run), place.read(run), _now_and_then(say)
     selection = contents.select(settings.incomplete, say)
     planned = planned_parts(run, selection.videos, previous, settings.part_mb, anew)
@@ -138,14 +143,22 @@ def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[
         for part in workers.map(lambda part: contents.with_digests(part, layout), planned):
             parts.append(part)
             say(f"looked at the files of {len(parts)} of {len(planned)} parts")
+    scored = cards.of_run(run, selection.videos, contents)
+    hashes = {video_id: hashlib.sha256(content).hexdigest() for video_id, content in scored.kept.items()}
     if previous is not None and all(assembly.in_place(part) for part in parts):
-        manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, previous.parts)
-        if manifest == previous:
-            return manifest, assembly
+        manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, previous.parts, hashes)
+        if manifest == previous and assembly.has(_beside(manifest, scored.kept)):
+            return manifest, assembly, scored.left_out
     records = _in_turn(assembly, parts, settings.writers, say)
-    manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, records)
-    assembly.put_in_place(manifest)
-    return manifest, assembly
+    manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, records, hashes)
+    assembly.put_in_place(manifest, _beside(manifest, scored.kept))
+    return manifest, assembly, scored.left_out
+
+
+def _beside(manifest: ReleaseManifest, scored: Mapping[str, bytes]) -> dict[Path, bytes]:
+    """The files beside the parts, by their place in the release."""
+    of_videos = {place.card_path(Path(), video_id): content for video_id, content in scored.items()}
+    return {Path(place.MANIFEST_NAME): manifest.to_json(), Path(place.PAGE_NAME): page(manifest, scored), **of_videos}
 
 
 def _in_turn(assembly: _Assembly, parts: Sequence[PlannedPart], writers: int, say: Say) -> list[PartRecord]:
@@ -212,12 +225,21 @@ class _Assembly:
         if (table, wanted) in self._known:
             yield self._known[table, wanted]
 
-    def put_in_place(self, manifest: ReleaseManifest) -> None:
-        """Replace the release that is there by the parts of a manifest, and nothing else."""
+    def has(self, beside: Mapping[Path, bytes]) -> bool:
+        """Whether the release that is there has these files beside its parts, and no other truth cards."""
+        folder = place.folder(self._run)
+        paths = {folder / name: content for name, content in beside.items()}
+        strange = set(place.card_path(folder, "").parent.glob("*")) - paths.keys()
+        return not strange and all(path.is_file() and path.read_bytes() == content for path, content in paths.items())
+
+    def put_in_place(self, manifest: ReleaseManifest, beside: Mapping[Path, bytes]) -> None:
+        """Replace the release that is there by the parts of a manifest and the files beside them, and nothing else."""
         staging, target = place.staging(self._run), place.folder(self._run)
-        write_bytes(staging / place.MANIFEST_NAME, manifest.to_json())
         wanted = {place.part_path(staging, table, part.name) for part in manifest.parts for table in part.tables}
-        wanted.add(staging / place.MANIFEST_NAME)
+        for name, content in beside.items():
+            make_folder((staging / name).parent)
+            write_bytes(staging / name, content)
+            wanted.add(staging / name)
         for path in [p for p in staging.rglob("*") if p.is_file() and p not in wanted]:
             path.unlink()
         for folder in [p for p in staging.iterdir() if p.is_dir()]:

@@ -12,83 +12,28 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from egoworld_ops.contract import encodings, schema
-from egoworld_ops.errors import ContractError, unreadable
-from egoworld_ops.files.tables import PROVENANCE_KEY, digest_at, read_result
+from egoworld_ops.errors import unreadable
+from egoworld_ops.files.tables import PROVENANCE_KEY, digest_at
 from egoworld_ops.hashing import sha256_of
-from egoworld_ops.lake.states import contract_of_rows
 from egoworld_ops.read_ahead import ReadAhead
 from egoworld_ops.release.place import FileRecord, sha256_of_file
-from egoworld_ops.release.plan import DELETE_AND_MAKE, Source, changed, identity
+from egoworld_ops.release.plan import Source, identity
+from egoworld_ops.release.rows import released_rows
 from egoworld_ops.release.settings import ReleaseSettings
 
 _READ_AHEAD_BYTES = 64_000_000
 _MOST_ROWS_A_PAGE = (1 << 31) - 1
 """Pages end by size alone."""
 _BLOOM_FALSE_POSITIVES = 0.01
-_OLD = f"{DELETE_AND_MAKE}; where the whole run is of that version, release it with the code that made it"
 
 
 def laid_out(settings: ReleaseSettings) -> dict[str, Any]:
     """How files are laid out and what is left out of them, as JSON: part of their digests, and recorded in each of them."""
     return settings.model_dump(mode="json", include={"row_group_mb", "page_mb", "compression", "level", "bloom_columns", "assumed_metric"})
-
-
-def released_rows(source: Source, assumed_metric: bool) -> pa.Table:
-    """The rows of a file of the run that a release takes: those of the frames its clip owns.
-
-    Args:
-        assumed_metric: whether to keep lengths and speeds that rest on an assumed focal length; they are null otherwise.
-
-    Raises:
-        InputChanged, ContractError: as `owned_rows`.
-    """
-    rows = owned_rows(source)
-    return rows if assumed_metric else _without_assumed(source.table, rows)
-
-
-def _without_assumed(table: str, rows: pa.Table) -> pa.Table:
-    for name in schema.table(table).assumed_lengths:
-        at = rows.schema.get_field_index(name)
-        field = rows.schema.field(at)
-        rows = rows.set_column(at, field, pc.if_else(rows["metric"], rows[name], pa.scalar(None, field.type)))
-    return rows
-
-
-def owned_rows(source: Source) -> pa.Table:
-    """The rows of a file of the run that are of the frames its clip owns.
-
-    Raises:
-        InputChanged: the file is not the one that was planned with.
-        ContractError: it is damaged, of another schema, or its rows are out of order.
-    """
-    try:
-        rows, provenance = read_result(source.path, source.table)
-    except ContractError as error:
-        if source.table != "failures" and digest_at(source.path) == source.digest:
-            raise
-        raise changed(source.path) from error
-    if source.table != "failures" and provenance.get("digest") != source.digest:
-        raise changed(source.path)
-    if (version := contract_of_rows(rows)) != schema.SCHEMA_VERSION:
-        raise ContractError(source.path, f"was written under schema version {version}, this is version {schema.SCHEMA_VERSION}", _OLD)
-    if rows.schema != schema.table(source.table).arrow_schema():
-        raise ContractError(source.path, "has columns of other types than the contract", DELETE_AND_MAKE)
-    return rows if source.owned is None else _owned(source, rows, *source.owned)
-
-
-def _owned(source: Source, rows: pa.Table, first: int, end: int) -> pa.Table:
-    """A view of the rows of frames `[first, end)`: they are sorted by frame within a clip."""
-    frames = rows["frame_index"].to_numpy()
-    if (np.diff(frames) < 0).any():
-        raise ContractError(source.path, "has frames out of order", DELETE_AND_MAKE)
-    start, stop = np.searchsorted(frames, (first, end))
-    return rows.slice(int(start), int(stop - start))
 
 
 def write_part(target: Path, table: str, files: Sequence[Source], settings: ReleaseSettings, run_id: str) -> FileRecord:

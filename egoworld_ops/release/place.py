@@ -12,10 +12,11 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from egoworld_ops.contract.links import LINKS
 from egoworld_ops.contract.schema import empty
 from egoworld_ops.errors import ContractError, unreadable
 from egoworld_ops.files import locks
@@ -24,6 +25,7 @@ from egoworld_ops.files.whole import NO_LINKS, is_there, make_folder, named_erro
 from egoworld_ops.lake.lake import PLACEHOLDER_SUFFIX, RUN_TABLES, Lake, Run
 
 MANIFEST_NAME = "release.json"
+PAGE_NAME = "README.md"
 LATEST = "released"
 STAND_IN = "_contract"
 _FORMER_STAND_IN = "part-_.parquet"
@@ -66,6 +68,7 @@ class ReleaseManifest:
         parquet: how the files are laid out, and whether lengths of an assumed focal length are in them (`assumed_metric`).
         incomplete: by video and stage, how many clips have no table that counts and why; None stands for a video without a manifest, of which there
             are no rows.
+        truth_cards: by video, the SHA-256 of the bytes of its truth card, which lies in `truth_cards/`.
     """
 
     run_id: str
@@ -73,6 +76,7 @@ class ReleaseManifest:
     parquet: Mapping[str, Any]
     incomplete: Mapping[str, Mapping[str, Mapping[str, int]] | None]
     parts: Sequence[PartRecord]
+    truth_cards: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -89,7 +93,7 @@ class ReleaseManifest:
 
     def to_json(self) -> bytes:
         """The content of `release.json`: the same for the same release."""
-        said = asdict(self) | {"rows": self.rows}
+        said = {name: value for name, value in asdict(self).items() if value or name != "truth_cards"} | {"rows": self.rows}
         return json.dumps(said, indent=1, sort_keys=True).encode()
 
 
@@ -142,6 +146,11 @@ def part_path(release: Path, table: str, part: str) -> Path:
     return release / table / f"{part}.parquet"
 
 
+def card_path(release: Path, video_id: str) -> Path:
+    """The truth card of a video, if the release carries one."""
+    return release / "truth_cards" / f"{video_id}.json"
+
+
 def read(run: Run) -> ReleaseManifest | None:
     """What the release of a run says of itself; None where there is none.
 
@@ -156,7 +165,7 @@ def read(run: Run) -> ReleaseManifest | None:
             PartRecord(p["name"], p["videos"], {table: FileRecord(**record) for table, record in p["tables"].items()})
             for p in said["parts"]
         ]
-        return ReleaseManifest(said["run_id"], said["schema"], said["parquet"], said["incomplete"], parts)
+        return ReleaseManifest(said["run_id"], said["schema"], said["parquet"], said["incomplete"], parts, said.get("truth_cards", {}))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -196,7 +205,7 @@ def ensure(store: Lake, again: bool = False) -> None:
         again: write them anew: the contract may be another than it was.
     """
     folder = home(store) / STAND_IN
-    wanted = {name: path for name in RUN_TABLES if not (path := stand_in(store, name)).exists() or again}
+    wanted = {name: path for name in (*RUN_TABLES, *LINKS) if not (path := stand_in(store, name)).exists() or again}
     if wanted:
         with named_errors(folder):
             make_folder(folder)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from egoworld_ops.contract import schema
+from egoworld_ops.contract.links import LINKS
+from egoworld_ops.contract.links import VERSION as VERSION_OF_LINKS
 from egoworld_ops.errors import ContractError, InputChanged, SetupError
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.lake import RELEASED_TABLES, VIDEO_TABLES, Run
@@ -34,6 +36,7 @@ class Source:
         digest: of its result; of its bytes, where it is a failure.
         owned: first and one past the last frame whose rows are taken; None for tables that are not per frame.
         clips: the clips it has rows of.
+        made_of: of links, the files that they are computed from; `path` is then the first of them.
     """
 
     path: Path
@@ -43,6 +46,7 @@ class Source:
     digest: str
     owned: tuple[int, int] | None
     clips: Sequence[str]
+    made_of: Sequence[Source] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +178,15 @@ class RunFiles:
         digests = {table: sha256_of(identity(table, layout, files)) for table, files in found.items()}
         return PlannedPart(part.name, part.videos, digests, {table: len(files) for table, files in found.items()})
 
+    def made_of(self, videos: Sequence[str]) -> str:
+        """SHA-256 over the digests of the files that the rows of videos are from: another one means other rows.
+
+        Raises:
+            ContractError, InputChanged: as `sources`.
+        """
+        found = self.sources(videos, [table for table in RELEASED_TABLES if table not in LINKS])
+        return sha256_of({table: [source.digest for source in sources] for table, sources in found.items()})
+
     def sources(self, videos: Sequence[str], tables: Collection[str] = RELEASED_TABLES) -> dict[str, list[Source]]:
         """By table, the files of these videos, in the order of the table's rows.
 
@@ -208,6 +221,17 @@ class RunFiles:
             for stage in clip.failures if "failures" in tables else ():
                 path = run.failure(stage, video_id, clip.clip_id)
                 yield Source(path, "failures", video_id, f"{clip.clip_id}/{stage}", _content(path), None, (clip.clip_id,))
+        for table in (t for t in LINKS if t in tables):
+            yield self._of_links(state, table)
+
+    def _of_links(self, state: VideoState, table: str) -> Source:
+        """The one source of a table of links: all clips of the video together, each with all its rows."""
+        found = [replace(source, owned=None) for source in self._of_video(state, LINKS[table].reads)]
+        lacking = [source for source in found if not source.digest]
+        said = {"links": VERSION_OF_LINKS, "made_of": {source.key: source.digest for source in found}}
+        clips = [clip.clip_id for clip in state.clips]
+        first = (lacking or found)[0].path
+        return Source(first, table, state.video_id, "", "" if lacking else sha256_of(said), None, clips, found)
 
 
 def changed(culprit: object) -> InputChanged:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from egoworld_ops.operators.rows import camera_of, pose_of, standing_pose_of
+from egoworld_ops.types import Camera
 from egoworld_ops.vision import rle
 from egoworld_ops.vision.geometry import project, transform
 
@@ -24,6 +25,8 @@ FONT_SCALE = 0.36
 TINT = 0.35
 FINGER_CHAINS = tuple((0, *range(1 + 4 * f, 5 + 4 * f)) for f in range(5))
 DEFAULT_AXIS_M = 0.05
+DIFFERS_PX = 3.0
+"""Pixels of the picture by which a joint must move in fusion for both hands to be drawn."""
 FAR_PX = 10_000
 """Beyond this a point is not drawn: OpenCV's fixed-point coordinates overflow."""
 _SHIFT = 4
@@ -31,15 +34,19 @@ _BENT_PARTS = 8
 """Straight pieces of a line that a lens bends."""
 
 
-def draw(rgb: np.ndarray, scale: float, rows: Mapping[str, list[dict[str, Any]]]) -> np.ndarray:
-    """A copy of the picture (H, W, 3) uint8 with the rows of its frame drawn; `scale` is picture pixels over the video's pixels."""
+def draw(rgb: np.ndarray, scale: float, rows: Mapping[str, list[dict[str, Any]]], camera: Camera | None = None) -> np.ndarray:
+    """A copy of the picture (H, W, 3) uint8 with the rows of its frame drawn.
+
+    Args:
+        scale: picture pixels over the video's pixels.
+        camera: that of the clip's hands, whose rows of `fusion` do not name it; without it they are not drawn.
+    """
     picture = rgb.copy()
     for row in rows.get("masks", ()):
         _mask(picture, row)
     for row in rows.get("object_pose", ()):
         _object(picture, scale, row)
-    for row in rows.get("hand_pose", ()):
-        _hand(picture, scale, row)
+    _hands(picture, scale, rows, camera)
     for row in rows.get("masks", ()):
         left_px, top_px = to_picture(np.array(row["bbox_px"][:2]), scale).round().astype(int).tolist()
         name = row["label"] or row["role"].removeprefix("hand_")
@@ -73,17 +80,31 @@ def _mask(picture: np.ndarray, row: Mapping[str, Any]) -> None:
     cv2.drawContours(picture, outlines, -1, ROLE_COLORS[row["role"]], 1, cv2.LINE_AA)
 
 
-def _hand(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:
-    """The skeleton: the projected 3D joints where there are any, else the image points, in grey."""
-    if row["joints_m"] is not None:
-        joints_px, color = project(camera_of(row), np.array(row["joints_m"])), ROLE_COLORS[f"hand_{row['hand']}"]
-    else:
-        joints_px, color = np.array(row["joints_px"]), UNSURE_COLOR
-    scaled_px = to_picture(joints_px, scale)
-    bones = np.array([[scaled_px[a], scaled_px[b]] for chain in FINGER_CHAINS for a, b in pairwise(chain)])
+def _hands(picture: np.ndarray, scale: float, rows: Mapping[str, list[dict[str, Any]]], camera: Camera | None) -> None:
+    """Each hand after fusion, and as it was found in the frame where that is seen to differ; as found alone where fusion has none."""
+    fused = {row["hand"]: row for row in rows.get("fusion", ()) if row["joints_m"] is not None and camera is not None}
+    smooth = {hand: to_picture(project(camera, np.array(row["joints_m"])), scale) for hand, row in fused.items() if camera is not None}
+    for row in rows.get("hand_pose", ()):
+        solved = row["joints_m"] is not None
+        found = to_picture(project(camera_of(row), np.array(row["joints_m"])) if solved else np.array(row["joints_px"]), scale)
+        if row["hand"] not in smooth:
+            _skeleton(picture, found, ROLE_COLORS[f"hand_{row['hand']}"] if solved else UNSURE_COLOR)
+        elif np.linalg.norm(found - smooth[row["hand"]], axis=1).max() > DIFFERS_PX:
+            lines(picture, _bones(found), UNSURE_COLOR, 1)
+    for hand, at_px in smooth.items():
+        _skeleton(picture, at_px, ROLE_COLORS[f"hand_{hand}"] if fused[hand]["observed"] else UNSURE_COLOR)
+
+
+def _skeleton(picture: np.ndarray, joints_px: np.ndarray, color: Color) -> None:
+    bones = _bones(joints_px)
     lines(picture, bones, (0, 0, 0), 3)
     lines(picture, bones, (255, 255, 255), 1)
-    lines(picture, np.repeat(scaled_px[:, None], 2, axis=1), color, 3)
+    lines(picture, np.repeat(joints_px[:, None], 2, axis=1), color, 3)
+
+
+def _bones(joints_px: np.ndarray) -> np.ndarray:
+    """(20, 2, 2) segments of (21, 2) joints."""
+    return np.array([[joints_px[a], joints_px[b]] for chain in FINGER_CHAINS for a, b in pairwise(chain)])
 
 
 def _object(picture: np.ndarray, scale: float, row: Mapping[str, Any]) -> None:

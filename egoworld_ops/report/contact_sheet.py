@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from egoworld_ops.types import HANDS, Frame
+from egoworld_ops.types import HANDS, Camera, Frame
 
 STRIP_HEIGHT_PX = 108
 INSET_WIDTH_PX = 104
@@ -45,8 +45,9 @@ def contact_sheet(
 ) -> bytes:
     """A PNG with up to `n` frames, evenly spaced over `frames`, and what the clip's tables say about them.
 
-    Masks are outlined and tinted by role; hands are drawn as skeletons (coloured where solved in 3D, grey where seen only), objects as axes
-    and cuboids; a picture says so where lengths rest on an assumed focal length. Below each stand the robot hands in the camera's view with
+    Masks are outlined and tinted by role; hands are drawn as skeletons after fusion (coloured where solved in 3D from the frame, grey where filled
+    in or seen only), with thin grey lines as they were found where that differs; objects as axes and cuboids; a picture says so where lengths rest on
+    an assumed focal length. Below each stand the robot hands in the camera's view with
     their residual, and which hand holds what. Frames are read once and one at a time; at most 2 n small pictures are kept.
 
     Args:
@@ -64,7 +65,16 @@ def contact_sheet(
     if not pictures:
         return _png(_message("no frames", tile_px), max_bytes)
     rows = _rows_by_frame(tables, [p.index for p in pictures])
-    return _png(_grid([_tile(p, rows[p.index]) for p in pictures], columns), max_bytes)
+    camera = _camera_of_hands(tables)
+    return _png(_grid([_tile(p, rows[p.index], camera) for p in pictures], columns), max_bytes)
+
+
+def _camera_of_hands(tables: Mapping[str, pa.Table]) -> Camera | None:
+    """The camera of the clip, as the hands in it name it."""
+    from egoworld_ops.operators.rows import camera_of
+
+    first = tables["hand_pose"].slice(0, 1).to_pylist() if "hand_pose" in tables else []
+    return camera_of(first[0]) if first else None
 
 
 def _spread(frames: Iterable[Frame], n: int, tile_px: int) -> list[_Picture]:
@@ -104,11 +114,11 @@ def _rows_by_frame(tables: Mapping[str, pa.Table], indices: list[int]) -> Mappin
     return found
 
 
-def _tile(picture: _Picture, rows: Rows) -> np.ndarray:
+def _tile(picture: _Picture, rows: Rows, camera: Camera | None) -> np.ndarray:
     """(H, W, 3) uint8: the picture with its overlay, and the strip below it."""
     from egoworld_ops.report import _overlay
 
-    drawn = _overlay.draw(picture.rgb, picture.scale, rows)
+    drawn = _overlay.draw(picture.rgb, picture.scale, rows, camera)
     _overlay.text(drawn, f"{picture.index}  {picture.timestamp_s:.2f} s", (4, 13), TEXT)
     if any(row.get("metric") is False for of_stage in rows.values() for row in of_stage):
         _overlay.text(drawn, NOT_METRIC, (4, drawn.shape[0] - 6), WARNING)

@@ -6,7 +6,7 @@ import inspect
 
 import pyarrow as pa
 
-from egoworld_ops.contract import world
+from egoworld_ops.contract import links, world
 from egoworld_ops.contract.schema import CONVENTIONS, SCHEMA_VERSION, TABLES, Column, Table
 from egoworld_ops.video import calibrations, sidecar
 
@@ -35,6 +35,10 @@ def contract_page() -> str:
     ]
     for view in world.VIEWS.values():
         parts += _table(view.table)
+    parts += ["", "# Links of clips", "", inspect.cleandoc(links.__doc__ or "").partition("\n\n")[2], ""]
+    parts += ["They are views of `egoworld.duckdb` (of the latest run, and in schema `runs`), and tables of every release and export."]
+    for link in links.LINKS.values():
+        parts += _table(link.table)
     return "\n".join([*parts, *_sidecar()]) + "\n"
 
 

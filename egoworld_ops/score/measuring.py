@@ -28,10 +28,12 @@ def make_card(tables: Mapping[str, pa.Table], truth: Truth) -> Card:
     stages: dict[str, Measured] = {}
     if truth.cuts is not None and "clips" in tables:
         stages["manifest"] = Measured(cuts(rows["clips"], truth.cuts))
-    for part in (masks, hands, objects, movement, camera):
-        measured = part.measure(rows, truth)
+    parts = [(part.STAGE, part.measure) for part in (masks, hands, objects, movement, camera)]
+    parts.insert(2, (hands.FUSED, hands.measure_fused))
+    for stage, measure in parts:
+        measured = measure(rows, truth)
         if measured is not None:
-            stages[part.STAGE] = measured
+            stages[stage] = measured
     return Card(truth.source, len(truth.frames), stages)
 
 

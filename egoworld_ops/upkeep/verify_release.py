@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +17,11 @@ from egoworld_ops.files.tables import provenance_at, read_table
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import states
 from egoworld_ops.lake.lake import RELEASED_TABLES, Run
-from egoworld_ops.release import place
-from egoworld_ops.release.part import released_rows
+from egoworld_ops.release import cards, place
+from egoworld_ops.release.page import page
 from egoworld_ops.release.place import MANIFEST_NAME, FileRecord, PartRecord, ReleaseManifest
 from egoworld_ops.release.plan import RunFiles, identity
+from egoworld_ops.release.rows import released_rows
 
 _BATCH_ROWS = 16_384
 _RELEASE_AGAIN = "Delete it and release the run again"
@@ -50,7 +52,7 @@ def pieces(run: Run) -> list[Piece]:
         for table in RELEASED_TABLES
         if table in part.tables
     ]
-    return [Piece(folder, partial(_manifest, run, manifest)), *parts]
+    return [Piece(folder, partial(_manifest, run, manifest)), Piece(folder, partial(_beside, run, contents, manifest)), *parts]
 
 
 def _no_release(run: Run) -> list[EgoworldError]:
@@ -83,6 +85,28 @@ def _manifest(run: Run, manifest: ReleaseManifest) -> list[EgoworldError]:
     found += [ContractError(run.path / f"video_id={v}", "is not in the release of its run as it is now", _RELEASE) for v in unreleased]
     found += [ContractError(path, f"has video {v}, which is no longer in the run", _RELEASE) for v in sorted({*videos} - known)]
     return found
+
+
+def _beside(run: Run, contents: RunFiles, manifest: ReleaseManifest) -> list[EgoworldError]:
+    """Whether the truth cards and the page are those that the manifest names, and the cards those of the run that speak of these rows."""
+    folder = place.folder(run)
+    there = {path.stem: path.read_bytes() for path in sorted(place.card_path(folder, "").parent.glob("*"))}
+    hashes = {video_id: hashlib.sha256(content).hexdigest() for video_id, content in there.items()}
+    if hashes != manifest.truth_cards:
+        strange = min(video_id for video_id, _ in hashes.items() ^ manifest.truth_cards.items())
+        return [ContractError(place.card_path(folder, strange), f"is not the truth card that {MANIFEST_NAME} names", _RELEASE)]
+    path = folder / place.PAGE_NAME
+    if not path.is_file() or path.read_bytes() != page(manifest, there):
+        return [ContractError(path, "is not the page of this release", _RELEASE)]
+    try:
+        wanted = cards.of_run(run, [video_id for part in manifest.parts for video_id in part.videos], contents).kept
+    except EgoworldError:
+        return []  # a file of the run is damaged or gone: reported where the run is checked
+    return [
+        ContractError(place.card_path(folder, video_id), "is not the card of its video in the run as it is now", _RELEASE)
+        for video_id in sorted(wanted.keys() | there.keys())
+        if wanted.get(video_id) != there.get(video_id)
+    ]
 
 
 def _is_behind(run: Run, video_id: str, manifest: ReleaseManifest) -> bool:

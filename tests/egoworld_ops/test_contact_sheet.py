@@ -20,7 +20,7 @@ from egoworld_ops.robots import ROBOTS
 from egoworld_ops.types import Camera, Frame
 from egoworld_ops.vision import rle
 from egoworld_ops.vision.geometry import project
-from tests.rows import PER_FRAME, hand_pose_row
+from tests.rows import PER_FRAME, hand_pose_row, sample_row
 
 WIDTH, HEIGHT = 640, 480
 CAMERA = Camera(500, 500, 319.5, 239.5, WIDTH, HEIGHT, "file")
@@ -126,6 +126,30 @@ def test_a_hand_is_drawn_where_its_3d_joints_project() -> None:
     at_px = project(CAMERA, joints_m) / 2
     for x, y in at_px.round().astype(int):
         assert drawn(sheet[y - 1 : y + 2, x - 1 : x + 2], _overlay.ROLE_COLORS["hand_right"]).any()
+
+
+def test_a_fused_hand_is_drawn_where_its_joints_project_and_the_found_one_where_they_differ() -> None:
+    grid = np.stack([np.linspace(-0.15, 0.15, 21), np.linspace(-0.1, 0.1, 21), np.full(21, 0.5)], 1)
+    found = schema.from_rows("hand_pose", [hand_pose_row(0, hand="right", joints_m=grid)])
+    orange, grey = _overlay.ROLE_COLORS["hand_right"], _overlay.UNSURE_COLOR
+
+    def moved(shift_m: float) -> np.ndarray:
+        return grid + np.array([0.0, shift_m, 0.0])
+
+    def sheet(shift_m: float, observed: bool = True) -> np.ndarray:
+        fused = schema.from_rows("fusion", [sample_row("fusion", 0, hand="right", joints_m=moved(shift_m), observed=observed)])
+        return pixels(contact_sheet(frames(1), {"hand_pose": found, "fusion": fused}))[20:240]
+
+    def at(shift_m: float) -> tuple[int, int]:
+        x, y = (project(CAMERA, moved(shift_m))[10] / 2).round().astype(int)
+        return y - 20, x
+
+    same, apart, filled = sheet(0), sheet(0.06), sheet(0.06, observed=False)
+    assert drawn(same, orange)[at(0)]
+    assert drawn(apart, orange)[at(0.06)]
+    assert drawn(apart, grey).sum() > drawn(same, grey).sum() + 20, "the bones as they were found"
+    assert not drawn(apart, orange)[at(0)]
+    assert not drawn(filled, orange)[30:].any()
 
 
 def test_a_hand_without_pose_is_drawn_grey_from_its_image_points() -> None:

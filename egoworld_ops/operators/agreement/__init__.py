@@ -20,6 +20,7 @@ DISAGREEMENTS = {
     "empty_mask": "the mask has hardly a pixel in the box",
     "box_off_mask": "the mask is not in the box of the detection",
     "joints_off_mask": "the joints are not in the mask",
+    "fused_off_mask": "the hand is not in the mask after fusion",
     "outline_off_mask": "the outline of the object's verified pose is not that of the mask",
 }
 """What can be wrong, the first that holds in this order."""
@@ -50,6 +51,16 @@ TABLE = schema.Table(
         schema.Column("box_iou", pa.float32(), "overlap of the detection's box and that of the mask", "", "", True, minimum=0, maximum=1),
         schema.Column(
             "joints_inside_share", pa.float32(), "share of the hand's image points that lie in its mask", "", "", True, minimum=0, maximum=1
+        ),
+        schema.Column(
+            "fused_inside_share",
+            pa.float32(),
+            "share of the projected joints_m of table fusion that lie in the hand's mask",
+            "",
+            "",
+            True,
+            minimum=0,
+            maximum=1,
         ),
         schema.Column(
             "projection_share",
@@ -122,7 +133,7 @@ TABLE = schema.Table(
 STAGE = Stage(
     name="agreement",
     doc="Whether detection, mask and pose of each thing fit together, by matching them frame by frame.",
-    inputs=("detections", "masks", "hand_pose", "object_pose"),
+    inputs=("detections", "masks", "hand_pose", "fusion", "object_pose"),
     default_backend="matched",
     table=TABLE,
     metrics=(
@@ -138,6 +149,7 @@ STAGE = Stage(
         _share("empty_mask", "", 0.05, "The masks are nearly empty: choose another backend"),
         _share("box_off_mask", "", 0.1, f"{_LOOK}: masks ran away from what was found"),
         _share("joints_off_mask", _HANDS, 0.1, f"{_LOOK}: hands or their masks are wrong"),
+        _share("fused_off_mask", _HANDS, 0.1, f"{_LOOK}: smoothing moved hands away, or filled gaps wrongly; hand_pose has what was seen"),
         _share("outline_off_mask", _OBJECTS, 0.1, f"{_LOOK}: the object is turned, or of another size than is said"),
         Metric(
             "jitter_share_median",
@@ -154,6 +166,7 @@ STAGE = Stage(
             "role": "hand_left",
             "box_iou": 0.8,
             "joints_inside_share": 1.0,
+            "fused_inside_share": 1.0,
             "projection_share": 0.02,
             "side_score": 0.7,
             "jitter_share": 0.02,

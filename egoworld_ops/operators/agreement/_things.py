@@ -27,7 +27,8 @@ _CORNERS = np.array(list(product((-0.5, 0.5), repeat=3)))
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing in one frame: its rows, each None where a stage has none. Values are None where they cannot be told."""
+    """One thing in one frame: its rows, each None where a stage has none; and where the hand that `fusion` made of it is seen, (21, 2) px. Values are
+    None where they cannot be told."""
 
     track_id: int
     role: str
@@ -35,6 +36,7 @@ class Thing:
     detection: Mapping[str, Any] | None
     mask: Mapping[str, Any] | None
     pose: Mapping[str, Any] | None
+    fused_px: np.ndarray | None = None
 
     @property
     def any_row(self) -> Mapping[str, Any]:
@@ -124,6 +126,11 @@ class Thing:
         """Share of the hand's joints in its own mask."""
         return None if self.mask is None or self.joints_px is None else self.inside(self.mask)
 
+    @cached_property
+    def fused_inside_share(self) -> float | None:
+        """The same of its joints after fusion."""
+        return None if self.mask is None or self.fused_px is None else float(in_mask(self.mask, self.fused_px).mean())
+
     def inside(self, mask: Mapping[str, Any]) -> float:
         """Share of the hand's joints in a mask."""
         assert self.joints_px is not None
@@ -158,7 +165,18 @@ def by_frame_and_track(tables: Mapping[str, pa.Table]) -> dict[int, dict[int, Th
     found: dict[int, dict[int, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
     for kind, track_id, role, row in _rows(tables):
         found[row["frame_index"]][track_id].update({kind: row, "role": role})
+    for index, track_id, fused_px in _fused(tables):
+        if track_id in found.get(index, {}):
+            found[index][track_id]["fused_px"] = fused_px
     return {index: {t: _thing(t, rows) for t, rows in sorted(of_frame.items())} for index, of_frame in sorted(found.items())}
+
+
+def _fused(tables: Mapping[str, pa.Table]) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Frame, track and joints (21, 2) px of each hand of `fusion`. Its rows do not name the camera: it is that of `hand_pose`, the same in a clip."""
+    camera = next((camera_of(row) for row in tables["hand_pose"].slice(0, 1).to_pylist()), None)
+    for row in tables["fusion"].select(["frame_index", "hand", "joints_m"]).to_pylist():
+        if camera is not None and row["joints_m"] is not None:
+            yield row["frame_index"], HAND_TRACKS[row["hand"]], project(camera, np.array(row["joints_m"], np.float64))
 
 
 def _rows(tables: Mapping[str, pa.Table]) -> Iterator[tuple[str, int, str, dict[str, Any]]]:
@@ -173,7 +191,7 @@ def _rows(tables: Mapping[str, pa.Table]) -> Iterator[tuple[str, int, str, dict[
 def _thing(track_id: int, rows: Mapping[str, Any]) -> Thing:
     detection, mask, pose = (rows.get(kind) for kind in ("detection", "mask", "pose"))
     label = next((row["label"] for row in (detection, mask, pose) if row is not None and row.get("label")), None)
-    return Thing(track_id, rows["role"], label, detection, mask, pose)
+    return Thing(track_id, rows["role"], label, detection, mask, pose, rows.get("fused_px"))
 
 
 def fit(things: Mapping[int, Thing]) -> tuple[dict[int, int], dict[int, float]]:

@@ -25,7 +25,7 @@ class AgreementSettings(BackendSettings):
     """When things disagree."""
 
     inside_share: Annotated[float, Field(ge=0, le=1)] = 0.4
-    """Least share of a hand's joints in its mask."""
+    """Least share of a hand's joints in its mask, before and after fusion."""
     box_iou: Annotated[float, Field(ge=0, le=1)] = 0.3
     """Least overlap of the boxes of a detection and its mask."""
     outline_iou: Annotated[float, Field(ge=0, le=1)] = 0.6
@@ -45,7 +45,7 @@ class AgreementSettings(BackendSettings):
 class Backend(Operator):
     """The `matched` backend of agreement."""
 
-    version = "1"
+    version = "2"
     packages = ("scipy", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = AgreementSettings
     seconds_per_frame: ClassVar[float] = 0.003
@@ -76,7 +76,8 @@ class Backend(Operator):
             track_id: passed_on(thing.any_row, NAME)
             | {"track_id": track_id, "role": thing.role, "label": thing.label, "doubled": track_id in twins}
             | {"matched_track_id": fits.get(track_id), "own_fit": own.get(track_id)}
-            | {"box_iou": thing.box_iou, "joints_inside_share": thing.inside_share, "projection_share": thing.projection_share}
+            | {"box_iou": thing.box_iou, "joints_inside_share": thing.inside_share}
+            | {"fused_inside_share": thing.fused_inside_share, "projection_share": thing.projection_share}
             | outline(thing, things)
             for track_id, thing in things.items()
         }
@@ -98,6 +99,7 @@ class Backend(Operator):
             "empty_mask": thing.filled_share is not None and thing.filled_share < s.empty_share,
             "box_off_mask": _below(row["box_iou"], s.box_iou),
             "joints_off_mask": _below(row["joints_inside_share"], s.inside_share),
+            "fused_off_mask": _below(row["fused_inside_share"], s.inside_share),
             "outline_off_mask": _below(row.get("mask_in_outline_share"), s.mask_in_outline_share)
             or (not thing.has_mesh and _below(row.get("outline_iou"), s.outline_iou)),
         }

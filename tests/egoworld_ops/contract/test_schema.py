@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from egoworld_ops import operators
-from egoworld_ops.contract import quality, schema, validation, world
+from egoworld_ops.contract import links, quality, schema, validation, world
 from egoworld_ops.errors import ContractError
 from egoworld_ops.report.contract_page import contract_page
 from tests.rows import detection_row, hand_pose_row, sample_row
@@ -27,7 +27,7 @@ def test_the_rows_that_a_stage_declares_as_samples_keep_its_contract(name: str) 
     validation.validate(name, schema.from_rows(name, [sample_row(name, 0)]))
 
 
-@pytest.mark.parametrize("name", [*schema.TABLES, *world.VIEWS])
+@pytest.mark.parametrize("name", [*schema.TABLES, *world.VIEWS, *links.LINKS])
 def test_every_column_says_what_it_means(name: str) -> None:
     for column in schema.table(name).columns:
         assert column.doc

@@ -88,7 +88,7 @@ def test_a_ball_in_its_cube_is_no_fault_and_a_rod_across_its_mask_is() -> None:
     ):
         mask = {"rle": rle.encode(seen), "bbox_px": rle.mask_bbox(seen).tolist(), "area_px": int(seen.sum())}
         pose = pose_columns(R, np.array([0.0, 0.0, 1.0])) | {"dimensions_m": size_m, "scale_source": "mesh", "cx_px": 99.5, "cy_px": 99.5}
-        tables = {stage: schema.empty(stage) for stage in ("detections", "hand_pose")}
+        tables = {stage: schema.empty(stage) for stage in ("detections", "hand_pose", "fusion")}
         tables["masks"] = schema.from_rows("masks", [sample_row("masks", 0, track_id=10, role="object", **mask)])
         tables["object_pose"] = schema.from_rows("object_pose", [sample_row("object_pose", 0, **pose)])
         [row] = agreement(tables).to_pylist()

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from egoworld_ops.contract import schema
+from egoworld_ops import exports
+from egoworld_ops.contract import encodings, schema, validation
+from egoworld_ops.contract.links import LINKS
+from egoworld_ops.exports.base import rows_of
 from egoworld_ops.files.tables import make_provenance, provenance_at, read_table, write_table
+from egoworld_ops.lake import counted
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.operators.rows import pose_columns
 from egoworld_ops.query import catalog
-from egoworld_ops.vision.geometry import invert, make_transform, matrix_from_quaternion
+from egoworld_ops.release.make import make_release
+from egoworld_ops.settings import ReleaseSettings
+from egoworld_ops.upkeep.verify import verify
+from egoworld_ops.vision.geometry import invert, make_transform, matrix_from_quaternion, rotations
 from tests.boxes import pose
 from tests.lakes import write_video
 
@@ -111,6 +122,60 @@ def test_a_link_says_its_residual_and_a_broken_one_says_why(run: Run) -> None:
     assert "not the same in both clips" in broken[2]["reason"]
     worlds = ask(run, "SELECT world_clip_id, links FROM clips_world WHERE video_id LIKE 'broken-%' ORDER BY clip_id")
     assert [(row["world_clip_id"] == broken[2]["clip_id"], row["links"]) for row in worlds] == [(False, 0), (False, 1), (True, 0)]
+
+
+def test_releases_and_exports_hold_the_links_that_the_lake_shows(run: Run, tmp_path: Path) -> None:
+    """From the frames that clips own alone they could not be told."""
+    made = make_release(run, ReleaseSettings(writers=1))
+    exports.write("parquet", rows_of(run), tmp_path / "parquet")
+    catalog.write_catalog(run.lake)
+    for name, n_rows in (("clip_links", 6), ("clips_world", 6), ("track_links", 20)):
+        contract = schema.table(name)
+        shown = ask(run, f"SELECT * FROM {name} ORDER BY {', '.join(contract.key)}")
+        wanted = [{k: row[k] for k in row if k != "run_id"} for row in shown]
+        [path] = (made.path / name).glob("*.parquet")
+        for file in (path, tmp_path / "parquet" / f"{name}.parquet"):
+            found = encodings.as_contract(name, pq.read_table(file, partitioning=None))
+            assert found.schema.equals(contract.arrow_schema(), check_metadata=False)
+            validation.validate(name, found)
+            assert found.to_pylist() == wanted
+        assert len(ask(run, f"SELECT * FROM release.{name}")) == len(ask(run, f"SELECT * FROM releases.{name}")) == len(wanted) == n_rows
+    assert [str(found) for found in verify(run) if "release" in str(found)] == []
+
+
+def test_links_of_other_results_are_released_anew_and_old_ones_are_found(run: Run, tmp_path: Path) -> None:
+    copied = Lake(Path(shutil.copytree(run.lake.root, tmp_path / "lake", symlinks=True))).runs()[0]
+    make_release(copied, ReleaseSettings(writers=1))
+    path = next(copied.path.glob("video_id=walk-*/clip_id=*/masks.parquet"))
+    said = provenance_at(path)
+    assert said is not None
+    rows = read_table(path, "masks").to_pylist()
+    kept = schema.from_rows("masks", [row for row in rows if row["track_id"] == 1])
+    write_table(path, "masks", kept, make_provenance("0" * 64, said["identity"], kept.num_rows, 0.1, copied.run_id))
+    counted.count(copied, rows[0]["video_id"])
+    behind = {Path(str(found).split(": ")[0]).parent.name for found in verify(copied) if "behind its run" in str(found)}
+    assert {"masks", "track_links"} <= behind
+    tracks = make_release(copied, ReleaseSettings(writers=1)).manifest.rows["track_links"]
+    assert tracks == 20 - 2
+
+
+def test_rotations_of_links_have_the_sign_of_the_contract(run: Run) -> None:
+    """A clip whose first camera is turned by more than half a turn about z, so that the plain product of quaternions has a negative w."""
+    spun = make_transform(rotations(np.array([[0.0, 0.0, np.radians(170)]]))[0], np.zeros(3))
+    named = {"run_id": "r", "video_id": "v", "scene_index": 0}
+    clips = [named | {"clip_id": c, "frame_start": start, "frame_end": start + 20} for c, start in zip("abc", (0, 10, 20), strict=True)]
+    camera = []
+    for number, clip in enumerate(clips):
+        for index in range(clip["frame_start"], clip["frame_end"]):
+            T = invert(np.linalg.matrix_power(spun, number)) @ PATH[index]
+            position = {"position_units": T[:3, 3].tolist(), "metres_per_unit": 1.0}
+            camera.append(clip | {"frame_index": index} | pose_columns(T[:3, :3], T[:3, 3]) | position)
+    with duckdb.connect() as connection:
+        connection.register("clips", pa.Table.from_pylist(clips))
+        connection.register("camera", pa.Table.from_pylist(camera))
+        for name in ("clip_links", "clips_world"):
+            made = connection.sql(LINKS[name].sql({"clips": "clips", "camera": "camera"})).to_arrow_table().to_pylist()
+            assert [row["qw"] >= 0 for row in made if row["qw"] is not None] == [True] * (2 if name == "clip_links" else 3)
 
 
 def test_tracks_are_one_thing_across_clips(run: Run) -> None:

@@ -16,9 +16,10 @@ from egoworld_ops.files.tables import digest_at, provenance_at, read_table, writ
 from egoworld_ops.lake.lake import RELEASED_TABLES, Lake, Run
 from egoworld_ops.lake.states import video_ids
 from egoworld_ops.query import catalog
-from egoworld_ops.release import part, plan
+from egoworld_ops.release import plan
+from egoworld_ops.release import rows as of_run
 from egoworld_ops.release.make import make_release
-from egoworld_ops.release.place import folder, home, part_name, part_names, part_path
+from egoworld_ops.release.place import PAGE_NAME, folder, home, part_name, part_names, part_path
 from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.settings import load_settings
 from tests.damage import made_again
@@ -115,8 +116,8 @@ def test_a_second_release_writes_nothing(run: Run) -> None:
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
-    """Names of changed files: parts and release.json."""
-    return {name.rpartition("/")[2] for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+    """Names of changed files: parts and release.json; the page tells their rows."""
+    return {name.rpartition("/")[2] for name in before.keys() | after.keys() if before.get(name) != after.get(name)} - {PAGE_NAME}
 
 
 def test_new_changed_and_removed_videos_touch_no_part_but_their_own(run: Run) -> None:
@@ -150,7 +151,7 @@ def test_a_change_of_one_stage_rewrites_that_table_alone(run: Run) -> None:
     write_table(path, "mapping", schema.empty("mapping"), known | {"digest": "other", "rows": 0})
     make_release(run, SMALL)
     after = files_of_release(run)
-    assert {name for name in after if before[name] != after[name]} == {f"mapping/{part_name(run, 0)}.parquet", "release.json"}
+    assert {name for name in after if before[name] != after[name]} == {f"mapping/{part_name(run, 0)}.parquet", "release.json", PAGE_NAME}
 
 
 def test_anew_makes_few_parts_of_many_under_new_names(run: Run) -> None:
@@ -291,4 +292,4 @@ def test_settings_that_no_file_can_have_are_refused(tmp_path: Path, text: str) -
 def test_rows_of_frames_before_and_after_those_that_a_clip_owns_are_left_out(tmp_path: Path) -> None:
     source = plan.Source(tmp_path / "masks.parquet", "masks", "v", "c", "d", (3, 6), ("c",))
     rows = pa.table({"frame_index": [1, 2, 2, 3, 3, 4, 5, 6, 6, 7]})
-    assert part._owned(source, rows, 3, 6)["frame_index"].to_pylist() == [3, 3, 4, 5]
+    assert of_run._owned(source, rows, 3, 6)["frame_index"].to_pylist() == [3, 3, 4, 5]
