@@ -108,7 +108,7 @@ def noisy() -> Iterator[Input]:
                 if rng.random() < OUTLIERS:
                     joints_m += rng.normal(0, OUTLIER_M, 3)
                 if rng.random() >= DROPPED and not run <= n < run + LOST_FRAMES:
-                    rows.append(_row(i, i / config.fps, hand, joints_m))
+                    rows.append(row_of_hand(i, i / config.fps, hand, joints_m))
         yield Input(f"noisy, seed {seed}", schema.from_rows("hand_pose", rows), truth, config.fps)
 
 
@@ -182,7 +182,8 @@ def _through(item: ClipInput, *stages: str) -> dict[str, pa.Table]:
     return tables
 
 
-def _row(frame: int, time_s: float, hand: Hand, joints_m: np.ndarray) -> dict[str, Any]:
+def row_of_hand(frame: int, time_s: float, hand: Hand, joints_m: np.ndarray) -> dict[str, Any]:
+    """A row of hand_pose."""
     about = {"video_id": "bench", "clip_id": "c", "frame_index": frame, "timestamp_s": time_s, "sample_stride": 1, "backend": "bench"}
     return about | dict(operators.stages()["hand_pose"].sample[0]) | {"hand": hand, "joints_m": joints_m}
 

@@ -1,15 +1,16 @@
-"""Stage `mapping` beside dex-retargeting's own sequential retargeting (its Allegro settings, with its low-pass filter) on the same hands.
+"""Stages `fusion` and `mapping` beside dex-retargeting's own sequential retargeting (its Allegro settings, with its low-pass filter).
 
     python -m benchmarks.bench_mapping [INPUT ...]
 
 Inputs: `golden` (joints of a real right hand at 30 Hz), `glove` (a data glove, as sampled and at 30 Hz), `synthetic` (the rendered scene's true
 hands with noise and outliers added), and `video`, `blocks` (real videos through detections and hand_pose as shipped); all by default, those
-that need `../shared/data` only where that is there.
+that need `../shared/data` only where that is there. Ours gets them through `fusion`, as `mapping` does, at half a metre from the camera where
+they come without a place; the library gets them as they are. All are judged by the targets of the hands as they are.
 
 `library` is dex-retargeting's vector retargeting with the settings it ships (scale 1.6, wrist 0.095 m behind the palm, filter 0.2), judged by
 its own targets; `library, our targets` is the same, and `library, positions` its position retargeting, with the targets, links and scale of
-ours; `each frame alone` is ours with all gaps. Errors are of the fingertips. A jump is a step of a joint by more than 0.5 rad while no target
-moved by 5 mm. Exits with 1 where ours is not as near as the library as shipped, is faster at p95, or jumps.
+ours; `each frame alone` is ours with all gaps and without `fusion`. Errors are of the fingertips. A jump is a step of a joint by more than 0.5 rad
+while no target moved by 5 mm. Exits with 1 where ours is not as near as the library as shipped, is faster at p95, or jumps.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,9 @@ from dex_retargeting.optimizer_utils import LPFilter
 from dex_retargeting.robot_wrapper import RobotWrapper
 from dex_retargeting.seq_retarget import SeqRetargeting
 
+from benchmarks import bench_fusion
 from benchmarks.bench_hands import Ours as HandsOfVideo
+from egoworld_ops.contract import schema
 from egoworld_ops.operators.along_time import Tracks
 from egoworld_ops.operators.mapping import _targets
 from egoworld_ops.operators.mapping._kinematics import HandModel
@@ -42,6 +45,7 @@ from egoworld_ops.vision.hand_frame import wrist_rotations
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 STEP_RAD, TARGET_STEP_M = 0.5, 0.005
+AWAY_M = np.array([0.0, 0.0, 0.5])
 LIBRARY_SCALE, LIBRARY_WRIST_M, LIBRARY_ALPHA = 1.6, 0.095, 0.2
 GLOVE_JOINTS = [0, *range(1, 5), *range(6, 10), *range(11, 15), *range(16, 20), *range(21, 25)]
 """The contract's 21 joints among the glove's 25: without the four fingers' carpometacarpal joints."""
@@ -56,6 +60,19 @@ class Hands:
     side: Hand
     joints_m: np.ndarray
     times_s: np.ndarray
+
+    def fused(self) -> Hands:
+        """The same after `fusion`; as it is in frames of which that makes nothing."""
+        rows = [
+            bench_fusion.row_of_hand(i, t, self.side, j + AWAY_M) for i, (t, j) in enumerate(zip(self.times_s, self.joints_m, strict=True))
+        ]
+        fps = 1 / float(np.median(np.diff(self.times_s)))
+        made = bench_fusion.fused(bench_fusion.Input(self.name, schema.from_rows("hand_pose", rows), {}, fps))
+        smooth_m = self.joints_m.copy()
+        for row in made:
+            if row["joints_wrist_m"] is not None:
+                smooth_m[row["frame_index"]] = row["joints_wrist_m"]
+        return replace(self, joints_m=smooth_m)
 
 
 @dataclass(frozen=True)
@@ -84,17 +101,18 @@ class Result:
         }
 
 
-def ours(hands: Hands, gap_s: float) -> Result:
-    """The stage's own, as shipped but for the gap."""
+def ours(hands: Hands, gap_s: float, mapped: Hands) -> Result:
+    """The stage's own, as shipped but for the gap, of the hands that it gets; judged by the targets of the hands as they are."""
     settings = DexSettings()
     hand = getattr(ROBOTS["allegro"], hands.side)
     model = HandModel(hand)
     weights = Weights(settings.middle_weight, settings.speed_weight, settings.acceleration_weight)
     solver = HandSolver(model, weights, settings.max_iterations)
     started = time.perf_counter()
-    targets = our_targets(model, hands.joints_m)
-    qpos, _ = solver.solve(targets.tips_m, targets.middles_m, Tracks.of(hands.times_s, gap_s))
+    wanted = our_targets(model, mapped.joints_m)
+    qpos, _ = solver.solve(wanted.tips_m, wanted.middles_m, Tracks.of(hands.times_s, gap_s))
     seconds = time.perf_counter() - started
+    targets = our_targets(model, hands.joints_m)
     return Result(qpos, model.tips_m(qpos), targets.tips_m, np.concatenate([targets.tips_m, targets.middles_m], 1), seconds)
 
 
@@ -195,8 +213,8 @@ def compare(hands: Hands) -> bool:
     gap_s = DexSettings().gap_s
     tracks = Tracks.of(hands.times_s, gap_s)
     results = {
-        "ours": ours(hands, gap_s),
-        "each frame alone": ours(hands, 1e-9),
+        "ours": ours(hands, gap_s, hands.fused()),
+        "each frame alone": ours(hands, 1e-9, hands),
         "library": library(hands, "own"),
         "library, our targets": library(hands, "vectors"),
         "library, positions": library(hands, "positions"),

@@ -16,9 +16,6 @@ import pyarrow as pa
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.sql_rotations import product, rotated
 
-VERSION = "1"
-"""Raised whenever the same rows give other links."""
-
 LEAST_SHARED = 3
 """Frames that both clips must pose, or in which both must see a track, at the least."""
 MOST_RESIDUAL = 0.2

@@ -12,7 +12,6 @@ from typing import Any
 
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.links import LINKS
-from egoworld_ops.contract.links import VERSION as VERSION_OF_LINKS
 from egoworld_ops.errors import ContractError, InputChanged, SetupError
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.lake import RELEASED_TABLES, VIDEO_TABLES, Run
@@ -20,7 +19,7 @@ from egoworld_ops.lake.states import VideoState, video_ids, video_state
 from egoworld_ops.release.place import ReleaseManifest, part_name, part_names, part_number
 
 VERSION = "3"
-"""Raised whenever the same files and settings give another release. Part of every digest here."""
+"""Raised whenever the same files and settings give another release, links of clips included. Part of every digest here."""
 
 DELETE_AND_MAKE = "Delete it, materialize the stage again, then release"
 _SHOWN = 5
@@ -228,7 +227,7 @@ class RunFiles:
         """The one source of a table of links: all clips of the video together, each with all its rows."""
         found = [replace(source, owned=None) for source in self._of_video(state, LINKS[table].reads)]
         lacking = [source for source in found if not source.digest]
-        said = {"links": VERSION_OF_LINKS, "made_of": {source.key: source.digest for source in found}}
+        said = {source.key: source.digest for source in found}
         clips = [clip.clip_id for clip in state.clips]
         first = (lacking or found)[0].path
         return Source(first, table, state.video_id, "", "" if lacking else sha256_of(said), None, clips, found)
