@@ -38,6 +38,8 @@ SHOTS = {
     "tuned": ((DEX, 0), (BLOCKS, 0), (COSMOS, 390), (CAM0, 60), (COSMOS, 90)),
     "held": ((CAM1, 60), (BLOCKS, 150), (COSMOS, 287), (NASA, 250), (DEX, 420)),
 }
+FADES = {(COSMOS, 287): range(24, SHOT), (COSMOS, 390): range(36)}
+"""By eye: frames of these shots in which the picture goes dark, or comes out of the dark, by itself. A transition joined to them lasts as long."""
 SINGLE = ((DEX, 0, 300), (BLOCKS, 0, 292), (CAM0, 0, 378), (CAM1, 0, 378))
 REAL = {NASA: (range(150, 182), range(222, 245)), COSMOS: (range(66, 88), range(150, 182), range(220, 250))}
 """Transitions in videos as they are, by eye: cross-fades; a dissolve in fog, a fade to black before a title, a fade through black after it."""
@@ -61,6 +63,13 @@ def joined(a: Pictures, b: Pictures, kind: str, seconds: float) -> tuple[Picture
         plain = np.full_like(a[0], 0 if kind == "black" else 255)
         mixed = [_mix(a[start + i], plain, 2 * s) if s < 0.5 else _mix(plain, b[i], 2 * s - 1) for i, s in enumerate(shares)]
     return [*a[:start], *mixed, *b[n:]], range(start, start + n + 1)
+
+
+def lasts_with_fades(lasts: range, a: tuple[str, int], b: tuple[str, int]) -> range:
+    """The frames of a transition from shot `a` to shot `b`, with those in which these fade by themselves."""
+    out, into = FADES.get(a, range(SHOT, SHOT)), FADES.get(b, range(0))
+    start = min(lasts.start, out.start) if out.stop == SHOT else lasts.start
+    return range(start, max(lasts.stop, lasts.start + into.stop) if into.start == 0 else lasts.stop)
 
 
 def _mix(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
@@ -131,7 +140,9 @@ def recall(half: str, path: Path, kind: str, seconds: float) -> tuple[int, int, 
     shots = [shot(name, start) for name, start in SHOTS[half]]
     made, found, false = 0, 0, 0
     for i, a in enumerate(shots):
-        pictures, lasts = joined(a, shots[(i + 1) % len(shots)], kind, seconds)
+        follows = (i + 1) % len(shots)
+        pictures, lasts = joined(a, shots[follows], kind, seconds)
+        lasts = lasts_with_fades(lasts, SHOTS[half][i], SHOTS[half][follows])
         made += 1
         found += any(s in lasts for s in starts(pictures, path))
         false += len([s for s in added(pictures, path) if s not in lasts])

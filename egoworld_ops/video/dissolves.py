@@ -8,12 +8,15 @@ and contrast. One end of a fade is plain: of a fade-out and the fade-in after it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import cv2
 import numpy as np
+
+from egoworld_ops.video.likeness import Picture
 
 SPANS_S = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0, 1.5)
 """Lengths of windows. A transition is found by the one that is nearest to its own length."""
@@ -22,22 +25,8 @@ _MIN_CHANGE = 14.0
 """Root mean square over the picture's cells and colours, of 255, by which the ends of a window must differ."""
 _MAX_MISFIT = 0.22
 """Part of that change that the pictures in between may differ from their mixtures by."""
-_MAX_LIKENESS = 0.75
-"""Correlation of two pictures above which they may be one scene in another light."""
-_FINE_CELLS = (64, 36)
-_BLUR = (9, 9)
-_MAX_SAME_DETAIL = 0.4
-"""Correlation of the fine detail of two pictures above which they are one scene in another light: shots of different scenes reach 0.36 at most, one
-shot before and after a lamp goes on 0.5 to 0.96."""
 _RETURNS_S = 1.0
 """A scene that is back after so long was never left: a flash, or a hand before the lens."""
-_BLACK, _CLIPPED = 6, 250
-"""Grey levels: bars beside the picture say nothing of it, nor does what a flash makes white."""
-_BLINDED = 0.75
-"""Where more of a picture than this is white, nothing tells that it is another scene."""
-_MIN_SHOWN = 0.05
-_PLAIN = 5.0
-"""Standard deviation over cells, of 255, below which a picture is plain."""
 _MIDDLE = (0.15, 0.85)
 """Share of the later picture that the one in the middle has: at a hard cut it is 0 or 1."""
 _MAX_PLAIN_S = 1.0
@@ -47,8 +36,12 @@ _MORE = 0.25
 _EVERY = 4
 """Every so many pictures are compared with those of a change."""
 _QUARTERS = np.array([0.25, 0.5, 0.75])
-_KEPT = 256
+_AT_ONCE = 16
+"""Pictures searched at once, as numpy's calls cost more than what they compute of one."""
+_KEPT = 256 + _AT_ONCE
 """Pictures kept; above 170 a second the longest windows are left out."""
+_UNSETTLED = 64
+"""Mixtures above which it is chosen among them, before the video ends: in some videos the light changes all the time."""
 _ROUNDING_S = 1e-4
 
 
@@ -68,68 +61,45 @@ class Transition:
     change: float
 
 
-class _Picture:
-    """One picture, and what is compared of it, computed once.
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """Kept pictures `start` to `end`, which are mixtures of the first and the last; of the last, those at the quarters have `shares`."""
 
-    Args:
-        cells: (3 * 16 * 9,) float32 colours, by which mixtures are found.
-        fine: (36, 64, 3) uint8 colours of fine cells, BGR.
-    """
-
-    def __init__(self, cells: np.ndarray, fine: np.ndarray) -> None:
-        colours = cells.reshape(-1, 3)
-        self.cells = cells
-        self._colours = (colours - colours.mean(0)).reshape(-1)
-        self._contrast = float(np.sqrt(self._colours @ self._colours / self._colours.size))
-        self.plain = self._contrast < _PLAIN
-        """Whether it shows next to nothing."""
-        order = colours.mean(1).argsort(kind="stable").argsort(kind="stable")
-        ranks = order - order.mean()
-        self._ranks = ranks / np.sqrt(ranks @ ranks)
-        grey = cv2.cvtColor(fine, cv2.COLOR_BGR2GRAY)
-        self._black, self._white = grey < _BLACK, grey >= _CLIPPED
-        self._blinded = self._white.mean() > _BLINDED
-        light = grey.astype(np.float32)
-        self._detail = light - cv2.blur(light, _BLUR)
-
-    def like(self, other: _Picture) -> float:
-        """How alike two pictures are, whatever the light; above 1 they may show one scene."""
-        return max(self._cells_like(other) / _MAX_LIKENESS, self._detail_like(other) / _MAX_SAME_DETAIL)
-
-    def _cells_like(self, other: _Picture) -> float:
-        """Correlation over cells: of colours, or of the order of brightness, which a light that clips leaves as it was."""
-        colours = float(self._colours @ other._colours) / self._colours.size / max(self._contrast * other._contrast, 1e-6)
-        return max(colours, float(self._ranks @ other._ranks))
-
-    def _detail_like(self, other: _Picture) -> float:
-        """Correlation of brightness without its coarse light, where both show something; 1 where a flash blinds the camera, 0 where both have
-        little else than bars beside the picture."""
-        if self._blinded or other._blinded:
-            return 1.0
-        hidden = self._white | other._white
-        if (bars := self._black & other._black).any():
-            hidden |= cv2.dilate(bars.astype(np.uint8), np.ones(_BLUR, np.uint8)) > 0
-        shown = ~hidden
-        if shown.mean() < _MIN_SHOWN:
-            return 0.0
-        a, b = self._detail[shown], other._detail[shown]
-        a, b = a - a.mean(), b - b.mean()
-        return float(a @ b / max(float(np.sqrt((a @ a) * (b @ b))), 1e-6 * a.size))
+    start: int
+    end: int
+    shares: Sequence[float]
+    change: float
+    misfit: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Mixture:
-    """Frames `start` to `end` are mixtures of the first and the last picture; `middle` is the most even one."""
+    """Frames `start` to `end` are mixtures of the first and the last picture; of the last, those at the quarters have `shares`.
+
+    Args:
+        back: how alike to its first picture a later one must be for the old scene to be there again; infinite for a fade.
+    """
 
     start: int
     end: int
     start_s: float
     end_s: float
-    middle: int
+    shares: Sequence[float]
     change: float
     misfit: float
-    first: _Picture
-    last: _Picture
+    first: Picture
+    last: Picture
+    back: float
+
+    @property
+    def fades(self) -> bool:
+        """Whether one of its ends is plain."""
+        return self.first.plain or self.last.plain
+
+    @property
+    def middle(self) -> int:
+        """The most even mixture."""
+        return round(float(np.interp(0.5, [0, *self.shares, 1], [self.start, *_quarters(self.start, self.end), self.end])))
 
     @property
     def worth(self) -> float:
@@ -141,108 +111,144 @@ class Dissolves:
     """Watches the pictures of a video, one after the other; then take `transitions()`."""
 
     def __init__(self) -> None:
-        self._n = 0
+        self._dropped, self._searched, self._n = 0, 0, 0
         self._times_s = np.zeros(_KEPT)
-        self._pictures = np.zeros((_KEPT, 3 * _CELLS[0] * _CELLS[1]), np.float32)
-        self._fine = np.zeros((_KEPT, _FINE_CELLS[1], _FINE_CELLS[0], 3), np.uint8)
-        self._known: list[_Picture | None] = [None] * _KEPT
+        self._cells = np.zeros((_KEPT, 3 * _CELLS[0] * _CELLS[1]), np.float32)
+        self._pictures: list[Picture] = []
         self._found: list[_Mixture] = []
+        self._settled: list[_Mixture] = []
 
     def __call__(self, timestamp_s: float, bgr: np.ndarray) -> None:
-        """See the next picture, (H, W, 3) uint8 of any size."""
-        at = self._n % _KEPT
-        self._times_s[at] = timestamp_s
-        cv2.resize(bgr, _FINE_CELLS, self._fine[at], interpolation=cv2.INTER_AREA)
-        self._pictures[at] = cv2.resize(self._fine[at], _CELLS, interpolation=cv2.INTER_AREA).reshape(-1)
-        self._known[at] = None
+        """See the next picture, (H, W, 3) uint8 of any size, which must not change afterwards."""
+        if self._n == _KEPT:
+            self._drop_oldest()
+        self._times_s[self._n] = timestamp_s
+        cells = cv2.resize(bgr, _CELLS, interpolation=cv2.INTER_AREA)
+        self._cells[self._n] = cells.reshape(-1)
+        self._pictures.append(Picture(cells, bgr))
         self._n += 1
-        if self._n % _EVERY == 0:
-            self._forget_those_left_again(timestamp_s)
-        starts = self._starts(timestamp_s)
-        if len(starts):
-            self._try(starts)
+        if self._n - self._searched == _AT_ONCE:
+            self._search()
 
-    def _picture(self, index: int) -> _Picture:
-        at = index % _KEPT
-        if (known := self._known[at]) is None:
-            known = self._known[at] = _Picture(self._pictures[at].copy(), self._fine[at])
-        return known
+    def _drop_oldest(self) -> None:
+        for of_pictures in (self._times_s, self._cells):
+            of_pictures[:-_AT_ONCE] = of_pictures[_AT_ONCE:]
+        del self._pictures[:_AT_ONCE]
+        self._dropped += _AT_ONCE
+        self._searched -= _AT_ONCE
+        self._n -= _AT_ONCE
 
-    def _was_seen_before(self, first: _Picture, last: _Picture, start: int) -> bool:
+    def _search(self) -> None:
+        """Note the windows that end at the pictures which came since the last search."""
+        windows = self._mixed(*self._windows())
+        for now in range(self._searched, self._n):
+            if (self._dropped + now + 1) % _EVERY == 0:
+                self._forget_those_left_again(now)
+            for window in windows.get(now, ()):
+                self._note(window)
+        self._searched = self._n
+        if len(self._found) > _UNSETTLED:
+            self._settle()
+
+    def _was_seen_before(self, last: Picture, start: int, back: float) -> bool:
         """Whether the scene after a change was there shortly before it began."""
-        oldest_s, enough = self._times_s[start % _KEPT] - _RETURNS_S, max(1.0, first.like(last) + _MORE)
-        before = range(start - 1, max(self._n - _KEPT, 0) - 1, -_EVERY)
-        return any(last.like(self._picture(i)) > enough for i in before if self._times_s[i % _KEPT] >= oldest_s)
+        oldest = int(np.searchsorted(self._times_s[: self._n], self._times_s[start] - _RETURNS_S))
+        return any(last.is_like(self._pictures[at], back) for at in range(start - 1, oldest - 1, -_EVERY))
 
-    def _forget_those_left_again(self, now_s: float) -> None:
+    def _forget_those_left_again(self, now: int) -> None:
         """Forget changes, found shortly before, after which the old scene is back."""
-        recent = [m for m in self._found if now_s - m.end_s <= _RETURNS_S and not m.first.plain and not m.last.plain]
+        recent = [m for m in self._found if self._times_s[now] - m.end_s <= _RETURNS_S and math.isfinite(m.back)]
         if recent:
-            now = self._picture(self._n - 1)
-            back = {id(m) for m in recent if m.first.like(now) > max(1.0, m.first.like(m.last) + _MORE)}
-            self._found = [m for m in self._found if id(m) not in back]
+            picture = self._pictures[now]
+            left_again = {id(m) for m in recent if m.first.is_like(picture, m.back)}
+            self._found = [m for m in self._found if id(m) not in left_again]
 
-    def _starts(self, now_s: float) -> np.ndarray:
-        """First frames of the windows that end now: at least four frames earlier, and still kept."""
-        oldest = max(0, self._n - _KEPT)
-        kept = np.arange(oldest, self._n)
-        starts = oldest + np.searchsorted(self._times_s[kept % _KEPT], now_s - np.array(SPANS_S) - _ROUNDING_S)
-        reached = self._times_s[oldest % _KEPT] <= now_s - np.array(SPANS_S) + _ROUNDING_S
-        return np.unique(starts[reached & (starts <= self._n - 5)])
+    def _windows(self) -> tuple[np.ndarray, np.ndarray]:
+        """First and last pictures of the windows, of five pictures or more, that end at new pictures."""
+        ends = np.arange(self._searched, self._n)[:, None]
+        starts_s = self._times_s[ends] - np.array(SPANS_S)
+        starts = np.searchsorted(self._times_s[: self._n], starts_s - _ROUNDING_S)
+        wanted = (self._times_s[0] <= starts_s + _ROUNDING_S) & (starts <= ends - 4)
+        wanted[:, 1:] &= starts[:, 1:] != starts[:, :-1]
+        return starts[wanted], np.broadcast_to(ends, starts.shape)[wanted]
 
-    def _try(self, starts: np.ndarray) -> None:
-        """Note the windows, from each of (N,) first frames to the newest one, in which what lies between the ends is a mixture of them."""
-        end = self._n - 1
-        first = self._pictures[starts % _KEPT]
-        step = self._pictures[end % _KEPT] - first
+    def _mixed(self, starts: np.ndarray, ends: np.ndarray) -> Mapping[int, Sequence[_Window]]:
+        """Of windows, (N,) first and last pictures, those in which what lies between is a mixture of these, by the last."""
+        step = self._cells[ends] - self._cells[starts]
         squares = np.einsum("ij,ij->i", step, step)
-        changed = squares >= step.shape[1] * _MIN_CHANGE**2
-        if not changed.any():
-            return
-        starts, first, step, squares = starts[changed], first[changed], step[changed], squares[changed]
-        between = np.round(starts[:, None] + (end - starts)[:, None] * _QUARTERS).astype(int)
-        away = self._pictures[between % _KEPT] - first[:, None]
-        shares = np.einsum("ikj,ij->ik", away, step) / squares[:, None]
-        away -= shares[:, :, None] * step[:, None]
-        misfits = np.sqrt(np.einsum("ikj,ikj->ik", away, away).max(1) / squares)
-        middle = shares[:, 1]
-        fits = (misfits <= _MAX_MISFIT) & (middle > _MIDDLE[0]) & (middle < _MIDDLE[1])
-        fits &= (shares[:, 0] > -0.05) & (shares[:, 0] < middle) & (middle < shares[:, 2]) & (shares[:, 2] < 1.05)
-        for k in np.flatnonzero(fits):
-            self._note(
-                int(starts[k]),
-                end,
-                [starts[k], *between[k], end],
-                [0, *shares[k], 1],
-                float(np.sqrt(squares[k] / step.shape[1])),
-                float(misfits[k]),
-            )
+        quarters = _quarters(starts, ends)
 
-    def _note(self, start: int, end: int, frames: Sequence[int], shares: Sequence[float], change: float, misfit: float) -> None:
-        """Keep a window whose ends are not one scene; `shares` of the last picture are in five of its `frames`."""
-        ends = [self._picture(start), self._picture(end)]
-        fades = ends[0].plain or ends[1].plain
-        if fades or not (ends[0].like(ends[1]) > 1 or self._was_seen_before(ends[0], ends[1], start)):
-            where = float(np.interp(0.5, shares, frames))
-            start_s, end_s = self._times_s[start % _KEPT], self._times_s[end % _KEPT]
-            self._found.append(_Mixture(start, end, start_s, end_s, round(where), change, misfit, *ends))
+        def at_quarter(quarter: int, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            """Shares of the last picture, and squared misfits, in one picture of each window."""
+            away = self._cells[quarters[quarter, of]] - self._cells[starts[of]]
+            shares = np.einsum("ij,ij->i", away, step[of]) / squares[of]
+            return shares, np.einsum("ij,ij->i", away, away) / squares[of] - shares**2
+
+        of = np.flatnonzero(squares >= step.shape[1] * _MIN_CHANGE**2)
+        middle, misfits = at_quarter(1, of)
+        fits = (middle > _MIDDLE[0]) & (middle < _MIDDLE[1]) & (misfits <= _MAX_MISFIT**2)
+        of, middle, misfits = of[fits], middle[fits], misfits[fits]
+        (early, early_misfits), (late, late_misfits) = at_quarter(0, of), at_quarter(2, of)
+        misfits = np.sqrt(np.maximum.reduce([misfits, early_misfits, late_misfits, np.zeros_like(misfits)]))
+        fits = (misfits <= _MAX_MISFIT) & (early > -0.05) & (early < middle) & (middle < late) & (late < 1.05)
+        found: dict[int, list[_Window]] = {}
+        for i in np.flatnonzero(fits):
+            start, end, change = int(starts[of[i]]), int(ends[of[i]]), math.sqrt(squares[of[i]] / step.shape[1])
+            found.setdefault(end, []).append(_Window(start, end, (early[i], middle[i], late[i]), change, float(misfits[i])))
+        return found
+
+    def _note(self, window: _Window) -> None:
+        """Keep a window whose ends are not one scene."""
+        first, last = self._pictures[window.start], self._pictures[window.end]
+        if first.plain and last.plain:
+            return
+        back = math.inf
+        if not (first.plain or last.plain):
+            if first.is_like(last):
+                return
+            back = max(1.0, first.like(last) + _MORE)
+            if self._was_seen_before(last, window.start, back):
+                return
+        start, end = self._dropped + window.start, self._dropped + window.end
+        start_s, end_s = float(self._times_s[window.start]), float(self._times_s[window.end])
+        self._found.append(_Mixture(start, end, start_s, end_s, window.shares, window.change, window.misfit, first, last, back))
+
+    def _settle(self) -> None:
+        """Choose among the mixtures found so far, as far as none to come can overlap the chosen ones, and these are no longer forgotten."""
+        now_s = self._times_s[self._n - 1]
+        begun = self._dropped + int(np.searchsorted(self._times_s[: self._n], now_s - SPANS_S[-1] - _ROUNDING_S))
+        best, self._found = _best(self._found, lambda m: m.end <= begun and m.end_s < now_s - _RETURNS_S)
+        self._settled += best
 
     def transitions(self) -> list[Transition]:
         """Those found so far, in order."""
-        between_scenes = _apart([m for m in self._found if not m.first.plain and not m.last.plain])
-        with_plain = _apart([m for m in self._found if m.first.plain != m.last.plain])
+        if self._searched < self._n:
+            self._search()
+        found = sorted([*self._settled, *_best(self._found)[0]], key=lambda m: m.start)
+        with_plain = [m for m in found if m.fades]
         fades = [t for out, back in pairwise(with_plain) if out.last.plain and back.first.plain for t in _through_plain(out, back)]
-        found = [t for m in between_scenes for t in [Transition(m.start, m.end, m.middle, m.change)] if not any(_meet(t, f) for f in fades)]
-        return sorted([*found, *fades], key=lambda t: t.start)
+        between_scenes = [Transition(m.start, m.end, m.middle, m.change) for m in found if not m.fades]
+        return sorted([*(t for t in between_scenes if not any(_meet(t, f) for f in fades)), *fades], key=lambda t: t.start)
 
 
-def _apart(found: Sequence[_Mixture]) -> list[_Mixture]:
-    """The best of those that overlap, in order."""
+def _quarters(start: int | np.ndarray, end: int | np.ndarray) -> np.ndarray:
+    """(3,) or (3, N) pictures at the quarters between others."""
+    return np.asarray(np.round(start + np.multiply.outer(_QUARTERS, end - start)).astype(int))
+
+
+def _best(found: Sequence[_Mixture], known: Callable[[_Mixture], bool] = lambda _: True) -> tuple[list[_Mixture], list[_Mixture]]:
+    """The best of those that overlap, fades and others apart, and those of which that cannot be told yet, in order.
+
+    Args:
+        known: whether all that a mixture may overlap is among those found.
+    """
     best: list[_Mixture] = []
+    untold: list[_Mixture] = []
     for mixture in sorted(found, key=lambda m: -m.worth):
-        if not any(_meet(mixture, other) for other in best):
-            best.append(mixture)
-    return sorted(best, key=lambda m: m.start)
+        if not any(mixture.fades == other.fades and _meet(mixture, other) for other in best):
+            told = known(mixture) and not any(mixture.fades == other.fades and _meet(mixture, other) for other in untold)
+            (best if told else untold).append(mixture)
+    return best, sorted(untold, key=lambda m: m.end)
 
 
 def _meet(one: _Mixture | Transition, other: _Mixture | Transition) -> bool:

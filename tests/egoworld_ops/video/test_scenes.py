@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from scenedetect import AdaptiveDetector, ContentDetector, SceneManager, ThresholdDetector, open_video
 
 from egoworld_ops.video import decoding
+from egoworld_ops.video.dissolves import Dissolves
 from egoworld_ops.video.probing import probe
 from egoworld_ops.video.scenes import Scene, SceneScores, Window, find_scenes, frame_ends, windows
 from egoworld_ops.video.settings import SceneSettings
@@ -315,3 +317,17 @@ def test_clips_end_before_a_pause() -> None:
     cut = list(windows(Scene(0, 0, 3060, None, "content"), times_s, ends_s, 30.0, 1.0))
     assert [(w.own_start, round(w.end_s - w.start_s, 1)) for w in cut] == [(0, 2.0), (60, 26.5), (1652, 24.5)]
     assert [round(w.overlap_s, 3) for w in cut] == [0, 0, 1]
+
+
+def test_the_memory_of_dissolves_does_not_grow_with_the_video() -> None:
+    """A lamp that comes on and goes out once a second: there is a fade in every window."""
+    scene = media.scenes([])(0, 128, 36)
+    dissolves = Dissolves()
+    held = []
+    tracemalloc.start()
+    for index in range(1200):
+        dissolves(index / 30, (scene * (0.5 + 0.5 * np.cos(index / 30 * 2 * np.pi))).astype(np.uint8))
+        held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert max(held[900:]) < 1.5 * max(held[:300])
+    assert dissolves.transitions() == []
