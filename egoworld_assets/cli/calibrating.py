@@ -69,6 +69,8 @@ def estimate(profile: str | None, video: Path, first_frame: int, frames: int, fo
     from egoworld_ops.settings import load_settings
     from egoworld_ops.video import sidecar_writing
 
+    if not force:
+        sidecar_writing.refuse_another(video)
     found = estimated_camera(video, load_settings(profile), first_frame, frames)
     content = sidecar_writing.with_camera(video, found.section(), force)
     camera = found.camera

@@ -17,6 +17,7 @@ from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.types import Camera, Clip, Frame
 from egoworld_ops.video.decoding import decode
 from egoworld_ops.video.intrinsics import resolve
+from egoworld_ops.video.probing import layout_at_start
 from egoworld_ops.video.sidecar import Sidecar
 
 if TYPE_CHECKING:
@@ -50,20 +51,24 @@ def estimated_camera(video: Path, settings: Settings, first_frame: int, frames: 
     """
     from egoworld_ops.operators.camera._focal import estimate
 
-    seen = list(looked_at(video, first_frame, frames))
-    end, (height, width) = first_frame + len(seen), seen[0][1]
+    width, height = layout_at_start(video).size_px
+    times_s: dict[int, float] = {}
 
     def opened() -> Iterator[Frame]:
-        return decode(video, first_frame, end)
+        for frame in looked_at(video, first_frame, frames):
+            times_s[frame.index] = frame.timestamp_s
+            yield frame
 
     assumed = resolve(width, height, Sidecar(), settings.camera.model_copy(update={"require_known": False}), video)
-    start_s, end_s = seen[0][0], seen[-1][0]
-    clip = Clip("estimate", "estimate", video, "0" * 64, first_frame, end, first_frame, end, start_s, end_s, Fraction(30), width, height)
+    wanted = first_frame + frames
+    clip = Clip("estimate", "estimate", video, "0" * 64, first_frame, wanted, first_frame, wanted, 0.0, 0.0, Fraction(30), width, height)
     item = ClipInput(clip, {}, Sidecar(), assumed, 1, opened)
     tables: dict[str, pa.Table] = {}
     for stage in _STAGES:
         operator, options = operator_of(stage, settings)
         tables[stage] = operator(options, 1).run(replace(item, tables=tables))
+        end = max(times_s, default=wanted - 1) + 1
+        item = replace(item, clip=replace(clip, frame_end=end, own_end=end), indexed_times=lambda: times_s)
     found = estimate(replace(item, tables=tables | {"object_pose": schema.empty("object_pose")}))
     if isinstance(found, str):
         raise UnknownIntrinsics(
@@ -75,8 +80,8 @@ def estimated_camera(video: Path, settings: Settings, first_frame: int, frames: 
     return EstimatedCamera(camera, found.points, found.keyframes, found.error_px)
 
 
-def looked_at(video: Path, first_frame: int, frames: int) -> Iterator[tuple[float, tuple[int, int]]]:
-    """Time and size (height, width) of each of these frames, to where the video ends.
+def looked_at(video: Path, first_frame: int, frames: int) -> Iterator[Frame]:
+    """So many frames from one on, to where the video ends.
 
     Raises:
         CorruptVideo: there is none.
@@ -85,7 +90,7 @@ def looked_at(video: Path, first_frame: int, frames: int) -> Iterator[tuple[floa
     try:
         for frame in decode(video, first_frame, first_frame + frames):
             count += 1
-            yield frame.timestamp_s, (frame.rgb.shape[0], frame.rgb.shape[1])
+            yield frame
     except CorruptVideo:
         if not count:
             raise

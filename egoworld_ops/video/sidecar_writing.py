@@ -14,6 +14,17 @@ from egoworld_ops.files.whole import is_there, write_bytes
 from egoworld_ops.video.sidecar import Sidecar, read_sidecar, sidecar_path
 
 
+def refuse_another(video_path: Path) -> None:
+    """Ask before a camera is computed for a sidecar that has one.
+
+    Raises:
+        BadSettings: it has.
+        BadSidecar, StorageUnavailable: as `with_camera`.
+    """
+    if read_sidecar(video_path).camera is not None:
+        raise _has_another(sidecar_path(video_path))
+
+
 def with_camera(video_path: Path, camera: Mapping[str, Any], force: bool) -> dict[str, Any]:
     """The content of a video's sidecar with this camera, its other sections as they are. Writes nothing.
 
@@ -35,8 +46,12 @@ def with_camera(video_path: Path, camera: Mapping[str, Any], force: bool) -> dic
         cure = first.get("ctx", {}).get("cure", "Check the calibration file")
         raise BadSidecar(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", cure) from error
     if before.camera is not None and before.camera != after.camera and not force:
-        raise BadSettings(path, "has another camera already", "Say --force to replace it")
+        raise _has_another(path)
     return said | {"camera": dict(camera)}
+
+
+def _has_another(path: Path) -> BadSettings:
+    return BadSettings(path, "has another camera already", "Say --force to replace it")
 
 
 def write(video_path: Path, content: Mapping[str, Any]) -> Path:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from egoworld_assets.cli.main import egoworld
 from egoworld_ops.contract.reasons import Reason
-from egoworld_ops.errors import CorruptVideo
+from egoworld_ops.errors import BadSettings, CorruptVideo, UnknownIntrinsics
+from egoworld_ops.execution import focal
 from egoworld_ops.execution.focal import EstimatedCamera, looked_at
 from egoworld_ops.operators.camera._focal import Estimate, estimate
-from egoworld_ops.types import Camera
+from egoworld_ops.settings import load_settings
+from egoworld_ops.types import Camera, Frame
 from egoworld_ops.video import intrinsics, sidecar_writing
 from egoworld_ops.video.settings import CameraSettings
 from egoworld_ops.video.sidecar import read_sidecar
@@ -55,3 +60,26 @@ def test_an_estimate_is_a_camera_of_the_sidecar_that_says_so(tmp_path: Path) -> 
     assert known.recording == "r"
     camera = intrinsics.resolve(1280, 960, known, CameraSettings(), video)
     assert (camera.source, camera.metric, camera.focal_error_share, camera.fx_px) == ("estimated", True, 0.02, 1000.0)
+
+
+def test_a_sidecar_that_has_a_camera_is_refused_before_the_video_is_looked_at(tmp_path: Path) -> None:
+    video = tmp_path / "v.mp4"
+    video.write_bytes(b"no video")
+    made = EstimatedCamera(Camera(500.0, 500.0, 319.5, 239.5, 640, 480, "estimated", focal_error_share=0.02), 100, 9, 0.5)
+    sidecar_writing.write(video, sidecar_writing.with_camera(video, made.section(), force=False))
+    with pytest.raises(BadSettings, match="has another camera already"):
+        CliRunner().invoke(egoworld, ["calibrate", "estimate", str(video)], catch_exceptions=False)
+
+
+def test_the_times_of_frames_are_known_once_a_stage_has_seen_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A video at rest and without hands: detections and the estimate see its pictures, and nothing else has to."""
+    passes = []
+
+    def counted(*args: object) -> Iterator[Frame]:
+        passes.append(args)
+        return looked_at(*args)
+
+    monkeypatch.setattr(focal, "looked_at", counted)
+    with pytest.raises(UnknownIntrinsics, match="its focal length cannot be estimated"):
+        focal.estimated_camera(make(tmp_path / "v.mp4", 40), load_settings("laptop"), 0, 300)
+    assert len(passes) == 2
