@@ -17,7 +17,6 @@ from egoworld_assets.chain import pipeline, planning
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
 from egoworld_ops import operators
-from egoworld_ops.contract import quality
 from egoworld_ops.errors import EgoworldError, UnknownVideo
 from egoworld_ops.files.tables import read_table
 from egoworld_ops.lake import judging, states
@@ -132,10 +131,8 @@ def _quality(run: Run, stage: str, video_id: str, connection: "DuckDBPyConnectio
     judged = judging.judge(connection, run, stage, video_id, bounds)
     if stage == pipeline.MANIFEST:
         return _Verdict(judged.warnings, WARN, _numbers(judged.measured))
-    counted = quality.count_values(connection, stage, list(_files(run, stage, video_id)))
-    empty = [f"rows with a value that stands: {counted.said(stage)}"] if counted.rows and not counted.with_value else []
-    said = _numbers(judged.measured) | {"rows with a value that stands": counted.said(stage)}
-    return _Verdict([*judged.warnings, *empty], WARN, said, _LOOK.format(stage=stage))
+    said = _numbers(judged.measured) | {"rows with a value that stands": judged.values}
+    return _Verdict(judged.warnings, WARN, said, _LOOK.format(stage=stage))
 
 
 def _numbers(measured: Mapping[str, float | None]) -> dict[str, float | str]:

@@ -14,9 +14,9 @@ from egoworld_assets.chain import pipeline
 from egoworld_assets.console import was_interrupted
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
-from egoworld_ops.contract.quality import METRIC_SHARE
 from egoworld_ops.contract.reasons import CURES
 from egoworld_ops.lake.assumed import has_assumed
+from egoworld_ops.lake.judging import without_lengths
 
 ERROR = dg.AssetCheckSeverity.ERROR
 
@@ -39,9 +39,9 @@ def table(result: dg.ExecuteInProcessResult) -> Iterator[str]:
 
 
 def _findings(check: dg.AssetCheckEvaluation) -> list[str]:
-    """What a check says is wrong, but for lengths that are not metric: of these one line speaks for all stages."""
+    """What a check says is wrong, but for lengths that are not metric."""
     said: Any = check.metadata["findings"].value if "findings" in check.metadata else []
-    return [finding for finding in said if not finding.startswith(METRIC_SHARE.name)]
+    return without_lengths(said)
 
 
 def interrupted(result: dg.ExecuteInProcessResult) -> bool:

@@ -66,22 +66,20 @@ def show(profile: str | None, run_id: str) -> None:
     """Print all that is known about a run, and a line for each quality metric that warns of videos, and of lengths with an assumed focal length."""
     import json
 
-    from egoworld_ops.contract.quality import METRIC_SHARE
     from egoworld_ops.contract.schema import INTRINSICS_CURE
-    from egoworld_ops.lake import assumed, judging, runs
+    from egoworld_ops.lake import judging, runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.settings import load_settings
 
     settings = load_settings(profile)
     found = runs.find(Lake(settings.lake), run_id)
-    not_metric = list(assumed.videos_of(found))
-    said = runs.described(found) | {"counts": runs.counts(found), "videos_of_assumed_focal_length": not_metric}
+    judged = judging.of_run(found, settings.quality)
+    said = runs.described(found) | {"counts": runs.counts(found), "videos_of_assumed_focal_length": judged.assumed}
     click.echo(json.dumps(said, indent=1, sort_keys=True))
-    for warned in judging.of_run(found, settings.quality):
-        if not warned.said.startswith(METRIC_SHARE.name):
-            click.echo(f"warning: {warned.stage} of {_some(warned.videos)}: {warned.said}", err=True)
-    if not_metric:
-        click.echo(f"not metric: lengths of {_some(not_metric)} rest on an assumed focal length. {INTRINSICS_CURE}", err=True)
+    for warned in judged.warned:
+        click.echo(f"warning: {warned.stage} of {_some(warned.videos)}: {warned.said}", err=True)
+    if judged.assumed:
+        click.echo(f"not metric: lengths of {_some(judged.assumed)} rest on an assumed focal length. {INTRINSICS_CURE}", err=True)
 
 
 def _some(videos: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,9 @@ from egoworld_ops.contract import quality, schema
 from egoworld_ops.contract.quality import Span
 from egoworld_ops.files.tables import provenance_at, read_table
 from egoworld_ops.files.whole import named_errors
+from egoworld_ops.lake import measured
 from egoworld_ops.lake.lake import VIDEO_TABLES, Run
+from egoworld_ops.lake.measured import Measured
 from egoworld_ops.lake.states import MANIFEST, video_ids
 
 if TYPE_CHECKING:
@@ -23,10 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """The metrics of one stage of a video, by name, and what is wrong with them, one sentence each."""
+    """The metrics of one stage of a video, by name, and what is wrong with them, one sentence each.
+
+    Args:
+        values: how many rows have a value that stands, in words; empty for stage `manifest`.
+        assumed: whether lengths in its rows rest on an assumed focal length.
+    """
 
     measured: Mapping[str, float | None]
     warnings: Sequence[str]
+    values: str
+    assumed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,24 @@ class Warned:
     stage: str
     said: str
     videos: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class RunJudged:
+    """What there is to say of a run.
+
+    Args:
+        warned: a metric each; none for lengths that are not metric.
+        assumed: the videos with lengths that rest on an assumed focal length.
+    """
+
+    warned: Sequence[Warned]
+    assumed: Sequence[str]
+
+
+def without_lengths(warnings: Sequence[str]) -> list[str]:
+    """Warnings but those of lengths that are not metric: people are told of these once, for all stages."""
+    return [said for said in warnings if not said.startswith(f"{quality.METRIC_SHARE.name} ")]
 
 
 def files(run: Run, stage: str, video_id: str) -> dict[Path, str]:
@@ -67,7 +94,7 @@ def measure(connection: DuckDBPyConnection, stage: str, paths: Sequence[Path]) -
 
 
 def judge(connection: DuckDBPyConnection, run: Run, stage: str, video_id: str, bounds: Mapping[str, Bounds]) -> Judged:
-    """What one stage, `manifest` included, says of a video.
+    """What one stage, `manifest` included, says of a video. What was measured is kept, see `measured.py`; bounds are not.
 
     Args:
         bounds: of the settings, by metric.
@@ -75,18 +102,17 @@ def judge(connection: DuckDBPyConnection, run: Run, stage: str, video_id: str, b
     Raises:
         StorageUnavailable: a file cannot be read now.
     """
-    found = files(run, stage, video_id)
-    if stage != MANIFEST:
-        measured = measure(connection, stage, list(found))
-        return Judged(measured, quality.verdicts(stage, measured, bounds))
-    measured = {}
-    for table in VIDEO_TABLES:
-        measured |= quality.measure(connection, stage, [p for p, t in found.items() if t == table], table)
-    return Judged(measured, [*quality.verdicts(stage, measured, bounds), *_oddities(found)])
+    folder, found = run.video_folder(video_id), files(run, stage, video_id)
+    digest = measured.digest_of(stage, list(found))
+    known = measured.recall(folder, stage, digest)
+    if known is None:
+        known = _looked_at(connection, stage, found)
+        measured.keep(folder, stage, digest, known)
+    return Judged(known.metrics, [*quality.verdicts(stage, known.metrics, bounds), *known.odd], known.values, known.assumed)
 
 
-def of_run(run: Run, bounds: Mapping[str, Mapping[str, Bounds]]) -> Iterator[Warned]:
-    """The warnings of all videos of a run, those of one metric together.
+def of_run(run: Run, bounds: Mapping[str, Mapping[str, Bounds]]) -> RunJudged:
+    """What all videos of a run warn of, the warnings of one metric together.
 
     Args:
         bounds: of the settings, by stage and metric.
@@ -97,13 +123,32 @@ def of_run(run: Run, bounds: Mapping[str, Mapping[str, Bounds]]) -> Iterator[War
     import duckdb
 
     said: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    assumed = []
     with duckdb.connect(":memory:") as connection:
         for video_id in video_ids(run):
-            for stage in (MANIFEST, *operators.stages()):
-                for warning in judge(connection, run, stage, video_id, bounds.get(stage, {})).warnings:
+            judged = {s: judge(connection, run, s, video_id, bounds.get(s, {})) for s in (MANIFEST, *operators.stages())}
+            for stage, of_stage in judged.items():
+                for warning in without_lengths(of_stage.warnings):
                     said.setdefault((stage, warning.partition(" ")[0]), []).append((video_id, warning))
-    for (stage, _), of_metric in said.items():
-        yield Warned(stage, of_metric[0][1], [video_id for video_id, _ in of_metric])
+            if any(of_stage.assumed for of_stage in judged.values()):
+                assumed.append(video_id)
+    warned = [Warned(stage, of_metric[0][1], [video_id for video_id, _ in of_metric]) for (stage, _), of_metric in said.items()]
+    return RunJudged(warned, assumed)
+
+
+def _looked_at(connection: DuckDBPyConnection, stage: str, found: Mapping[Path, str]) -> Measured:
+    """What the files of a stage say, without any bounds."""
+    from egoworld_ops.lake.assumed import has_assumed
+
+    if stage == MANIFEST:
+        metrics: dict[str, float | None] = {}
+        for table in VIDEO_TABLES:
+            metrics |= quality.measure(connection, stage, [p for p, t in found.items() if t == table], table)
+        return Measured(metrics, _oddities(found), "", False)
+    counted = quality.count_values(connection, stage, list(found))
+    values = counted.said(stage)
+    odd = [f"rows with a value that stands: {values}"] if counted.rows and not counted.with_value else []
+    return Measured(measure(connection, stage, list(found)), odd, values, any(has_assumed(path, stage) for path in found))
 
 
 def _oddities(found: Mapping[Path, str]) -> list[str]:

@@ -55,7 +55,7 @@ def recall(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequence
         wanted: all that the results depend on but the clips' own files, as JSON values.
         tables: names of the clips' tables that are looked at: the stage's own and those it reads.
     """
-    known = _read(folder).get(stage)
+    known = read_notes(folder / FILE_NAME).get(stage)
     try:
         if known is None or known["wanted"] != wanted:
             return None
@@ -72,7 +72,7 @@ def remember(folder: Path, stage: str, wanted: Mapping[str, Any], tables: Sequen
     clips = [[f.clip_id, f.rows, f.digest, *(file_state(f"{folder}/clip_id={f.clip_id}/{name}.parquet") for name in tables)] for f in found]
     if any(state is None for clip in clips for state in clip[3:]):
         return
-    content = _read(folder) | {stage: {"wanted": wanted, "clips": clips}}
+    content = read_notes(folder / FILE_NAME) | {stage: {"wanted": wanted, "clips": clips}}
     write_bytes(folder / FILE_NAME, json.dumps(content).encode(), durable=False)
 
 
@@ -82,14 +82,19 @@ def forget(folder: Path) -> None:
         (folder / FILE_NAME).unlink(missing_ok=True)
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def read_notes(path: Path) -> dict[str, Any]:
+    """A JSON object that can be derived again; empty where there is none that is whole.
+
+    Raises:
+        StorageUnavailable: it is there and cannot be read now.
+    """
     try:
-        with open(f"{folder}/{FILE_NAME}", "rb") as file:  # noqa: PTH123 - a third of the time of Path.open, and it is the only cost here
+        with open(path, "rb") as file:  # noqa: PTH123 - a third of the time of Path.open, and it is the only cost here
             content = json.loads(file.read())
     except ValueError:
         return {}
     except OSError as error:
-        if (away := unreadable(error, folder / FILE_NAME)) is not None:
+        if (away := unreadable(error, path)) is not None:
             raise away from error
         return {}
     return content if isinstance(content, dict) else {}

@@ -72,6 +72,7 @@ def _site(path: Path) -> str:
     known = (
         "meta.json",
         "memo.json",
+        "quality.json",
         "latest.json",
         "intake.parquet",
         "egoworld.duckdb",

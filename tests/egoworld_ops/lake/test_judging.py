@@ -1,5 +1,6 @@
 """What the metrics say of videos with nothing in them, and that people are told."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 from egoworld_assets.cli.main import egoworld
 from egoworld_ops.contract.quality import Bounds
 from egoworld_ops.files.tables import provenance_at, read_table, write_table
-from egoworld_ops.lake import judging
+from egoworld_ops.lake import judging, measured
 from egoworld_ops.lake.lake import Lake, Run
 from tests.lakes import write_video
 
@@ -107,7 +108,7 @@ def test_the_warnings_of_a_run_name_all_videos_of_a_metric_and_obey_the_bounds_o
         keep(run, of_name(run, name), "detections", none)
 
     def found(bounds: dict[str, dict[str, Bounds]]) -> list[list[str]]:
-        return [list(w.videos) for w in judging.of_run(run, bounds) if w.said.startswith("hand_any_share")]
+        return [list(w.videos) for w in judging.of_run(run, bounds).warned if w.said.startswith("hand_any_share")]
 
     assert found({}) == [[of_name(run, "a"), of_name(run, "b")]]
     assert found({"detections": {"hand_any_share": Bounds(minimum=0.0)}}) == []
@@ -124,3 +125,36 @@ def test_runs_show_prints_them(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
         f"warning: detections of 1 video(s) ({of_name(run, 'a')}): hand_any_share is 0, want at least 0.2: share of all"
     )
     assert said[0].endswith("Look at the video: hands may be out of view, gloved, too small or too dark")
+
+
+def test_what_was_measured_is_kept_until_a_file_changes(run: Run) -> None:
+    video_id = of_name(run, "a")
+    before = judge(run, "detections", video_id)
+    kept = run.video_folder(video_id) / measured.FILE_NAME
+    content = json.loads(kept.read_text())
+    assert content["detections"]["measured"]["metrics"] == before.measured
+    content["detections"]["measured"]["metrics"]["hand_any_share"] = 0.125
+    kept.write_text(json.dumps(content))
+    assert judge(run, "detections", video_id).measured["hand_any_share"] == 0.125
+    keep(run, video_id, "detections", lambda _, table: pc.less(table["frame_index"], 15))
+    assert judge(run, "detections", video_id).measured["hand_any_share"] == pytest.approx(15 / N_FRAMES)
+    kept.write_text("{")
+    assert judge(run, "detections", video_id).measured["hand_any_share"] == pytest.approx(15 / N_FRAMES)
+
+
+def test_a_metric_that_reads_another_stage_is_measured_again_where_that_has_changed(run: Run) -> None:
+    video_id = of_name(run, "a")
+    assert judge(run, "masks", video_id).measured["masked_share"] == 1
+    keep(run, video_id, "detections", none)
+    assert judge(run, "masks", video_id).measured["masked_share"] is None
+
+
+def test_a_run_warns_of_rows_none_of_which_has_a_value_as_the_checks_do(run: Run) -> None:
+    video_id = of_name(run, "a")
+    for path in judging.files(run, "object_pose", video_id):
+        table = read_table(path, "object_pose")
+        at = table.column_names.index("reason")
+        unknown = table.set_column(at, table.field(at), pa.repeat(pa.scalar("its size is unknown"), table.num_rows))
+        write_table(path, "object_pose", unknown, provenance_at(path) or {}, validated=True)
+    said = [w for w in judging.of_run(run, {}).warned if w.stage == "object_pose" and "its size is unknown" in w.said]
+    assert [(w.said.partition(";")[0], list(w.videos)) for w in said] == [("rows with a value that stands: 0 of 72", [video_id])]
