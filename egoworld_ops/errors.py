@@ -22,6 +22,7 @@ EgoworldError
 ├── SetupError                the installation or the settings are wrong; the step fails at once
 │   ├── WeightsMissing        a weight file is not there
 │   ├── WeightsMismatch       a weight file is not the one in the registry
+│   ├── WeightsUnreadable     a weight file is damaged, or holds what is not read
 │   ├── UnknownBackend        no such stage or backend
 │   ├── BrokenPlugin          what an installed package brings cannot be used
 │   ├── UnknownRobot          no such robot hand
@@ -163,6 +164,10 @@ class WeightsMissing(SetupError):
 
 class WeightsMismatch(SetupError):
     """A weight file is not the one in the registry."""
+
+
+class WeightsUnreadable(SetupError):
+    """A weight file is damaged, or holds what is not read."""
 
 
 class UnknownBackend(SetupError):
