@@ -9,8 +9,7 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from egoworld_ops.errors import BadSettings, NoDevice, WeightsMismatch
-from egoworld_ops.operators.masks._sam2_needs import auto_device
+from egoworld_ops.errors import WeightsMismatch
 from egoworld_ops.operators.masks._sam2_stream import StreamingPredictor
 
 CONFIGS = {
@@ -57,23 +56,6 @@ def build(
         _load(predictor, weights, model)
     predictor.to(device).eval()
     return predictor
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` means CUDA if there is one.
-
-    Raises:
-        BadSettings: CUDA is asked for and not there.
-        NoDevice: `auto`, and there is a GPU that torch cannot use: a CPU in its place would silently be a hundred times slower.
-    """
-    usable = torch.cuda.is_available()
-    if name == "cuda" and not usable:
-        reason = "it is `cuda`, and this machine has no usable CUDA device"
-        raise BadSettings("setting stages.masks.sam2.device", reason, "Set it to `auto` or `cpu`")
-    if name == "auto" and not usable and auto_device() == "cuda":
-        reason = f"this process sees an NVIDIA GPU, and torch {torch.__version__} cannot use it"
-        raise NoDevice("stages.masks.sam2", reason, "Install the torch that fits the driver, or set stages.masks.sam2.device to `cpu`")
-    return torch.device("cuda" if usable and name != "cpu" else "cpu")
 
 
 def _config(model: str, image_size: int, max_prompt_frames: int, non_overlapping: bool) -> DictConfig:

@@ -1,9 +1,7 @@
-"""The device and the memory that SAM 2 takes, for planning before anything is loaded. No import of torch belongs here."""
+"""The memory that SAM 2 takes, for planning before anything is loaded. No import of torch belongs here."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Literal
 
 PARAMETERS_MB = {"tiny": 156, "small": 184, "base_plus": 323, "large": 898}
@@ -45,13 +43,3 @@ def memory_mb(
     if device == "cuda":
         return round(_CUDA_MB + weights + _TRACKS_MB + area * ENCODER_MB[precision][model] * micro_batch)
     return round(_PROCESS_MB + weights + _TRACKS_MB + _CPU_WASTE * area * ENCODER_MB["float32"][model] * micro_batch)
-
-
-def auto_device(nodes: Path = Path("/dev")) -> Literal["cpu", "cuda"]:
-    """`cuda` where there is a device node of an NVIDIA GPU and CUDA_VISIBLE_DEVICES does not hide all of them, else `cpu`.
-
-    Args:
-        nodes: folder of the device nodes.
-    """
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1")
-    return "cuda" if not hidden and any(nodes.glob("nvidia[0-9]*")) else "cpu"

@@ -9,7 +9,7 @@ Torch and the `sam2` package are imported only where a model is built: reading s
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from itertools import dropwhile, islice
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
@@ -18,7 +18,7 @@ from pydantic import Field
 
 from egoworld_ops import models
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import OutOfMemory
+from egoworld_ops.operators import accelerator
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.masks import _sam2_needs as needs
 from egoworld_ops.operators.masks._pixels import pixel_columns
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
     import torch
 
     from egoworld_ops.operators.masks._sam2_stream import TrackedMask
-
-_SIGNS_OF_EXHAUSTION = ("DefaultCPUAllocator", "CUDA error: out of memory", "STATUS_ALLOC_FAILED", "bad_alloc")
-"""Phrases of RuntimeErrors when memory runs out: torch's own on a CPU, the driver's, those of cuBLAS and cuDNN, C++'s."""
 
 
 class Settings(BackendSettings):
@@ -83,12 +80,12 @@ class Backend(Operator):
             BadSettings: CUDA is asked for and not there.
             NoDevice: there is a GPU, and torch cannot use it.
         """
-        from egoworld_ops.operators.masks._sam2_model import build, pick_device
+        from egoworld_ops.operators.masks._sam2_model import build
 
         super().__init__(settings, threads)
         self._options = options = cast("Settings", settings)
         self.micro_batch = options.micro_batch
-        self._device = pick_device(options.device)
+        self._device = accelerator.pick_device(options.device, "masks.sam2")
         random = options.random_weights_seed
         self._label = "sam2" if random is None else "sam2-random"
         weights = models.path(_weights_name(options)) if random is None else random
@@ -99,13 +96,9 @@ class Backend(Operator):
 
     @classmethod
     def device(cls, settings: BackendSettings) -> Literal["cpu", "cuda"]:
-        """As the settings say; `auto` is CUDA if this host shows an NVIDIA GPU, which is checked without importing torch.
-
-        So a task goes to a worker with a GPU, or to one without that sees none, and `auto` means the same in both. A host whose GPU is not a
-        device node (WSL), or whose client must not see the GPUs of the pool, needs an explicit `cuda`.
-        """
+        """As the settings say; `auto` is CUDA if this host shows an NVIDIA GPU, see `accelerator.auto_device`."""
         wanted = cast("Settings", settings).device
-        return needs.auto_device() if wanted == "auto" else wanted
+        return accelerator.auto_device() if wanted == "auto" else wanted
 
     @classmethod
     def memory_mb(cls, settings: BackendSettings) -> int:
@@ -206,21 +199,7 @@ def _row(tracked: TrackedMask, track: Prompt) -> dict[str, Any] | None:
     }
 
 
-@contextmanager
-def _out_of_memory(culprit: str) -> Iterator[None]:
-    """Turn torch's and Python's errors of exhausted memory into OutOfMemory."""
-    import torch
-
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _exhausted(culprit, error) from error
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in _SIGNS_OF_EXHAUSTION):
-            raise
-        raise _exhausted(culprit, error) from error
-
-
-def _exhausted(culprit: str, error: BaseException) -> OutOfMemory:
-    reason = f"memory ran out in SAM 2: {str(error) or type(error).__name__}"
-    return OutOfMemory(culprit, reason, "Free memory, or set a smaller model, image_size or micro_batch in stages.masks.sam2")
+def _out_of_memory(culprit: str) -> AbstractContextManager[None]:
+    return accelerator.out_of_memory(
+        culprit, "SAM 2", "Free memory, or set a smaller model, image_size or micro_batch in stages.masks.sam2"
+    )

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -23,6 +24,7 @@ from egoworld_ops.types import HANDS, Camera, Hand
 from egoworld_ops.vision.geometry import align_similarity, matrix_from_quaternion, project, rotation_angle_deg, towards
 from egoworld_ops.vision.hand_frame import in_wrist_frame, wrist_rotation
 from egoworld_ops.vision.lenses import unproject
+from tests.egoworld_ops.operators import seeded
 from tests.egoworld_ops.operators.clips import pictures_input, video_input
 from tests.rows import detection_row
 
@@ -379,6 +381,37 @@ def test_crop_shows_the_picture_where_its_mapping_says(side: Hand) -> None:
     crop = _crops.cut(picture, np.array([280.0, 170.0, 60.0, 80.0]), side, CAMERA, 321, 1.5)
     ys, xs = np.nonzero(crop.image[..., 0] > 128)
     assert crop.to_crop_px(np.array([301.0, 201.0])) == pytest.approx([xs.mean(), ys.mean()], abs=1)
+
+
+def test_crops_equal_those_that_the_network_was_trained_with(shared_data: Path) -> None:
+    """Of HaMeR's own code, on random squares: one leaves the frame, one is blurred first, three are left hands. Every fourth pixel is known."""
+    golden = np.load(shared_data / "goldens" / "crop.npz")
+    picture = seeded.generator("frame").integers(0, 256, (30, 40, 3)).astype(np.uint8).repeat(16, 0).repeat(16, 1)
+    mean, std = np.array([0.485, 0.456, 0.406]) * 255, np.array([0.229, 0.224, 0.225]) * 255
+    worst, sums = 0.0, 0.0
+    for i, (x0, y0, x1, y1) in enumerate(golden["boxes_xyxy"]):
+        assert _crops.side_of(x1 - x0, y1 - y0, 2.0) == pytest.approx(golden["box_size"][i], abs=1e-3)
+        side: Hand = "right" if golden["right"][i] else "left"
+        crop = _crops.cut(picture, np.array([x0, y0, x1 - x0, y1 - y0]), side, CAMERA, 256, 2.0)
+        seen = ((crop.image - mean) / std).transpose(2, 0, 1)
+        worst = max(worst, float(np.abs(seen[:, ::4, ::4] - golden["crops_every_4th"][i]).max()))
+        sums = max(sums, float(np.abs(seen.sum(2) - golden["crops_sum_rows"][i]).max()) / 256)
+    print(f"FIGURE hamer crops: largest difference {worst:.1e} (float16 has 1e-3), of a row's mean {sums:.1e}; a grey level is 1.7e-2")
+    assert worst < 2e-3
+    assert sums < 4e-3
+
+
+@pytest.mark.parametrize("side", HANDS)
+def test_a_rectified_crop_and_a_plain_one_show_the_same_where_the_lens_does_not_distort(side: Hand) -> None:
+    """A hand in the middle of the picture: a fisheye of no distortion to speak of and a pinhole see it in the same pixels."""
+    rng = np.random.default_rng(2)
+    picture = cv2.resize(rng.integers(0, 256, (48, 64, 3)).astype(np.uint8), (640, 480), interpolation=cv2.INTER_CUBIC)
+    box = np.array([305.0, 222.0, 29.0, 35.0])
+    straight = Camera(2000.0, 2000.0, 319.5, 239.5, 640, 480, "file")
+    bent = replace(straight, model="kannala_brandt", distortion=(0.0, 0.0, 0.0, 0.0))
+    plain, rectified = (_crops.cut(picture, box, side, camera, 256, 2.0) for camera in (straight, bent))
+    assert np.abs(plain.image - rectified.image)[8:-8, 8:-8].max() < 12
+    assert np.abs(plain.image - rectified.image).mean() < 1
 
 
 def test_axis_angles_of_a_mirrored_hand_are_mirrored_back() -> None:
