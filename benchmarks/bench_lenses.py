@@ -25,6 +25,8 @@ import pyarrow as pa
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import ClipInput
+from egoworld_ops.operators.object_pose._shapes import cuboid
+from egoworld_ops.operators.rows import pose_of, standing_pose_of
 from egoworld_ops.report import ground_truth
 from egoworld_ops.synthetic import SceneConfig, SceneTruth, load_truth, render_scene
 from egoworld_ops.synthetic.config import WIDE
@@ -105,6 +107,17 @@ def depths(tables: Mapping[str, pa.Table], truth: SceneTruth) -> np.ndarray:
     return np.array([np.linalg.norm(np.mean(r["joints_m"], axis=0)) / true[r["frame_index"], r["hand"]] for r in rows])
 
 
+def verified(name: str, poses: pa.Table, truth: SceneTruth) -> None:
+    """Print how many rows of `object_pose` are called converged, and how many of these are right: within 10 degrees and 10 % of the distance."""
+    symmetry = cuboid(tuple(truth.scene["dimensions_m"])).symmetry
+    true = {row["frame_index"]: T for row in truth.objects.to_pylist() if (T := pose_of(row)) is not None}
+    pairs = [(T, true[row["frame_index"]]) for row in poses.to_pylist() if (T := standing_pose_of(row)) is not None]
+    turned = np.array([symmetry.angle_deg(T[:3, :3], T_true[:3, :3]) for T, T_true in pairs])
+    far = np.array([np.linalg.norm(T[:3, 3]) / np.linalg.norm(T_true[:3, 3]) - 1 for T, T_true in pairs])
+    right = int(((turned <= 10) & (np.abs(far) <= 0.1)).sum())
+    print(f"FIGURE {name}: object poses called converged {len(pairs)} of {poses.num_rows}, of these right {right}", flush=True)
+
+
 def figures(name: str, video: Path, sidecar: Sidecar) -> dict[str, float]:
     """Print what the chain makes of a scene; medians by name."""
     truth = load_truth(video.with_suffix(".truth"))
@@ -112,6 +125,7 @@ def figures(name: str, video: Path, sidecar: Sidecar) -> dict[str, float]:
     made = {figure.name: figure for figure in ground_truth.compare({k: v for k, v in tables.items() if k != "detections"}, truth)}
     for figure in made.values():
         print(f"FIGURE {name}: {figure.name} {figure.median:.3f} {figure.unit}, tail {figure.tail:.3f}, found {figure.found:.1%}")
+    verified(name, tables["object_pose"], truth)
     ratio = depths(tables, truth)
     pixels = np.array([r["reprojection_px"] for r in tables["hand_pose"].to_pylist() if r["reprojection_px"] is not None])
     print(f"FIGURE {name}: distance of hands over the truth {np.median(ratio):.3f}, reprojection {np.median(pixels):.2f} px", flush=True)
@@ -133,6 +147,7 @@ def measure(seed: int, frames_per_shot: int, folder: Path) -> bool:
                 flush=True,
             )
             found[name] |= {f"{figure.name} of true masks": figure.median}
+        verified(f"seed {seed}, {name}, true masks", alone, truth)
         if name == "wide":
             found["assumed"] = figures(f"seed {seed}, wide, lens assumed", video, sidecar.model_copy(update={"camera": None}))
     hands, turned, moved = "hand joints, unaligned (camera frame)", "object rotation, up to the box's symmetry", "object translation"

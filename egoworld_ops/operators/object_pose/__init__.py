@@ -78,7 +78,7 @@ TABLE = schema.Table(
         schema.Column(
             "converged",
             pa.bool_(),
-            "whether the pose is verified: by the mask here, by frames it was not solved by, and against other poses",
+            "whether the pose is verified: by other frames, against other poses, and by the mask here or by the poses just before and after",
         ),
         schema.DEPTH_ERROR,
         *schema.INTRINSICS,

@@ -22,9 +22,9 @@ MIN_FRONTAL_COS = 0.2
 UNSUPPORTED = 4.0
 MISFIT = 6.0
 POINTS = 0.3
-STRAY = float(np.log1p(4.0))
+STRAY, FEW_PAIRS = float(np.log1p(4.0)), 15
 """Costs of a keyframe: if none of its edges show; if its outline misses the mask; the factor of the mean cost of a pair of sightings of a point;
-and the cost of a pair whose home misses the shape."""
+and the cost of a pair whose home misses the shape. Fewer pairs a keyframe than that count less: they may be shadows."""
 Points = tuple[np.ndarray, np.ndarray]
 """Numbers (N,) and pixels (N, 2) of the points followed into one keyframe."""
 
@@ -142,7 +142,7 @@ def _normal_equations(
     if links is not None:
         total = _add_points(H, g, *point_equations(camera, shape, poses, links), links)
         unexplained = max(repeats - len(links.home), 0)
-        cost += size * POINTS * (total + unexplained * STRAY) / max(repeats, 1)
+        cost += size * POINTS * (total + unexplained * STRAY) / max(repeats, size * FEW_PAIRS)
     for i, (T, keyframe, seen) in enumerate(zip(poses, keyframes, views, strict=True)):
         support, of_edges = edge_equations(keyframe, seen, reach_px)
         own = UNSUPPORTED * (1 - support) + MISFIT * (1 - overlap_with(camera, shape, keyframe, T))

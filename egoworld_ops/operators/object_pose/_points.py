@@ -16,6 +16,7 @@ INLIER_PX = 3.0
 NOISE_PX = 0.5
 MIN_POINTS = 8
 MIN_SHARE = 0.4
+CLEAR_POINTS, CLEAR_SHARE = 25, 0.7
 OPEN_DEG = 30.0
 """Points leave an orientation open if its standard deviation is more than this."""
 
@@ -33,6 +34,11 @@ class Agreement:
     def good(self) -> bool:
         """Whether enough points agree, in number and in share."""
         return int(self.inlier.sum()) >= MIN_POINTS and float(self.inlier.mean()) >= MIN_SHARE
+
+    @property
+    def clear(self) -> bool:
+        """Whether so many points agree that a coincidence is unlikely."""
+        return int(self.inlier.sum()) >= CLEAR_POINTS and float(self.inlier.mean()) >= CLEAR_SHARE
 
 
 def sample_points(camera: Camera, places_m: np.ndarray, pixels: np.ndarray) -> Agreement | None:

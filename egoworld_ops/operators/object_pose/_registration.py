@@ -20,11 +20,14 @@ LOOKED_AT, APART_DEG = 20, 15.0
 """Hypotheses of a search are so far apart; of those that fit best so many times as many as are kept are looked at."""
 BEGUN_STEPS = 2
 """A rotation of the search is some 10 degrees from the true one; how well it fits tells little before the first steps of a fit."""
-FITTED, FITTED_STEPS = 7, 6
+FITTED, OF_FACES, FITTED_STEPS = 6, 3, 6
+ALIKE_DEG = 8.0
+"""Of begun fits so near to each other one is finished; of some, for the mask may lack the others, it is one face that fits."""
 REVERSED = 2
-TILTED, TILT_DEG = 1, 7.0
+TILTED, TILT_DEG, TILTS = 1, 7.0, 6
 _BLOCK = 250
 _PHI = np.sqrt(2.0)
+Start = tuple[np.ndarray, Shape]
 _PSI = 1.533751168755204288118041
 
 
@@ -39,12 +42,13 @@ def rotations(shape: Shape, count: int) -> np.ndarray:
 
 def register(camera: Camera, shape: Shape, keyframe: Keyframe, keep: int) -> list[Candidate]:
     """The `keep` best poses that differ from each other, best first; fewer or none where nothing fits."""
-    coarse = [*candidates(camera, shape, keyframe, ROTATIONS, KEPT), *_by_widest_face(camera, shape, keyframe)]
-    begun = _begun(camera, shape, keyframe, coarse)
-    likely = _apart(shape, [T for T, _ in begun], REVERSED)
-    begun += _begun(camera, shape, keyframe, [(other, shape) for T in likely for other in lookalikes(shape, T)])
-    begun.sort(key=lambda pair: -overlap_with(camera, shape, keyframe, pair[0]))
-    fitted = [fit_outline(camera, part, keyframe, T, FITTED_STEPS) for T, part in begun[:FITTED]]
+    whole = _begun(camera, shape, keyframe, candidates(camera, shape, keyframe, ROTATIONS, KEPT))
+    faces = _begun(camera, shape, keyframe, _by_widest_face(camera, shape, keyframe))
+    likely = _starts_apart(shape, _in_order(camera, shape, keyframe, whole + faces), REVERSED, APART_DEG)
+    reversed_ = [(other, shape) for T, _ in likely for other in lookalikes(shape, T)]
+    whole = _in_order(camera, shape, keyframe, whole + _begun(camera, shape, keyframe, reversed_))
+    begun = _starts_apart(shape, whole, FITTED, ALIKE_DEG) + _starts_apart(shape, faces, OF_FACES, ALIKE_DEG)
+    fitted = [fit_outline(camera, part, keyframe, T, FITTED_STEPS) for T, part in begun]
     distinct = _distinct(shape, [judge(camera, shape, keyframe, T) for T in fitted if T is not None], keep + 1)
     sharp = _distinct(shape, [_sharpened(camera, shape, keyframe, c.T_camera_object) for c in distinct], keep)
     beside = [_sharpened(camera, shape, keyframe, T) for c in sharp[:TILTED] for T in tilted(c.T_camera_object)]
@@ -61,19 +65,32 @@ def tilted(T_camera_object: np.ndarray) -> list[np.ndarray]:
     return [make_transform(T_camera_object[:3, :3] @ turn, T_camera_object[:3, 3]) for turn in turns]
 
 
-def _begun(camera: Camera, shape: Shape, keyframe: Keyframe, starts: list[tuple[np.ndarray, Shape]]) -> list[tuple[np.ndarray, Shape]]:
+def _begun(camera: Camera, shape: Shape, keyframe: Keyframe, starts: list[Start]) -> list[Start]:
     """The first steps of fits to the mask, of parts of the shape from poses, in the order in which the whole then fits."""
     begun = [(T, part) for T_first, part in starts if (T := fit_outline(camera, part, keyframe, T_first, BEGUN_STEPS)) is not None]
-    return sorted(begun, key=lambda pair: -overlap_with(camera, shape, keyframe, pair[0]))
+    return _in_order(camera, shape, keyframe, begun)
 
 
-def _apart(shape: Shape, poses: list[np.ndarray], keep: int) -> list[np.ndarray]:
-    """The first so many poses that differ by more than APART_DEG."""
-    kept: list[np.ndarray] = []
-    for T in poses:
-        if len(kept) < keep and all(shape.symmetry.angle_deg(T[:3, :3], other[:3, :3]) > APART_DEG for other in kept):
-            kept.append(T)
+def _in_order(camera: Camera, shape: Shape, keyframe: Keyframe, starts: list[Start]) -> list[Start]:
+    """First those from which the whole shape fits the mask best."""
+    return sorted(starts, key=lambda pair: -overlap_with(camera, shape, keyframe, pair[0]))
+
+
+def apart(shape: Shape, poses: list[np.ndarray], keep: int, apart_deg: float) -> list[np.ndarray]:
+    """The first so many that differ by more than an angle."""
+    return [poses[i] for i in _apart(shape, poses, keep, apart_deg)]
+
+
+def _apart(shape: Shape, poses: list[np.ndarray], keep: int, apart_deg: float) -> list[int]:
+    kept: list[int] = []
+    for i, T in enumerate(poses):
+        if len(kept) < keep and all(shape.symmetry.angle_deg(T[:3, :3], poses[k][:3, :3]) > apart_deg for k in kept):
+            kept.append(i)
     return kept
+
+
+def _starts_apart(shape: Shape, starts: list[Start], keep: int, apart_deg: float) -> list[Start]:
+    return [starts[i] for i in _apart(shape, [T for T, _ in starts], keep, apart_deg)]
 
 
 def lookalikes(shape: Shape, T_camera_object: np.ndarray) -> list[np.ndarray]:

@@ -95,18 +95,19 @@ class SurfaceMap:
             self.descriptor_places.append(places[face >= 0])
 
 
-def solve(camera: Camera, shape: Shape, track: Track) -> list[Estimate | Reason]:
-    """For each sighting an estimate, or the reason why there is none."""
-    poses = _settle(camera, shape, track)
+def solve(camera: Camera, shape: Shape, track: Track) -> tuple[list[Estimate | Reason], list[np.ndarray]]:
+    """For each sighting an estimate, or the reason why there is none; and of the runners-up, turned otherwise, T_object_other (4, 4)."""
+    poses, runners_up = _settle(camera, shape, track)
     if not poses:
-        return [Reason("no_fit", "the known shape fits the mask in no keyframe")] * len(track.sightings)
+        return [Reason("no_fit", "the known shape fits the mask in no keyframe")] * len(track.sightings), []
     methods = {max(poses, key=lambda k: track.keyframes[k].clearness): "registered"}
     methods |= dict.fromkeys(_find_again(camera, shape, track, poses), "reregistered")
     surface = SurfaceMap()
     chosen = sorted(poses)
     points = [points_in(track, track.keyframes[k]) for k in chosen]
     _learn_links(camera, shape, surface, [poses[k] for k in chosen], points)
-    return every_frame(camera, shape, track, surface, {track.keyframes[k].position: (poses[k], methods.get(k, "tracked")) for k in chosen})
+    anchors = {track.keyframes[k].position: (poses[k], methods.get(k, "tracked")) for k in chosen}
+    return every_frame(camera, shape, track, surface, anchors), runners_up
 
 
 def points_in(track: Track, keyframe: Keyframe) -> Points:
@@ -115,10 +116,10 @@ def points_in(track: Track, keyframe: Keyframe) -> Points:
     return sighting.ids, sighting.points_px
 
 
-def _settle(camera: Camera, shape: Shape, track: Track) -> dict[int, np.ndarray]:
+def _settle(camera: Camera, shape: Shape, track: Track) -> tuple[dict[int, np.ndarray], list[np.ndarray]]:
     """Poses by keyframe, refined, that follow from the hypothesis that explains most; none where the shape fits the mask in no keyframe.
 
-    Hypotheses come from the clearest keyframe, and from others only while none of them is convincing.
+    Also T_object_other of those that explain hardly less. Hypotheses come from the clearest keyframe, from others only while none is convincing.
     """
     trials: list[Trial] = []
     score, least = 0.0, np.inf
@@ -133,14 +134,15 @@ def _settle(camera: Camera, shape: Shape, track: Track) -> dict[int, np.ndarray]
         if (ahead > AHEAD and least < CONVINCING) or (ahead > FAR_AHEAD and least < GOOD) or (tried == ENOUGH and least > FORLORN):
             break
     if not trials:
-        return {}
+        return {}, []
     if least > FORLORN:
-        return min(trials, key=lambda trial: trial.total_cost).poses
+        return min(trials, key=lambda trial: trial.total_cost).poses, []
     trials = sorted((t for t in trials if t.total_cost <= HOPELESS * least), key=lambda trial: trial.total_cost)[:SECOND_TRIALS]
     trials = [Trial(t.lost, t.poses, *_refine(camera, shape, track, t.refined, TRIAL_STEPS)) for t in trials]
-    best = min(trials, key=lambda trial: trial.total_cost)
+    best, *others = sorted(trials, key=lambda trial: trial.total_cost)
     poses, _ = _refine(camera, shape, track, _carry_over(best.poses, best.refined), FINAL_STEPS)
-    return _mend(camera, shape, track, poses)
+    shared = [(other, min(other.poses.keys() & poses.keys(), default=None)) for other in others]
+    return _mend(camera, shape, track, poses), [invert(poses[k]) @ other.poses[k] for other, k in shared if k is not None]
 
 
 def _trial(camera: Camera, shape: Shape, track: Track, start: int, T_camera_object: np.ndarray) -> Trial:
@@ -212,6 +214,9 @@ def _follow(camera: Camera, shape: Shape, track: Track, start: int, T_start: np.
         while 0 <= k < len(track.keyframes) and track.keyframes[k].segment == track.keyframes[start].segment:
             ids, pixels = points_in(track, track.keyframes[k])
             agreement = solve_points(camera, *surface.known(ids, pixels), T)
+            if agreement is None or not agreement.clear:
+                T = _by_way_of(camera, shape, track, surface, (k - direction, k), T)
+                agreement = solve_points(camera, *surface.known(ids, pixels), T)
             if agreement is not None and agreement.good:
                 T = agreement.T_camera_object
             else:
@@ -222,6 +227,22 @@ def _follow(camera: Camera, shape: Shape, track: Track, start: int, T_start: np.
             surface.learn(camera, shape, T, ids, pixels)
             k += direction
     return poses
+
+
+def _by_way_of(
+    camera: Camera, shape: Shape, track: Track, surface: SurfaceMap, keyframes: tuple[int, int], T_start: np.ndarray
+) -> np.ndarray:
+    """T_camera_object just before a keyframe, followed from another through the frames between; the surface learns their points."""
+    first, last = (track.keyframes[k].position for k in keyframes)
+    way, T = (1 if last > first else -1), T_start
+    for sighting in track.sightings[first + way : last : way]:
+        agreement = solve_points(camera, *surface.known(sighting.ids, sighting.points_px), T)
+        if agreement is not None and agreement.good:
+            T = agreement.T_camera_object
+            surface.learn(camera, shape, T, sighting.ids, sighting.points_px)
+        elif (fitted := _by_outline(camera, shape, sighting, T)) is not None:
+            T = fitted
+    return T
 
 
 def _seen_again(camera: Camera, shape: Shape, keyframe: Keyframe, T_near: np.ndarray) -> np.ndarray:

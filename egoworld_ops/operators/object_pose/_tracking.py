@@ -21,6 +21,9 @@ MAX_KEYFRAMES = 24
 FIRST_SPACING = 5
 MIN_MASK_SHARE = 2e-4
 """Smaller masks, as shares of the picture's area, are too small to be posed."""
+LEAST_CORNER = 4e-5
+"""Of OpenCV's measure of a corner, the smaller eigenvalue of its gradients: 0.8 grey levels a pixel in every direction. Less may be noise."""
+_CORNER_PX = 5
 _ROUND_TRIP_PX = 0.7
 _APART_PX = 6
 _BORDER_PX = 5
@@ -127,7 +130,8 @@ class Follower:
         wanted = MAX_POINTS - len(self._ids)
         if wanted <= 0 or not where.any():
             return
-        found = cv2.goodFeaturesToTrack(grey, wanted, 0.01, _APART_PX, mask=where, blockSize=5)
+        where[cv2.cornerMinEigenVal(grey, _CORNER_PX) < LEAST_CORNER] = 0
+        found = cv2.goodFeaturesToTrack(grey, wanted, 0.01, _APART_PX, mask=where, blockSize=_CORNER_PX)
         if found is None:
             return
         ids = np.arange(self._next_id, self._next_id + len(found))

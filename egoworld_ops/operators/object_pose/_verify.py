@@ -4,14 +4,17 @@ A solver's own points prove nothing: lifted onto a wrong pose they agree with it
 
 - does the outline of the shape at its pose cover the mask, in this frame, where nothing hides it (`mask_iou`);
 - does it do so, with edges of the picture where the shape has edges, in frames that the solver did not use (`Verdict.support`);
-- does no other orientation do so about as well (`Verdict.margin`), the shape's symmetry aside.
+- does no other orientation do so about as well (`Verdict.margin`), and cover the masks better (`Verdict.covered`), the shape's symmetry aside.
+
+A frame that shows too little by itself is then held by those before and after it (`held_between`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -26,7 +29,7 @@ from egoworld_ops.operators.object_pose._fitting import (
     overlap_with,
 )
 from egoworld_ops.operators.object_pose._keyframes import Glimpse, Keyframe
-from egoworld_ops.operators.object_pose._registration import candidates, lookalikes
+from egoworld_ops.operators.object_pose._registration import ALIKE_DEG, apart, candidates, lookalikes
 from egoworld_ops.operators.object_pose._shapes import Shape
 from egoworld_ops.operators.object_pose._view import silhouette
 from egoworld_ops.types import Camera
@@ -37,6 +40,9 @@ MAX_BELOW, DOUBTED_TURN_LOSS = 0.12, 0.05
 """Where outline and mask overlap by so much less than in most frames of the track, a turn must cost so much for the pose to be trusted."""
 MAX_TURN_DEG_S = 600.0
 """Hands turn things slower than this; a pose that jumps is wrong before or after."""
+MAX_BETWEEN_S = 0.3
+DETOUR_DEG, DETOUR_SHARE = 5.0, 0.03
+"""A pose lies on the way from one to another if going by it is longer by no more than this angle, and this share of the depth."""
 MIN_OVERLAP, MIN_SUPPORT = 0.8, 0.8
 MIN_MARGIN, MIN_MARGIN_SHARE = 0.015, 0.3
 """The margin must be at least this, and at least this share of what the pose leaves unexplained: masks that are off blur the difference."""
@@ -83,9 +89,10 @@ class Judged:
 
     def score(self, position: int, verified: bool) -> float:
         """From 0 to 1; at most UNVERIFIED where the pose is not to be trusted."""
-        iou = self.ious[position]
-        seen = 0.0 if iou is None or self.verdict is None else min(iou, self.verdict.support)
-        return float(np.clip(seen if verified else UNVERIFIED * seen, 0, 1))
+        iou, support = self.ious[position], 0.0 if self.verdict is None else self.verdict.support
+        if verified:
+            return float(np.clip(support if iou is None else min(iou, support), 0, 1))
+        return UNVERIFIED * float(np.clip(0.0 if iou is None else min(iou, support), 0, 1))
 
     def reason(self, position: int, turn_sd_deg: float | None = None) -> Reason | None:
         """Why the pose in a frame is not to be trusted; None where it is.
@@ -121,12 +128,14 @@ class Verdict:
         support: the same, up to 1, of which a share EDGES is only given for edges.
         margin: by how much that is more than the support of the best other orientation; None where overlap is so small that none was sought.
         rival_deg: how far that one is turned away, degrees.
+        covered: by how much another orientation overlaps with the masks better, which the margin must exceed: edges may prefer a wrong one.
     """
 
     overlap: float
     support: float
     margin: float | None
     rival_deg: float
+    covered: float
 
     @property
     def reason(self) -> Reason | None:
@@ -135,7 +144,7 @@ class Verdict:
             return Reason("no_fit", f"the outline of the known shape overlaps with the masks by {100 * self.overlap:.0f} % only")
         if self.support < MIN_SUPPORT:
             return Reason("no_fit", f"outline and edges of the known shape explain {100 * self.support:.0f} % of what other frames show")
-        if self.margin < max(MIN_MARGIN, MIN_MARGIN_SHARE * (1 - self.support)):
+        if self.margin - self.covered < max(MIN_MARGIN, MIN_MARGIN_SHARE * (1 - self.support)):
             return Reason("ambiguous", f"turned by {self.rival_deg:.0f} degrees, the shape explains masks and edges about as well")
         return None
 
@@ -148,18 +157,46 @@ def judge_track(
     seen: Sequence[Glimpse],
     held_out: Sequence[Keyframe],
     used: Sequence[Keyframe] = (),
+    runners_up: Sequence[np.ndarray] = (),
 ) -> Judged:
     """Judge the poses T_camera_object of an object in all frames: by each other, by their masks, and by views, whose `position` counts the frames.
 
     Most views should be kept out of the solution. A few of those that were used are looked at as well: poses must fit there too.
+
+    Args:
+        runners_up: T_object_other (4, 4) of orientations that the solver found to explain hardly less.
     """
     ious = [None if T is None else mask_iou(camera, shape, T, mask) for T, mask in zip(poses, seen, strict=True)]
     losses = [
         None if T is None or iou is None else turn_loss(camera, shape, T, mask, iou) for T, iou, mask in zip(poses, ious, seen, strict=True)
     ]
     chosen = [pair for views, most in ((held_out, HELD_OUT), (used, USED)) for pair in _apart(poses, views, most)]
-    verdict = verify(camera, shape, [T for T, _ in chosen], [view for _, view in chosen]) if chosen else None
+    verdict = verify(camera, shape, [T for T, _ in chosen], [view for _, view in chosen], runners_up) if chosen else None
     return Judged(ious, losses, _torn_off(shape, poses, times_s), verdict, shape.symmetry.kind)
+
+
+def held_between(
+    shape: Shape, poses: Sequence[np.ndarray | None], times_s: Sequence[float], reasons: Sequence[Reason | None]
+) -> list[Reason | None]:
+    """The reasons not to trust poses, less those of poses on the way between two that are trusted and no more than MAX_BETWEEN_S apart.
+
+    A hand moves a thing without detours. What hides it, or a mask that lacks a part, says little of a frame; the frames around it say more.
+    """
+    found = list(reasons)
+    trusted = [(i, T) for i, (T, reason) in enumerate(zip(poses, reasons, strict=True)) if T is not None and reason is None]
+    for (a, T_a), (b, T_b) in pairwise(trusted):
+        if times_s[b] - times_s[a] <= MAX_BETWEEN_S:
+            for i in range(a + 1, b):
+                T = poses[i]
+                if T is not None and _on_the_way(shape, T_a, T, T_b):
+                    found[i] = None
+    return found
+
+
+def _on_the_way(shape: Shape, T_a: np.ndarray, T: np.ndarray, T_b: np.ndarray) -> bool:
+    turns = [shape.symmetry.angle_deg(T_x[:3, :3], T_y[:3, :3]) for T_x, T_y in ((T_a, T), (T, T_b), (T_a, T_b))]
+    shifts_m = [float(np.linalg.norm(T_x[:3, 3] - T_y[:3, 3])) for T_x, T_y in ((T_a, T), (T, T_b), (T_a, T_b))]
+    return turns[0] + turns[1] - turns[2] <= DETOUR_DEG and shifts_m[0] + shifts_m[1] - shifts_m[2] <= DETOUR_SHARE * float(T[2, 3])
 
 
 def _torn_off(shape: Shape, poses: Sequence[np.ndarray | None], times_s: Sequence[float]) -> list[bool]:
@@ -211,25 +248,28 @@ def turn_loss(camera: Camera, shape: Shape, T_camera_object: np.ndarray, seen: G
     return float(least)
 
 
-def verify(camera: Camera, shape: Shape, poses: Sequence[np.ndarray], views: Sequence[Keyframe]) -> Verdict:
+def verify(
+    camera: Camera, shape: Shape, poses: Sequence[np.ndarray], views: Sequence[Keyframe], runners_up: Sequence[np.ndarray]
+) -> Verdict:
     """Judge poses T_camera_object of one object in some frames that were kept out of the solution; the first view is searched for rivals."""
     own = [_near_fit(camera, shape, view, T) for T, view in zip(poses, views, strict=True)]
     overlap, support = (float(np.mean([getattr(one, name) for one in own])) for name in ("overlap", "support"))
     if overlap < MIN_OVERLAP:
-        return Verdict(overlap, support, None, 0.0)
-    rivals = _rivals(camera, shape, poses[0], views[0])
-    glances = [(*_rival_support(camera, shape, poses[:GLANCES], views[:GLANCES], T, False), T) for T in rivals]
-    glances = sorted((g for g in glances if g[1] > OTHER_DEG), key=lambda g: -g[0])[:SHARPENED]
-    best, turned = 0.0, 0.0
-    for glance, angle, T_rival in glances:
-        at_once = float(np.mean([one.support for one in own[:GLANCES]])) - glance
-        if at_once < CLEAR:
-            other, angle = _rival_support(camera, shape, poses, views, T_rival, True)
+        return Verdict(overlap, support, None, 0.0, 0.0)
+    rivals = [*runners_up, *(invert(poses[0]) @ T for T in _rivals(camera, shape, poses[0], views[0]))]
+    glances = [(_rival(camera, shape, poses[:GLANCES], views[:GLANCES], other, False), other) for other in rivals]
+    glances = sorted((g for g in glances if g[0].turned_deg > OTHER_DEG), key=lambda g: -g[0].support)[:SHARPENED]
+    best, covered = _Rival(0.0, 0.0, 0.0), 0.0
+    for glance, T_object_other in glances:
+        behind = float(np.mean([one.support for one in own[:GLANCES]])) - glance.support
+        if behind < CLEAR:
+            rival = _rival(camera, shape, poses, views, T_object_other, True)
+            covered = max(covered, rival.overlap - overlap) if rival.turned_deg > OTHER_DEG else covered
         else:
-            other = support - at_once
-        if other > best and angle > OTHER_DEG:
-            best, turned = other, angle
-    return Verdict(overlap, support, support - best, turned)
+            rival = replace(glance, support=support - behind)
+        if rival.support > best.support and rival.turned_deg > OTHER_DEG:
+            best = rival
+    return Verdict(overlap, support, support - best.support, best.turned_deg, covered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,35 +320,41 @@ def _rivals(camera: Camera, shape: Shape, T_camera_object: np.ndarray, view: Key
     begun = [T for start in (*own, *found) if (T := fit_outline(camera, shape, view, start, BEGUN_STEPS, outside=1.0)) is not None]
     begun = sorted((T for T in begun if _other(shape, T, T_camera_object)), key=lambda T: -overlap_with(camera, shape, view, T))
     kept: list[tuple[float, np.ndarray]] = []
-    for T in begun[:BEGUN]:
+    for T in apart(shape, begun, BEGUN, ALIKE_DEG):
         fitted = fit_outline(camera, shape, view, T, RIVAL_STEPS, outside=1.0)
         if fitted is not None and _other(shape, fitted, T_camera_object):
             kept.append((support_of(camera, shape, view, fitted).support, fitted))
     kept.sort(key=lambda pair: -pair[0])
-    chosen: list[np.ndarray] = []
-    for _, T in kept:
-        if len(chosen) < RIVALS and all(_other(shape, T, other) for other in chosen):
-            chosen.append(T)
-    return chosen
+    return apart(shape, [T for _, T in kept], RIVALS, OTHER_DEG)
 
 
 def _other(shape: Shape, T_a: np.ndarray, T_b: np.ndarray) -> bool:
     return shape.symmetry.angle_deg(T_a[:3, :3], T_b[:3, :3]) > OTHER_DEG
 
 
-def _rival_support(
-    camera: Camera, shape: Shape, poses: Sequence[np.ndarray], views: Sequence[Keyframe], T_first: np.ndarray, sharpen: bool
-) -> tuple[float, float]:
-    """Support of an orientation that differs from the poses as it does in the first view, fitted in each; and how far it is turned, degrees.
+@dataclass(frozen=True, slots=True)
+class _Rival:
+    """Of another orientation, mean support and overlap over views, and how far it is turned away, degrees."""
+
+    support: float
+    overlap: float
+    turned_deg: float
+
+
+def _rival(
+    camera: Camera, shape: Shape, poses: Sequence[np.ndarray], views: Sequence[Keyframe], T_object_other: np.ndarray, sharpen: bool
+) -> _Rival:
+    """An orientation that differs from the poses by T_object_other, fitted in each view.
 
     Where the fit leaves it for the pose itself, it is only shifted. Edges are fitted too where `sharpen`.
     """
-    T_own_rival = invert(poses[0]) @ T_first
-    values, angles = [], []
+    found, angles = [], []
     for T, view in zip(poses, views, strict=True):
-        shifted = fit_outline(camera, shape, view, T @ T_own_rival, RIVAL_STEPS, turn=False, outside=1.0)
+        shifted = fit_outline(camera, shape, view, T @ T_object_other, RIVAL_STEPS, turn=False, outside=1.0)
         made = [] if shifted is None else [shifted, *_fits(camera, shape, view, shifted, sharpen)]
         tried = [T_made for T_made in made if _other(shape, T_made, T)]
-        values.append(max((support_of(camera, shape, view, T_made).support for T_made in tried), default=0.0))
+        seen = [support_of(camera, shape, view, T_made) for T_made in tried]
+        found.append((max((s.support for s in seen), default=0.0), max((s.overlap for s in seen), default=0.0)))
         angles.append(max((shape.symmetry.angle_deg(T_made[:3, :3], T[:3, :3]) for T_made in tried), default=0.0))
-    return float(np.mean(values)), float(np.median(angles))
+    support, overlap = np.mean(found, axis=0)
+    return _Rival(float(support), float(overlap), float(np.median(angles)))

@@ -20,7 +20,7 @@ from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
 from egoworld_ops.operators.object_pose._solve import Estimate, solve
 from egoworld_ops.operators.object_pose._structure import Structured, solve_unknown
 from egoworld_ops.operators.object_pose._tracking import MIN_MASK_SHARE, Follower, Track
-from egoworld_ops.operators.object_pose._verify import UNVERIFIED, Judged, judge_track
+from egoworld_ops.operators.object_pose._verify import UNVERIFIED, Judged, held_between, judge_track
 from egoworld_ops.operators.object_pose._working import SIDE_PX, scale_of, scaled
 from egoworld_ops.operators.rectifying import run_rectified
 from egoworld_ops.operators.rows import by_frame, common, depth_error_share, intrinsics, pose_columns
@@ -39,7 +39,7 @@ UNSURE_SCALE = Reason("scale_uncertain", "no size is given; a hand's size, which
 class Backend(Operator):
     """The `classical` backend of object_pose."""
 
-    version = "7"
+    version = "8"
     packages = ("opencv-python-headless", "scipy", "trimesh", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     seconds_per_frame: ClassVar[float] = 0.06
@@ -69,20 +69,26 @@ class Backend(Operator):
         rows: list[dict[str, Any]] = []
         for track in tracks:
             shape, camera, judged = _shape(item, given.get(track.track_id)), scaled(item.camera, track.scale), None
+            reasons: list[Reason | None] = [UNSURE_SCALE] * len(track.sightings)
             if shape is None:
                 solved = solve_unknown(camera, track, item.tables["hand_pose"])
             else:
-                solved = Structured(solve(camera, shape, track), shape.dimensions_m, shape.scale_source)
-                judged = _judge(camera, shape, track, solved.outcomes)
-            rows += [_row(item, track, i, solved, judged) for i in range(len(track.sightings))]
+                outcomes, runners_up = solve(camera, shape, track)
+                solved = Structured(outcomes, shape.dimensions_m, shape.scale_source)
+                judged, reasons = _judge(camera, shape, track, outcomes, runners_up)
+            rows += [_row(item, track, i, solved, judged, reasons[i]) for i in range(len(track.sightings))]
         return schema.from_rows("object_pose", rows) if rows else schema.empty("object_pose")
 
 
-def _judge(camera: Camera, shape: Shape, track: Track, outcomes: Sequence[Estimate | Reason]) -> Judged:
-    """Compare the poses with all masks, with frames that they were not solved by, and with some of those they were."""
+def _judge(
+    camera: Camera, shape: Shape, track: Track, outcomes: Sequence[Estimate | Reason], runners_up: Sequence[np.ndarray]
+) -> tuple[Judged, list[Reason | None]]:
+    """The poses beside all masks, frames that they were not solved by, and some of those they were; and of each frame why it is not to be trusted."""
     poses = [None if isinstance(outcome, Reason) else outcome.T_camera_object for outcome in outcomes]
     times_s, seen = [s.timestamp_s for s in track.sightings], [s.seen for s in track.sightings]
-    return judge_track(camera, shape, poses, times_s, seen, track.checks, track.keyframes)
+    judged = judge_track(camera, shape, poses, times_s, seen, track.checks, track.keyframes, runners_up)
+    alone = [o if isinstance(o, Reason) else judged.reason(i, o.turn_sd_deg) or _misfit(o) for i, o in enumerate(outcomes)]
+    return judged, held_between(shape, poses, times_s, alone)
 
 
 def described(objects: Sequence[SidecarObject], labels: dict[int, str | None]) -> dict[int, SidecarObject]:
@@ -153,7 +159,7 @@ def _is_shown(row: dict[str, Any]) -> bool:
     return row["role"] == "object" and _area_share(row) >= MIN_MASK_SHARE
 
 
-def _row(item: ClipInput, track: Track, position: int, solved: Structured, judged: Judged | None) -> dict[str, Any]:
+def _row(item: ClipInput, track: Track, position: int, solved: Structured, judged: Judged | None, reason: Reason | None) -> dict[str, Any]:
     sighting, outcome, camera = track.sightings[position], solved.outcomes[position], item.camera
     row = common(item, sighting.frame_index, sighting.timestamp_s, NAME) | intrinsics(camera)
     row |= {
@@ -167,12 +173,10 @@ def _row(item: ClipInput, track: Track, position: int, solved: Structured, judge
     if isinstance(outcome, Reason):
         return row | outcome.columns()
     row |= _pose_columns(outcome, track.scale)
-    if judged is None:
-        return row | {"depth_error_share": _depth_error(camera, outcome, solved, track.scale, None)} | UNSURE_SCALE.columns()
-    reason = judged.reason(position, outcome.turn_sd_deg) or _misfit(outcome)
-    row |= {"mask_iou": judged.ious[position], "symmetry": judged.symmetry, "score": judged.score(position, reason is None)}
-    row |= {} if judged.verdict is None else {"support": judged.verdict.support, "margin": judged.verdict.margin}
-    row["depth_error_share"] = _depth_error(camera, outcome, solved, track.scale, judged.ious[position])
+    if judged is not None:
+        row |= {"mask_iou": judged.ious[position], "symmetry": judged.symmetry, "score": judged.score(position, reason is None)}
+        row |= {} if judged.verdict is None else {"support": judged.verdict.support, "margin": judged.verdict.margin}
+    row["depth_error_share"] = _depth_error(camera, outcome, solved, track.scale, None if judged is None else judged.ious[position])
     return row | ({"converged": True} if reason is None else reason.columns())
 
 

@@ -17,14 +17,18 @@ from egoworld_ops.operators.object_pose import classical
 from egoworld_ops.operators.object_pose._points import fit_points, sample_points
 from egoworld_ops.operators.object_pose._shapes import cuboid, read_mesh
 from egoworld_ops.operators.object_pose._solve import Estimate
+from egoworld_ops.operators.object_pose._tracking import MAX_POINTS, Follower, Track
 from egoworld_ops.operators.object_pose._view import lift
 from egoworld_ops.operators.object_pose.classical import Backend, described
+from egoworld_ops.types import Frame
 from egoworld_ops.video.sidecar import Prompt, Sidecar, SidecarObject
 from egoworld_ops.vision.geometry import project, rotation_angle_deg, transform
 from tests.boxes import CAMERA, SIZE_M, clip_of, mask_row, pose, pose_of
 from tests.kitchen import SHOTS, shot_input
 from tests.real_chain import Kitchen, pose_errors, true_objects
 from tests.rows import hand_pose_row
+from tests.shapes import Shot, thing
+from tests.shapes import clip_of as things_clip
 
 BOX = SidecarObject(label="box", dimensions_m=SIZE_M)
 BARE = SidecarObject(label="box")
@@ -210,6 +214,30 @@ def test_without_size_the_holding_hand_gives_it() -> None:
     assert np.median([rotation_angle_deg(T[:3, :3] @ turn, true[:3, :3]) for T, true in posed]) < 6
 
 
+def test_the_grain_of_a_plain_surface_is_hardly_followed() -> None:
+    rng, mask = np.random.default_rng(0), np.zeros((240, 320), bool)
+    mask[60:200, 90:230] = True
+    follower = Follower(Track(10, None, 1.0))
+    for i in range(3):
+        rgb = (120 + rng.normal(0, 2, (240, 320, 3))).astype(np.uint8)
+        follower.see(Frame(i, i / 30, rgb), mask, np.zeros_like(mask), True)
+    assert max(len(sighting.ids) for sighting in follower.track.sightings) < MAX_POINTS / 7
+
+
+@pytest.mark.parametrize(("kind", "seed", "field_deg", "textured"), [("bowl", 61011, 75, True), ("can", 61060, 50, False)])
+def test_things_that_turn_quickly_are_followed_frame_by_frame(
+    kind: str, seed: int, field_deg: float, textured: bool, tmp_path: Path
+) -> None:
+    shot = Shot(kind, seed, 480, field_deg, textured, noisy=kind != "can", frames=12)
+    item, truth = things_clip(shot, tmp_path)
+    poses = {row["frame_index"]: pose_of(row) for row in run(item).to_pylist()}
+    right = [
+        T is not None and thing(kind).angle_deg(T[:3, :3], truth[i][:3, :3], box_too=False) < 10 and abs(T[2, 3] / truth[i][2, 3] - 1) < 0.1
+        for i, T in poses.items()
+    ]
+    assert sum(right) >= 10
+
+
 def test_no_masks_give_an_empty_typed_table() -> None:
     table = run(clip_of([None] * 3, [WALL] * 3, [BOX]))
     assert table.num_rows == 0
@@ -234,12 +262,13 @@ def test_kitchen_poses_keep_the_limits(kitchen_chain: Kitchen) -> None:
         shifts.append(shifted)
         masked += len(rows)
     angle, shift = np.concatenate(angles), np.concatenate(shifts)
-    tail = f"p95 {np.percentile(angle, 95):.2f}, {len(angle)} of {masked} frames"
-    print(f"FIGURE object rotation: median {np.median(angle):.2f} deg (limit 5.0), {tail}")
-    print(f"FIGURE object translation: median {np.median(shift):.2f} % of depth (limit 5.0), p95 {np.percentile(shift, 95):.2f}")
+    tail = f"p95 {np.percentile(angle, 95):.2f} (limit 5.0), {len(angle)} of {masked} frames"
+    print(f"FIGURE object rotation: median {np.median(angle):.2f} deg (limit 1.5), {tail}")
+    print(f"FIGURE object translation: median {np.median(shift):.2f} % of depth, p95 {np.percentile(shift, 95):.2f} (limit 2.0)")
     assert len(angle) >= 0.95 * masked
-    assert np.median(angle) <= 5
-    assert np.median(shift) <= 5
+    assert np.median(angle) <= 1.5
+    assert np.percentile(angle, 95) <= 5
+    assert np.percentile(shift, 95) <= 2
 
 
 def test_kitchen_without_dimensions_takes_its_scale_from_the_hand(kitchen_chain: Kitchen) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.object_pose._points import sample_points
 from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
-from egoworld_ops.operators.object_pose._verify import Judged, judge_track
+from egoworld_ops.operators.object_pose._verify import Judged, held_between, judge_track
 from egoworld_ops.operators.object_pose._working import scaled
 from egoworld_ops.operators.object_pose.classical import observe
 from egoworld_ops.vision.geometry import make_transform, rotations
@@ -71,6 +72,27 @@ def test_frames_after_a_jump_are_refused(folder: Path) -> None:
     found = judged("box", folder, [T if i < 5 else T @ turn for i, T in enumerate(motion(shot))])
     assert found.torn_off == [False] * 5 + [True] * 3
     assert [found.reason(i) is None for i in range(8)] == [True] * 5 + [False] * 3
+
+
+UNSEEN = Reason("too_hidden", "it is hidden")
+
+
+@pytest.mark.parametrize(
+    ("turned_deg", "hidden", "frames_per_s", "refused"),
+    [
+        pytest.param(0, range(3, 6), 30, [], id="on the way from one that stands to the next"),
+        pytest.param(10, range(3, 6), 30, [4], id="beside it"),
+        pytest.param(0, range(3, 6), 10, [3, 4, 5], id="too long a way"),
+        pytest.param(0, range(6, 9), 30, [6, 7, 8], id="nothing stands behind it"),
+    ],
+)
+def test_a_pose_is_held_by_those_before_and_after_it(turned_deg: float, hidden: range, frames_per_s: float, refused: list[int]) -> None:
+    turns = rotations(np.radians(2.0 * np.arange(9))[:, None] * AXES["diagonal"])
+    poses = [make_transform(turn, np.array([0.002 * i, 0.0, 0.5])) for i, turn in enumerate(turns)]
+    poses[4] = poses[4] @ make_transform(rotations(np.radians(turned_deg) * AXES["x"][None])[0], np.zeros(3))
+    reasons = [UNSEEN if i in hidden else None for i in range(9)]
+    found = held_between(cuboid((0.16, 0.11, 0.06)), poses, [i / frames_per_s for i in range(9)], reasons)
+    assert [i for i, reason in enumerate(found) if reason] == refused
 
 
 @pytest.mark.parametrize(
