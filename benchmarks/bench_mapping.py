@@ -5,12 +5,13 @@
 Inputs: `golden` (joints of a real right hand at 30 Hz), `glove` (a data glove, as sampled and at 30 Hz), `synthetic` (the rendered scene's true
 hands with noise and outliers added), and `video`, `blocks` (real videos through detections and hand_pose as shipped); all by default, those
 that need `../shared/data` only where that is there. Ours gets them through `fusion`, as `mapping` does, at half a metre from the camera where
-they come without a place; the library gets them as they are. All are judged by the targets of the hands as they are.
+they come without a place; the library gets them as they are.
 
 `library` is dex-retargeting's vector retargeting with the settings it ships (scale 1.6, wrist 0.095 m behind the palm, filter 0.2), judged by
 its own targets; `library, our targets` is the same, and `library, positions` its position retargeting, with the targets, links and scale of
-ours; `each frame alone` is ours with all gaps and without `fusion`. Errors are of the fingertips. A jump is a step of a joint by more than 0.5 rad
-while no target moved by 5 mm. Exits with 1 where ours is not as near as the library as shipped, is faster at p95, or jumps.
+ours; `without fusion` is ours of the hands as they are; `each frame alone` is that with all gaps; `true hand` is ours of the true hand. Errors are of
+the fingertips, from the targets of the hands that each one gets, and from those of the true hand where it is known. A jump is a step of a joint by
+more than 0.5 rad while no target moved by 5 mm. Exits with 1 where ours is not as near as the library as shipped, is faster at p95, or jumps.
 """
 
 from __future__ import annotations
@@ -54,34 +55,34 @@ NOISE_M, OUTLIER_M, OUTLIER_SHARE = 0.003, 0.05, 0.02
 
 @dataclass(frozen=True)
 class Hands:
-    """One hand over time: (T, 21, 3) joints in the wrist frame, and (T,) seconds."""
+    """One hand over time: (T, 21, 3) joints in the wrist frame, (T,) seconds, and the true joints where they are known."""
 
     name: str
     side: Hand
     joints_m: np.ndarray
     times_s: np.ndarray
+    true_m: np.ndarray | None = None
 
     def fused(self) -> Hands:
-        """The same after `fusion`; as it is in frames of which that makes nothing."""
+        """The same after `fusion`; where that makes nothing of a frame, as in the nearest one of which it does."""
         rows = [
             bench_fusion.row_of_hand(i, t, self.side, j + AWAY_M) for i, (t, j) in enumerate(zip(self.times_s, self.joints_m, strict=True))
         ]
         fps = 1 / float(np.median(np.diff(self.times_s)))
         made = bench_fusion.fused(bench_fusion.Input(self.name, schema.from_rows("hand_pose", rows), {}, fps))
-        smooth_m = self.joints_m.copy()
-        for row in made:
-            if row["joints_wrist_m"] is not None:
-                smooth_m[row["frame_index"]] = row["joints_wrist_m"]
-        return replace(self, joints_m=smooth_m)
+        known = {row["frame_index"]: row["joints_wrist_m"] for row in made if row["joints_wrist_m"] is not None}
+        nearest = [min(known, key=lambda frame: abs(frame - i)) for i in range(len(self.joints_m))]
+        return replace(self, joints_m=np.array([known[frame] for frame in nearest], np.float64))
 
 
 @dataclass(frozen=True)
 class Result:
-    """Joint values (T, n), fingertips and their targets (T, n_fingers, 3), all targets (T, n, 3), and seconds for all."""
+    """Joint values (T, n), fingertips, their targets and those of the true hand (T, n_fingers, 3), all targets (T, n, 3), and seconds for all."""
 
     qpos: np.ndarray
     tips_m: np.ndarray
     targets_m: np.ndarray
+    true_m: np.ndarray | None
     all_targets_m: np.ndarray
     seconds: float
 
@@ -96,24 +97,30 @@ class Result:
             "p95_rad_s": float(np.percentile(steps_rad / tracks.step_s[tracks.joined, None], 95)),
             "median_mm": float(np.median(error_mm)),
             "p95_mm": float(np.percentile(error_mm, 95)),
+            "true_mm": np.nan if self.true_m is None else float(np.median(np.linalg.norm(self.tips_m - self.true_m, axis=-1)) * 1e3),
             "jumps": float((large & (moved_m < TARGET_STEP_M)).sum()),
             "ms": self.seconds / len(self.qpos) * 1e3,
         }
 
 
-def ours(hands: Hands, gap_s: float, mapped: Hands) -> Result:
-    """The stage's own, as shipped but for the gap, of the hands that it gets; judged by the targets of the hands as they are."""
+def ours(hands: Hands, gap_s: float) -> Result:
+    """The stage's own, as shipped but for the gap."""
     settings = DexSettings()
     hand = getattr(ROBOTS["allegro"], hands.side)
     model = HandModel(hand)
     weights = Weights(settings.middle_weight, settings.speed_weight, settings.acceleration_weight)
     solver = HandSolver(model, weights, settings.max_iterations)
     started = time.perf_counter()
-    wanted = our_targets(model, mapped.joints_m)
-    qpos, _ = solver.solve(wanted.tips_m, wanted.middles_m, Tracks.of(hands.times_s, gap_s))
-    seconds = time.perf_counter() - started
     targets = our_targets(model, hands.joints_m)
-    return Result(qpos, model.tips_m(qpos), targets.tips_m, np.concatenate([targets.tips_m, targets.middles_m], 1), seconds)
+    qpos, _ = solver.solve(targets.tips_m, targets.middles_m, Tracks.of(hands.times_s, gap_s))
+    seconds = time.perf_counter() - started
+    every_m = np.concatenate([targets.tips_m, targets.middles_m], 1)
+    return Result(qpos, model.tips_m(qpos), targets.tips_m, true_tips(model, hands), every_m, seconds)
+
+
+def true_tips(model: HandModel, hands: Hands) -> np.ndarray | None:
+    """The targets of the fingertips of the true hand, where it is known."""
+    return None if hands.true_m is None else our_targets(model, hands.true_m).tips_m
 
 
 def our_targets(model: HandModel, joints_m: np.ndarray) -> _targets.Targets:
@@ -147,7 +154,8 @@ def library(hands: Hands, kind: str) -> Result:
     solved = np.array([retargeting.retarget(w) for w in wanted_m])
     seconds = time.perf_counter() - started
     qpos = solved[:, model.joint_indices]
-    return Result(qpos, model.tips_m(qpos), tips_m, wanted_m, seconds)
+    true_m = None if kind == "own" else true_tips(model, hands)
+    return Result(qpos, model.tips_m(qpos), tips_m, true_m, wanted_m, seconds)
 
 
 def golden() -> Iterator[Hands]:
@@ -184,7 +192,7 @@ def synthetic() -> Iterator[Hands]:
             joints_m = (joints_m - joints_m[:, :1]) @ wrist_rotations(joints_m, np.full(len(joints_m), side == "right"))
             noisy_m = joints_m + rng.normal(0, NOISE_M, joints_m.shape)
             noisy_m[rng.random(len(joints_m)) < OUTLIER_SHARE] += rng.normal(0, OUTLIER_M, (21, 3))
-            yield Hands(f"synthetic {seed} {side}", side, noisy_m, np.arange(len(joints_m)) / config.fps)
+            yield Hands(f"synthetic {seed} {side}", side, noisy_m, np.arange(len(joints_m)) / config.fps, joints_m)
 
 
 def of_video(name: str, file: str) -> Iterator[Hands]:
@@ -213,17 +221,21 @@ def compare(hands: Hands) -> bool:
     gap_s = DexSettings().gap_s
     tracks = Tracks.of(hands.times_s, gap_s)
     results = {
-        "ours": ours(hands, gap_s, hands.fused()),
-        "each frame alone": ours(hands, 1e-9, hands),
+        "ours": ours(hands.fused(), gap_s),
+        "without fusion": ours(hands, gap_s),
+        "each frame alone": ours(hands, 1e-9),
         "library": library(hands, "own"),
         "library, our targets": library(hands, "vectors"),
         "library, positions": library(hands, "positions"),
     }
+    if hands.true_m is not None:
+        results["true hand"] = ours(replace(hands, joints_m=hands.true_m), gap_s)
     figures = {name: result.figures(tracks) for name, result in results.items()}
     for name, f in figures.items():
         print(
             f"FIGURE mapping, {hands.name} ({len(hands.joints_m)} frames), {name}: {f['steps']:.1%} of steps > {STEP_RAD} rad, "
             f"joint speed p95 {f['p95_rad_s']:.2f} rad/s, fingertip error median {f['median_mm']:.1f}, p95 {f['p95_mm']:.1f} mm, "
+            f"from the true hand's targets {f['true_mm']:.1f} mm, "
             f"{f['jumps']:.0f} jumps without a target's, {f['ms']:.2f} ms a frame",
             flush=True,
         )

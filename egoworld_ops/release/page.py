@@ -23,8 +23,8 @@ def page(manifest: ReleaseManifest, cards: Mapping[str, bytes]) -> bytes:
     lines = [
         f"# Release of run {manifest.run_id}",
         "",
-        f"{len(videos)} videos in {len(manifest.parts)} parts; schema version {manifest.schema}. Each owned frame once, sorted. `release.json` names",
-        "every file with its SHA-256. Each file says what its columns mean, with units and frames, in the metadata of its schema.",
+        f"Videos: {len(videos)}, in parts: {len(manifest.parts)}; schema version {manifest.schema}. Each owned frame once, sorted.",
+        "`release.json` names every file with its SHA-256. Each file says what its columns mean, with units and frames, in its metadata.",
         f"Where `metric` is false, lengths that rest on an assumed focal length {lengths}.",
         "",
         "    import pyarrow.parquet as pq",
@@ -55,7 +55,7 @@ def _truth(cards: Mapping[str, bytes], n_videos: int) -> Iterator[str]:
     if not cards:
         yield "Not known: no video of it was scored against a truth (`egoworld score`)."
         return
-    yield f"{len(cards)} of {n_videos} videos were scored (`egoworld score`), on the very rows of this release; their cards are in `truth_cards/`."
+    yield f"Scored (`egoworld score`): {len(cards)} of {n_videos} videos, on the very rows of this release; their cards are in `truth_cards/`."
     for video_id, content in cards.items():
         yield from _card(video_id, said(content))
 
