@@ -20,11 +20,11 @@ class HandShape:
     """One hand with points (21, 2) in a picture of `size` (width, height) pixels."""
 
     def __init__(self, points: np.ndarray, size: tuple[int, int]) -> None:
-        self._points = np.clip(points, -_FAR_PX, _FAR_PX)
+        self.points = np.clip(points, -_FAR_PX, _FAR_PX)
         self._size = size
-        self.center = self._points[_PALM].mean(0)
-        spans = np.linalg.norm(self._points[_MCPS] - self._points[0], axis=1)
-        self.length = float(max(np.median(spans), 1.5 * np.linalg.norm(self._points[5] - self._points[17]), 1.0))
+        self.center = self.points[_PALM].mean(0)
+        spans = np.linalg.norm(self.points[_MCPS] - self.points[0], axis=1)
+        self.length = float(max(np.median(spans), 1.5 * np.linalg.norm(self.points[5] - self.points[17]), 1.0))
 
     @cached_property
     def core(self) -> np.ndarray:
@@ -50,14 +50,14 @@ class HandShape:
     def forearm(self) -> np.ndarray:
         """(h, w) bool: all that lies behind the wrist."""
         x, y = np.arange(self._size[0]), np.arange(self._size[1])
-        wrist, towards = self._points[0], self._points[0] - self._points[_MCPS].mean(0)
+        wrist, towards = self.points[0], self.points[0] - self.points[_MCPS].mean(0)
         along = (y[:, None] - wrist[1]) * towards[1] + (x - wrist[0]) * towards[0]
         return np.asarray(along > 0)
 
     def reach(self, hands: float) -> np.ndarray:
         """(h, w) bool: the box of the points, grown by so many palm lengths."""
-        low = np.floor(self._points.min(0) - hands * self.length).astype(int)
-        high = np.ceil(self._points.max(0) + hands * self.length).astype(int)
+        low = np.floor(self.points.min(0) - hands * self.length).astype(int)
+        high = np.ceil(self.points.max(0) + hands * self.length).astype(int)
         mask = np.zeros(self._size[::-1], bool)
         mask[max(low[1], 0) : max(high[1], 0), max(low[0], 0) : max(high[0], 0)] = True
         return mask
@@ -65,7 +65,7 @@ class HandShape:
     def _drawn(self, width: float, margin_px: int) -> np.ndarray:
         canvas = np.zeros(self._size[::-1], np.uint8)
         thickness = max(1, round(width * _FINGER_WIDTH * self.length) + margin_px)
-        points = np.round(self._points).astype(np.int32)
+        points = np.round(self.points).astype(np.int32)
         cv2.fillConvexPoly(canvas, cv2.convexHull(points[_PALM]), 1)
         for chain in (_PALM, *_CHAINS):
             cv2.polylines(canvas, [points[chain]], chain is _PALM, 1, thickness)

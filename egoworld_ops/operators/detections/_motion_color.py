@@ -13,18 +13,15 @@ from functools import cache
 import cv2
 import numpy as np
 
-from egoworld_ops.operators.detections._backwards import Look, traced
+from egoworld_ops.operators.detections._backwards import Look, left_its_place, traced
+from egoworld_ops.operators.detections._following import fit, sample, track
 from egoworld_ops.operators.detections._hand_shape import HandShape
 from egoworld_ops.operators.detections._together import Record, Step, step
 from egoworld_ops.vision.boxes import iou
 from egoworld_ops.vision.colors import cells
-from egoworld_ops.vision.flow import Search, follow
 
 _SIDE_PX = 160
 _MIN_SIDE_PX = 24
-_MAX_FEATURES = 80
-_MIN_FEATURES = 6
-_TOLERANCE_PX = 1.2
 _MIN_PARALLAX_PX = 0.6
 _LEVELS_PER_NAT = 5.0
 _STEP_LIMIT = 1.0
@@ -46,12 +43,8 @@ _SAME_PLACE = 0.5
 _PATIENCE_LOOKS = 4
 _MEMORY = 0.98
 _BITS = 3
-_SEARCH = Search(window_px=11, levels=2)
-_HUES = 32
 _SHADING_PX = 7
 _CELLS = 1024
-_SHADOW_LIKENESS = 0.4
-_SHADOW_LIGHT = (0.3, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +83,15 @@ class _HandEvidence:
     step: Step | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Region:
+    """Where a thing is in one look, (h, w) bool, and how many of its pixels show there that it moves with a hand."""
+
+    look: int
+    mask: np.ndarray
+    shown_px: int
+
+
 class MotionColorFinder:
     """Looks for objects in one clip, every `every_frames` frames; one that stays is proposed again every `repeat_frames` frames."""
 
@@ -105,12 +107,13 @@ class MotionColorFinder:
         self._covered: np.ndarray | None = None
         self._records: dict[int, Record] = {}
         self._looks: list[Look] = []
-        self._first: dict[int, tuple[int, np.ndarray]] = {}
+        self._best: dict[int, _Region] = {}
         self._factor = np.ones(2)
 
     def scores(self) -> dict[int, float]:
-        """Of the objects that have moved with a hand for long enough, number and confidence, 0 to 1."""
-        return {number: record.score for number, record in self._records.items() if record.score > 0}
+        """Of the objects that have moved with a hand for long enough and left their place, number and confidence, 0 to 1."""
+        moved = {number: record.score for number, record in self._records.items() if record.score > 0}
+        return {n: score for n, score in moved.items() if left_its_place(self._looks, self._best[n].look, self._best[n].mask)}
 
     def earlier(self) -> tuple[list[tuple[int, Sighting]], dict[int, int]]:
         """Of the objects that `scores` names: where each was first seen, with the count of that frame, and which are a part of another one.
@@ -119,20 +122,17 @@ class MotionColorFinder:
         """
         scores = self.scores()
         found, part_of = [], dict[int, int]()
-        for number, (look, region) in sorted(self._first.items(), key=lambda item: item[1][0]):
-            if number not in scores:
-                continue
-            before = traced(self._looks, look, region, lambda one, other, mask: _fit(*_track(one, other, mask)))
-            whole = [
-                n for n, (at, other) in self._first.items() if n in scores and n != number and at in before and _is_part(before[at], other)
-            ]
+        best = {number: region for number, region in self._best.items() if number in scores}
+        for number, region in sorted(best.items(), key=lambda item: item[1].look):
+            before = traced(self._looks, region.look, region.mask)
+            whole = [n for n, other in best.items() if n != number and other.look in before and _is_part(before[other.look], other.mask)]
             if whole:
                 part_of[number] = part_of.get(whole[0], whole[0])
-            elif before:
-                first = min(before)
-                box = _box(before[first])
-                box_px = np.concatenate([box[:2] * self._factor, box[2:] * self._factor]).astype(np.float32)
-                found.append((first * self._every_frames, Sighting(number, box_px, scores[number])))
+                continue
+            first = min(before, default=region.look)
+            box = _box(before.get(first, region.mask))
+            box_px = np.concatenate([box[:2] * self._factor, box[2:] * self._factor]).astype(np.float32)
+            found.append((first * self._every_frames, Sighting(number, box_px, scores[number])))
         return found, part_of
 
     def update(self, rgb: np.ndarray, hands_px: Sequence[np.ndarray]) -> list[Sighting]:
@@ -151,7 +151,7 @@ class MotionColorFinder:
         self._before = gray
         self._covered = np.logical_or.reduce([np.zeros(gray.shape, bool), *(s.flesh | s.forearm for s in shapes)])
         self._factor = factor
-        self._looks.append(Look(picture, self._covered))
+        self._looks.append(Look(picture, self._covered, tuple(shape.points for shape in shapes)))
         found = self._candidates(picture, shapes)
         return [Sighting(n, np.concatenate([box[:2] * factor, box[2:] * factor]).astype(np.float32), score) for n, box, score in found]
 
@@ -171,7 +171,7 @@ class MotionColorFinder:
 
     def _add_motion(self, before: np.ndarray, now: np.ndarray, shapes: list[HandShape]) -> None:
         taken = np.logical_or.reduce([s.reach(_NEAR_HANDS) | s.forearm for s in shapes])
-        A_background = _fit(*_track(before, now, ~taken))
+        A_background = fit(*track(before, now, ~taken))
         if A_background is None:
             return
         grid = _grid(*now.shape)
@@ -185,12 +185,14 @@ class MotionColorFinder:
         going = _distance(source, still)
         for hand, shape in zip(self._hands, shapes, strict=True):
             speed = float(np.median(going[shape.core])) if shape.core.any() else 0.0
-            A_hand = _fit(*_sample(grid[shape.core], source[shape.core])) if speed >= _MIN_PARALLAX_PX else None
+            A_hand = fit(*sample(grid[shape.core], source[shape.core])) if speed >= _MIN_PARALLAX_PX else None
             if A_hand is None:
                 continue
             moved = _apply(A_hand, grid)
-            hand.step = step(print_behind, _error(*prints, moved), covered | self._was_covered(moved) | shape.rim, speed / shape.length)
             together = _distance(source, moved) < _TOGETHER_PX + _TOGETHER_SHARE * speed
+            followed = np.where(together[..., None], source, moved)
+            along = np.minimum(_error(*prints, moved), _error(*prints, followed))
+            hand.step = step(print_behind, along, covered | self._was_covered(moved) | shape.rim, speed / shape.length)
             nats = np.where(together, gain, -_STILL_NATS)
             hand.odds = np.clip(hand.odds + np.clip(nats, -_STEP_LIMIT, _STEP_LIMIT), *_EVIDENCE_LIMITS)
 
@@ -216,19 +218,30 @@ class MotionColorFinder:
         cell = cells(picture, _BITS)
         found = []
         for hand, shape in zip(self._hands, shapes, strict=True):
-            seeds = _seeds(picture, cell, shape, hand.odds, flesh)
+            seeds = _seeds(cell, shape, hand.odds, flesh)
             if seeds is None:
                 continue
             known = self._identify(_box(seeds), _histogram(cell, seeds))
             if hand.step is not None:
                 known.record.add(hand.step, seeds)
             number = self._due(known)
+            better = self._shows_more(known.number, hand.step, seeds)
+            if known.number is None or (number is None and better is None):
+                continue
+            behind = flesh if hand.step is None else flesh | (hand.step.left_behind() & ~seeds)
+            region = _grown(picture, cell, seeds, shape.reach(_REACH_HANDS), behind)
+            if better is not None:
+                self._best[known.number] = _Region(len(self._looks) - 1, region, better)
             if number is not None:
                 self._records[number] = known.record
-                region = _grown(picture, cell, seeds, shape.reach(_REACH_HANDS), flesh)
-                self._first.setdefault(number, (len(self._looks) - 1, region))
                 found.append((number, _box(region), known.record.score))
         return found
+
+    def _shows_more(self, number: int | None, last: Step | None, seeds: np.ndarray) -> int | None:
+        """How many pixels of a thing show now that it moves with a hand, if more than at any look before."""
+        shown_px = 0 if last is None else last.shown_px(seeds)
+        known = None if number is None else self._best.get(number)
+        return shown_px if known is None or shown_px > known.shown_px else None
 
     def _identify(self, box: np.ndarray, colors: np.ndarray) -> _Known:
         """The object in a box, known or new; what is known of it is updated."""
@@ -260,7 +273,7 @@ class MotionColorFinder:
         return known.number
 
 
-def _seeds(picture: np.ndarray, cell: np.ndarray, shape: HandShape, odds: np.ndarray, flesh: np.ndarray) -> np.ndarray | None:
+def _seeds(cell: np.ndarray, shape: HandShape, odds: np.ndarray, flesh: np.ndarray) -> np.ndarray | None:
     """(h, w) bool: pixels that surely move with a hand but are neither the hand nor of its colour; None if they are few."""
     moving = (odds > _FOUND) & shape.reach(_REACH_HANDS) & ~flesh
     if moving.sum() < _MIN_SHARE_OF_HAND * shape.area:
@@ -269,7 +282,7 @@ def _seeds(picture: np.ndarray, cell: np.ndarray, shape: HandShape, odds: np.nda
     seeds = moving & _unlike(cell, moving, rest) & _unlike(cell, moving, shape.core)
     seeds = cv2.morphologyEx(cv2.morphologyEx(seeds.view(np.uint8), cv2.MORPH_CLOSE, _SQUARE), cv2.MORPH_OPEN, _SQUARE) > 0
     seeds = _largest(seeds & ~flesh)
-    return seeds if seeds.sum() >= _MIN_SHARE_OF_HAND * shape.area and not _is_shadow(picture, seeds, rest) else None
+    return seeds if seeds.sum() >= _MIN_SHARE_OF_HAND * shape.area else None
 
 
 def _unlike(cell: np.ndarray, thing: np.ndarray, rest: np.ndarray) -> np.ndarray:
@@ -277,21 +290,13 @@ def _unlike(cell: np.ndarray, thing: np.ndarray, rest: np.ndarray) -> np.ndarray
     return np.asarray((_histogram(cell, thing) > _histogram(cell, rest))[cell])
 
 
-def _is_shadow(picture: np.ndarray, thing: np.ndarray, rest: np.ndarray) -> bool:
-    """Whether a thing has the hues of the rest and is darker, but not black."""
-    lab = cv2.cvtColor(picture, cv2.COLOR_RGB2LAB).astype(np.int32)
-    hue = (lab[..., 1] >> 3) * _HUES + (lab[..., 2] >> 3)
-    likeness = float(np.sqrt(_histogram(hue, thing) * _histogram(hue, rest)).sum())
-    darkness = float(lab[..., 0][thing].mean() / max(1.0, lab[..., 0][rest].mean())) if rest.any() else 0.0
-    return likeness > _SHADOW_LIKENESS and _SHADOW_LIGHT[0] < darkness < _SHADOW_LIGHT[1]
-
-
-def _grown(picture: np.ndarray, cell: np.ndarray, seeds: np.ndarray, reach: np.ndarray, flesh: np.ndarray) -> np.ndarray:
-    """(h, w) bool: the thing around the seeds, by colour and edges (GrabCut); the seeds where that finds nothing better."""
+def _grown(picture: np.ndarray, cell: np.ndarray, seeds: np.ndarray, reach: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(h, w) bool: the thing around the seeds, by colour and edges (GrabCut), without what is surely something `other`; the seeds where that
+    finds nothing better."""
     near = (cv2.dilate(seeds.view(np.uint8), np.ones((2 * _GROWTH_PX + 1,) * 2, np.uint8)) > 0) & reach
     alike = near & _unlike(cell, seeds, ~near)
     trimap = np.where(seeds | alike, cv2.GC_PR_FGD, np.where(near, cv2.GC_PR_BGD, cv2.GC_BGD)).astype(np.uint8)
-    trimap[flesh] = cv2.GC_BGD
+    trimap[other] = cv2.GC_BGD
     cv2.setRNGSeed(0)
     cv2.grabCut(picture, trimap, (0, 0, 1, 1), np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
     region = _parts(trimap == cv2.GC_PR_FGD, _MIN_PART * int(seeds.sum()))
@@ -307,32 +312,6 @@ def _box(mask: np.ndarray) -> np.ndarray:
 def _is_part(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether the smaller of two masks lies mostly in the other."""
     return bool((one & other).sum() > _SAME_PLACE * min(one.sum(), other.sum()))
-
-
-def _track(before: np.ndarray, now: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features of one small picture within a mask, found again in the next: two arrays (N, 2)."""
-    corners = cv2.goodFeaturesToTrack(before, _MAX_FEATURES, 0.01, 3, mask=mask.view(np.uint8))
-    if corners is None:
-        return np.zeros((0, 2)), np.zeros((0, 2))
-    start = corners.reshape(-1, 2)
-    end, found = follow(before, now, start, _SEARCH)
-    good = found & ((end >= 0) & (end <= np.array(now.shape[::-1]) - 1)).all(1)
-    return start[good], end[good]
-
-
-def _fit(start: np.ndarray, end: np.ndarray) -> np.ndarray | None:
-    """(2, 3) similarity that most of the features (N, 2) follow."""
-    if len(start) < _MIN_FEATURES:
-        return None
-    start, end = np.ascontiguousarray(start), np.ascontiguousarray(end)
-    fitted, inliers = cv2.estimateAffinePartial2D(start, end, method=cv2.RANSAC, ransacReprojThreshold=_TOLERANCE_PX, maxIters=100)
-    return fitted if fitted is not None and inliers.sum() >= max(_MIN_FEATURES, 0.4 * len(start)) else None
-
-
-def _sample(start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most `_MAX_FEATURES` of the pairs, evenly."""
-    step = 1 + len(start) // _MAX_FEATURES
-    return start[::step], end[::step]
 
 
 @cache

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 _NOISE_LEVELS = 2.0
+_SURE_LEVELS = 6.0
 _MIN_PRINTED = 0.35
 _LONGEST_LOOK_HANDS = 0.3
 _DOUBT_HANDS = 0.12
@@ -31,6 +32,14 @@ class Step:
 
     better: np.ndarray
     travel_hands: float
+
+    def shown_px(self, region: np.ndarray) -> int:
+        """How many pixels of a region (h, w) bool moved with the hand beyond noise."""
+        return int((self.better[region] > _NOISE_LEVELS).sum())
+
+    def left_behind(self) -> np.ndarray:
+        """(h, w) bool: what surely stayed with the background."""
+        return np.asarray(self.better < -_SURE_LEVELS)
 
 
 def step(still: np.ndarray, moved: np.ndarray, hidden: np.ndarray, travel_hands: float) -> Step:
@@ -58,7 +67,10 @@ class Record:
     score: float = 0.0
 
     def add(self, last: Step, region: np.ndarray) -> None:
-        """Add one step of the hand it is by; `region` (h, w) bool is where the thing is, with at least a pixel."""
+        """Add one step of the hand it is by; `region` (h, w) bool is where the thing is, with at least a pixel.
+
+        A thing that stayed behind for longer than it went along begins anew: it may have lain there before it was picked up.
+        """
         better = last.better[region]
         travel = min(last.travel_hands, _LONGEST_LOOK_HANDS)
         if (np.abs(better) > _NOISE_LEVELS).mean() < _MIN_PRINTED:
@@ -69,6 +81,8 @@ class Record:
         self.with_hand += travel * share
         self.behind += travel * (1 - share)
         self.looks += share > 0.5
+        if self.behind > self.with_hand:
+            self.with_hand, self.behind, self.plain, self.looks = 0.0, 0.0, 0.0, 0
         score = self.with_hand / (self.with_hand + self.behind + 0.5 * self.plain + _DOUBT_HANDS)
         if self.looks >= _MIN_LOOKS and self.with_hand >= _MIN_TRAVEL_HANDS and score >= _MIN_SCORE:
             self.score = max(self.score, score)

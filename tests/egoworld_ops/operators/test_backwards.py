@@ -6,16 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from egoworld_ops.operators.detections._backwards import Look, traced
-from egoworld_ops.operators.detections._motion_color import MotionColorFinder, _fit, _track
+from egoworld_ops.operators.detections._backwards import Look, left_its_place, traced
+from egoworld_ops.operators.detections._motion_color import MotionColorFinder, _Region
 from egoworld_ops.operators.detections._together import Record
 
 SIZE, SIDE = (90, 160), 26
 NOBODY = np.zeros(SIZE, bool)
-
-
-def fit(one: np.ndarray, other: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
-    return _fit(*_track(one, other, mask))
 
 
 def drawn(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -54,7 +50,7 @@ def overlap(one: np.ndarray, other: np.ndarray) -> float:
 @pytest.mark.parametrize("sway_px", [0, 1])
 def test_a_thing_that_is_picked_up_was_there_before(sway_px: int) -> None:
     places = [(60, 40)] * 7 + [(60 + 5 * i, 40 - 3 * i) for i in range(1, 5)]
-    seen = traced(looks(places, hidden=(3, 4), sway_px=sway_px), 10, at(80 - 10 * sway_px, 28), fit)
+    seen = traced(looks(places, hidden=(3, 4), sway_px=sway_px), 10, at(80 - 10 * sway_px, 28))
     assert {0, 1, 5, 6, 7, 8, 9} <= seen.keys()
     assert not {3, 4} & seen.keys()
     assert overlap(seen[0], at(60, 40)) > 0.75
@@ -62,13 +58,48 @@ def test_a_thing_that_is_picked_up_was_there_before(sway_px: int) -> None:
 
 def test_a_thing_that_is_brought_in_was_not_there() -> None:
     places = [None] * 4 + [(60 + 5 * i, 40) for i in range(6)]
-    assert min(traced(looks(places), 9, at(85, 40), fit), default=9) >= 4
+    assert min(traced(looks(places), 9, at(85, 40)), default=9) >= 4
+
+
+def test_a_hand_tells_where_a_thing_came_from_that_moves_too_far_to_be_followed() -> None:
+    places = [(4, 40)] * 3 + [(4 + 42 * i, 40) for i in range(1, 4)]
+    alone = looks(places)
+    rest = traced(alone, 5, at(130, 40))
+    points = np.random.default_rng(1).uniform(-8, 8, (21, 2)) + SIDE / 2
+    held = [Look(look.picture, look.covered, (points + place,)) for look, place in zip(alone, places, strict=True)]
+    seen = traced(held, 5, at(130, 40))
+    assert not rest
+    assert seen.keys() == set(range(5))
+    assert overlap(seen[0], at(4, 40)) > 0.75
+
+
+def test_a_shadow_falls_on_a_thing_that_is_reached_for() -> None:
+    made = looks([(60, 40)] * 4 + [(60 + 5 * i, 40) for i in range(1, 4)])
+    dark = [Look((0.75 * look.picture).astype(np.uint8) if i in (3, 4) else look.picture, look.covered) for i, look in enumerate(made)]
+    assert 0 in traced(dark, 6, at(75, 40))
+
+
+@pytest.mark.parametrize("sway_px", [0, 1])
+def test_what_leaves_another_surface_behind_has_moved(sway_px: int) -> None:
+    carried = looks([(60, 40), (60, 40), (66, 36), (90, 20), (100, 20)], sway_px=sway_px)
+    assert left_its_place(carried, 1, at(60 - sway_px, 40))
+    assert not left_its_place(looks([(60, 40)] * 5, sway_px=sway_px), 1, at(60 - sway_px, 40))
+
+
+@pytest.mark.parametrize("light", [0.65, 0.8])
+def test_what_leaves_the_same_surface_in_another_light_is_a_shadow(light: float) -> None:
+    table = [look.picture for look in looks([None] * 5)]
+    shades = [(20, 40), (40, 40), (60, 40), (80, 40), (100, 40)]
+    cast = [
+        np.where(at(*place)[..., None], light * picture, picture).astype(np.uint8) for place, picture in zip(shades, table, strict=True)
+    ]
+    assert not left_its_place([Look(picture, NOBODY) for picture in cast], 2, at(60, 40))
 
 
 def test_what_is_found_where_another_thing_was_is_a_part_of_it() -> None:
     finder = MotionColorFinder(3, 45)
-    finder._looks = looks([(60, 40)] * 8)
-    finder._first = {0: (3, at(60, 40)), 1: (6, at(60, 40) & at(60, 50))}
+    finder._looks = looks([(60, 40)] * 8 + [(110, 10)] * 2)
+    finder._best = {0: _Region(3, at(60, 40), 9), 1: _Region(6, at(60, 40) & at(60, 50), 9)}
     finder._records = {number: Record(score=0.9) for number in (0, 1)}
     found, part_of = finder.earlier()
     assert part_of == {1: 0}

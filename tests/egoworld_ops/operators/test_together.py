@@ -57,6 +57,13 @@ def test_a_thing_that_is_put_down_keeps_its_score() -> None:
     assert _score(held + left) == _score(held)
 
 
+def test_a_thing_that_lay_by_the_hand_before_it_was_picked_up_is_one() -> None:
+    """The table it lies on never is, however long the hand passes."""
+    lay, held = _steps(0, 4, 20.0, 12), _steps(4, 4, 20.0, 6)
+    assert _score(lay + held) == pytest.approx(_score(held))
+    assert _score(_steps(0, 4, 20.0, 40)) == 0
+
+
 def test_a_passing_likeness_does_not_make_background_an_object() -> None:
     mixed = [one for pair in zip(_steps(4, 4, 20.0, 10), _steps(0, 4, 20.0, 10), strict=True) for one in reversed(pair)]
     assert _score(mixed) == 0
