@@ -158,13 +158,34 @@ class Raster:
 
 
 @dataclass(frozen=True, slots=True)
+class StatedLens:
+    """The lens that a container states, whatever the size of the picture; its axis meets the middle of the stored picture.
+
+    Args:
+        focal_per_diagonal: focal length over the diagonal of the stored picture.
+        model, distortion: as a `Camera` has them.
+        error_share: standard error of the focal length as a share of it.
+    """
+
+    focal_per_diagonal: float
+    model: LensModel
+    distortion: tuple[float, ...]
+    error_share: float
+
+    def __post_init__(self) -> None:
+        if not (self.focal_per_diagonal > 0 and self.error_share >= 0):
+            raise ValueError(f"lens: want a positive focal length and an error from 0, got {self}")
+        check_distortion(self.model, self.distortion)
+
+
+@dataclass(frozen=True, slots=True)
 class Clip:
     """Frames `[frame_start, frame_end)` of one video: the smallest unit of work.
 
     `[own_start, own_end)` is the part that belongs to this clip alone; the rest overlaps the neighbours. `damaged` says that frames
     of the video are missing or broken, see `video.decode`. `width` and `height` are of the picture shown; `raster` is the stored one where
     it is another. `packet_index` is where the packet index of the video lies, if it has one: it spares reading, and changes no frame.
-    `focal_35mm_mm` is the 35 mm equivalent focal length that the container states.
+    `focal_35mm_mm` is the 35 mm equivalent focal length that the container states, `lens` the whole lens, where it states that.
     """
 
     video_id: str
@@ -184,6 +205,7 @@ class Clip:
     raster: Raster | None = None
     packet_index: Path | None = None
     focal_35mm_mm: float | None = None
+    lens: StatedLens | None = None
 
     def __post_init__(self) -> None:
         check_id("video_id", self.video_id)
@@ -209,5 +231,6 @@ class Clip:
         """The clip that `to_json` was called on."""
         raster = Raster(**value["raster"]) if value["raster"] else None
         index = Path(value["packet_index"]) if value["packet_index"] else None
+        lens = StatedLens(**(value["lens"] | {"distortion": tuple(value["lens"]["distortion"])})) if value["lens"] else None
         known = {"video_path": Path(value["video_path"]), "fps": Fraction(value["fps"]), "raster": raster, "packet_index": index}
-        return cls(**(value | known))
+        return cls(**(value | known | {"lens": lens}))

@@ -34,7 +34,7 @@ from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.raw import register
 from egoworld_ops.robots import Finger, Robot, RobotHand
 from egoworld_ops.settings import Settings, StageSettings, load_settings
-from egoworld_ops.types import Camera, Clip, Raster
+from egoworld_ops.types import Camera, Clip, Raster, StatedLens
 from egoworld_ops.video.sidecar import Sidecar, read_sidecar
 from tests import finished
 from tests.conftest import ROOT
@@ -57,6 +57,7 @@ OF_CLIP: Mapping[str, frozenset[str]] = {
     "height": CAMERA,
     "focal_35mm_mm": CAMERA,
     **{f"raster.{field.name}": CAMERA for field in fields(Raster)},
+    **{f"lens.{field.name}": CAMERA for field in fields(StatedLens)},
     # names and places
     **dict.fromkeys(("video_id", "clip_id", "video_path", "packet_index"), NONE),
     # decides which of the clip's rows are shown, not their values
@@ -263,7 +264,10 @@ def test_every_field_is_named_as_an_input_or_as_none() -> None:
 
 @pytest.mark.parametrize("path", OF_CLIP)
 def test_of_a_clip(described: World, bare: World, path: str) -> None:
-    """A size counts if the camera is given by it, a raster if the camera is given for it."""
+    """A size counts if the camera is given by it, a raster if the camera is given for it, a stated lens if no sidecar gives another."""
+    if path.startswith("lens."):
+        lens = StatedLens(0.4, "kannala_brandt", LENS, 0.1)
+        described, bare = (replace(world, clip=replace(world.clip, lens=lens)) for world in (described, bare))
     for other in allowed([replace(described, clip=clip) for clip in others(described.clip, path, GIVEN.get(path, ()))]):
         of_bare = changed(bare, replace(bare, clip=replace(other.clip, raster=None)))
         assert changed(described, other) | of_bare == OF_CLIP[path], other.clip

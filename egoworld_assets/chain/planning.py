@@ -256,7 +256,7 @@ class Planner:
         chosen = self._settings.camera
         if "camera" not in self._stage.sidecar:
             chosen = chosen.model_copy(update={"require_known": False})
-        intrinsics = resolve(clip.width, clip.height, sidecar, chosen, clip.video_path, clip.raster, clip.focal_35mm_mm)
+        intrinsics = resolve(clip.width, clip.height, sidecar, chosen, clip.video_path, clip.raster, clip.focal_35mm_mm, clip.lens)
         if "camera" in self._stage.sidecar:
             self._check_lens(clip, intrinsics)
         identity = clip_identity(self._stage, self._operator, clip, intrinsics, sidecar, self._settings.sample_stride, input_digests)

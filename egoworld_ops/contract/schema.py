@@ -273,6 +273,18 @@ _PICTURE = (
         True,
         minimum=0,
     ),
+    Column(
+        "lens_focal_per_diagonal",
+        pa.float64(),
+        "focal length over the diagonal of the stored picture, of the lens that the container states (GoPro's GPMF); null where it states none",
+        "",
+        "",
+        True,
+        minimum=0,
+    ),
+    Column("lens_model", pa.string(), "model of that lens", "", "", True, tuple(LENS_MODELS)),
+    Column("lens_distortion", pa.list_(pa.float64()), "coefficients of that model, in the sidecar's order", "", "", True),
+    Column("lens_error_share", pa.float64(), "standard error of that focal length as a share of it", "", "", True, minimum=0),
     Column("video_track", pa.int32(), "index of the stream that is used: the largest picture that decodes", "", "", True, minimum=0),
 )
 

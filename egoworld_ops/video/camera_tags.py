@@ -2,7 +2,8 @@
 
 Metadata of the kind `mdta` (QuickTime File Format, Metadata atoms): a `meta` box with names (`keys`) and values (`ilst`), of the track or the movie.
 iPhones write `com.apple.quicktime.camera.focal_length.35mm_equivalent` (AVFoundation's quickTimeMetadataKeyCameraFocalLength35mmEquivalent) with the
-track, where libav does not pass it on. It is the lens's own: no digital zoom and no crop for stabilisation is in it.
+track, where libav does not pass it on, as a number or, since iOS 26, as text such as "26.00mm". It is the lens's own: no digital zoom and no crop for
+stabilisation is in it.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def _names(file: File, keys: Part) -> Iterator[bytes]:
 def _number(data: bytes) -> float | None:
     [kind], value = struct.unpack(">I", data[:4]), data[8:]
     if kind == _UTF8:
-        number = float(value.decode("ascii"))
+        number = float(value.decode("ascii").removesuffix("mm"))
     else:
         form = next((c for c in _NUMBERS.get(kind, "") if struct.calcsize(f">{c}") == len(value)), None)
         if form is None:

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from egoworld_ops.errors import BadSidecar, UnknownIntrinsics
-from egoworld_ops.types import Camera, Raster
+from egoworld_ops.types import Camera, Raster, StatedLens
 from egoworld_ops.video.fields_of_view import assumed_error_share
 from egoworld_ops.video.sidecar import Sidecar, SidecarCamera
 
@@ -32,16 +32,19 @@ def resolve(
     culprit: object,
     raster: Raster | None = None,
     focal_35mm_mm: float | None = None,
+    lens: StatedLens | None = None,
 ) -> Camera:
     """The camera of a video that is shown as `width` x `height` upright, square pixels.
 
     From the sidecar (`source = "file"`), its lens included, scaled where it was calibrated at another resolution of the same aspect ratio; else from
-    the focal length that the container states (`source = "container"`), across the picture's longer side and with a tenth of error; else, where the
-    settings allow it, from an assumed field of view along the longer side of the picture shown (`source = "assumed_fov"`): a phone that is held
-    upright has the same lens. `focal_error_share` is what the sidecar says, or how far the focal lengths of real cameras lie from the assumed one.
+    the lens that the container states, or its focal length, across the picture's longer side and with a tenth of error (`source = "container"`);
+    else, where the settings allow it, from an assumed field of view along the longer side of the picture shown (`source = "assumed_fov"`): a phone
+    that is held upright has the same lens. `focal_error_share` is what the sidecar or the container says, or how far the focal lengths of real
+    cameras lie from the assumed one.
 
     Args:
         focal_35mm_mm: 35 mm equivalent focal length that the container states.
+        lens: the lens that the container states.
         raster: the stored picture, if it differs from the one shown: a sidecar's camera may refer to either, and its size tells which.
 
     Raises:
@@ -50,6 +53,8 @@ def resolve(
     """
     if sidecar.camera is not None:
         return _given(sidecar.camera, width, height, culprit, raster)
+    if lens is not None:
+        return _stated(lens, width, height, raster)
     if focal_35mm_mm is not None:
         f_px = max(width, height) * focal_35mm_mm / _EQUIVALENT_WIDTH_MM * _VIDEO_CROP
         return Camera(f_px, f_px, (width - 1) / 2, (height - 1) / 2, width, height, "container", focal_error_share=_VIDEO_CROP_ERROR)
@@ -63,6 +68,15 @@ def resolve(
     focal_per_side = 1 / (2 * math.tan(math.radians(settings.assumed_hfov_deg) / 2))
     f_px, error_share = max(width, height) * focal_per_side, assumed_error_share(focal_per_side)
     return Camera(f_px, f_px, (width - 1) / 2, (height - 1) / 2, width, height, "assumed_fov", focal_error_share=error_share)
+
+
+def _stated(lens: StatedLens, width: int, height: int, raster: Raster | None) -> Camera:
+    """The container's lens in pixels of the picture shown: its axis meets the middle of the stored picture."""
+    whole = Raster(width, height, 1.0, 1.0, 0, 0) if raster is None else raster
+    stored_w, stored_h = whole.width * whole.scale_x, whole.height * whole.scale_y
+    f_px = lens.focal_per_diagonal * math.hypot(stored_w, stored_h)
+    cx_px, cy_px = (stored_w - 1) / 2 - whole.left_px, (stored_h - 1) / 2 - whole.top_px
+    return Camera(f_px, f_px, cx_px, cy_px, width, height, "container", lens.model, lens.distortion, lens.error_share)
 
 
 def _given(given: SidecarCamera, width: int, height: int, culprit: object, raster: Raster | None) -> Camera:

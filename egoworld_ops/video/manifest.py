@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import InputError, UnstableFile
-from egoworld_ops.types import Clip
+from egoworld_ops.types import Clip, StatedLens
 from egoworld_ops.video.containers import check_name, hash_file, open_regular, storable
 from egoworld_ops.video.indexing import IndexMaker
 from egoworld_ops.video.picture import layout_of
@@ -132,6 +132,7 @@ def _facts(seen: VideoProbe) -> dict[str, Any]:
         "color_range": seen.color_range,
         "audio_streams": seen.audio_streams,
         "focal_35mm_mm": seen.focal_35mm_mm,
+        **({f"lens_{name}": value for name, value in asdict(seen.lens).items()} if seen.lens else {}),
         **asdict(seen.picture),
     }
 
@@ -178,4 +179,11 @@ def _clip(video: dict[str, Any], row: dict[str, Any], packet_index: Path | None)
         raster=layout_of(video).raster() if video["stored_width"] else None,
         packet_index=packet_index,
         focal_35mm_mm=video["focal_35mm_mm"],
+        lens=_stated_lens(video),
     )
+
+
+def _stated_lens(video: dict[str, Any]) -> StatedLens | None:
+    if video["lens_model"] is None:
+        return None
+    return StatedLens(video["lens_focal_per_diagonal"], video["lens_model"], tuple(video["lens_distortion"]), video["lens_error_share"])

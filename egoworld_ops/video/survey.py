@@ -13,10 +13,12 @@ import av
 import numpy as np
 
 from egoworld_ops.errors import InputError
+from egoworld_ops.types import StatedLens
 from egoworld_ops.video.avi import empty_ticks_after
 from egoworld_ops.video.camera_tags import focal_35mm
 from egoworld_ops.video.containers import Media
 from egoworld_ops.video.frames import Frames, seconds
+from egoworld_ops.video.gopro import stated_lens
 from egoworld_ops.video.picture import PictureFacts, Upright, color_range
 from egoworld_ops.video.timeline import Timeline
 
@@ -49,6 +51,7 @@ class VideoProbe:
         damaged: true where frames are missing or broken: the output then depends on the decoder's threads and on where it starts.
         picture: what container and stream say of the picture.
         focal_35mm_mm: 35 mm equivalent focal length that the container states; None where it states none.
+        lens: the whole lens, where the container states that.
     """
 
     codec: str
@@ -69,6 +72,7 @@ class VideoProbe:
     damaged: bool
     picture: PictureFacts
     focal_35mm_mm: float | None
+    lens: StatedLens | None
 
 
 @dataclass(slots=True)
@@ -83,6 +87,7 @@ class Survey:
     ends_s: float | None
     audio_streams: int
     focal_35mm_mm: float | None
+    lens: StatedLens | None
     warnings: list[str]
     timeline: Timeline
     picture: Upright = field(default_factory=Upright)
@@ -99,6 +104,7 @@ class Survey:
     def start(cls, media: Media) -> Survey:
         """Begin a pass over a file that was just opened."""
         stream = media.stream
+        stated = stated_lens(media.descriptor, media.demuxer, stream.codec_context.width, stream.codec_context.height)
         return cls(
             path=media.path,
             codec=stream.codec_context.codec.canonical_name,
@@ -108,7 +114,8 @@ class Survey:
             ends_s=_promised_end_s(media),
             audio_streams=len(media.container.streams.audio),
             focal_35mm_mm=focal_35mm(media.descriptor, media.demuxer, stream.id),
-            warnings=[],
+            lens=stated.lens,
+            warnings=[f"{stated.why}: the lens is not known"] if stated.why else [],
             timeline=Timeline(media.path),
         )
 
@@ -168,6 +175,7 @@ class Survey:
             damaged=self.damaged_somewhere or self.listed > n,
             picture=self.picture.facts(),
             focal_35mm_mm=self.focal_35mm_mm,
+            lens=self.lens,
         )
 
     def _missing_s(self, duration_s: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 _SAMPLE_ENTRY_BYTES = 78
 _SEGMENT, _TRACKS, _TRACK, _VIDEO = 0x18538067, 0x1654AE6B, 0xAE, 0xE0
@@ -129,3 +130,44 @@ def into_track(path: Path, *boxes: bytes) -> Path:
     data[end:end] = added
     path.write_bytes(data)
     return path
+
+
+def gpmf(key: bytes, kind: str, *values: Any) -> bytes:
+    """An entry of GoPro's GPMF: text (`c`), numbers of a kind, all one item, or, without a kind, other entries."""
+    if kind == "c":
+        size, count, data = 1, len(values[0]), values[0]
+    elif kind:
+        data = struct.pack(f">{len(values)}{kind.replace('S', 'H').replace('l', 'i').replace('L', 'I')}", *values)
+        size, count = len(data), 1
+    else:
+        data = b"".join(values)
+        size, count = 1, len(data)
+    return struct.pack(">4scBH", key, kind.encode() or b"\0", size, count) + data + bytes(-len(data) % 4)
+
+
+def into_moov(path: Path, *boxes: bytes) -> Path:
+    """Put boxes at the end of the moov of an MP4 that it ends with."""
+    data = bytearray(path.read_bytes())
+    at = 0
+    while data[at + 4 : at + 8] != b"moov":
+        at += struct.unpack(">I", data[at : at + 4])[0]
+    added = b"".join(boxes)
+    struct.pack_into(">I", data, at, struct.unpack(">I", data[at : at + 4])[0] + len(added))
+    path.write_bytes(data + added)
+    return path
+
+
+def gpmd_track(payload: bytes, at: int) -> bytes:
+    """A track of GoPro's telemetry whose one sample, `payload`, lies `at` this place of the file."""
+    entry = box(b"gpmd", bytes(6) + struct.pack(">H", 1))
+    table = box(
+        b"stbl",
+        box(b"stsd", struct.pack(">II", 0, 1) + entry)
+        + box(b"stts", struct.pack(">IIII", 0, 1, 1, 1000))
+        + box(b"stsc", struct.pack(">IIIII", 0, 1, 1, 1, 1))
+        + box(b"stsz", struct.pack(">IIII", 0, 0, 1, len(payload)))
+        + box(b"stco", struct.pack(">III", 0, 1, at)),
+    )
+    header = box(b"tkhd", struct.pack(">IIIII", 7, 0, 0, 9, 0) + bytes(64))
+    media = box(b"mdhd", struct.pack(">IIIIII", 0, 0, 0, 1000, 1000, 0)) + box(b"hdlr", struct.pack(">II4s", 0, 0, b"meta") + bytes(13))
+    return box(b"trak", header + box(b"mdia", media + box(b"minf", table)))

@@ -41,6 +41,7 @@ def clip_of(path: Path) -> Clip:
         (FLOAT32, struct.pack(">f", 26.0)),
         (FLOAT64, struct.pack(">d", 26.0)),
         (UTF8, b"26"),
+        (UTF8, b"26.00mm"),
     ],
 )
 @pytest.mark.parametrize("quicktime", [True, False])
