@@ -23,7 +23,7 @@ from egoworld_ops.video.scenes import Scene, SceneScores, find_scenes, frame_end
 from egoworld_ops.video.settings import SceneSettings
 from egoworld_ops.video.survey import VideoProbe
 
-VERSION = "8"
+VERSION = "9"
 """Increased whenever the same file and settings give other tables. Part of the digest."""
 
 _VAL_OF_100, _TEST_OF_100 = 10, 10

@@ -38,6 +38,15 @@ def test_a_thing_that_moves_with_the_hand_is_one_and_background_is_none(seed: in
     assert _score(_steps(0, 4, 20.0, 6, seed)) == 0
 
 
+def test_a_twin_that_stays_is_told_from_the_thing_that_goes() -> None:
+    [goes], [stays] = _steps(4, 4, 20.0, 1), _steps(0, 4, 20.0, 1)
+    both = Step(np.where(REGION, goes.better, stays.better), 0.2)
+    assert both.left_behind()[~REGION].mean() > 0.6
+    assert not both.left_behind()[REGION].any()
+    assert both.shown_px(REGION) > 0.6 * REGION.sum()
+    assert both.shown_px(~REGION) == 0
+
+
 def test_a_plain_surface_tells_nothing_and_is_none() -> None:
     assert _score(_steps(4, 4, 0.5, 50)) == 0
 
