@@ -62,7 +62,7 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --disable-pip-version-check -e .
 	@touch $@
 
-$(VENV)/.weights: $(VENV)/.installed egoworld_ops/models.py
+$(VENV)/.weights: $(VENV)/.installed egoworld_ops/models/registry.py
 	$(BIN)/egoworld models fetch mediapipe-hands
 	@touch $@
 

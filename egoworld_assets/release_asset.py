@@ -28,7 +28,7 @@ def release(context: dg.AssetExecutionContext, egoworld: Egoworld) -> dg.Materia
     from egoworld_ops.release.make import make_release
 
     run = egoworld.run()
-    outcome = make_release(run, egoworld.settings.release, say=context.log.info)
+    outcome = make_release(run, egoworld.settings.release, say=context.log.info, rules=egoworld.settings.policy)
     catalog.write_catalog(run.lake)
     return dg.MaterializeResult(metadata=_metadata(run.run_id, outcome))
 
@@ -40,6 +40,7 @@ def _metadata(run_id: str, outcome: "ReleaseOutcome") -> Mapping[str, Any]:
         "folder": dg.MetadataValue.path(str(outcome.path.absolute())),
         "videos": sum(len(part.videos) for part in manifest.parts),
         "videos incomplete": len(manifest.incomplete),
+        "licences": ", ".join(f"{name} (commercial use: {about['commercial']})" for name, about in manifest.licences.items()),
         **{f"rows of {table}": n for table, n in manifest.rows.items()},
         "dagster/row_count": sum(manifest.rows.values()),
         "parts": len(manifest.parts),

@@ -21,6 +21,7 @@ from egoworld_ops import environment, operators, plugins
 from egoworld_ops.contract.quality import Bounds, metrics
 from egoworld_ops.errors import BadSettings, unreadable
 from egoworld_ops.home import anchored
+from egoworld_ops.models.policy import PolicySettings
 from egoworld_ops.naming import did_you_mean
 from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.section import Section
@@ -162,6 +163,7 @@ class Settings(BaseSettings):
     """Thresholds of quality metrics, by stage and metric. Not part of any digest: results do not depend on them."""
     pool: PoolSettings = PoolSettings()
     release: ReleaseSettings = ReleaseSettings()
+    policy: PolicySettings = PolicySettings()
 
     @classmethod
     def settings_customise_sources(

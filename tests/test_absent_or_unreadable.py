@@ -1,6 +1,7 @@
 """Only a file that the system reports as missing is absent: on any other error nothing is decided, overwritten, removed or taken from its owner."""
 
 import errno
+import hashlib
 import json
 import os
 from dataclasses import replace
@@ -43,7 +44,7 @@ def test_weights_that_cannot_be_read_are_not_missing_and_not_fetched_again(tmp_p
     with pytest.raises(WeightsMissing):
         models.path(name)
     path.write_bytes(b"whole")
-    monkeypatch.setitem(models.REGISTRY, name, replace(models.weight(name), sha256=models.hashlib.sha256(b"whole").hexdigest()))
+    monkeypatch.setitem(models.REGISTRY, name, replace(models.weight(name), sha256=hashlib.sha256(b"whole").hexdigest()))
     for calls in (("open",), BOTH):
         with unreadable(path, errno.ESTALE, calls):
             with pytest.raises(StorageUnavailable, match="cannot be read"):

@@ -16,9 +16,9 @@ from tests.conftest import ROOT
 
 FLOORS = (
     ("errors", "hashing", "home", "naming", "read_ahead", "section", "sources", "types", "gpu_workers.wire"),
-    ("contract", "environment", "models", "plugins", "vision", "gpu_workers.broker"),
+    ("contract", "environment", "plugins", "vision", "gpu_workers.broker"),
     ("files", "robots", "synthetic", "video.calibrations"),
-    ("video",),
+    ("models", "video"),
     ("operators",),
     ("operators.*", "lake"),
     ("ledger", "release", "score"),

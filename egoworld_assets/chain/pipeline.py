@@ -32,6 +32,7 @@ from egoworld_ops.lake import counted, latest, memo
 from egoworld_ops.lake.failure_file import is_dead_letter, record_stand_in
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import rejection
+from egoworld_ops.models import policy
 from egoworld_ops.naming import did_you_mean
 from egoworld_ops.raw import intake
 from egoworld_ops.raw.intake import Registered, forgotten, registered
@@ -47,9 +48,12 @@ _PACKAGES = ("egoworld", "dagster", "pyarrow", "duckdb", "av", "scenedetect-head
 
 
 def frozen_configuration(settings: Settings) -> dict[str, Any]:
-    """The configuration that identifies a run: schema, scene, camera and sampling settings, and every stage's code, settings and weights."""
+    """The configuration that identifies a run: schema, scene, camera and sampling settings, and every stage's code, settings and weights.
 
-    return {
+    Raises:
+        BadSettings: a stage rests on weights whose licence `policy.licences` does not allow.
+    """
+    frozen: dict[str, Any] = {
         "schema": schema.SCHEMA_VERSION,
         "manifest": {
             "version": code.version(code.MANIFEST),
@@ -65,6 +69,9 @@ def frozen_configuration(settings: Settings) -> dict[str, Any]:
             if chosen.fallback
         },
     }
+    for stage in (*frozen["stages"].values(), *frozen["fallbacks"].values()):
+        policy.check(f"backend {stage['backend']} of stage {stage['stage']}", stage["weights"], settings.policy)
+    return frozen
 
 
 def open_run(settings: Settings) -> Run:
@@ -423,7 +430,8 @@ def _about(settings: Settings, run_lake: Lake) -> dict[str, Any]:
     """What `run.json` holds beside the configuration: enough to know later how, and on which machine, the run was made."""
     from gpu_workers.gpus import Nvml
 
-    known = sorted({name for stage in operators.stages() for name in operator_identity(stage, settings)["weights"]})
+    frozen = frozen_configuration(settings)
+    known = {name: digest for s in (*frozen["stages"].values(), *frozen["fallbacks"].values()) for name, digest in s["weights"].items()}
     return {
         "settings": settings.model_dump(mode="json"),
         "packages": {name: _version(name) for name in sorted({*_PACKAGES, *_packages_of_operators(settings)})},
@@ -435,7 +443,7 @@ def _about(settings: Settings, run_lake: Lake) -> dict[str, Any]:
             "gpus": [g.name for g in Nvml().discover()[0]],
         },
         "git": _git_state(),
-        "weights": {name: {"sha256": models.sha256(name), "licence": models.weight(name).licence} for name in known},
+        "weights": {name: {"sha256": digest, "licence": models.weight(name).licence.name} for name, digest in sorted(known.items())},
         "inputs": _input_digest(run_lake),
         "parquet": PARQUET,
         "conventions": {"schema": schema.SCHEMA_VERSION, **schema.CONVENTIONS},

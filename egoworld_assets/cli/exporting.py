@@ -23,11 +23,15 @@ def export(profile: str | None, format_name: str, run_id: str, target: Path, vid
     from egoworld_ops import exports
     from egoworld_ops.errors import BadSettings
     from egoworld_ops.exports.base import rows_of
-    from egoworld_ops.lake import runs
+    from egoworld_ops.lake import licences, runs
     from egoworld_ops.lake.lake import Lake
+    from egoworld_ops.models import policy
     from egoworld_ops.settings import load_settings
 
-    rows = rows_of(runs.find(Lake(load_settings(profile).lake), run_id), video_ids, assumed_metric)
+    settings = load_settings(profile)
+    run = runs.find(Lake(settings.lake), run_id)
+    policy.check(f"run {run.run_id}", licences.weights_of(run), settings.policy)
+    rows = rows_of(run, video_ids, assumed_metric)
     if unknown := set(video_ids) - set(rows.videos):
         raise BadSettings(f"video {min(unknown)}", f"has no manifest in run {rows.run.run_id}", "`egoworld runs show` lists the videos")
     for path in exports.write(format_name, rows, target):
@@ -36,6 +40,8 @@ def export(profile: str | None, format_name: str, run_id: str, target: Path, vid
         kept = "are exported all the same" if assumed_metric else "are left out (--assumed-metric keeps them)"
         some = f"{', '.join(not_metric[:5])}{', ...' if len(not_metric) > 5 else ''}"
         click.echo(f"{len(not_metric)} video(s) have an assumed focal length, and lengths that rest on it {kept}: {some}", err=True)
+    for name, about in licences.licences_of(run).items():
+        click.echo(f"rests on weights under {name} (commercial use: {about['commercial']}): {', '.join(about['weights'])}", err=True)
     if rows.incomplete:
         click.echo(f"{len(rows.incomplete)} video(s) are incomplete: {', '.join(list(rows.incomplete)[:5])}", err=True)
 

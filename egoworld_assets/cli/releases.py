@@ -27,7 +27,7 @@ def release(profile: str | None, run_id: str, anew: bool) -> None:
 
     settings = load_settings(profile)
     run = runs.find(Lake(settings.lake), run_id)
-    outcome = make_release(run, settings.release, anew, lambda line: click.echo(line, err=True))
+    outcome = make_release(run, settings.release, anew, lambda line: click.echo(line, err=True), settings.policy)
     database = catalog.write_catalog(run.lake)
     manifest = outcome.manifest
     for table, n in sorted(manifest.rows.items()):
@@ -44,6 +44,8 @@ def release(profile: str | None, run_id: str, anew: bool) -> None:
         click.echo(f"{len(manifest.truth_cards)} truth card(s): `egoworld releases show {run.run_id}` prints them")
     for video_id in outcome.left_out:
         click.echo(f"the truth card of {video_id} is left out, it is of other rows or damaged: score the video again", err=True)
+    for name, about in manifest.licences.items():
+        click.echo(f"rests on weights under {name} (commercial use: {about['commercial']}): {', '.join(about['weights'])}")
     click.echo(f"{outcome.path}\nschema `release` in {database}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,11 +30,36 @@ def list_models() -> None:
 @models_group.command()
 @click.argument("names", nargs=-1, required=True)
 def fetch(names: Sequence[str]) -> None:
-    """Get what of NAMES is missing, and verify it."""
+    """Get what of NAMES is missing, and verify it. What was broken off goes on where it was."""
     from egoworld_ops import models
 
-    for path in models.fetch(names):
+    for path in models.fetch(names, Progress()):
         click.echo(path)
+
+
+@models_group.command()
+@click.argument("names", nargs=-1)
+def verify(names: Sequence[str]) -> None:
+    """Read the weights of NAMES (of all that are here) again, and compare them with the registry and the lock file. Ends with 1 if one is wrong."""
+    from egoworld_ops import models
+
+    wrong = 0
+    for entry in models.named(names or models.REGISTRY):
+        state = models.verify(entry.name)
+        wrong += state not in (("here",) if names else ("here", "-"))
+        if names or state != "-":
+            click.echo(f"{state:10} {entry.name}")
+    sys.exit(1 if wrong else 0)
+
+
+@models_group.command()
+@click.argument("names", nargs=-1)
+def licences(names: Sequence[str]) -> None:
+    """The licences of the weights of NAMES (of all): where each can be read, and whether it allows commercial use."""
+    from egoworld_ops import models
+
+    for licence, under in models.licences(names).items():
+        click.echo(f"{licence}\n    {', '.join(under)}")
 
 
 @models_group.command()
@@ -43,6 +70,30 @@ def register(name: str, file: Path) -> None:
     from egoworld_ops import models
 
     click.echo(models.register(name, file))
+
+
+class Progress:
+    """Says how far a download is: at a terminal on one line, elsewhere a line now and then."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stderr.isatty()
+        self._every_s = 0.2 if self._terminal else 10.0
+        self._name, self._begin, self._from, self._said = "", 0.0, 0, 0.0
+
+    def __call__(self, name: str, here: int, total: int | None) -> None:
+        """As `egoworld_ops.models.fetching.Say`."""
+        now = time.monotonic()
+        if name != self._name:
+            self._name, self._begin, self._from, self._said = name, now, here, now
+        done = here == total
+        if now - self._said < self._every_s and not (done and self._terminal):
+            return
+        self._said = now
+        rate = (here - self._from) / max(now - self._begin, 1e-3)
+        share = f"{100 * here / total:5.1f} % of {total / 1e6:.0f} MB" if total else f"{here / 1e6:.0f} MB"
+        left = f", {(total - here) / rate:.0f} s left" if total and rate and not done else ""
+        line = f"{name}: {share}, {rate / 1e6:.1f} MB/s{left}"
+        click.echo(f"\r{line:79}" if self._terminal else line, err=True, nl=done or not self._terminal)
 
 
 COMMANDS = (models_group,)

@@ -28,6 +28,7 @@ OUTSIDE = (
     "egoworld_ops.files.locks",  # how files are written and locked
     "egoworld_ops.files.whole",
     "egoworld_ops.models",  # weights are in each digest by their SHA-256
+    "egoworld_ops.models.",
     "egoworld_ops.plugins",
     "egoworld_ops.sources",
     "egoworld_ops.settings",  # settings are in each digest by their values

@@ -26,8 +26,11 @@ from egoworld_ops.errors import SetupError, StorageUnavailable
 from egoworld_ops.files import exchange, locks
 from egoworld_ops.files.tables import digest_at
 from egoworld_ops.files.whole import hard_link, make_folder, sync_folder, write_bytes
+from egoworld_ops.lake import licences
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.runs import contract_of
+from egoworld_ops.models import policy
+from egoworld_ops.models.policy import PolicySettings
 from egoworld_ops.release import cards, place
 from egoworld_ops.release.page import page
 from egoworld_ops.release.part import laid_out, record_of, write_part
@@ -59,14 +62,18 @@ class ReleaseOutcome:
     left_out: Sequence[str]
 
 
-def make_release(run: Run, settings: ReleaseSettings, anew: bool = False, say: Say = lambda line: None) -> ReleaseOutcome:
+def make_release(
+    run: Run, settings: ReleaseSettings, anew: bool = False, say: Say = lambda line: None, rules: PolicySettings = policy.ANY
+) -> ReleaseOutcome:
     """Bring the release of a run up to date with the run. Where it is, nothing is written.
 
     Args:
         anew: put all videos into new parts: many small parts, of many small additions, become few.
+        rules: which licences its rows may rest on.
         say: takes a line now and then while this takes long.
 
     Raises:
+        BadSettings: its rows rest on weights that the rules do not allow.
         SetupError: the run is gone, or of another version of the data contract; or there are incomplete videos, and the settings refuse them.
         ContractError: a file of the run, or the release.json of its last release, is damaged.
         InputChanged: a file of the run changed meanwhile; what was released before is still there.
@@ -79,6 +86,7 @@ def make_release(run: Run, settings: ReleaseSettings, anew: bool = False, say: S
         with locks.alone(place.home(store)), _memory_of_the_system():
             place.recover(store)
             _check(run)
+            policy.check(f"run {run.run_id}", licences.weights_of(run), rules)
             manifest, assembly, left_out = _update(run, settings, anew, say)
             shutil.rmtree(place.staging(run), ignore_errors=True)
             place.point_latest(run)
@@ -143,14 +151,15 @@ def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[
         for part in workers.map(lambda part: contents.with_digests(part, layout), planned):
             parts.append(part)
             say(f"looked at the files of {len(parts)} of {len(planned)} parts")
+    under = licences.licences_of(run)
     scored = cards.of_run(run, selection.videos, contents)
     hashes = {video_id: hashlib.sha256(content).hexdigest() for video_id, content in scored.kept.items()}
     if previous is not None and all(assembly.in_place(part) for part in parts):
-        manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, previous.parts, hashes)
+        manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, previous.parts, hashes, under)
         if manifest == previous and assembly.has(_beside(manifest, scored.kept)):
             return manifest, assembly, scored.left_out
     records = _in_turn(assembly, parts, settings.writers, say)
-    manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, records, hashes)
+    manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, records, hashes, under)
     assembly.put_in_place(manifest, _beside(manifest, scored.kept))
     return manifest, assembly, scored.left_out
 

@@ -69,6 +69,7 @@ class ReleaseManifest:
         incomplete: by video and stage, how many clips have no table that counts and why; None stands for a video without a manifest, of which there
             are no rows.
         truth_cards: by video, the SHA-256 of the bytes of its truth card, which lies in `truth_cards/`.
+        licences: of the weights behind its rows, by name: address, commercial use (`yes`, `no`, `ask`), and the weights under it.
     """
 
     run_id: str
@@ -77,6 +78,7 @@ class ReleaseManifest:
     incomplete: Mapping[str, Mapping[str, Mapping[str, int]] | None]
     parts: Sequence[PartRecord]
     truth_cards: Mapping[str, str] = field(default_factory=dict)
+    licences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def rows(self) -> dict[str, int]:
@@ -165,7 +167,8 @@ def read(run: Run) -> ReleaseManifest | None:
             PartRecord(p["name"], p["videos"], {table: FileRecord(**record) for table, record in p["tables"].items()})
             for p in said["parts"]
         ]
-        return ReleaseManifest(said["run_id"], said["schema"], said["parquet"], said["incomplete"], parts, said.get("truth_cards", {}))
+        truth_cards, licences = said.get("truth_cards", {}), said.get("licences", {})
+        return ReleaseManifest(said["run_id"], said["schema"], said["parquet"], said["incomplete"], parts, truth_cards, licences)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

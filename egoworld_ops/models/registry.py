@@ -1,0 +1,91 @@
+"""The weights that egoworld knows. A backend names its entries in `weights(settings)`; what is written here of licences is no legal advice."""
+
+from __future__ import annotations
+
+from egoworld_ops.models.entries import Download, HubFile, Licence, Member, Supplied, Weight, Wheel
+
+APACHE = Licence("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0", "yes")
+HAMER = Licence("MIT", "https://github.com/geopavlakos/hamer/blob/main/LICENSE.md", "ask")
+"""The code is MIT's; the network was trained on data for research, and what it gives are parameters of MANO."""
+MANO = Licence("MANO", "https://mano.is.tue.mpg.de/license.html", "no")
+NVIDIA = Licence(
+    "NVIDIA Open Model License", "https://www.nvidia.com/en-us/agreements/enterprise-software/nvidia-open-model-license/", "yes"
+)
+SAM = Licence("SAM License", "https://github.com/facebookresearch/sam3/blob/main/LICENSE", "yes")
+"""Commercial use is allowed, military use is not; pass the licence on, and name it in publications."""
+
+_MEDIAPIPE = Wheel(
+    "mediapipe==0.10.21",
+    "manylinux_2_28_x86_64",
+    "311",
+    "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3",
+)
+_SAM2 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
+_FOUNDATIONPOSE = "18d8309afc9790cddc03a1d50bc69954dc058693"
+_MANO = Supplied(
+    "https://mano.is.tue.mpg.de",
+    "Register there, accept the licence, download `Models & Code` (mano_v1_2.zip) and unpack it",
+)
+
+
+def _hands(name: str, n_bytes: int, sha256: str) -> Weight:
+    member = Member(_MEDIAPIPE, f"mediapipe/modules/{name.rpartition('_')[0]}/{name}.tflite")
+    return Weight(name, f"{name}.tflite", sha256, n_bytes, APACHE, member)
+
+
+def _sam2(size: str, n_bytes: int, sha256: str) -> Weight:
+    name = f"sam2.1_hiera_{size}"
+    return Weight(name, f"{name}.pt", sha256, n_bytes, APACHE, Download(f"{_SAM2}/{name}.pt"))
+
+
+def _foundationpose(part: str) -> Weight:
+    return Weight(
+        f"foundationpose_{part.removesuffix('_net')}",
+        f"foundationpose_{part}.onnx",
+        None,
+        None,
+        NVIDIA,
+        HubFile("nvidia/foundationpose", f"{part}.onnx", _FOUNDATIONPOSE),
+    )
+
+
+REGISTRY: dict[str, Weight] = {
+    w.name: w
+    for w in (
+        _hands("palm_detection_full", 2339846, "1b14e9422c6ad006cde6581a46c8b90dd573c07ab7f3934b5589e7cea3f89a54"),
+        _hands("palm_detection_lite", 1985440, "e9a4aaddf90dda56a87235303cf00e4c2d3fb28725f68fd88772997dac905c18"),
+        _hands("hand_landmark_full", 5478917, "11c272b891e1a99ab034208e23937a8008388cf11ed2a9d776ed3d01d0ba00e3"),
+        _hands("hand_landmark_lite", 2071597, "048edd3645c9bf7397d19a9f6e3a42957d6e414c9bea6598030a2e9b624156e6"),
+        _sam2("tiny", 156008466, "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69"),
+        _sam2("small", 184416285, "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38"),
+        _sam2("base_plus", 323606802, "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5"),
+        _sam2("large", 898083611, "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318"),
+        Weight(
+            "hamer",
+            "hamer.ckpt",
+            None,
+            None,
+            HAMER,
+            HubFile("spaces/geopavlakos/HaMeR", "_DATA/hamer_ckpts/checkpoints/hamer.ckpt", "main"),
+            converted=True,
+        ),
+        Weight(
+            "mano_right",
+            "MANO_RIGHT.pkl",
+            "45d60aa3b27ef9107a7afd4e00808f307fd91111e1cfa35afd5c4a62de264767",
+            3821356,
+            MANO,
+            _MANO,
+            converted=True,
+        ),
+        _foundationpose("refiner_net"),
+        _foundationpose("score_net"),
+        Weight("sam3", "sam3.safetensors", None, None, SAM, HubFile("facebook/sam3", "model.safetensors", "main", gated=True)),
+    )
+}
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "mediapipe-hands": ("palm_detection_full", "palm_detection_lite", "hand_landmark_full", "hand_landmark_lite"),
+    "foundationpose": ("foundationpose_refiner", "foundationpose_score"),
+}
+"""Names that stand for several files."""
