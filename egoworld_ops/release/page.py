@@ -34,10 +34,20 @@ def page(manifest: ReleaseManifest, cards: Mapping[str, bytes]) -> bytes:
         "| --- | --- | --- |",
         *(f"| `{table}` | {n} | {schema.table(table).doc} |" for table, n in sorted(manifest.rows.items())),
         "",
+        *_licences(manifest),
         *_incomplete(manifest),
         *_truth(cards, len(videos)),
     ]
     return ("\n".join(lines).rstrip() + "\n").encode()
+
+
+def _licences(manifest: ReleaseManifest) -> Iterator[str]:
+    if not manifest.licences:
+        return
+    yield from ("## Licences of the weights behind the rows", "", "| licence | commercial use | weights |", "| --- | --- | --- |")
+    for name, about in manifest.licences.items():
+        yield f"| [{name}]({about['url']}) | {about['commercial']} | {', '.join(about['weights'])} |"
+    yield ""
 
 
 def _incomplete(manifest: ReleaseManifest) -> Iterator[str]:

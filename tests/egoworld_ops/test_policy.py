@@ -69,6 +69,7 @@ def test_a_release_names_the_licences_behind_its_rows_and_refuses_what_is_not_al
         "weights": ["hand_landmark_full", "palm_detection_full"],
     }
     assert said == {"Apache-2.0": apache}
+    assert "| yes | hand_landmark_full, palm_detection_full |" in (outcome.path / "README.md").read_text()
     before = (outcome.path / "release.json").read_bytes()
     forbid(monkeypatch, "palm_detection_full")
     with pytest.raises(BadSettings, match=rf"run {run.run_id}: .*palm_detection_full \(CC-BY-NC-4.0"):
