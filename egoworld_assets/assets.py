@@ -15,7 +15,6 @@ from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import BadSettings, SetupError
 from egoworld_ops.execution.identity import code_version
-from egoworld_ops.lake.lake import Run
 from egoworld_ops.operators.base import Stage
 from egoworld_ops.settings import load_settings
 
@@ -49,9 +48,9 @@ def column_schema(table: str) -> dg.TableSchema:
 )
 def manifest(context: dg.AssetExecutionContext, egoworld: Egoworld) -> Outcome:
     """Tables `videos` and `clips`."""
-    run = egoworld.run()
-    results = pipeline.manifest_results(run, context.partition_keys, egoworld.settings)
-    return _stored(context, run, pipeline.MANIFEST, results)
+    run, video_ids = egoworld.run(), context.partition_keys
+    results = pipeline.manifest_results(run, video_ids, egoworld.settings)
+    return _stored(context, Outcome(run, pipeline.MANIFEST, video_ids), results)
 
 
 def priority_of(tags: Mapping[str, str]) -> int:
@@ -91,20 +90,20 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         kinds={"parquet"},
     )
     def compute(context: dg.AssetExecutionContext, egoworld: Egoworld) -> Outcome:
-        run = egoworld.run()
+        run, video_ids = egoworld.run(), context.partition_keys
         pool = egoworld.pool(f"{stage.name}, run {context.run.run_id[:8]}", priority_of(context.run.tags))
-        results = pipeline.stage_results(run, stage.name, context.partition_keys, egoworld.settings, pool)
-        return _stored(context, run, stage.name, results)
+        results = pipeline.stage_results(run, stage.name, video_ids, egoworld.settings, pool)
+        return _stored(context, Outcome(run, stage.name, video_ids), results)
 
     return compute
 
 
-def _stored(context: dg.AssetExecutionContext, run: Run, stage: str, results: Iterator[StageResult]) -> Outcome:
+def _stored(context: dg.AssetExecutionContext, outcome: Outcome, results: Iterator[StageResult]) -> Outcome:
     """Store each result when it arrives, so that it is durable at once, and report the outcome of each video."""
-    outcome = Outcome(run, stage, context.partition_keys)
+    stage = outcome.stage
     reported = started = time.monotonic()
     for n, result in enumerate(results, 1):
-        pipeline.store(run, stage, result)
+        pipeline.store(outcome.run, stage, result)
         outcome.add(result)
         if result.error is not None and result.dead_letter and not result.tables:
             context.log.warning(f"{stage}: a dead letter from before, not tried again until it is redriven: {result.error}")
@@ -113,7 +112,7 @@ def _stored(context: dg.AssetExecutionContext, run: Run, stage: str, results: It
         if time.monotonic() - reported > PROGRESS_EVERY_S:
             reported = time.monotonic()
             context.log.info(f"{stage}: {n} results in {reported - started:.0f} s, now at video {result.video_id}")
-    for video_id in context.partition_keys:
+    for video_id in outcome.video_ids:
         context.add_asset_metadata(outcome.metadata(video_id), partition_key=video_id)
     context.set_data_version(context.asset_key, outcome.data_version())
     return outcome

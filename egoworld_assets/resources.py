@@ -94,11 +94,9 @@ class Egoworld(dg.ConfigurableResource):  # type: ignore[type-arg]
     description="A DuckDBResource on egoworld.duckdb of the run's lake, read-only: views of what counts. For checks and for assets of your own.",
 )
 def duckdb(context: dg.InitResourceContext) -> "DuckDBResource":
-    """The lake's catalog, brought up to date first. Created when a step asks for it: only then the lake is known, and loading stays quick."""
-    from dagster_duckdb import DuckDBResource
+    """The lake's catalog. Created when a step asks for it: only then the lake is known, and loading stays quick."""
+    from egoworld_assets.catalog import Catalog
+    from egoworld_ops.query.views import FILE_NAME
 
-    from egoworld_ops.lake.lake import Lake
-    from egoworld_ops.query.catalog import write_catalog
-
-    path = write_catalog(Lake(context.resources.egoworld.settings.lake))
-    return DuckDBResource(database=str(path.absolute()), connection_config={"access_mode": "READ_ONLY"})
+    path = context.resources.egoworld.settings.lake / FILE_NAME
+    return Catalog(database=str(path.absolute()), connection_config={"access_mode": "READ_ONLY"})

@@ -6,9 +6,11 @@ A clip is entered as done only after its file is stored: the files are the truth
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from egoworld_assets.chain.planning import StageResult
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _OPEN: dict[tuple[str, str], Ledger] = {}
 _OPENING = threading.Lock()
 MANIFEST = "manifest"
+_TOGETHER_S = 0.2
+"""Results that end faster than this after each other are entered together: one transaction costs as much as storing a small result."""
 
 
 def ledger_of(lake: Path, url: SecretStr | None) -> Ledger:
@@ -50,17 +54,28 @@ def ledger_of(lake: Path, url: SecretStr | None) -> Ledger:
 
 
 class Entries:
-    """The entries of one stage in one run by one owner."""
+    """The entries of one stage in one run by one owner, who comes into being with the first clip that is started.
 
-    def __init__(self, book: Ledger, owner: Owner, run: Run, stage: str) -> None:
-        self._book, self._owner, self._run, self._stage = book, owner, run, stage
+    Args:
+        owning: is entered with that owner.
+    """
+
+    def __init__(self, book: Ledger, run: Run, stage: str, owning: ExitStack) -> None:
+        self._book, self._run, self._stage, self._owning = book, run, stage, owning
         self._seen_ended: set[ClipKey] = set()
+        self._unentered: list[Change] = []
+        self._entered_s = 0.0
+
+    @cached_property
+    def _owner(self) -> Owner:
+        return self._owning.enter_context(self._book.owner())
 
     def take(self, tasks: Sequence[ClipTask]) -> list[ClipTask]:
         """Start these clips; returns those that this owner now has. The others run in another process, or were finished after they were planned.
 
         So one that the ledger says has ended is not taken at first. If it is planned once more after that, its file is not valid: the files decide.
         """
+        self.enter_rest()
         wanted = {self._key(t.clip.video_id, t.clip.clip_id): t for t in tasks}
         digests = {key: task.key for key, task in wanted.items()}
         self._book.add(digests)
@@ -74,8 +89,17 @@ class Entries:
         return [task for key, task in wanted.items() if key not in lost]
 
     def ended(self, result: StageResult, attempts: int, worker: str) -> None:
-        """Enter the result of a clip that was started; its file is stored."""
-        self._book.finish([self._change(result, attempts, worker)], self._owner)
+        """Enter the result of a clip that was started, at once or with the next ones; its file is stored."""
+        self._unentered.append(self._change(result, attempts, worker))
+        if time.monotonic() - self._entered_s > _TOGETHER_S:
+            self.enter_rest()
+
+    def enter_rest(self) -> None:
+        """Enter the results that wait for others."""
+        if self._unentered:
+            self._book.finish(self._unentered, self._owner)
+            self._unentered = []
+        self._entered_s = time.monotonic()
 
     def found(self, results: Iterable[StageResult]) -> None:
         """Enter results that needed no work, and clips that could not be started."""
@@ -104,5 +128,9 @@ class Entries:
 def entries(book: Ledger, run: Run, stage: str) -> Iterator[Entries]:
     """Entries for a stage; at the end, clips that were started and not finished are pending again."""
     book.recover()
-    with book.owner() as owner:
-        yield Entries(book, owner, run, stage)
+    with ExitStack() as owning:
+        made = Entries(book, run, stage, owning)
+        try:
+            yield made
+        finally:
+            made.enter_rest()

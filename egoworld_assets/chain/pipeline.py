@@ -313,12 +313,15 @@ def _stage_results(
 
 @contextmanager
 def _counting(run: Run, stage: str, dry: bool) -> Iterator[Callable[[StageResult], None]]:
-    """Takes each stored result, and updates table `states`: every few seconds, and at the end."""
+    """Takes each stored result, and updates table `states` and the clips' `meta.json`: every few seconds, and at the end."""
     counting = counted.Counting(run)
 
     def stored(result: StageResult) -> None:
         if dry or result.clip_id is None or result.recalled or (result.error is not None and not result.digest):
             return
+        unlooked = result.state == "done" and run.meta_is_behind(result.video_id, result.clip_id, stage, result.digest)
+        if unlooked or result.tables or result.state == "linked":
+            counting.is_behind(result.video_id, result.clip_id)
         state = result.state if result.state in ("failed", "blocked") else "done"
         if not counted.is_counted(run, result.video_id, result.clip_id, stage, state, result.digest if state == "done" else None):
             counting.touched(result.video_id, result.clip_id)
@@ -410,13 +413,6 @@ def store(run: Run, stage: str, result: StageResult) -> None:
         table.unlink(missing_ok=True)
     if result.beside is None and result.state in ("computed", "linked", "done"):
         failure.unlink(missing_ok=True)
-    unlooked = result.state == "done" and not result.recalled
-    if (
-        result.tables
-        or result.state == "linked"
-        or (unlooked and run.meta_is_behind(result.video_id, result.clip_id, stage, result.digest))
-    ):
-        run.write_meta(result.video_id, result.clip_id)
 
 
 def _store_packet_index(path: Path, content: bytes | None) -> None:

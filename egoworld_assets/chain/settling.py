@@ -89,6 +89,8 @@ def _round(
         yield result
         if entries:
             entries.ended(result, tried.attempts, tried.outcome.worker)
+    if entries:
+        entries.enter_rest()
     yield from met()
     return left
 

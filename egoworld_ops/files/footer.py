@@ -18,7 +18,7 @@ _TAIL_BYTES = 16_384
 """Read at once: holds the whole footer of most files."""
 
 
-def provenance(path: Path) -> dict[str, Any] | None:
+def provenance(path: str | Path) -> dict[str, Any] | None:
     """What a file says of its origin; None where it is not there, not whole, or not of the lake.
 
     Raises:
@@ -38,7 +38,7 @@ def provenance(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _footer(path: Path) -> bytes:
+def _footer(path: str | Path) -> bytes:
     """The footer, or b"" where the file does not end in one."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -84,7 +84,7 @@ def read_any(path: Path, name: str) -> tuple[pa.Table, dict[str, Any]]:
     return rows, said if isinstance(said, dict) else {}
 
 
-def provenance_at(path: Path) -> dict[str, Any] | None:
+def provenance_at(path: str | Path) -> dict[str, Any] | None:
     """What a file says of its origin; None where there is no such file or it is not a whole file of the lake.
 
     Raises:
@@ -98,7 +98,7 @@ def provenance_at(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def digest_at(path: Path) -> str | None:
+def digest_at(path: str | Path) -> str | None:
     """Digest of the result a file holds; None where there is none.
 
     Raises:

@@ -67,11 +67,15 @@ def rows_of(run: Run, video_id: str) -> Rows | None:
         except ContractError:
             return None
         known = state, {(row["clip_id"], row["stage"]): row for row in listed}
-        with _seeing:
-            _seen[str(path)] = known
-            while len(_seen) > _REMEMBERED:
-                _seen.popitem(last=False)
+        _remember(str(path), *known)
     return known[1]
+
+
+def _remember(path: str, state: memo.FileState, rows: Rows) -> None:
+    with _seeing:
+        _seen[path] = state, rows
+        while len(_seen) > _REMEMBERED:
+            _seen.popitem(last=False)
 
 
 def is_counted(run: Run, video_id: str, clip_id: str, stage: str, state: str, digest: str | None) -> bool:
@@ -121,6 +125,7 @@ def count(run: Run, video_id: str, clip_ids: Collection[str] | None = None) -> N
 
 class Counting:
     """Collects which clips of a run were touched, and counts them now and then and when asked; so a clip more costs little in a long video.
+    Writes the `meta.json` of clips at the same time: like the table, it is derived from the files.
 
     Args:
         run: the run that is written to.
@@ -129,25 +134,37 @@ class Counting:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._touched: dict[str, set[str]] = {}
+        self._behind: dict[str, set[str]] = {}
         self._due_s: dict[str, float] = {}
 
     def touched(self, video_id: str, clip_id: str) -> None:
         """A clip's files were written, or found as the table does not have them; its video is counted if that was not done lately."""
         self._touched.setdefault(video_id, set()).add(clip_id)
-        if time.monotonic() >= self._due_s.get(video_id, 0.0):
-            self.count(video_id)
+        self._count_in_time(video_id)
+
+    def is_behind(self, video_id: str, clip_id: str) -> None:
+        """The `meta.json` of a clip does not say what its files do; it is written if that was not done lately for its video."""
+        self._behind.setdefault(video_id, set()).add(clip_id)
+        self._count_in_time(video_id)
 
     def count(self, video_id: str) -> None:
         """Count what was touched of a video since it was last counted."""
         started = time.monotonic()
         if clip_ids := self._touched.pop(video_id, None):
             count(self._run, video_id, clip_ids)
+        for clip_id in sorted(self._behind.pop(video_id, ())):
+            self._run.write_meta(video_id, clip_id)
         ended = time.monotonic()
         self._due_s[video_id] = ended + max(_EVERY_S, 10 * (ended - started))
 
     def count_rest(self) -> None:
         """Count what was touched and is not counted yet."""
-        for video_id in list(self._touched):
+        for video_id in {**self._touched, **self._behind}:
+            self.count(video_id)
+
+    def _count_in_time(self, video_id: str) -> None:
+        now = time.monotonic()
+        if now >= self._due_s.setdefault(video_id, now + _EVERY_S):
             self.count(video_id)
 
 
@@ -207,7 +224,9 @@ def _row(video_id: str, clip_id: str, stage: str, state: StageState) -> dict[str
 
 
 def _write(run: Run, video_id: str, rows: Rows) -> None:
-    write_table(run.video_table(TABLE, video_id), TABLE, schema.from_rows(TABLE, [rows[key] for key in sorted(rows)]), {})
+    path = run.video_table(TABLE, video_id)
+    write_table(path, TABLE, schema.from_rows(TABLE, [rows[key] for key in sorted(rows)]), {})
+    _remember(str(path), memo.file_state(path), rows)
 
 
 @contextmanager

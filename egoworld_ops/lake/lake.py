@@ -60,11 +60,11 @@ class Run:
 
     def video_folder(self, video_id: str) -> Path:
         """Where all tables of a video lie."""
-        return self.path / f"video_id={check_id('video_id', video_id)}"
+        return self.lake.root / f"run_id={self.run_id}/video_id={check_id('video_id', video_id)}"
 
     def clip_folder(self, video_id: str, clip_id: str) -> Path:
         """Where all tables of a clip lie."""
-        return self.video_folder(video_id) / f"clip_id={check_id('clip_id', clip_id)}"
+        return self.lake.root / self._clip(video_id, clip_id)
 
     def video_table(self, table: str, video_id: str) -> Path:
         """The file of `videos` or `clips`."""
@@ -80,11 +80,15 @@ class Run:
 
     def clip_table(self, table: str, video_id: str, clip_id: str) -> Path:
         """The file of a stage's table."""
-        return self.clip_folder(video_id, clip_id) / f"{table}.parquet"
+        return self.lake.root / f"{self._clip(video_id, clip_id)}/{table}.parquet"
 
     def failure(self, stage: str, video_id: str, clip_id: str) -> Path:
         """Where a clip's failure in a stage is written."""
-        return self.clip_folder(video_id, clip_id) / f"{stage}.failure.parquet"
+        return self.lake.root / f"{self._clip(video_id, clip_id)}/{stage}.failure.parquet"
+
+    def _clip(self, video_id: str, clip_id: str) -> str:
+        """The folder of a clip below the lake: one text, because paths joined part by part cost more than all else here."""
+        return f"run_id={self.run_id}/video_id={check_id('video_id', video_id)}/clip_id={check_id('clip_id', clip_id)}"
 
     def adopt(
         self, path: Path, digest: str, others: Sequence[Run] | None = None, before: Callable[[], object] = lambda: None

@@ -246,7 +246,7 @@ def _clip(run: Run, video_id: str, row: Mapping[str, Any]) -> ClipState:
 
 def clip_states(run: Run, video_id: str, clip_id: str, stages: Collection[str] | None = None) -> dict[str, StageState]:
     """What a clip is in each stage, in order; where `stages` are named, in those alone, which must hold all that they depend on."""
-    folder = run.clip_folder(video_id, clip_id)
+    folder = os.fspath(run.clip_folder(video_id, clip_id))
     try:
         there = _names(folder)
     except StorageUnavailable as error:
@@ -258,11 +258,11 @@ def clip_states(run: Run, video_id: str, clip_id: str, stages: Collection[str] |
     return found
 
 
-def _stage_state(folder: Path, name: str, there: Collection[str], inputs: Mapping[str, StageState]) -> StageState:
+def _stage_state(folder: str, name: str, there: Collection[str], inputs: Mapping[str, StageState]) -> StageState:
     table, failure_file = f"{name}.parquet", f"{name}.failure.parquet"
     try:
-        said = provenance_at(folder / table) if table in there else {}
-        failure = on_record(folder / failure_file) if failure_file in there else None
+        said = provenance_at(f"{folder}/{table}") if table in there else {}
+        failure = on_record(Path(folder, failure_file)) if failure_file in there else None
     except StorageUnavailable as error:
         return StageState("unreadable", error=error)
     digest = (said or {}).get("digest")
@@ -297,7 +297,7 @@ def _inputs(said: Mapping[str, Any]) -> Mapping[str, Any]:
     return inputs if isinstance(inputs, dict) else {}
 
 
-def _names(folder: Path) -> set[str]:
+def _names(folder: str | Path) -> set[str]:
     try:
         return set(os.listdir(folder))
     except OSError as error:

@@ -64,14 +64,28 @@ def test_a_step_that_fails_says_what_our_error_says_and_not_what_caused_that() -
 def test_a_run_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     settings = _home(tmp_path, monkeypatch)
     [video_id] = register.register(settings.lake, [media.make(tmp_path / "raw" / "a.mp4", 5)]).video_ids
-    (settings.lake / "egoworld.duckdb" / "in the way").mkdir(parents=True)
+    monkeypatch.setenv("EGOWORLD_POOL__WORKERS", "many")
     said: list[str] = []
 
     assert processing.process(settings, [video_id], said.append) == [video_id]
 
     assert "the run failed: " in (shown := capfd.readouterr().err)
-    assert "egoworld.duckdb" in shown
+    assert "pool.workers" in shown
     assert [line for line in said if "not run" in line and "the run did not start, see above" not in line] == []
+
+
+def test_what_lies_in_the_way_of_the_catalog_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = _home(tmp_path, monkeypatch)
+    [video_id] = register.register(settings.lake, [media.make(tmp_path / "raw" / "a.mp4", 5)]).video_ids
+    (settings.lake / "egoworld.duckdb" / "in the way").mkdir(parents=True)
+    said: list[str] = []
+
+    assert processing.process(settings, [video_id], said.append) == [video_id]
+
+    assert "egoworld.duckdb" in capfd.readouterr().err
+    assert any("not run: what it needs is not there" in line for line in said), said
 
 
 def test_ctrl_c_ends_all_with_one_line_and_begins_no_further_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
