@@ -4,8 +4,8 @@
 
 Three plans of three shots a seed (`egoworld_ops/synthetic/plans.py`): the box is carried; held still from the first frame to the last, in the
 air and on the table; under a hovering hand; beside a resting hand; behind a hand that crosses the picture. `movement` gets true masks, and joints
-and poses with errors. The constants of `_verdict.py` were fitted on FITTED (`--fit` prints them anew); all figures are of other seeds. Scenes are
-kept under `.bench/holding`: a seed takes two minutes to render.
+and poses with errors; `bench_holding_whole.py` finds them all. The constants of `_verdict.py` were fitted on FITTED (`fit_holding.py` prints them
+anew); all figures are of other seeds. Scenes are kept under `.bench/holding`: a seed takes two minutes to render.
 """
 
 from __future__ import annotations
@@ -19,37 +19,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
-import pyarrow as pa
 
 from egoworld_assets.chain import pipeline
 from egoworld_assets.cli import demo
-from egoworld_ops import operators
-from egoworld_ops.contract import schema
 from egoworld_ops.hashing import sha256_of
-from egoworld_ops.operators.base import ClipInput
-from egoworld_ops.operators.movement import _verdict, classical
-from egoworld_ops.operators.movement._holding import held
-from egoworld_ops.operators.movement._verdict import Evidence, Verdict, judge
 from egoworld_ops.operators.movement.classical import Backend
 from egoworld_ops.raw import register
 from egoworld_ops.settings import load_settings
 from egoworld_ops.synthetic import SceneConfig
 from egoworld_ops.synthetic.config import GENERATOR_VERSION
 from egoworld_ops.synthetic.plans import PLANS
-from egoworld_ops.video.sidecar import Prompt, Sidecar, SidecarObject
-from egoworld_ops.vision import rle
 from gpu_workers.inline import InlinePool
-from tests.held_scenes import Errors, Shot, clip_input, render_shot, scaled_shot
+from tests.held_scenes import Errors, Shot, clip_input, render_shot, run_stage, scaled_shot
 
 LABELS = Path(__file__).with_name("blocks_holds.json")
 KEPT = Path(__file__).resolve().parents[1] / ".bench" / "holding"
 FITTED = (11, 12, 13, 14)
 SEEDS = (21, 22, 23, 24)
-LARGE, WHOLE = (480, 360), (41, 42)
-"""Pictures and seeds of the figures from end to end."""
 HEIGHTS = (1080, 720, 480, 360)
 SIZES_M = ((0.12, 0.085, 0.08), (0.16, 0.11, 0.06))
 """Of the box, by whether the seed is even or odd."""
@@ -83,13 +71,8 @@ def chained(shot: Shot, errors: Errors, seed: int) -> dict[str, list[dict[str, A
     item = clip_input(pictures, errors, seed, camera)
     tables = dict(item.tables)
     for stage in ("movement", "contacts", "events"):
-        tables[stage] = _run(stage, replace(item, tables=tables))
+        tables[stage] = run_stage(stage, replace(item, tables=tables))
     return {stage: tables[stage].to_pylist() for stage in ("contacts", "events")}
-
-
-def _run(stage: str, item: ClipInput, name: str = "classical") -> pa.Table:
-    backend = operators.load(stage, name)
-    return backend(backend.Settings(), 2).run(item)
 
 
 def scored(shot: Shot, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[tuple[float, bool]]]:
@@ -103,43 +86,6 @@ def scored(shot: Shot, tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> dic
         if e["phase"] == "carry"
     ]
     return {"contacts": [(score, ok) for score, ok in hands if score is not None], "carries": [(s, bool(ok)) for s, ok in carries]}
-
-
-def end_to_end(seed: int, height: int) -> list[dict[str, Any]]:
-    """Rows of `movement` with their truth, from pictures of that height and a box around the object in the first frame that shows it: hands, masks
-    and joints are found, poses of objects are not asked for."""
-    rows: list[dict[str, Any]] = []
-    for scene, shot in scenes(seed, LARGE):
-        pictures, camera = scaled_shot(shot, height)
-        first = next(i for i, truth in enumerate(shot.truth) if "object" in truth.masks)
-        x, y, w, h = (height / shot.config.height * float(v) for v in rle.mask_bbox(shot.truth[first].masks["object"]))
-        prompt = Prompt(frame_index=first, box_px=(x, y, w, h))
-        item = replace(
-            clip_input(pictures, Errors(), seed, camera), sidecar=Sidecar(objects=(SidecarObject(label="box", prompts=(prompt,)),))
-        )
-        tables: dict[str, pa.Table] = {"object_pose": schema.empty("object_pose")}
-        for stage, name in (("detections", "mediapipe"), ("masks", "classical"), ("hand_pose", "mediapipe"), ("movement", "classical")):
-            tables[stage] = _run(stage, replace(item, tables=tables), name)
-        truth = {i: (t.held_by, t.moving) for i, t in enumerate(shot.truth)}
-        found = [row | dict(zip(("truth", "moves"), truth[row["frame_index"]], strict=True)) for row in tables["movement"].to_pylist()]
-        rows += [row | {"scene": scene} for row in found]
-    return rows
-
-
-def whole(seeds: Sequence[int]) -> None:
-    """Figures of the chain from pictures on; at four heights for the first seed."""
-    every = {seed: end_to_end(seed, LARGE[1]) for seed in seeds}
-    rows = [row for part in every.values() for row in part]
-    unknown = np.mean([row["held_by"] == "unknown" for row in rows])
-    print(f"FIGURE holding, end to end: held_by F1 {f1(rows):.3f}, right {right(rows):.3f}, unknown {unknown:.3f} of {len(rows)} rows")
-    states = [(row["state"] == "moving") == row["moves"] for row in rows if row["state"]]
-    print(f"FIGURE holding, end to end: moving or still right {np.mean(states):.3f}, stated {len(states) / len(rows):.3f}")
-    print(f"FIGURE holding, end to end: right by score {calibration(rows)}")
-    tables = {h: {(r["scene"], r["frame_index"]): r for r in end_to_end(seeds[0], h)} for h in HEIGHTS}
-    for height in HEIGHTS[1:]:
-        both = tables[HEIGHTS[0]].keys() & tables[height].keys()
-        alike = {c: np.mean([tables[HEIGHTS[0]][at][c] == tables[height][at][c] for at in both]) for c in ("state", "held_by")}
-        print(f"FIGURE holding, end to end at {height} lines as at {HEIGHTS[0]}: {alike} of {len(both)} rows")
 
 
 def f1(rows: Sequence[Mapping[str, Any]]) -> float:
@@ -169,8 +115,6 @@ def binned(known: Sequence[tuple[float, bool]]) -> str:
 
 
 def main() -> int:
-    if "--fit" in sys.argv:
-        return fit()
     seeds = [int(a) for a in sys.argv[1:]] or SEEDS
     for name, errors in LOST.items():
         rows: dict[str, list[dict[str, Any]]] = {}
@@ -203,7 +147,6 @@ def main() -> int:
         for what, found in marks.items():
             print(f"FIGURE holding, {name}: {what} right by score {binned(found)}")
     resolution(seeds[0])
-    whole(WHOLE)
     return blocks()
 
 
@@ -255,61 +198,6 @@ def label_of(labels: Mapping[str, Any], row: Mapping[str, Any]) -> str | None:
     if known is None or frame % labels["every"] or any(first <= frame <= last for first, last in known["unsure"]):
         return None
     return next((hand for first, last, hand in known["held"] if first <= frame <= last), "none")
-
-
-def fit() -> int:
-    """Fit the regressions of `_verdict.py` on the seeds FITTED, and print their constants."""
-    from scipy.optimize import minimize
-
-    for name, (X, y, prior) in _samples().items():
-        mean, deviation = np.nanmean(X, 0), np.nanstd(X, 0)
-        Z = np.nan_to_num((X - mean) / deviation)
-
-        def loss(w: np.ndarray, Z: np.ndarray = Z, y: np.ndarray = y, prior: float = prior) -> float:
-            logits = w[0] + Z @ w[1:]
-            return float(np.logaddexp(0, np.where(y, -logits, logits)).mean() + prior * (w[1:] ** 2).sum())
-
-        w = minimize(loss, np.zeros(X.shape[1] + 1)).x
-        print(
-            name,
-            len(y),
-            "mean",
-            np.round(mean, 3).tolist(),
-            "intercept",
-            round(w[0], 2),
-            "weights",
-            np.round(w[1:] / deviation, 2).tolist(),
-        )
-        print("  right in the fit", np.mean((w[0] + Z @ w[1:] > 0) == y))
-    return 0
-
-
-def _samples() -> dict[str, tuple[np.ndarray, np.ndarray, float]]:
-    """What the regressions see in the scenes of FITTED, its truth, and how much large weights cost."""
-    still: list[tuple[np.ndarray, bool]] = []
-    moving: list[tuple[float, bool]] = []
-
-    def watched(hands: Mapping[Any, Evidence], *rest: Any) -> list[Verdict]:
-        _, moves, times_s, _, max_slip_m_s = rest
-        holders = [truth[round(t * fps)].held_by for t in times_s]
-        touches, slips = {h: e.touches for h, e in hands.items()}, {h: e.slips_m_s for h, e in hands.items()}
-        confidence = held(touches, slips, *rest)
-        for hand, e in hands.items():
-            moving.extend((c, t == hand) for c, t in zip(confidence[hand], holders, strict=True) if c > 0)
-            for start, end in _verdict.rests(e, confidence[hand] > 0, moves, times_s, max_slip_m_s):
-                still.append((_verdict.features_at_rest(e, slice(start, end)), holders[(start + end) // 2] == hand))
-        return judge(hands, *rest)
-
-    for seed in FITTED:
-        for _, shot in scenes(seed):
-            truth, fps = shot.truth, shot.config.fps
-            for errors in (Errors(), Errors(poses=False)):
-                for again in range(2):
-                    with patch.object(classical, "judge", watched):
-                        said(shot, errors, 100 * seed + again)
-    X, y = (np.array(c) for c in zip(*still, strict=True))
-    c, z = (np.array(v) for v in zip(*moving, strict=True))
-    return {"by grip": (X, y, 0.05), "by masks": (X[:, :2], y, 0.01), "moving": (c[:, None], z, 0.05)}
 
 
 if __name__ == "__main__":

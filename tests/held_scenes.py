@@ -1,9 +1,10 @@
-"""Rendered scenes as input for `movement`, with the truth of who holds the box: true masks, and joints and poses as far off as asked for."""
+"""Rendered scenes with the truth of who holds the box: as input for `movement`, with true masks, and joints and poses as far off as asked for; and as
+pictures in which hands, masks and joints are found."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,26 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
+from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.synthetic import FrameTruth, SceneConfig, render_frame
 from egoworld_ops.types import Camera, Clip, Frame
-from egoworld_ops.video.sidecar import Sidecar
+from egoworld_ops.video.sidecar import Prompt, Sidecar, SidecarObject
 from egoworld_ops.vision import rle
 from egoworld_ops.vision.geometry import quaternion_from_matrix
 from tests.rows import PER_FRAME
 
+STAGES = (
+    ("detections", "mediapipe"),
+    ("masks", "classical"),
+    ("hand_pose", "mediapipe"),
+    ("object_pose", "classical"),
+    ("movement", "classical"),
+    ("contacts", "classical"),
+    ("events", "classical"),
+)
+"""And the backends that find all in a picture."""
 TRACKS = {"hand_left": 1, "hand_right": 2, "object": 10}
 
 
@@ -84,6 +96,31 @@ def clip_input(shot: Shot, errors: Errors, seed: int, camera: Camera | None = No
     tables = {"masks": _table("masks", masks), "hand_pose": _table("hand_pose", hands), "object_pose": _table("object_pose", poses)}
     tables["camera"] = schema.empty("camera")
     return ClipInput(clip, tables, Sidecar(), camera, 1, lambda: iter(frames))
+
+
+def prompted_input(shot: Shot, height: int, posed: bool) -> ClipInput:
+    """The shot at a height, with a box around what its first frame that shows the object shows of it; `posed`: with the object's lengths too."""
+    pictures, camera = scaled_shot(shot, height)
+    first = next(i for i, truth in enumerate(shot.truth) if "object" in truth.masks)
+    x, y, w, h = (height / shot.config.height * float(v) for v in rle.mask_bbox(shot.truth[first].masks["object"]))
+    prompt = Prompt(frame_index=first, box_px=(x, y, w, h))
+    thing = SidecarObject(label="box", prompts=(prompt,), dimensions_m=shot.config.dimensions_m if posed else None)
+    return replace(clip_input(pictures, Errors(), 0, camera), sidecar=Sidecar(objects=(thing,)))
+
+
+def found_tables(item: ClipInput, posed: bool) -> dict[str, pa.Table]:
+    """The tables of STAGES of a clip; no poses of objects unless `posed`."""
+    tables: dict[str, pa.Table] = {"camera": schema.empty("camera"), "object_pose": schema.empty("object_pose")}
+    for stage, name in STAGES:
+        if stage != "object_pose" or posed:
+            tables[stage] = run_stage(stage, replace(item, tables=tables), name)
+    return tables
+
+
+def run_stage(stage: str, item: ClipInput, name: str = "classical") -> pa.Table:
+    """The table of a stage, by its backend of that name."""
+    backend = operators.load(stage, name)
+    return backend(backend.Settings(), 2).run(item)
 
 
 def _table(name: str, rows: list[dict[str, Any]]) -> pa.Table:

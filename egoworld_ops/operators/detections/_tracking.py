@@ -2,8 +2,8 @@
 
 MediaPipe's own graph searches for palms on every frame with fewer hands than it may follow, so a video of one hand pays for the search
 all the time. Here a search is due while no hand is followed, in the frame that loses a hand and in those just after, and otherwise every
-`search_interval_frames` processed frames while there may be another hand. Successive searches look at successive views of the image, and
-beyond its edges.
+`search_interval_frames` processed frames while there may be another hand. The first search of a clip looks at all views of the image, successive
+ones at successive views, and beyond its edges.
 
 Which of the hands are the wearer's is decided over the whole clip (`_sides.py`). Where two followed hands cannot be the left and the right one of
 one person, one of them is another's, and the search for the missing one goes on: two more hands may then be followed.
@@ -118,9 +118,9 @@ class HandTracker:
         )
 
     def _search(self, rgb: np.ndarray) -> Future[list[Palm]]:
-        """Palms in the next view; in the next two where hands are followed, as their search is due less often."""
+        """Palms in the next view, or in the next two where hands are followed, as their search is due less often; in a clip's first frame in all."""
         looks = views(rgb.shape[1], rgb.shape[0])
-        count = 2 if self._rois else 1
+        count = len(looks) if not self._searches else 2 if self._rois else 1
         wanted = [looks[(self._searches + i) % len(looks)] for i in range(count)]
         self._searches += count
         self._since_search = 0

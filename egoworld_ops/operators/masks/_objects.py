@@ -124,7 +124,7 @@ class ObjectTrack:
         expected = place & ~hand
         color = self._color(picture, expected, ~place & ~hand)
         logit = _logit(picture, place, color, None if preference is None else crop.shrink(_full(preference, rgb)))
-        mask = keep_near((logit > 0) & ~hand, expected, max(4, int(0.01 * place.sum())))
+        mask = keep_near((logit > 0) & ~hand, expected, max(4, int(0.005 * place.sum())))
         agreement = (mask & expected).sum() / max(1, (mask | expected).sum())
         observed = bool(agreement >= _AGREEMENT and color[mask].mean() > _GONE)
         if not observed:
@@ -179,18 +179,33 @@ def cut_out_of_box(rgb: np.ndarray, box_px: np.ndarray, hands: np.ndarray, exact
     if crop is None:
         return None
     hand = crop.shrink_mask(hands)
-    inside = _rectangle(crop, box_px, 0.0) & ~hand
+    box = _rectangle(crop, box_px, 0.0)
+    inside = box & ~hand
     if not inside.any():
         return None
-    if min(inside.sum(), (~inside).sum()) < _MIN_PX:
+    if min(inside.sum(), (~(box if exact else inside)).sum()) < _MIN_PX:
         return (crop, inside) if exact else None
     picture = crop.shrink(rgb)
     if exact:
-        cut = _grab_cut(picture, inside, inside)
+        cut = _grab_cut(_uncovered(picture, hand), box, box) & ~hand
         return crop, cut if cut.sum() >= _MIN_BOX_SHARE * inside.sum() else inside
     near = _rectangle(crop, box_px, _LOOSENESS * side_px) & ~hand
     guess = _guess(picture, inside, near, _colors_elsewhere(rgb, box_px, hands))
     return None if guess is None else (crop, guess)
+
+
+def _uncovered(picture: np.ndarray, hand: np.ndarray) -> np.ndarray:
+    """A picture (h, w, 3) with each pixel of hands (h, w) bool painted like the nearest other one.
+
+    What shows between fingers then goes on behind them. As background they would cut it into slivers, each with more edge than inside, and their dark
+    edges would stand for shaded parts of the thing.
+    """
+    if not hand.any():
+        return picture
+    _, nearest = cv2.distanceTransformWithLabels(hand.view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    colors = np.zeros((int(nearest.max()) + 1, 3), np.uint8)
+    colors[nearest[~hand]] = picture[~hand]
+    return colors[nearest]
 
 
 def _guess(picture: np.ndarray, inside: np.ndarray, near: np.ndarray, elsewhere: np.ndarray) -> np.ndarray | None:

@@ -49,7 +49,7 @@ class ClassicalSettings(BackendSettings):
 class Backend(Operator):
     """The default on laptops."""
 
-    version = "5"
+    version = "6"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = ClassicalSettings
     seconds_per_frame: ClassVar[float] = 0.06

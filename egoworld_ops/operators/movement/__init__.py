@@ -52,12 +52,13 @@ TABLE = schema.Table(
             "hold_reason",
             pa.string(),
             "why held_by is unknown: the object moves, no hand is seen at it, and not both hands are seen; a hand is at it for a short time, and "
-            "whether it moves is not known; the hand at it has no points to follow; nothing moves, and the hand at it has neither joints "
-            "nor points; or it looks neither like a hold nor like none. Null where held_by is known",
+            "whether it moves is not known; the hand at it has no points to follow; a hand is not seen that was, or will be, at it within a second; "
+            "nothing moves, and the hand at it has neither joints nor points; or it looks neither like a hold nor like none. Null where held_by is "
+            "known",
             "",
             "",
             True,
-            ("moves_without_hand", "motion_unknown", "hand_without_points", "hand_without_joints", "undecided"),
+            ("moves_without_hand", "motion_unknown", "hand_without_points", "hand_lost", "hand_without_joints", "undecided"),
         ),
         schema.METRIC,
         schema.reason("velocity or state"),

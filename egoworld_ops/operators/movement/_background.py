@@ -23,7 +23,7 @@ from egoworld_ops.vision.geometry import invert, make_transform, project, transf
 
 PROBES = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / 2
 """Corners of a box of size 1."""
-MIN_OBJECT_POINTS = 6
+MIN_OBJECT_POINTS = 4
 _PARTS = (0.0, -0.5, 0.5, -1.0, 1.0)
 """Of the standard error, by which a scale may be off."""
 _COLUMNS = ("frame_index", "qw", "qx", "qy", "qz", "x_m", "y_m", "z_m", "scale_error_share")

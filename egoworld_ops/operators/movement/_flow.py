@@ -24,6 +24,8 @@ AGREE_SHARE = 1.5 / 800
 """Points agree on one motion within this share of the picture's diagonal."""
 _PLANE_SHARE, _TRIALS, _SURE = 3 / 800, 2000, 0.999
 """Points of the background agree on one plane within this share of the diagonal: what stands on a table is a little off it."""
+_LITTLE_PX = 3.0
+"""A region that moves by less is followed from where it was."""
 _SEARCH = Search(window_px=13, levels=2, steps=15, least_step_px=0.03)
 
 
@@ -81,9 +83,12 @@ def shrunk(mask: np.ndarray, margin_px: int) -> np.ndarray:
 
 
 class Flow:
-    """Follows points within one region; remembers where they were in each frame until it is told to forget."""
+    """Follows points within one region; remembers where they were in each frame until it is told to forget.
 
-    def __init__(self, max_points: int, apart_px: int) -> None:
+    The region of a thing, `of_thing`, moves with it: where the search for points does not reach as far as it moves, they are also searched for there.
+    """
+
+    def __init__(self, max_points: int, apart_px: int, of_thing: bool = False) -> None:
         self._past: deque[tuple[int, np.ndarray, np.ndarray]] = deque()
         self._last = -1
         self._grey: np.ndarray | None = None
@@ -92,13 +97,16 @@ class Flow:
         self._next_id = 0
         self._max_points = max_points
         self._apart_px = apart_px
+        self._of_thing = of_thing
+        self._middle_px: np.ndarray | None = None
 
     def see(self, position: int, grey: np.ndarray, free: np.ndarray) -> None:
         """Follow into a frame: its position, its small picture (h, w) uint8, and (h, w) uint8, 1 on the region."""
         if self._last != position - 1:
-            self._ids, self._points = self._ids[:0], self._points[:0]
+            self._ids, self._points, self._middle_px = self._ids[:0], self._points[:0], None
+        shift_px = self._shift_px(free) if self._of_thing else None
         if self._grey is not None and len(self._ids):
-            self._follow(grey, free)
+            self._follow(grey, free, shift_px)
         if len(self._ids) < 0.7 * self._max_points:
             self._add(grey, free.copy())
         self._grey = grey
@@ -110,9 +118,18 @@ class Flow:
         while self._past and self._past[0][0] < position:
             self._past.popleft()
 
-    def _follow(self, grey: np.ndarray, free: np.ndarray) -> None:
+    def _shift_px(self, free: np.ndarray) -> np.ndarray | None:
+        """How far the region's middle moved (2,) since the frame before; None where that is little or not known."""
+        seen = cv2.moments(free, binaryImage=True)
+        middle_px = np.array([seen["m10"], seen["m01"]]) / seen["m00"] if seen["m00"] else None
+        before_px, self._middle_px = self._middle_px, middle_px
+        if before_px is None or middle_px is None or np.hypot(*(middle_px - before_px)) < _LITTLE_PX:
+            return None
+        return np.asarray(middle_px - before_px)
+
+    def _follow(self, grey: np.ndarray, free: np.ndarray, shift_px: np.ndarray | None) -> None:
         assert self._grey is not None
-        there, good = follow_and_return(self._grey, grey, self._points, _SEARCH, _ROUND_TRIP_PX)
+        there, good = follow_and_return(self._grey, grey, self._points, _SEARCH, _ROUND_TRIP_PX, shift_px)
         column, row = np.round(there).astype(int).T
         good &= (column >= 0) & (row >= 0) & (column < free.shape[1]) & (row < free.shape[0])
         good[good] = free[row[good], column[good]] > 0

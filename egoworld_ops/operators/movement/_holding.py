@@ -65,16 +65,25 @@ def slip_m_s(
 def slip_in_picture_px(
     object_was: np.ndarray, object_now: np.ndarray, was: np.ndarray, now: np.ndarray, diagonal_px: float
 ) -> float | None:
-    """How far a hand's points (N, 2) went from where the object would have carried them, pixels: the object moves in the picture by a shift, a
-    turn and a change of size, found from its own points (M, 2). None if there are too few points of either.
+    """How far a hand's points (N, 2) and an object's (M, 2) went from where the motion of the other would have carried them, pixels.
+
+    Either moves in the picture by a shift, a turn and a change of size, found from its own points. The less of the two medians counts: the motion
+    of a thing of which little is seen is uncertain where the hand is, and that of a hand that bends where the thing is. None if there are too few
+    points of either.
     """
     if min(len(was), len(object_was)) < MIN_POINTS:
         return None
+    of_hand = _off_px(object_was, object_now, was, now, diagonal_px)
+    of_object = _off_px(was, now, object_was, object_now, diagonal_px)
+    least = float(np.fmin(of_hand, of_object))
+    return least if np.isfinite(least) else None
+
+
+def _off_px(was: np.ndarray, now: np.ndarray, others_was: np.ndarray, others_now: np.ndarray, diagonal_px: float) -> float:
+    """Median distance of other points (M, 2) from where the motion of points (N, 2) carries them; NaN where that is not found."""
     cv2.setRNGSeed(0)
-    A, _ = cv2.estimateAffinePartial2D(object_was, object_now, method=cv2.RANSAC, ransacReprojThreshold=AGREE_SHARE * diagonal_px)
-    if A is None:
-        return None
-    return float(np.median(np.linalg.norm(now - (was @ A[:, :2].T + A[:, 2]), axis=1)))
+    A, _ = cv2.estimateAffinePartial2D(was, now, method=cv2.RANSAC, ransacReprojThreshold=AGREE_SHARE * diagonal_px)
+    return np.nan if A is None else float(np.median(np.linalg.norm(others_now - (others_was @ A[:, :2].T + A[:, 2]), axis=1)))
 
 
 def held(

@@ -15,23 +15,28 @@ MIN_TOUCH = 0.2
 MIN_STILL_S = 0.4
 """A hand at an object at rest is judged by its grip from this time on; a shorter touch is none."""
 MAX_BRIDGED_S = 0.3
-"""A hand whose points are lost for this time between two parts of a hold holds on."""
+"""A hand that stays at an object, or is not seen, for this time between two parts of a hold holds on: it does not let go and grasp again so soon."""
+MAX_LOST_S = 1.0
+"""A hand that is not seen may still, or already, be where it was or will be seen at an object within this time."""
 UNDECIDED = (0.35, 0.65)
 """A probability of a hold at rest between these says nothing."""
 NOT_HELD = 0.02
 """Probability that a hand holds an object that it does not touch, or slips against."""
-_MOVING = (-1.5, 5.0)
+_MOVING = (-0.94, 3.99)
 """Probability of a hold in motion from the confidence of `held`: intercept and slope of a logistic curve."""
-FEATURES = ("bordered", "seen_slip_m_s", "touch", "slip_m_s", *CUES)
+FEATURES = ("bordered", "log_seen_slip", "touch", "log_slip", *CUES)
+N_BY_MASKS = 3
+_RESTS_M_S = 0.004
+"""Slips below this are alike: points are not followed more exactly. Slips are compared by their ratio, hence the logarithm of their sum with it."""
 _NEED_JOINTS = slice(FEATURES.index(CUES[0]), None)
 _BY_GRIP = (
-    -1.01,
-    np.array([0.501, 0.015, 0.832, 0.02, 0.789, 0.125, 0.057]),
-    np.array([4.04, -28.1, 1.41, -22.1, 3.92, 5.45, -1.68]),
+    -1.16,
+    np.array([0.502, -4.419, 0.864, -4.255, 0.766, 0.083, 0.057]),
+    np.array([5.22, -1.3, 1.79, -0.86, 5.02, 5.83, -1.24]),
 )
-_BY_MASKS = (-1.91, np.array([0.501, 0.015]), np.array([10.94, -135.33]))
-"""Logistic regressions of holds at rest, on all FEATURES and, where the hand has no joints, on the first two: intercept, means, weights. Fitted by
-`benchmarks.bench_holding --fit`."""
+_BY_MASKS = (-1.31, np.array([0.502, -4.419, 0.864]), np.array([6.66, -2.69, 1.38]))
+"""Logistic regressions of holds at rest, on all FEATURES and, where the hand has no joints, on the first N_BY_MASKS: intercept, means, weights.
+Fitted by `benchmarks.fit_holding`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,22 +107,33 @@ def _one_hand(
     in_motion = confidence > 0
     p[in_motion] = np.maximum(_sigmoid(_MOVING[0] + _MOVING[1] * confidence[in_motion]), 0.51)
     touching = e.touches > MIN_TOUCH
-    no_points = touching & moving & np.isnan(e.slips_m_s) & ~in_motion
-    for start, end in runs(no_points):
-        ends_held = [0 <= i < len(moving) and in_motion[i] for i in (start - 1, end)]
-        if all(ends_held) and times_s[end] - times_s[start - 1] <= MAX_BRIDGED_S:
-            p[start:end] = 0.51
-        else:
-            why[start:end] = ["hand_without_points"] * (end - start)
+    for i in np.flatnonzero(touching & moving & np.isnan(e.slips_m_s) & ~in_motion).tolist():
+        why[i] = "hand_without_points"
     for i in np.flatnonzero(touching & unknown & ~in_motion & ~_slips(e, max_slip_m_s)).tolist():
         why[i] = "motion_unknown"
+    for i in np.flatnonzero(_lost(e, times_s)).tolist():
+        why[i] = "hand_lost"
     for start, end in rests(e, in_motion, moving, times_s, max_slip_m_s):
         chance = at_rest(e, slice(start, end))
         if chance is None or UNDECIDED[0] < chance < UNDECIDED[1]:
             why[start:end] = ["hand_without_joints" if chance is None else "undecided"] * (end - start)
         else:
             p[start:end], why[start:end] = chance, [None] * (end - start)
+    holds = np.array([w is None for w in why]) & (p > 0.5)
+    for start, end in runs((touching | ~e.seen) & ~holds):
+        if start > 0 and end < len(p) and holds[start - 1] and holds[end] and times_s[end] - times_s[start - 1] <= MAX_BRIDGED_S:
+            p[start:end], why[start:end] = min(p[start - 1], p[end]), [None] * (end - start)
     return p, why
+
+
+def _lost(e: Evidence, times_s: np.ndarray) -> np.ndarray:
+    """(N,) bool: the hand is not seen, and was or will be next seen at the object, at most MAX_LOST_S away in time."""
+    lost = np.zeros(len(times_s), bool)
+    for start, end in runs(~e.seen):
+        for at in (start - 1, end):
+            if 0 <= at < len(times_s) and e.touches[at] > MIN_TOUCH:
+                lost[start:end] |= np.abs(times_s[start:end] - times_s[at]) <= MAX_LOST_S
+    return lost
 
 
 def rests(e: Evidence, held: np.ndarray, moving: np.ndarray, times_s: np.ndarray, max_slip_m_s: float) -> Iterator[tuple[int, int]]:
@@ -134,7 +150,8 @@ def _slips(e: Evidence, max_slip_m_s: float) -> np.ndarray:
 
 def features_at_rest(e: Evidence, part: slice) -> np.ndarray:
     """(7,) the medians of FEATURES; NaN where one is not known in any frame, or the joints in less than half of them."""
-    columns = np.column_stack([e.bordered[part], e.seen_slips_m_s[part], e.touches[part], e.slips_m_s[part], e.cues[part]])
+    slips = [np.log(slips_m_s[part] + _RESTS_M_S) for slips_m_s in (e.seen_slips_m_s, e.slips_m_s)]
+    columns = np.column_stack([e.bordered[part], slips[0], e.touches[part], slips[1], e.cues[part]])
     if np.isnan(e.cues[part, 0]).mean() > 0.5:
         columns[:, _NEED_JOINTS] = np.nan
     known = ~np.isnan(columns).all(0)
@@ -146,7 +163,8 @@ def at_rest(e: Evidence, part: slice) -> float | None:
     x = features_at_rest(e, part)
     if not np.isnan(x[_NEED_JOINTS.start]):
         return _logistic(x, _BY_GRIP)
-    return None if np.isnan(x[:2]).any() else _logistic(x[:2], _BY_MASKS)
+    by_masks = x[:N_BY_MASKS]
+    return None if np.isnan(by_masks).any() else _logistic(by_masks, _BY_MASKS)
 
 
 def _logistic(x: np.ndarray, fitted: tuple[float, np.ndarray, np.ndarray]) -> float:

@@ -71,7 +71,7 @@ class _Flows:
     def __init__(self, path: CameraPath) -> None:
         self.path = path
         self.background = Flow(160, 9)
-        self.hands = {hand: Flow(50, 5) for hand in HANDS}
+        self.hands = {hand: Flow(50, 5, of_thing=True) for hand in HANDS}
         self.objects: dict[int, Flow] = {}
 
     def see(
@@ -83,7 +83,7 @@ class _Flows:
         for hand, mask in hands.items():
             self.hands[hand].see(position, grey, shrunk(mask, 1))
         for track_id, mask in objects.items():
-            self.objects.setdefault(track_id, Flow(60, 5)).see(position, grey, shrunk(mask, 2))
+            self.objects.setdefault(track_id, Flow(60, 4, of_thing=True)).see(position, grey, shrunk(mask, 2))
 
     def forget_before(self, position: int) -> None:
         """Forget points of the frames before that one: they are not needed any more."""
@@ -94,7 +94,7 @@ class _Flows:
 class Backend(Operator):
     """The `classical` backend of movement."""
 
-    version = "9"
+    version = "10"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = MovementSettings
     seconds_per_frame: ClassVar[float] = 0.02

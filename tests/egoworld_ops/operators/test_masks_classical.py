@@ -17,8 +17,9 @@ from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.masks import classical
 from egoworld_ops.operators.masks._hand_prior import hand_prior, pixels_per_metre
 from egoworld_ops.operators.masks._motion import Motion
+from egoworld_ops.operators.masks._objects import cut_out_of_box
 from egoworld_ops.operators.masks._regions import Crop
-from egoworld_ops.synthetic import SceneConfig
+from egoworld_ops.synthetic import SceneConfig, render_frame
 from egoworld_ops.types import Camera, Clip, Frame
 from egoworld_ops.video.sidecar import Sidecar
 from egoworld_ops.vision import rle
@@ -200,6 +201,19 @@ def test_of_two_alike_things_on_one_region_one_is_not_observed() -> None:
     assert sum(found[11]) <= 1
 
 
+def test_a_thing_in_a_hand_is_cut_out_between_and_beside_the_fingers() -> None:
+    """Rendered: a box in a hand that covers most of it; what is seen of it are a side, slivers between fingers and a shaded face."""
+    config = SceneConfig(seed=31, plan="hold", width=320, height=240, frames_per_shot=9, fps=6)
+    rgb, truth = render_frame(config, 0)
+    seen, hands = truth.masks["object"], truth.masks["hand_left"] | truth.masks["hand_right"]
+    cut = cut_out_of_box(rgb, np.asarray(rle.mask_bbox(seen), float), hands, True)
+    assert cut is not None
+    crop, mask = cut
+    found = np.zeros_like(seen)
+    found[crop.window] = crop.enlarge(mask.astype(np.float32)) > 0.5
+    assert rle.iou(rle.encode(found & ~hands), rle.encode(seen)) > 0.85
+
+
 def test_an_object_resumes_after_a_hand_covered_it() -> None:
     frames, truth = _moving_square(24, step_px=0)
     rows = [kitchen.object_row(0, rle.mask_bbox(truth[0]))]
@@ -259,12 +273,16 @@ def test_a_crop_maps_points_and_pixels_alike() -> None:
 
 
 def test_masks_are_alike_at_all_resolutions() -> None:
+    """Of the object a tenth are slivers between fingers, one to three pixels wide at the smallest size: a shift by one pixel is seen in them."""
     shot = render_shot(SceneConfig(seed=21, plan="hold", width=240, height=180, frames_per_shot=4, fps=12), 0)
     found = {height: _masks_at(shot, height) for height in (720, 360, 180)}
     assert {role for role, _ in found[720]} == {"hand_left", "hand_right", "object"}
     for height in (360, 180):
-        alike = [(mask & found[height][at]).sum() / (mask | found[height][at]).sum() for at, mask in found[720].items()]
-        assert min(alike) >= 0.9, (height, alike)
+        alike = {at: (mask & found[height][at]).sum() / (mask | found[height][at]).sum() for at, mask in found[720].items()}
+        assert min(share for (role, _), share in alike.items() if role != "object") >= 0.9, (height, alike)
+        of_object = [share for (role, _), share in alike.items() if role == "object"]
+        assert np.mean(of_object) >= 0.9, (height, of_object)
+        assert min(of_object) >= 0.85, (height, of_object)
 
 
 def _masks_at(shot: Shot, height: int) -> dict[tuple[str, int], np.ndarray]:

@@ -241,6 +241,13 @@ def test_a_hand_that_covers_the_object_and_goes_with_it_holds_it() -> None:
     assert min(r["hold_score"] for r in found) > 0.5
 
 
+def test_a_hand_that_carries_a_thing_fast_holds_it() -> None:
+    """1.3 m/s: 22 pixels a frame, farther than points are searched for where they were."""
+    boxes = along(pose(25, -40, 20, (-0.24, 0.02, 0.6)), (1.3, 0, 0), 12)
+    found = run(with_hand(posed_clip(boxes, [STILL_WALL] * 12, unposed=range(12)), boxes))
+    assert {(r["state"], r["held_by"]) for r in found} == {("moving", "right")}
+
+
 def test_a_hold_lasts_through_rest_but_not_through_a_loss() -> None:
     carried = along(STILL_BOX, (0.2, 0, 0), 12)
     for gap in ([], [None] * 4):
@@ -364,6 +371,34 @@ def test_a_thing_held_still_is_held_by_a_hand_around_it_and_not_by_a_flat_one() 
     assert judged(evidence(30, 0.6, BESIDE)) == ("none", None)
     both = evidence(30, 1.0, AROUND)
     assert judged(both, both) == ("both", None)
+
+
+def test_whether_a_hand_that_is_lost_at_a_thing_holds_it_is_unknown() -> None:
+    """It is not seen for a second and a half after it was at the thing: for one second it may be there still."""
+    hand = evidence(90, 1.0, AROUND)
+    there = np.arange(90) < 45
+    lost = replace(hand, seen=there, touches=np.where(there, 1.0, 0.0))
+    verdicts = verdicts_of(lost, 0.0, evidence(90, 0.0, None, np.nan))
+    assert {v.held_by for v in verdicts[:45]} == {"right"}
+    assert {(v.held_by, v.why) for v in verdicts[45:74]} == {("unknown", "hand_lost")}
+    assert {v.held_by for v in verdicts[75:]} == {"none"}
+    found = verdicts_of(replace(hand, seen=~there, touches=np.where(there, 0.0, 1.0)), 0.0, evidence(90, 0.0, None, np.nan))
+    assert {v.held_by for v in found[:14]} == {"none"}
+    assert {v.why for v in found[16:45]} == {"hand_lost"}
+    left = replace(hand, seen=there, touches=np.where(np.arange(90) < 40, 1.0, 0.0))
+    assert {v.held_by for v in verdicts_of(left, 0.0, evidence(90, 0.0, None, np.nan))[45:]} == {"none"}, "it was seen to go"
+
+
+def test_a_hand_does_not_let_go_and_grasp_again_within_a_moment() -> None:
+    """In the middle of a carry its points slip for three frames, are lost, or it is not seen at all."""
+    n, middle = 30, (np.arange(30) >= 14) & (np.arange(30) < 17)
+    carrying, away = evidence(n, 1.0), evidence(n, 0.0, None, np.nan)
+    unseen = replace(carrying, seen=~middle, touches=np.where(middle, 0.0, 1.0), slips_m_s=np.where(middle, np.nan, 0.0))
+    for hand in (replace(carrying, slips_m_s=np.where(middle, np.nan, 0.0)), unseen):
+        assert {v.held_by for v in verdicts_of(hand, 0.2, away)} == {"right"}
+    long = (np.arange(n) >= 5) & (np.arange(n) < 25)
+    lost = replace(carrying, slips_m_s=np.where(long, np.nan, 0.0))
+    assert "hand_without_points" in {v.why for v in verdicts_of(lost, 0.2, away)}
 
 
 def test_without_joints_a_thing_at_rest_is_held_by_a_hand_all_along_its_edge() -> None:

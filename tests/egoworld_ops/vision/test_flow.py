@@ -34,3 +34,18 @@ def test_a_point_that_is_covered_does_not_come_back() -> None:
     there, good = follow_and_return(before, now, start, SEARCH, within_px=0.5)
     assert good.tolist() == [True, False]
     assert np.abs(there[0] - start[0] - (2.0, 1.0)).max() < 0.1
+
+
+def test_what_moves_farther_than_the_search_reaches_is_found_where_its_shift_is_guessed() -> None:
+    before, shift = _texture(), np.array([31.0, -22.0])
+    now = _moved(before, (31.0, -22.0))
+    start = np.array([[40, 60], [80, 70], [100, 90]], np.float32)
+    near = Search(window_px=9, levels=1)
+    assert not follow_and_return(before, now, start, near, within_px=0.5)[1].all()
+    for guess in (shift, shift - 4):
+        there, good = follow_and_return(before, now, start, near, within_px=0.5, shift_px=guess)
+        assert good.all()
+        assert np.abs(there - start - shift).max() < 0.1
+    there, good = follow_and_return(before, _moved(before, (1.0, 1.0)), start, near, within_px=0.5, shift_px=shift)
+    assert good.all(), "a wrong guess loses nothing"
+    assert np.abs(there - start - 1.0).max() < 0.1
