@@ -52,6 +52,13 @@ class Motion:
             return None
         return self._full_size(fitted)
 
+    def misfit(self, A: np.ndarray, mask: np.ndarray, now_hidden: np.ndarray) -> float:
+        """Mean grey levels by which a motion (2, 3) fails to explain what is seen where it takes a mask (H, W) bool; infinite if nothing is."""
+        assert self._now is not None
+        moved = cv2.warpAffine(self._small(mask), self._small_size(A), self._now.shape[::-1], flags=cv2.INTER_NEAREST)
+        seen = (moved > 0) & (self._small(now_hidden) == 0)
+        return float(cv2.absdiff(self._now, self._warp(A))[seen].mean()) if seen.any() else np.inf
+
     def preference(self, A_thing: np.ndarray, A_rest: np.ndarray) -> np.ndarray:
         """(h, w) float32, small size: grey levels by which the thing's motion explains each pixel better than the rest's motion does."""
         assert self._before is not None
@@ -78,10 +85,14 @@ class Motion:
         linear = stretch @ A_small[:, :2] @ np.linalg.inv(stretch)
         return np.column_stack([linear, stretch @ A_small[:, 2] + shift - linear @ shift])
 
-    def _warp(self, A_full: np.ndarray) -> np.ndarray:
-        assert self._before is not None
+    def _small_size(self, A_full: np.ndarray) -> np.ndarray:
+        """The inverse of `_full_size`."""
         squeeze = np.diag(1 / self._factor)
         shift = (1 / self._factor - 1) / 2
         linear = squeeze @ A_full[:, :2] @ np.diag(self._factor)
-        A_small = np.column_stack([linear, squeeze @ A_full[:, 2] + shift - linear @ shift])
+        return np.column_stack([linear, squeeze @ A_full[:, 2] + shift - linear @ shift])
+
+    def _warp(self, A_full: np.ndarray) -> np.ndarray:
+        assert self._before is not None
+        A_small = self._small_size(A_full)
         return cv2.warpAffine(self._before, A_small, self._before.shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

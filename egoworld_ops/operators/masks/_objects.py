@@ -100,7 +100,7 @@ class ObjectTrack:
         """Find it in the next frame. None if nothing of it is visible, or it is lost (then it is no longer `alive`)."""
         assert self._whole is not None
         A_own = motion.affine(self._whole, hands)
-        A = next((m for m in (A_own, A_hand, A_background) if m is not None), _IDENTITY)
+        A = self._likeliest(motion, hands, A_hand, A_background) if A_own is None else A_own
         moved = cv2.warpAffine(self._whole.view(np.uint8) * np.uint8(255), A, rgb.shape[1::-1], flags=cv2.INTER_LINEAR) > 127
         preference = motion.preference(A_own, A_background) if A_own is not None and A_background is not None else None
         sighting = self._segment(rgb, moved, hands, preference)
@@ -109,6 +109,13 @@ class ObjectTrack:
             self._whole = None
             return None
         return sighting
+
+    def _likeliest(self, motion: Motion, hands: np.ndarray, A_hand: np.ndarray | None, A_background: np.ndarray | None) -> np.ndarray:
+        """The motion (2, 3) of the hands or of the background, whichever explains better what is seen where that takes it; of equals the hands'."""
+        whole = self._whole
+        assert whole is not None
+        known = [A for A in (A_hand, A_background) if A is not None] or [_IDENTITY]
+        return min(known, key=lambda A: motion.misfit(A, whole, hands))
 
     def _segment(self, rgb: np.ndarray, moved: np.ndarray, hands: np.ndarray, preference: np.ndarray | None) -> Sighting | None:
         box_px = mask_bbox(moved)

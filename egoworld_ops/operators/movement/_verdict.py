@@ -18,6 +18,10 @@ MAX_BRIDGED_S = 0.3
 """A hand that stays at an object, or is not seen, for this time between two parts of a hold holds on: it does not let go and grasp again so soon."""
 MAX_LOST_S = 1.0
 """A hand that is not seen may still, or already, be where it was or will be seen at an object within this time."""
+_SLIPS, _PASSES = 1.5, 5.0
+"""A hand moves against an object at rest from so many times `max_slip_m_s` on; and passes by it, however that moves."""
+MOST_UNKNOWN = 0.5
+"""Where it is not known in more than this share of frames whether an object moves, a hand at it is not judged as one at an object at rest."""
 UNDECIDED = (0.35, 0.65)
 """A probability of a hold at rest between these says nothing."""
 NOT_HELD = 0.02
@@ -109,11 +113,13 @@ def _one_hand(
     touching = e.touches > MIN_TOUCH
     for i in np.flatnonzero(touching & moving & np.isnan(e.slips_m_s) & ~in_motion).tolist():
         why[i] = "hand_without_points"
-    for i in np.flatnonzero(touching & unknown & ~in_motion & ~_slips(e, max_slip_m_s)).tolist():
+    for i in np.flatnonzero(touching & unknown & ~in_motion & ~_slips(e, _PASSES * max_slip_m_s)).tolist():
         why[i] = "motion_unknown"
     for i in np.flatnonzero(_lost(e, times_s)).tolist():
         why[i] = "hand_lost"
     for start, end in rests(e, in_motion, moving, times_s, max_slip_m_s):
+        if unknown[start:end].mean() > MOST_UNKNOWN:
+            continue
         chance = at_rest(e, slice(start, end))
         if chance is None or UNDECIDED[0] < chance < UNDECIDED[1]:
             why[start:end] = ["hand_without_joints" if chance is None else "undecided"] * (end - start)
@@ -138,14 +144,14 @@ def _lost(e: Evidence, times_s: np.ndarray) -> np.ndarray:
 
 def rests(e: Evidence, held: np.ndarray, moving: np.ndarray, times_s: np.ndarray, max_slip_m_s: float) -> Iterator[tuple[int, int]]:
     """Start and end of each stretch in which the hand is at the object, nothing moves, and no hold in motion says why."""
-    for start, end in runs((e.touches > MIN_TOUCH) & ~held & ~moving & ~_slips(e, max_slip_m_s)):
+    for start, end in runs((e.touches > MIN_TOUCH) & ~held & ~moving & ~_slips(e, _SLIPS * max_slip_m_s)):
         if times_s[end - 1] - times_s[start] >= MIN_STILL_S:
             yield start, end
 
 
-def _slips(e: Evidence, max_slip_m_s: float) -> np.ndarray:
-    """(N,) bool, whether the hand is known to move against the object."""
-    return np.asarray(np.nan_to_num(e.slips_m_s) > 1.5 * max_slip_m_s)
+def _slips(e: Evidence, least_m_s: float) -> np.ndarray:
+    """(N,) bool, whether the hand is known to move against the object by more than that."""
+    return np.asarray(np.nan_to_num(e.slips_m_s) > least_m_s)
 
 
 def features_at_rest(e: Evidence, part: slice) -> np.ndarray:

@@ -261,6 +261,18 @@ def test_motion_maps_full_size_pixels_also_where_it_works_at_a_smaller_size() ->
     np.testing.assert_allclose(corner, [112, 208], atol=0.5)
 
 
+def test_of_two_motions_the_one_that_explains_what_is_seen_fits_better() -> None:
+    before = _texture(360, 640)
+    motion, mask = Motion(), np.zeros((360, 640), bool)
+    mask[100:200, 200:320] = True
+    moved, still = np.array([[1.0, 0, 24], [0, 1, -12]]), np.array([[1.0, 0, 0], [0, 1, 0]])
+    motion.advance(before)
+    motion.advance(cv2.warpAffine(before, moved, (640, 360), borderMode=cv2.BORDER_REFLECT))
+    nothing = np.zeros_like(mask)
+    assert motion.misfit(moved, mask, nothing) < 3 < motion.misfit(still, mask, nothing)
+    assert motion.misfit(moved, mask, ~nothing) == np.inf, "all of it is hidden"
+
+
 def test_a_crop_maps_points_and_pixels_alike() -> None:
     crop = Crop.around(np.array([100.0, 60, 200, 100]), 0, (480, 640), 50)
     assert crop is not None

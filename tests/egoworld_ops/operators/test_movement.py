@@ -373,6 +373,13 @@ def test_a_thing_held_still_is_held_by_a_hand_around_it_and_not_by_a_flat_one() 
     assert judged(both, both) == ("both", None)
 
 
+@pytest.mark.parametrize("slip_m_s", [np.nan, 0.2])
+def test_a_hand_at_a_thing_of_which_it_is_not_known_whether_it_moves_is_unknown(slip_m_s: float) -> None:
+    hand = evidence(30, 1.0, BESIDE, slip_m_s)
+    assert {(v.held_by, v.why) for v in verdicts_of(hand, np.nan)} == {("unknown", "motion_unknown")}
+    assert {v.held_by for v in verdicts_of(evidence(30, 1.0, BESIDE, 0.6), np.nan)} == {"none"}, "it passes, however the thing moves"
+
+
 def test_whether_a_hand_that_is_lost_at_a_thing_holds_it_is_unknown() -> None:
     """It is not seen for a second and a half after it was at the thing: for one second it may be there still."""
     hand = evidence(90, 1.0, AROUND)
