@@ -7,7 +7,7 @@ export DAGSTER_HOME := $(CURDIR)
 export DAGSTER_DISABLE_TELEMETRY := 1
 export VIDEO
 
-.PHONY: demo test check bench bench-pool chaos chaos-runs chaos-stack docs versions ui clean
+.PHONY: demo test models-full check bench bench-pool chaos chaos-runs chaos-stack docs versions ui clean
 
 demo: $(VENV)/.installed $(VENV)/.weights
 	@$(BIN)/egoworld demo $${VIDEO:+"$$VIDEO"}
@@ -20,6 +20,10 @@ PYTEST := $(BIN)/python -m pytest -q -o faulthandler_timeout=600 -o faulthandler
 test: $(VENV)/.installed $(VENV)/.weights check
 	$(PYTEST) -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart=0 $(addprefix --ignore=,$(ALONE))
 	$(PYTEST) $(ALONE)
+
+# Networks at their published sizes, against numbers of the published code; up to 4 GB of memory.
+models-full: $(VENV)/.installed
+	$(BIN)/python -m pytest -q -s tests/models_full.py
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 CURES: Mapping[str, str] = {
     "no_size": "Give the object's dimensions or mesh in VIDEO.egoworld.json",
     "no_fit": "Give intrinsics, dimensions or a mesh that are nearer to the truth in VIDEO.egoworld.json",
-    "poor_fit": "Give the camera's intrinsics in VIDEO.egoworld.json; or raise stages.hand_pose.mediapipe.max_reprojection_share",
+    "poor_fit": "Give the camera's intrinsics in VIDEO.egoworld.json; or raise max_reprojection_share of the backend in stages.hand_pose",
     "degenerate": "Nothing to do: the hand is seen end on",
     "off_lens": "Nothing to do at the edge of what a lens shows; elsewhere see that model and distortion in VIDEO.egoworld.json are the lens's",
     "too_few_points": "Nothing to do where the thing is hidden or blurred; a sharper video helps",

@@ -24,7 +24,7 @@ _SAM2 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
 _FOUNDATIONPOSE = "18d8309afc9790cddc03a1d50bc69954dc058693"
 _MANO = Supplied(
     "https://mano.is.tue.mpg.de",
-    "Register there, accept the licence, download `Models & Code` (mano_v1_2.zip) and unpack it",
+    f"Register at https://mano.is.tue.mpg.de, accept the licence ({MANO.url}), download `Models & Code` (mano_v1_2.zip) and unpack it",
 )
 
 

@@ -411,7 +411,9 @@ def fields(entry: models.Weight) -> dict[str, object]:
 
 def test_what_each_user_must_get_in_person_says_where_and_how(weights_folder: Path) -> None:
     for ask in (lambda: models.fetch(["mano_right"]), lambda: models.path("mano_right")):
-        with pytest.raises(WeightsMissing, match=r"commercial use: no.*Register there.*egoworld models register mano_right MANO_RIGHT.pkl"):
+        with pytest.raises(
+            WeightsMissing, match=r"commercial use: no.*Register at https://mano.*egoworld models register mano_right MANO_RIGHT.pkl"
+        ):
             ask()
 
 

@@ -23,7 +23,12 @@ TABLE = schema.Table(
         schema.Column("joints_px", schema.POINTS_2D, "image points the pose was solved from", "px", "image"),
         *schema.hand_in_camera(),
         schema.Column(
-            "mano_pose", schema.fixed_list(pa.float32(), 48), "MANO axis-angles, where the backend has them", "rad", "wrist", True
+            "mano_pose",
+            schema.fixed_list(pa.float32(), 48),
+            "MANO axis-angles against the flat hand, where the backend has them: of the whole hand in the camera frame, then of 15 joints against "
+            "their parents; of a left hand for MANO's left model",
+            "rad",
+            nullable=True,
         ),
         schema.Column("mano_betas", schema.fixed_list(pa.float32(), 10), "MANO shape, where the backend has it", nullable=True),
         schema.Column(

@@ -1,0 +1,377 @@
+"""The backend `hamer` without its weights: a network that tells the truth, one of random numbers, and files that are not what they should be."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
+
+from egoworld_ops.contract import schema, validation
+from egoworld_ops.errors import EgoworldError, OutOfMemory, WeightsMismatch, WeightsMissing, WeightsUnreadable
+from egoworld_ops.operators.hand_pose import _hamer_model, hamer
+from egoworld_ops.operators.hand_pose._crops import HandCrop, cut
+from egoworld_ops.operators.hand_pose._hamer_model import Hands
+from egoworld_ops.operators.hand_pose._hamer_network import CROP_PX, FOCAL_PX
+from egoworld_ops.operators.hand_pose._mano import Mano, axis_angles
+from egoworld_ops.types import HANDS, Camera, Frame, Hand
+from egoworld_ops.vision.geometry import project, rotation_angle_deg, towards
+from egoworld_ops.vision.lenses import unproject
+from tests.egoworld_ops.operators import seeded
+from tests.egoworld_ops.operators.clips import clip_input, pictures_input
+from tests.rows import detection_row
+
+CPU = torch.device("cpu")
+PINHOLE = Camera(600.0, 600.0, 330.0, 235.0, 640, 480, "file")
+WIDE = Camera(245.0, 245.0, 319.5, 239.5, 640, 480, "file", "kannala_brandt", (0.02, -0.008, 0.003, -0.0006))
+BROWN = Camera(300.0, 300.0, 320.0, 240.0, 640, 480, "file", "plumb_bob", (-0.25, 0.06, 0.001, -0.001, 0.0))
+CAMERAS = {"pinhole": PINHOLE, "fisheye": WIDE, "plumb_bob": BROWN}
+BLANK = np.zeros((480, 640, 3), np.uint8)
+MIRROR = np.diag([-1.0, 1.0, 1.0])
+MODEL = Mano(seeded.mano(), CPU)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make(**options: Any) -> hamer.Backend:
+    return hamer.Backend(hamer.Settings(**{"device": "cpu", "random_weights_seed": 3, **options}), threads=1)
+
+
+def run(
+    operator: hamer.Backend, rows: list[dict[str, Any]], camera: Camera = PINHOLE, pictures: list[np.ndarray] | None = None
+) -> pa.Table:
+    item = pictures_input(pictures or [BLANK] * (1 + max((row["frame_index"] for row in rows), default=0)))
+    table = operator.run(replace(item, camera=camera, tables={"detections": schema.from_rows("detections", rows)}))
+    validation.validate("hand_pose", table)
+    return table
+
+
+def hand_row(frame_index: int, side: Hand, points_px: np.ndarray) -> dict[str, Any]:
+    low, high = points_px.min(0), points_px.max(0)
+    known = {"role": f"hand_{side}", "track_id": 1 + HANDS.index(side), "box_px": np.concatenate([low, high - low])}
+    return detection_row(frame_index, **known, points_px=points_px)
+
+
+def noise(n: int, seed: int = 5) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (480, 640, 3)).astype(np.uint8) for _ in range(n)]
+
+
+def some_points(u: float, v: float, size_px: float = 90.0) -> np.ndarray:
+    """(21, 2) image points that fill a box of 3:4."""
+    around = np.random.default_rng(1).uniform(-0.5, 0.5, (21, 2))
+    around[:2] = (-0.5, -0.5), (0.5, 0.5)
+    return (around * [0.75 * size_px, size_px] + [u, v]).astype(np.float64)
+
+
+class TrueHand:
+    """A hand of the model before a camera: where it is, and what a perfect network says of its crop."""
+
+    def __init__(self, side: Hand, camera: Camera, origin_m: np.ndarray, rng: np.random.Generator, size: float = 1.0) -> None:
+        self.side, self.camera, self.size = side, camera, size
+        turns = rng.normal(0, 0.3, (16, 3))
+        turns[0] = Rotation.random(rng=rng).as_rotvec()
+        self.rotations = Rotation.from_rotvec(turns).as_matrix()  # of the right hand that is seen; the first against the view
+        self.betas = rng.normal(0, 1, 10)
+        self.model_m = self.joints_of(self.rotations)
+        self.origin_m = origin_m
+        self.view_m = self.model_m @ (MIRROR if side == "left" else np.eye(3))
+
+    def joints_of(self, rotations: np.ndarray) -> np.ndarray:
+        joints, _ = MODEL(torch.from_numpy(rotations[None]).float(), torch.from_numpy(self.betas[None]).float())
+        return joints[0].numpy().astype(np.float64) * self.size
+
+    def seen(self) -> tuple[dict[str, Any], HandCrop, np.ndarray]:
+        """The detection, the crop, and the joints (21, 3) in the camera frame: the crop's view is where its own box leads, found in a few rounds."""
+        R = np.eye(3)
+        for _ in range(8):
+            joints_m = self.view_m @ R.T + self.origin_m
+            row = hand_row(0, self.side, project(self.camera, joints_m))
+            points_px = np.float32(row["points_px"]).astype(np.float64)
+            R = towards(unproject(self.camera, (points_px.min(0) + points_px.max(0)) / 2)[None])[0]
+        crop = cut(BLANK, np.concatenate([points_px.min(0), np.ptp(points_px, axis=0)]), self.side, self.camera, CROP_PX, 2.0)
+        return row, crop, joints_m
+
+    def said(self, crop: HandCrop, joints_m: np.ndarray) -> Hands:
+        """Of a network that knows the hand: its camera is the one in which the joints are seen nearest to where they are."""
+        half = CROP_PX / 2
+        wanted = (crop.projected(crop.to_crop_m(joints_m)) - half) / half
+
+        def off(camera: np.ndarray) -> np.ndarray:
+            z = self.model_m[:, 2] + 2 * FOCAL_PX / (CROP_PX * camera[0])
+            return (FOCAL_PX * (self.model_m[:, :2] + camera[1:]) / z[:, None] / half - wanted).ravel()
+
+        camera = least_squares(off, [1 / np.abs(self.model_m[:, :2]).max(), 0, 0], x_scale=[1, 0.01, 0.01]).x
+        return Hands(self.rotations[None], self.betas[None], camera[None], self.model_m[None], np.zeros((1, 778, 3)))
+
+
+def solved(hand: TrueHand, camera: Camera | None = None) -> tuple[dict[str, Any], np.ndarray]:
+    """The backend's row of a hand by the network that knows it, and the true joints."""
+    row, crop, joints_m = hand.seen()
+    operator = make()
+    operator._model = lambda crops: hand.said(crop, joints_m)
+    return run(operator, [row], camera or hand.camera).to_pylist()[0], joints_m
+
+
+@pytest.mark.parametrize("name", CAMERAS)
+def test_a_hand_lands_where_it_is_up_to_the_corners_of_the_picture(name: str) -> None:
+    """A network that tells the truth through its own, nearly parallel camera: what is left is the difference between those rays and the true ones."""
+    camera, rng, off_mm, turned_deg, depths = CAMERAS[name], np.random.default_rng(2029), [], [], []
+    for i in range(16):
+        corner_px = np.array([(90, 80), (550, 80), (90, 400), (550, 400)][i % 4]) + rng.uniform(-20, 20, 2)
+        hand = TrueHand(HANDS[i % 2], camera, unproject(camera, corner_px) * rng.uniform(0.45, 0.8), rng)
+        row, truth_m = solved(hand)
+        assert row["reason"] is None, row["reason"]
+        joints_m = np.array(row["joints_m"])
+        off_mm.append(np.linalg.norm(joints_m - truth_m, axis=1).mean() * 1e3)
+        rooted = joints_m - joints_m[0], truth_m - truth_m[0]
+        turned_deg.append(np.degrees(Rotation.align_vectors(rooted[1][1:], rooted[0][1:])[0].magnitude()))
+        depths.append(joints_m[:, 2].mean() / truth_m[:, 2].mean())
+    print(
+        f"FIGURE hamer, truthful network, corners of a {name}: joints {np.mean(off_mm):.1f} mm off (max {max(off_mm):.1f}), {max(turned_deg):.2f} deg"
+    )
+    assert np.mean(off_mm) < 8
+    assert max(turned_deg) < 0.1
+    assert depths == pytest.approx([1.0] * 16, abs=0.06)
+
+
+def test_far_away_all_rays_are_parallel_and_nothing_is_left() -> None:
+    rng = np.random.default_rng(2030)
+    for side in HANDS:
+        far = Camera(6000.0, 6000.0, 330.0, 235.0, 640, 480, "file")
+        hand = TrueHand(side, far, unproject(far, np.array([120.0, 100.0])) * 8.0, rng)
+        row, truth_m = solved(hand)
+        assert np.abs(np.array(row["joints_m"]) - truth_m).max() < 8.0 * 2e-3
+
+
+@pytest.mark.parametrize("side", HANDS)
+@pytest.mark.parametrize("name", CAMERAS)
+def test_the_models_parameters_give_the_joints_again(name: str, side: Hand) -> None:
+    """`mano_pose` in the camera frame and `mano_betas`, put into the model (mirrored for a left hand), are `joints_m` about the wrist."""
+    hand = TrueHand(side, CAMERAS[name], unproject(CAMERAS[name], np.array([120.0, 100.0])) * 0.5, np.random.default_rng(7))
+    row, _ = solved(hand)
+    rotations = Rotation.from_rotvec(np.array(row["mano_pose"]).reshape(16, 3)).as_matrix()
+    assert row["mano_betas"] == pytest.approx(hand.betas, abs=1e-5)
+    if side == "left":
+        rotations = MIRROR @ rotations @ MIRROR
+    again_m = hand.joints_of(rotations) @ (MIRROR if side == "left" else np.eye(3))
+    joints_m = np.array(row["joints_m"])
+    assert again_m - again_m[0] == pytest.approx(joints_m - joints_m[0], abs=2e-5)
+
+
+def test_a_focal_length_of_half_halves_the_depth() -> None:
+    hand = TrueHand("right", PINHOLE, np.array([0.0, 0.0, 0.6]), np.random.default_rng(8))
+    half = replace(PINHOLE, fx_px=300.0, fy_px=300.0)
+    full, halved = (solved(hand, camera)[0] for camera in (PINHOLE, half))
+    depth_m, half_m = (np.array(row["joints_m"])[:, 2].mean() for row in (full, halved))
+    assert half_m / depth_m == pytest.approx(0.5, rel=0.02)
+    assert np.array(full["joints_px"]) == pytest.approx(np.array(halved["joints_px"]), abs=1e-3)
+    assert (full["metric"], full["fx_px"], halved["fx_px"]) == (True, 600.0, 300.0)
+
+
+def test_a_left_hand_is_the_mirror_image_of_a_right_one() -> None:
+    """The mirrored picture of a left hand gives the mirrored hand, number by number: only the side's name and signs differ."""
+    picture = noise(1)[0]
+    points_px = some_points(200, 150)
+    mirrored_px = points_px * [-1, 1] + [639, 0]
+    mirror = replace(PINHOLE, cx_px=639 - PINHOLE.cx_px)
+    operator = make()
+    right = run(operator, [hand_row(0, "right", points_px)], PINHOLE, [picture]).to_pylist()[0]
+    left = run(operator, [hand_row(0, "left", mirrored_px)], mirror, [np.ascontiguousarray(picture[:, ::-1])]).to_pylist()[0]
+    assert right["reason"] is left["reason"] is None
+    assert np.array(left["joints_m"]) == pytest.approx(np.array(right["joints_m"]) * [-1, 1, 1], abs=1e-5)
+    assert np.array(left["joints_px"]) == pytest.approx(np.array(right["joints_px"]) * [-1, 1] + [639, 0], abs=1e-2)
+    turns = np.array(left["mano_pose"]).reshape(16, 3), np.array(right["mano_pose"]).reshape(16, 3)
+    assert turns[0] == pytest.approx(turns[1] * [1, -1, -1], abs=1e-4)
+    assert left["mano_betas"] == pytest.approx(right["mano_betas"], abs=1e-4)
+    assert np.array(left["joints_wrist_m"]) == pytest.approx(np.array(right["joints_wrist_m"]) * [1, -1, 1], abs=1e-5)
+
+
+def test_hands_of_several_frames_go_through_the_network_together() -> None:
+    """Five frames with two hands, one or none; other people's hands are not solved. A batch of 1 gives what a batch of 8 does."""
+    pictures = noise(5)
+    rows = [
+        *(hand_row(0, side, some_points(u, 200)) for side, u in zip(HANDS, (200, 420), strict=True)),
+        hand_row(0, "left", some_points(60, 60)) | {"role": "hand_other", "track_id": 3},
+        hand_row(0, "left", some_points(500, 60)) | {"role": "hand_other", "track_id": 4},
+        hand_row(0, "right", some_points(300, 400)) | {"role": "hand_other", "track_id": 5},
+        *(hand_row(i, "right", some_points(300 + 10 * i, 240)) for i in (1, 3, 4)),
+    ]
+    tables, batches = {}, {}
+    for size in (1, 8):
+        operator, sizes = make(micro_batch=size), []
+        model = operator._model
+
+        def counted(crops: np.ndarray, model: Callable[[np.ndarray], Hands] = model, sizes: list[int] = sizes) -> Hands:
+            sizes.append(len(crops))
+            return model(crops)
+
+        operator._model = counted
+        tables[size], batches[size] = run(operator, rows, PINHOLE, pictures).to_pylist(), sizes
+    assert batches == {1: [1] * 5, 8: [5]}
+    assert [(r["frame_index"], r["hand"], r["backend"]) for r in tables[8]] == [
+        (0, "left", "hamer-random"), (0, "right", "hamer-random"), (1, "right", "hamer-random"),
+        (3, "right", "hamer-random"), (4, "right", "hamer-random"),
+    ]  # fmt: skip
+    for one, eight in zip(tables[1], tables[8], strict=True):
+        assert one["reason"] is None
+        assert np.array(one["joints_m"]) == pytest.approx(np.array(eight["joints_m"]), abs=1e-4)
+        assert one["mano_pose"] == pytest.approx(eight["mano_pose"], abs=1e-4)
+
+
+def test_no_hands_read_no_frames_and_give_a_typed_table() -> None:
+    def never() -> Iterator[Frame]:
+        raise AssertionError("there is nothing to look for")
+
+    others = [hand_row(0, "left", some_points(60, 60)) | {"role": "hand_other", "track_id": 3}]
+    for rows in ([], others):
+        tables = {"detections": schema.from_rows("detections", rows)}
+        item = replace(clip_input(Path("no.mp4"), 0, 3, 640, 480, never), tables=tables)
+        operator = make()
+        assert not operator.reads_frames(tables)
+        assert operator.run(item).equals(schema.empty("hand_pose"))
+
+
+def test_what_cannot_be_cut_or_placed_is_a_reason() -> None:
+    """Boxes without area or off the lens; a network that sees no hand; and a hand of which no image points are known has no row."""
+    flat = hand_row(0, "right", some_points(300, 200))
+    flat["points_px"] = np.full((21, 2), 7.0)
+    narrow = replace(WIDE, distortion=(-0.25, 0.0, 0.0, 0.0))
+    beside = hand_row(0, "right", some_points(630, 470, 8))
+    assert [r["reason_class"] for r in run(make(), [flat]).to_pylist()] == ["no_upstream"]
+    assert [r["reason_class"] for r in run(make(), [beside], narrow).to_pylist()] == ["off_lens"]
+    assert run(make(boxes="box"), [beside | {"points_px": None}], narrow).num_rows == 0
+    row, at_origin = hand_row(0, "right", some_points(300, 200)), np.zeros((1, 21, 3))
+    for options, wrong, kind in (
+        ({}, {"camera": np.array([[-1.0, 0, 0]])}, "no_fit"),
+        ({}, {"joints_m": at_origin - np.array([0, 0, 100])}, "no_fit"),
+        ({}, {"joints_m": at_origin + np.linspace(0, 0.1, 21)[:, None] * [1, 0, 0]}, "degenerate"),
+        ({"max_reprojection_share": 0.001}, {}, "poor_fit"),
+    ):
+        operator = make(**options)
+        model = operator._model
+        operator._model = lambda crops, model=model, wrong=wrong: replace(model(crops), **wrong)
+        found = run(operator, [row]).to_pylist()[0]
+        assert (found["reason_class"], found["joints_m"], found["mano_pose"], found["qw"]) == (kind, None, None, None)
+        assert found["reason"]
+
+
+def test_a_box_is_used_where_there_are_no_points_and_where_it_is_asked_for() -> None:
+    row = hand_row(0, "right", some_points(300, 200))
+    pictures = noise(1)
+    alone = run(make(), [row | {"points_px": None}], PINHOLE, pictures)
+    assert alone.equals(run(make(boxes="box"), [row], PINHOLE, pictures))
+    assert alone["reason"].null_count == 1
+    larger = run(make(padding=2.5), [row], PINHOLE, pictures)
+    assert not larger.equals(run(make(), [row], PINHOLE, pictures))
+
+
+def saved(folder: Path, **change: Any) -> tuple[Path, Path]:
+    """A checkpoint as Lightning writes it, with what only training needs, and MANO's file, of the seeded tiny network."""
+    folder.mkdir(exist_ok=True)
+    tensors = seeded.hamer(seeded.TINY) | {"discriminator.w": torch.zeros(3), "initialized": torch.tensor(True), "mano.v": torch.zeros(2)}
+    torch.save({"state_dict": tensors | change, "epoch": 3, "hyper_parameters": {"lr": 1e-5}}, folder / "hamer.ckpt")
+    (folder / "MANO_RIGHT.pkl").write_bytes(pickle.dumps(dict(seeded.mano()), protocol=2))
+    return folder / "hamer.ckpt", folder / "MANO_RIGHT.pkl"
+
+
+def test_a_checkpoint_and_manos_file_give_the_goldens(tmp_path: Path, shared_data: Path) -> None:
+    golden = np.load(shared_data / "goldens" / "hamer_tiny.npz")
+    model = _hamer_model.load(*saved(tmp_path), CPU, "float32", seeded.TINY)
+    found = model(seeded.crops(3).astype(np.float32))
+    assert found.vertices_m == pytest.approx(golden["vertices"], abs=1e-4)
+    assert found.joints_m == pytest.approx(golden["joints"], abs=1e-4)
+    assert found.camera == pytest.approx(golden["pred_cam"], abs=1e-4)
+
+
+def test_reduced_precision_is_near_and_is_not_the_same(tmp_path: Path) -> None:
+    crops = seeded.crops(2).astype(np.float32)
+    exact, reduced = (_hamer_model.load(*saved(tmp_path), CPU, p, seeded.TINY)(crops) for p in ("float32", "bfloat16"))
+    turned = [rotation_angle_deg(a, b) for a, b in zip(exact.rotations.reshape(-1, 3, 3), reduced.rotations.reshape(-1, 3, 3), strict=True)]
+    assert 0 < np.median(turned) < 3
+
+
+@pytest.mark.parametrize(
+    ("break_it", "kind", "words"),
+    [
+        (lambda hamer, mano: hamer.unlink(), WeightsMissing, r"hamer\.ckpt"),
+        (lambda hamer, mano: mano.unlink(), WeightsMissing, r"MANO_RIGHT\.pkl"),
+        (lambda hamer, mano: hamer.write_bytes(hamer.read_bytes()[:-5000]), WeightsUnreadable, r"hamer\.ckpt"),
+        (lambda hamer, mano: mano.write_bytes(mano.read_bytes()[:5000]), WeightsUnreadable, r"MANO_RIGHT\.pkl"),
+        (lambda hamer, mano: saved(hamer.parent, **{"refine_net.w": torch.zeros(2)}), WeightsMismatch, r"refine_net\.w.*fetch hamer"),
+        (
+            lambda hamer, mano: saved(hamer.parent, **{"mano_head.deccam.bias": torch.zeros(4)}),
+            WeightsMismatch,
+            r"another shape, such as mano_head\.deccam\.bias: \(4,\), want \(3,\)",
+        ),
+        (
+            lambda hamer, mano: mano.write_bytes(pickle.dumps({"v_template": np.zeros((778, 3))})),
+            WeightsMismatch,
+            r"MANO's right hand.*lacks 4 arrays, such as J_regressor.*register mano_right",
+        ),
+    ],
+    ids=["no checkpoint", "no MANO", "half a checkpoint", "half of MANO", "another network", "another version", "another hand model"],
+)
+def test_files_that_are_not_right_are_named(
+    break_it: Callable[[Path, Path], object], kind: type[EgoworldError], words: str, tmp_path: Path
+) -> None:
+    files = saved(tmp_path)
+    break_it(*files)
+    with pytest.raises(kind, match=words):
+        _hamer_model.load(*files, CPU, "float32", seeded.TINY)
+
+
+def test_the_published_sizes_are_asked_for() -> None:
+    numbers = sum(int(np.prod(shape)) for shape in _hamer_model.PUBLISHED.shapes().values())
+    assert numbers == 670_409_946
+    assert hamer.Backend.weights(hamer.Settings()) == ("hamer", "mano_right")
+    assert hamer.Backend.weights(hamer.Settings(random_weights_seed=1)) == ()
+    assert 4 * numbers / 1e6 + 700 < hamer.Backend.memory_mb(hamer.Settings(device="cpu")) < 4500
+    assert hamer.Backend.memory_mb(hamer.Settings(precision="bfloat16")) > hamer.Backend.memory_mb(hamer.Settings())
+
+
+def test_where_memory_runs_out_that_is_an_error_that_may_be_tried_again() -> None:
+    def full(crops: np.ndarray) -> Hands:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    operator = make()
+    operator._model = full
+    with pytest.raises(OutOfMemory, match=r"clip c of v-0123456789ab.*HaMeR.*micro_batch in stages\.hand_pose\.hamer"):
+        run(operator, [hand_row(0, "right", some_points(300, 200))])
+
+
+def test_memory_is_flat_over_a_thousand_frames() -> None:
+    n, seen = 1000, {}
+    picture = np.random.default_rng(4).integers(0, 256, (120, 160, 3)).astype(np.uint8)
+
+    def frames() -> Iterator[Frame]:
+        for i in range(n):
+            if i in (200, n - 1):
+                seen[i] = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+            yield Frame(i, i / 30, picture)
+
+    rows = [hand_row(i, "right", some_points(80, 60, 40)) for i in range(n)]
+    item = replace(clip_input(Path("p.mp4"), 0, n, 160, 120, frames), tables={"detections": schema.from_rows("detections", rows)})
+    assert make().run(item).num_rows == n
+    growth_mb = seen[n - 1] - seen[200]
+    print(f"FIGURE hamer memory (small network): {growth_mb:+.1f} MB from frame 200 to {n} (limit +30), peak {seen[n - 1]:.0f} MB")
+    assert growth_mb < 30
+
+
+def test_axis_angles_and_signs_of_a_mirrored_rotation() -> None:
+    R = Rotation.random(20, rng=np.random.default_rng(3)).as_matrix()
+    assert axis_angles(MIRROR @ R @ MIRROR) == pytest.approx(axis_angles(R) * [1, -1, -1], abs=1e-9)
