@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from egoworld_ops.contract import schema, world
+from egoworld_ops.contract.links import LINKS
 from egoworld_ops.lake.assumed import has_assumed
 from egoworld_ops.lake.lake import RELEASED_TABLES, Run
 from egoworld_ops.release.plan import RunFiles
@@ -47,20 +48,26 @@ class Rows:
         Raises:
             ContractError, InputChanged: a file is damaged, or is not the one that was there when the rows were asked for.
         """
+        if table in LINKS:
+            yield from released_rows(self._contents.sources(self.videos, (table,))[table], self.assumed_metric)
+            return
         for video_id in self.videos:
             if table in world.VIEWS:
                 yield from self._in_the_world(world.VIEWS[table], video_id)
                 continue
-            for source in self._contents.sources([video_id], (table,))[table]:
-                yield released_rows(source, self.assumed_metric)
+            yield from released_rows(self._contents.sources([video_id], (table,))[table], self.assumed_metric)
 
     def _in_the_world(self, view: world.WorldView, video_id: str) -> Iterator[pa.Table]:
         """The rows of a view, of the clips that have both tables it is made of, and a camera in any frame."""
         things, cameras = (self._contents.sources([video_id], view.reads)[name] for name in view.reads)
         camera_of = {source.key: source for source in cameras}
         for source in things:
-            if source.key in camera_of and (camera := released_rows(camera_of[source.key], self.assumed_metric)).num_rows:
-                yield view.rows(dict(zip(view.reads, (released_rows(source, self.assumed_metric), camera), strict=True)))
+            if source.key not in camera_of:
+                continue
+            [camera] = released_rows([camera_of[source.key]], self.assumed_metric)
+            if camera.num_rows:
+                [seen] = released_rows([source], self.assumed_metric)
+                yield view.rows(dict(zip(view.reads, (seen, camera), strict=True)))
 
     def made_of(self) -> str:
         """SHA-256 over the digests of the files that the rows are from: another one means other rows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -54,27 +54,30 @@ def read_table(path: Path, name: str) -> pa.Table:
     return read_result(path, name)[0]
 
 
-def read_result(path: Path, name: str) -> tuple[pa.Table, dict[str, Any]]:
+def read_result(path: Path, name: str, columns: Sequence[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
     """Rows of table `name` and what the same file says of their origin, nothing where it says nothing.
+
+    Args:
+        columns: those that are read, in the contract's order; all if None.
 
     Raises:
         ContractError: the file is not there, is not Parquet, is damaged, or is not of this contract.
         StorageUnavailable: it is there and cannot be read now.
     """
-    rows, said = read_any(path, name)
-    if rows.schema.names != schema.table(name).arrow_schema().names:
+    rows, said = read_any(path, name, columns)
+    if rows.schema.names != list(columns or schema.table(name).arrow_schema().names):
         raise ContractError(path, f"holds columns {rows.schema.names}, not those of table {name}", _DELETE_IT)
     return rows, said
 
 
-def read_any(path: Path, name: str) -> tuple[pa.Table, dict[str, Any]]:
+def read_any(path: Path, name: str, columns: Sequence[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
     """As `read_result`, of whatever version of the contract, which may have other columns."""
     try:
         if (whole := seal.is_whole(content := path.read_bytes())) is False:
             raise ContractError(path, "is damaged: its bytes are not those that were written", _DELETE_IT)
         # not pq.read_table: small files cost several times as much there
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=not whole) as file:
-            rows = encodings.as_contract(name, file.read(use_threads=False))
+            rows = encodings.as_contract(name, file.read(columns, use_threads=False))
             said = json.loads((file.metadata.metadata or {}).get(PROVENANCE_KEY, b"{}"))
     except (pa.ArrowException, OSError, ValueError) as error:
         # Arrow's own errors of a broken file are OSErrors without a number

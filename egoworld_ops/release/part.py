@@ -71,7 +71,7 @@ def record_of(path: Path, wanted: str, sources: int) -> FileRecord | None:
 
 def _write(sink: _HashedFile, table: str, files: Sequence[Source], settings: ReleaseSettings, provenance: Mapping[str, Any]) -> int:
     written = 0
-    rows = (released_rows(f, settings.assumed_metric) for f in files)
+    rows = released_rows(files, settings.assumed_metric)
     with pq.ParquetWriter(sink, schema.table(table).arrow_schema(), **_options(table, files, settings)) as writer:
         for group in _groups(ReadAhead(rows, _READ_AHEAD_BYTES, _size), settings.row_group_mb * 1e6):
             writer.write_table(group, row_group_size=group.num_rows)

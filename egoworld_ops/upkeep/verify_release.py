@@ -211,8 +211,7 @@ def _against_run(reading: _Reading, contents: RunFiles, manifest: ReleaseManifes
             yield ContractError(path, "is behind its run: files that it is made of have changed since", _RELEASE)
             return
         rest = schema.empty(table)
-        for source in files:
-            wanted = released_rows(source, bool(manifest.parquet.get("assumed_metric")))
+        for source, wanted in zip(files, released_rows(files, bool(manifest.parquet.get("assumed_metric"))), strict=True):
             while rest.num_rows < wanted.num_rows and (rows := next(reading.batches, None)) is not None:
                 rest = pa.concat_tables([rest, rows])
             if not rest.slice(0, wanted.num_rows).equals(wanted):
