@@ -33,7 +33,12 @@ def fetch(names: Sequence[str]) -> None:
     """Get what of NAMES is missing, and verify it. What was broken off goes on where it was."""
     from egoworld_ops import models
 
-    for path in models.fetch(names, Progress()):
+    progress = Progress()
+    try:
+        paths = models.fetch(names, progress)
+    finally:
+        progress.end()
+    for path in paths:
         click.echo(path)
 
 
@@ -84,6 +89,7 @@ class Progress:
         """As `egoworld_ops.models.fetching.Say`."""
         now = time.monotonic()
         if name != self._name:
+            self.end()
             self._name, self._begin, self._from, self._said = name, now, here, now
         done = here == total
         if now - self._said < self._every_s and not (done and self._terminal):
@@ -93,7 +99,12 @@ class Progress:
         share = f"{100 * here / total:5.1f} % of {total / 1e6:.0f} MB" if total else f"{here / 1e6:.0f} MB"
         left = f", {(total - here) / rate:.0f} s left" if total and rate and not done else ""
         line = f"{name}: {share}, {rate / 1e6:.1f} MB/s{left}"
-        click.echo(f"\r{line:79}" if self._terminal else line, err=True, nl=done or not self._terminal)
+        click.echo(f"\r{line:79}" if self._terminal else line, err=True, nl=not self._terminal)
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._terminal and self._name:
+            click.echo(err=True)
 
 
 COMMANDS = (models_group,)

@@ -144,9 +144,17 @@ def _take(entry: Weight, fresh: Path, source: str, announced: Announced) -> None
         n_bytes = fresh.stat().st_size
         fresh.replace(target)
         sync_folder(target.parent)
+    if entry.sha256 is not None and not entry.converted:
+        return
     made = lock.Pin(found, n_bytes, source, announced.commit or (pin.commit if pin else ""))
-    if entry.sha256 is None or entry.converted:
-        lock.write(store.folder(), entry.name, replace(made, converted_sha256=_convert(entry, found)) if entry.converted else made)
+    lock.write(store.folder(), entry.name, made)
+    if entry.converted:
+        try:
+            lock.write(store.folder(), entry.name, replace(made, converted_sha256=_convert(entry, found)))
+        except WeightsUnreadable:  # it is none: to be forgotten, unlike where the disk is full
+            lock.write(store.folder(), entry.name, pin)
+            target.unlink()
+            raise
 
 
 def _made_of_what_is_here(entry: Weight) -> bool:

@@ -51,7 +51,7 @@ def read(folder: Path) -> dict[str, Pin]:
         raise WeightsUnreadable(path, f"is damaged: {error}", "Restore it, or remove it and fetch the weights again") from error
 
 
-def write(folder: Path, name: str, pin: Pin) -> None:
-    """Lock what is known of one file; the caller holds the folder."""
-    pins = {**read(folder), name: pin}
+def write(folder: Path, name: str, pin: Pin | None) -> None:
+    """Lock what is known of one file, or forget it; the caller holds the folder."""
+    pins = {n: p for n, p in {**read(folder), name: pin}.items() if p is not None}
     write_bytes(folder / NAME, (json.dumps({n: asdict(p) for n, p in sorted(pins.items())}, indent=1) + "\n").encode())

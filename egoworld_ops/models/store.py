@@ -160,7 +160,8 @@ def cure(wanted: Weight) -> str:
     """How to get a file that is not here."""
     if isinstance(wanted.source, Supplied):
         done = f"{wanted.source.steps}, then run: egoworld models register {wanted.name} {wanted.filename}"
-        return f"Its licence ({wanted.licence.name}, commercial use: {wanted.licence.commercial}) lets nobody else give it to you. {done}"
+        licence = f"{wanted.licence.name}, commercial use: {wanted.licence.commercial}"
+        return f"Its licence ({licence}) lets nobody but its publisher give it to you. {done}"
     if isinstance(wanted.source, HubFile) and wanted.source.gated and not os.environ.get(TOKEN):
         return steps(wanted)
     return f"Run: egoworld models fetch {wanted.name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import http.server
 import io
@@ -13,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ import torch
 
 from egoworld_ops import models
 from egoworld_ops.errors import BadSettings, StorageUnavailable, WeightsMismatch, WeightsMissing, WeightsUnreadable
+from egoworld_ops.files import checkpoints, safetensors
 from egoworld_ops.models import lock
 
 CONTENT = b"weights of a tiny network"
@@ -422,7 +425,7 @@ def test_checkpoints_are_converted_once_and_both_digests_are_on_record(
 ) -> None:
     brought = tmp_path / "net.ckpt"
     torch.save({"state_dict": {"a": torch.arange(6.0).reshape(2, 3)}, "epoch": 3}, brought)
-    source = models.Supplied("https://example.org", "Ask there")
+    source = models.Supplied("https://example.org", "ask")
     monkeypatch.setitem(models.REGISTRY, "net", models.Weight("net", "net.ckpt", None, None, FREE, source, converted=True))
     made = models.register("net", brought)
     assert made.name == "net.safetensors"
@@ -449,3 +452,27 @@ def test_checkpoints_are_converted_once_and_both_digests_are_on_record(
     with pytest.raises(WeightsUnreadable):
         models.register("net", brought)
     assert models.state("net") == "-"
+    assert models.pinned("net") is None
+    assert lying(weights_folder) == [lock.NAME]
+
+
+def test_a_full_disk_while_converting_costs_no_second_download(
+    weights_folder: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.BytesIO()
+    torch.save({"a": torch.arange(3.0)}, out)
+    publisher.files["/net.ckpt"] = out.getvalue()
+    source = models.Download(f"{publisher.url}/net.ckpt")
+    monkeypatch.setitem(models.REGISTRY, "net", models.Weight("net", "net.ckpt", None, None, FREE, source, converted=True))
+
+    def full(*asked: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(safetensors, "chunks", full)
+        with pytest.raises(StorageUnavailable, match="No space left"):
+            models.fetch(["net"])
+    assert models.state("net") == "-"
+    [made] = models.fetch(["net"])
+    assert len(publisher.requests) == 1
+    assert np.array_equal(checkpoints.read_checkpoint(made)["a"], [0, 1, 2])
