@@ -74,7 +74,7 @@ class _Seen:
 class Backend(Operator):
     """Hands by MediaPipe's networks, objects by motion and colour or from the sidecar. `score` of a hand is its presence."""
 
-    version: ClassVar[str] = "6"
+    version: ClassVar[str] = "7"
     packages: ClassVar[tuple[str, ...]] = ("ai-edge-litert", "opencv-python-headless")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 0.025
