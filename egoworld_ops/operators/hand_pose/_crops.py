@@ -136,10 +136,10 @@ def _warped(rgb: np.ndarray, centre_px: np.ndarray, side_px: float, size_px: int
 
 def _rectified(rgb: np.ndarray, camera: Camera, view: Camera, R_camera_view: np.ndarray, side_px: float, hand: Hand) -> np.ndarray:
     """What a turned pinhole camera sees; mirrored about its middle for a left hand."""
-    columns, rows = rectified_map(camera, view, R_camera_view)
-    if hand == "left":  # pixel u shows what is at size - u; the first column has no counterpart and is that beyond the last
-        mirrored = Camera(view.fx_px, view.fy_px, view.cx_px - 1, view.cy_px, view.width, view.height, view.source)
-        columns, rows = (np.ascontiguousarray(m[:, ::-1]) for m in rectified_map(camera, mirrored, R_camera_view))
+    mirrored = hand == "left"
+    if mirrored:  # pixel u shows what is at size - u: what is reversed begins a pixel farther
+        view = Camera(view.fx_px, view.fy_px, view.cx_px - 1, view.cy_px, view.width, view.height, view.source)
+    columns, rows = (np.ascontiguousarray(m[:, ::-1]) if mirrored else m for m in rectified_map(camera, view, R_camera_view))
     height, width = rgb.shape[:2]
     shown = (columns > -1) & (rows > -1) & (columns < width) & (rows < height)
     if not shown.any():

@@ -117,7 +117,7 @@ class Backend(Operator):
 
     @classmethod
     def memory_mb(cls, settings: BackendSettings) -> int:
-        """An estimate; on a CPU 3.4 GB were measured with two crops. With bfloat16 autocast keeps copies of the weights, half their size."""
+        """An estimate; on a CPU 3.4 GB were measured with eight crops. With bfloat16 autocast keeps copies of the weights, half their size."""
         options = cast("Settings", settings)
         if options.random_weights_seed is not None:
             return 0
