@@ -24,7 +24,7 @@ from egoworld_ops import models, operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import BadSettings, BadSidecar, EgoworldError, UnknownVideo, UnsupportedPicture
 from egoworld_ops.execution import code
-from egoworld_ops.execution.identity import backend_of, operator_identity
+from egoworld_ops.execution.identity import backend_of, operator_identity, operator_of
 from egoworld_ops.files.tables import PARQUET, digest_at, make_provenance, provenance_at, read_table, write_table
 from egoworld_ops.files.whole import link_or_copy, write_bytes
 from egoworld_ops.hashing import sha256_of
@@ -53,7 +53,8 @@ def frozen_configuration(settings: Settings) -> dict[str, Any]:
     Raises:
         BadSettings: a stage rests on weights whose licence `policy.licences` does not allow.
     """
-    frozen: dict[str, Any] = {
+    _check_licences(settings)
+    return {
         "schema": schema.SCHEMA_VERSION,
         "manifest": {
             "version": code.version(code.MANIFEST),
@@ -69,9 +70,14 @@ def frozen_configuration(settings: Settings) -> dict[str, Any]:
             if chosen.fallback
         },
     }
-    for stage in (*frozen["stages"].values(), *frozen["fallbacks"].values()):
-        policy.check(f"backend {stage['backend']} of stage {stage['stage']}", stage["weights"], settings.policy)
-    return frozen
+
+
+def _check_licences(settings: Settings) -> None:
+    """Raise BadSettings where a stage or its fallback rests on weights that the policy rules out, whether they are here or not."""
+    fallen_back = [(stage, with_backend(settings, stage, chosen.fallback)) for stage, chosen in settings.stages.items() if chosen.fallback]
+    for stage, chosen in [*((stage, settings) for stage in operators.stages()), *fallen_back]:
+        operator, options = operator_of(stage, chosen)
+        policy.check(f"backend {backend_of(stage, chosen)} of stage {stage}", operator.weights(options), settings.policy)
 
 
 def open_run(settings: Settings) -> Run:

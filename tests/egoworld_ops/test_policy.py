@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from egoworld_assets.chain import pipeline
 from egoworld_assets.cli.main import egoworld
 from egoworld_ops import models
-from egoworld_ops.errors import BadSettings
+from egoworld_ops.errors import BadSettings, WeightsMissing
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.models.policy import PolicySettings
 from egoworld_ops.release.make import make_release
 from egoworld_ops.release.settings import ReleaseSettings
-from egoworld_ops.settings import Settings, load_settings
+from egoworld_ops.settings import Settings, StageSettings, load_settings
 from tests.lakes import write_video
 
 COMMERCIAL = PolicySettings(licences="commercial")
@@ -42,6 +42,18 @@ def test_only_what_is_plainly_allowed_is_run(settings: Settings, monkeypatch: py
         with pytest.raises(BadSettings, match=said):
             pipeline.open_run(settings)
     pipeline.open_run(settings.model_copy(update={"policy": PolicySettings()}))
+
+
+def test_weights_that_are_ruled_out_are_not_asked_to_be_fetched(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red before: a user of `hamer` was told to fetch it, and refused once it was there."""
+    monkeypatch.setenv("EGOWORLD_WEIGHTS", str(tmp_path / "weights"))
+    hands = settings.model_copy(update={"stages": {"hand_pose": StageSettings(backend="hamer")}})
+    with pytest.raises(BadSettings, match=r"backend hamer of stage hand_pose: .*hamer \(MIT, commercial use: ask.*mano_right \(MANO"):
+        pipeline.open_run(hands)
+    with pytest.raises(WeightsMissing, match="egoworld models fetch hamer"):
+        pipeline.open_run(hands.model_copy(update={"policy": PolicySettings()}))
 
 
 def test_a_fallback_counts_too(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
