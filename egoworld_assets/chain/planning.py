@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -120,11 +119,6 @@ class _Elsewhere:
                 self.with_result.setdefault((row["clip_id"], row["digest"]), []).append(run)
 
 
-_videos: OrderedDict[str, _Video] = OrderedDict()
-"""By the folder of the video, those planned last: each stage has a planner of its own."""
-_reading = Lock()
-
-
 class Planner:
     """Decides for each clip of a stage whether it is done, describes the work if it is not, and takes the outcome of that work.
 
@@ -140,6 +134,7 @@ class Planner:
         self._submitted: dict[str, _Submitted] = {}
         self._elsewhere: _Elsewhere | None = None
         self._raw_files = RawFiles(run.lake)
+        self._videos: OrderedDict[str, _Video] = OrderedDict()
 
     def plan(self, video_id: str, clip_id: str | None = None) -> Iterator[StageResult | ClipTask]:
         """A result for each clip that needs no work, a task for each that does; for all clips or for one.
@@ -164,18 +159,15 @@ class Planner:
         Raises:
             SetupError, ContractError, StorageUnavailable: as `clips_of`.
         """
-        paths = [*(self._run.video_table(name, video_id) for name in lake.VIDEO_TABLES), self._run.packet_index(video_id)]
-        folder, files = str(self._run.video_folder(video_id).absolute()), [memo.file_state(path) for path in paths]
-        known = _videos.get(folder)
+        files = [memo.file_state(self._run.video_table(name, video_id)) for name in lake.VIDEO_TABLES]
+        known = self._videos.get(video_id)
         if known is None or known.files != [*files, _sidecar_state(known.clips)]:
             clips = {clip.clip_id: clip for clip in clips_of(self._run, video_id)}
             files.append(_sidecar_state(clips))
             sidecar = _sidecar_or_error(next(iter(clips.values()))) if clips else Sidecar()
-            known = _Video(files, clips, sidecar)
-            with _reading:
-                _videos[folder] = known
-                while len(_videos) > _MOST_VIDEOS:
-                    _videos.popitem(last=False)
+            known = self._videos[video_id] = _Video(files, clips, sidecar)
+            while len(self._videos) > _MOST_VIDEOS:
+                self._videos.popitem(last=False)
         return known
 
     def _recalled(self, video_id: str) -> list[memo.Remembered] | None:
