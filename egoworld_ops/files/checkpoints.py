@@ -256,7 +256,7 @@ class _Reader:
             len(shape) != 2
             or math.prod(shape) > _MOST_ELEMENTS
             or len(indptr) != shape[by_column] + 1
-            or indptr[-1] != len(data) != len(indices)
+            or not indptr[-1] == len(data) == len(indices)
         ):
             raise pickle.UnpicklingError(f"a sparse matrix {list(shape)} whose parts do not fit")
         lines = np.repeat(np.arange(shape[by_column]), np.diff(indptr))

@@ -69,7 +69,9 @@ def recall(folder: Path, stage: str, digest: str) -> Measured | None:
 
 
 def keep(folder: Path, stage: str, digest: str, found: Measured) -> None:
-    """Note what was measured; see `recall`. Where the lake cannot be written to, nothing is kept, and nothing is lost."""
+    """Note what was measured; see `recall`. Where the lake has no such video, or cannot be written to, nothing is kept, and nothing lost."""
+    if not folder.is_dir():
+        return
     with suppress(StorageUnavailable, PermissionError):
         content = read_notes(folder / FILE_NAME) | {stage: {"of": digest, "measured": asdict(found)}}
         write_bytes(folder / FILE_NAME, json.dumps(content).encode(), durable=False)

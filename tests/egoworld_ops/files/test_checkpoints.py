@@ -258,14 +258,15 @@ def test_mano_like_pickles_come_as_arrays(tmp_path: Path, chumpy: tuple[type, ty
 
 def test_parts_of_matrices_and_selections_must_fit(tmp_path: Path, chumpy: tuple[type, type]) -> None:
     path = tmp_path / "a.pkl"
-    for part, wrong in {
-        "indices": np.int32([9]),
-        "indptr": np.int32([0, -1, 1]),
-        "data": np.zeros(3),
-        "_shape": (1 << 40, 1 << 40),
-    }.items():
+    for wrong in (
+        {"indices": np.int32([9])},
+        {"indptr": np.int32([0, -1, 1])},
+        {"data": np.zeros(3)},
+        {"data": np.ones(3), "indices": np.int32([0, 1, 0])},
+        {"_shape": (1 << 40, 1 << 40)},
+    ):
         sparse = scipy.sparse.csc_matrix(np.float64([[0, 1], [0, 0]]))
-        sparse.__dict__[part] = wrong
+        sparse.__dict__.update(wrong)
         path.write_bytes(pickle.dumps({"w": sparse}, 2))
         with pytest.raises(WeightsUnreadable):
             read_checkpoint(path)
