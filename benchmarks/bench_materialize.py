@@ -47,7 +47,7 @@ from tests import brokers
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "examples" / "synthetic" / "kitchen.mp4"
-VIDEOS = ((6, 10.0, 1.10), (64, 0.5, 1.25))
+VIDEOS = ((6, 10.0, 1.10), (64, 0.5, 1.20))
 """Clips of a video, their length in seconds, and how many times the bare loop its materialization may take."""
 ROUNDS = 2
 

@@ -111,12 +111,11 @@ class _Elsewhere:
 
     def add(self, run: Run, stage: str) -> None:
         """One more run."""
-        rows = counted.rows_of(run, self.video_id)
-        if rows is None and run.video_folder(self.video_id).is_dir():
+        digests = counted.digests_of(run, self.video_id, stage)
+        if digests is None and run.video_folder(self.video_id).is_dir():
             self.untold.append(run)
-        for row in (rows or {}).values():
-            if row["stage"] == stage and row["digest"]:
-                self.with_result.setdefault((row["clip_id"], row["digest"]), []).append(run)
+        for result in (digests or {}).items():
+            self.with_result.setdefault(result, []).append(run)
 
 
 class Planner:

@@ -71,6 +71,27 @@ def rows_of(run: Run, video_id: str) -> Rows | None:
     return known[1]
 
 
+def digests_of(run: Run, video_id: str, stage: str) -> dict[str, str] | None:
+    """The digest of each clip's table in a stage, as the table of a video has it; None as `rows_of`.
+
+    For many runs that are asked for one stage: `rows_of` makes objects of every row, and remembers them.
+
+    Raises:
+        StorageUnavailable: as `rows_of`.
+    """
+    import pyarrow.compute as pc
+
+    path = run.video_table(TABLE, video_id)
+    if memo.file_state(path) is None:
+        return None
+    try:
+        rows = read_table(path, TABLE)
+    except ContractError:
+        return None
+    rows = rows.filter(pc.and_(pc.equal(rows["stage"], stage), pc.is_valid(rows["digest"])))
+    return dict(zip(rows["clip_id"].to_pylist(), rows["digest"].to_pylist(), strict=True))
+
+
 def _remember(path: str, state: memo.FileState, rows: Rows) -> None:
     with _seeing:
         _seen[path] = state, rows
