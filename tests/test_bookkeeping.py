@@ -13,7 +13,7 @@ import pytest
 from egoworld_assets.chain import bookkeeping, pipeline
 from egoworld_assets.chain.planning import Planner
 from egoworld_ops import ledger, models, operators
-from egoworld_ops.errors import OperatorCrash, OutOfMemory
+from egoworld_ops.errors import OperatorCrash, OutOfMemory, StorageUnavailable
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import read_table
 from egoworld_ops.lake import failures
@@ -137,6 +137,30 @@ def test_a_clip_that_another_writer_ends_between_plan_and_start_is_not_computed_
         assert [task.key for task in planned(planner)] == [theirs[1].key]
         run.clip_table("detections", video_id, first.clip.clip_id).unlink()
         assert [task.key for task in entries.take(planned(planner))] == [first.key], "planned after it had ended: its file is not valid"
+
+
+def test_what_breaks_a_stage_off_is_not_hidden_by_a_ledger_that_cannot_take_the_rest(
+    settings: Settings, video_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, book = pipeline.open_run(settings), bookkeeping.ledger_of(settings.lake, settings.ledger)
+    planner = Planner(run, "detections", settings)
+    monkeypatch.setattr(bookkeeping, "_TOGETHER_S", 3600.0)
+
+    def refuse(*_: object) -> None:
+        raise StorageUnavailable("ledger", "is read-only", "Restore the storage")
+
+    def broken_off() -> None:
+        with bookkeeping.entries(book, run, "detections") as entries:
+            taken = entries.take([plan for plan in planner.plan(video_id) if isinstance(plan, ClipTask)])
+            for outcome in InlinePool(2).run(taken):
+                pipeline.store(run, "detections", result := planner.result(outcome))
+                entries.ended(result, 1, "")
+            monkeypatch.setattr(book, "finish", refuse)
+            entries.ended(result, 1, "")
+            raise KeyError("what broke it off")
+
+    with pytest.raises(KeyError, match="what broke it off"):
+        broken_off()
 
 
 def test_a_bad_clip_found_at_planning_is_entered_too(settings: Settings, video_id: str, tmp_path: Path) -> None:

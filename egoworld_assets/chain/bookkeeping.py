@@ -8,13 +8,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from egoworld_assets.chain.planning import StageResult
 from egoworld_ops import ledger
+from egoworld_ops.errors import EgoworldError
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.ledger import WHOLE_VIDEO, Change, ClipKey, State
@@ -98,8 +99,7 @@ class Entries:
         """Enter the results that wait for others."""
         if self._unentered:
             self._book.finish(self._unentered, self._owner)
-            self._unentered = []
-        self._entered_s = time.monotonic()
+            self._unentered, self._entered_s = [], time.monotonic()
 
     def found(self, results: Iterable[StageResult]) -> None:
         """Enter results that needed no work, and clips that could not be started."""
@@ -132,5 +132,8 @@ def entries(book: Ledger, run: Run, stage: str) -> Iterator[Entries]:
         made = Entries(book, run, stage, owning)
         try:
             yield made
-        finally:
-            made.enter_rest()
+        except BaseException:
+            with suppress(EgoworldError):  # what is not entered becomes pending, and is found done when it is next planned
+                made.enter_rest()
+            raise
+        made.enter_rest()
