@@ -59,7 +59,7 @@ ui: $(VENV)/.installed $(VENV)/.weights
 	$(BIN)/dg dev --host 127.0.0.1 --port $(PORT)
 
 $(VENV)/.installed: requirements.lock pyproject.toml
-	@echo "Setting up $(VENV): about 7 GB and a few minutes, once"
+	@echo "Setting up $(VENV): about 8 GB and a few minutes, once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check setuptools==84.2.1 wheel==0.48.0
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --no-deps --no-build-isolation --disable-pip-version-check -r requirements.lock
