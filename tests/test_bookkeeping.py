@@ -16,7 +16,7 @@ from egoworld_ops import ledger, models, operators
 from egoworld_ops.errors import OperatorCrash, OutOfMemory, StorageUnavailable
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import read_table
-from egoworld_ops.lake import failures
+from egoworld_ops.lake import failures, memo
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.ledger import ClipKey, State
 from egoworld_ops.raw import register
@@ -167,6 +167,16 @@ def test_a_bad_clip_found_at_planning_is_entered_too(settings: Settings, video_i
     (tmp_path / "raw" / "two.egoworld.json").write_text("{not JSON")
     run_part(settings, video_id, InlinePool(2), ONLY_DETECTIONS)
     assert states(settings, video_id) == [State.FAILED, State.FAILED]
+
+
+def test_results_that_are_found_are_entered_together(settings: Settings, video_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_part(settings, video_id, InlinePool(2), ONLY_DETECTIONS)
+    memo.forget(pipeline.open_run(settings).video_folder(video_id))
+    settled: list[int] = []
+    book = bookkeeping.ledger_of(settings.lake, settings.ledger)
+    monkeypatch.setattr(book, "settle", lambda changes: settled.append(len(changes)))
+    assert run_part(settings, video_id, InlinePool(2), ONLY_DETECTIONS) == {"done": 2}
+    assert settled == [2]
 
 
 def test_the_url_of_the_ledger_is_never_written_down(settings: Settings, video_id: str) -> None:

@@ -18,7 +18,8 @@ Plan = Iterator[StageResult | ClipTask]
 _ELSEWHERE_S = 1.0
 """How often to check whether a clip that another process works on is done."""
 _MOST_AT_ONCE = 256
-"""Maximum number of clips that are planned before the first of them is submitted; it starts at one and doubles."""
+"""Maximum number of clips that are planned before the first of them is submitted, which starts at one and doubles; and of results found that are
+entered together."""
 
 
 @dataclass(slots=True)
@@ -79,6 +80,8 @@ def _round(
     def met() -> Iterator[StageResult]:
         while found:
             results = found.popleft()
+            while found and len(results) + len(found[0]) <= _MOST_AT_ONCE:  # entered together
+                results += found.popleft()
             yield from results
             if entries:
                 entries.found(results)

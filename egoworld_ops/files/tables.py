@@ -6,6 +6,7 @@ import json
 import socket
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from egoworld_ops.files.whole import write_bytes
 PROVENANCE_KEY = b"egoworld.provenance"
 PARQUET: Mapping[str, Any] = {"compression": "zstd", "small_compression": "snappy", "small_bytes": 1_000_000, "page_checksums": True}
 """How clip files are written. Below `small_bytes` in memory, setting up zstd for each column costs more time than it saves bytes."""
+_SMALL_BYTES = 65_536
+"""Up to this size what was parsed is kept, for a file that is read again and holds the same bytes."""
 _DELETE_IT = "Delete the file and run the stage again"
 
 
@@ -72,19 +75,35 @@ def read_result(path: Path, name: str, columns: Sequence[str] | None = None) -> 
 
 def read_any(path: Path, name: str, columns: Sequence[str] | None = None) -> tuple[pa.Table, dict[str, Any]]:
     """As `read_result`, of whatever version of the contract, which may have other columns."""
+    wanted = None if columns is None else tuple(columns)
     try:
-        if (whole := seal.is_whole(content := path.read_bytes())) is False:
+        content = path.read_bytes()
+        found = _parse_small(content, name, wanted) if len(content) <= _SMALL_BYTES else _parse(content, name, wanted)
+        if found is None:
             raise ContractError(path, "is damaged: its bytes are not those that were written", _DELETE_IT)
-        # not pq.read_table: small files cost several times as much there
-        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=not whole) as file:
-            rows = encodings.as_contract(name, file.read(columns, use_threads=False))
-            said = json.loads((file.metadata.metadata or {}).get(PROVENANCE_KEY, b"{}"))
+        rows, said = found[0], json.loads(found[1])
     except (pa.ArrowException, OSError, ValueError) as error:
         # Arrow's own errors of a broken file are OSErrors without a number
         if isinstance(error, OSError) and error.errno is not None and (away := unreadable(error, path)) is not None:
             raise away from error
         raise ContractError(path, f"cannot be read as Parquet: {error}", _DELETE_IT) from error
     return rows, said if isinstance(said, dict) else {}
+
+
+def _parse(content: bytes, name: str, columns: tuple[str, ...] | None) -> tuple[pa.Table, bytes] | None:
+    """The rows of a file's bytes, and its provenance as JSON; None where its seal is broken."""
+    if (whole := seal.is_whole(content)) is False:
+        return None
+    # not pq.read_table: small files cost several times as much there
+    with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=not whole) as file:
+        rows = encodings.as_contract(name, file.read(columns, use_threads=False))
+        return rows, (file.metadata.metadata or {}).get(PROVENANCE_KEY, b"{}")
+
+
+@lru_cache(maxsize=64)
+def _parse_small(content: bytes, name: str, columns: tuple[str, ...] | None) -> tuple[pa.Table, bytes] | None:
+    """As `_parse`. What a video's stages read again and again is parsed once; it is read each time, so that nothing stands in for a file."""
+    return _parse(content, name, columns)
 
 
 def provenance_at(path: str | Path) -> dict[str, Any] | None:

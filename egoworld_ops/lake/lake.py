@@ -139,7 +139,9 @@ class Run:
     def write_meta(self, video_id: str, clip_id: str) -> None:
         """Write the clip's `meta.json`: the provenance of every table in its folder."""
         folder = self.clip_folder(video_id, clip_id)
-        gathered = {path.stem: provenance_at(path) for path in sorted(folder.glob("*.parquet"))}
+        with named_errors(folder):
+            tables = [name for name in os.listdir(folder) if name.endswith(".parquet")]
+        gathered = {name.removesuffix(".parquet"): provenance_at(f"{folder}/{name}") for name in tables}
         write_bytes(folder / "meta.json", json.dumps(gathered, sort_keys=True).encode(), durable=False)
 
 

@@ -149,15 +149,16 @@ class Ledger:
         Returns:
             the clips that were moved.
         """
-        expired = self._observer.expired(self._database.read(_owners))
-        if not expired and not self._database.read(_ownerless):
+        owners, ownerless = self._database.read(lambda connection: (_owners(connection), _ownerless(connection)))
+        expired = self._observer.expired(owners)
+        if not expired and not ownerless:
             return []
 
         def work(connection: sa.Connection) -> list[ClipKey]:
             for seen in expired:  # one that has beaten again meanwhile, or that somebody else has removed, is left alone
                 connection.execute(sa.delete(OWNERS).where(OWNERS.c.id == seen.owner, OWNERS.c.beat == seen.beat))
-            owners = _ownerless(connection)
-            return sorted(moves.move(connection, "recover", _to(State.PENDING, owners), owners=owners).moved)
+            abandoned = _ownerless(connection)
+            return sorted(moves.move(connection, "recover", _to(State.PENDING, abandoned), owners=abandoned).moved)
 
         return self._database.write(work)
 

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import duckdb
 import pytest
 
 from egoworld_ops import operators
-from egoworld_ops.contract import schema, validation
+from egoworld_ops.contract import encodings, schema, validation
 from egoworld_ops.errors import BadSettings, ContractError, SetupError, StorageUnavailable
 from egoworld_ops.files import locks
 from egoworld_ops.files.tables import digest_at, make_provenance, provenance_at, read_result, read_table, write_table
@@ -81,6 +82,24 @@ while True: whole.write_bytes(Path({str(target)!r}), b"new" * 300_000)
         writer.wait()
         writer.stdout.close()
         assert target.read_bytes() in (b"old" * 1000, b"new" * 300_000)
+
+
+def test_a_file_that_is_read_again_is_parsed_once_and_never_taken_as_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_detections(Lake(tmp_path).open_run({}, None, dict), "d1")
+    before, content, parsed = read_result(path, "detections"), path.read_bytes(), []
+    monkeypatch.setattr(encodings, "as_contract", lambda name, rows: parsed.append(name) or rows)
+    before[1]["digest"] = "changed by who read it"
+    again = read_result(path, "detections")
+    assert (again[0], again[1]["digest"], parsed) == (before[0], "d1", [])
+    monkeypatch.undo()
+    at, state = len(content) // 2, path.stat()
+    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))  # the same file, size and time: the bytes alone tell
+    with pytest.raises(ContractError, match="damaged"):
+        read_result(path, "detections")
+    path.unlink()
+    with pytest.raises(ContractError):
+        read_result(path, "detections")
 
 
 def test_the_same_configuration_is_the_same_run_and_another_one_is_new(tmp_path: Path) -> None:
