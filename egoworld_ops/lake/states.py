@@ -200,8 +200,11 @@ def manifest_of(run: Run, video_id: str) -> VideoManifest | None:
     return VideoManifest(video_id, videos[0], clips, _manifest(videos[0], said, len(clips)))
 
 
-def video_state(run: Run, video_id: str) -> VideoState | None:
+def video_state(run: Run, video_id: str, stages: Collection[str] | None = None) -> VideoState | None:
     """The state of one video; None where it has no manifest.
+
+    Args:
+        stages: in which its clips are looked at, as of `clip_states`.
 
     Raises:
         ContractError: `videos.parquet` or `clips.parquet` is damaged or breaks the contract, the former has not one row, the two are not of one
@@ -210,7 +213,7 @@ def video_state(run: Run, video_id: str) -> VideoState | None:
     """
     if (manifest := manifest_of(run, video_id)) is None:
         return None
-    return VideoState(video_id, manifest.video, manifest.state, [_clip(run, video_id, row) for row in manifest.clips])
+    return VideoState(video_id, manifest.video, manifest.state, [_clip(run, video_id, row, stages) for row in manifest.clips])
 
 
 def _rows(path: Path, table: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -239,8 +242,8 @@ def _manifest(video: Mapping[str, Any], said: Mapping[str, Any], n_clips: int) -
     return StageState("failed", said.get("digest"), n_clips, failure)
 
 
-def _clip(run: Run, video_id: str, row: Mapping[str, Any]) -> ClipState:
-    stages = {name: replace(state, said={}) for name, state in clip_states(run, video_id, row["clip_id"]).items()}
+def _clip(run: Run, video_id: str, row: Mapping[str, Any], wanted: Collection[str] | None) -> ClipState:
+    stages = {name: replace(state, said={}) for name, state in clip_states(run, video_id, row["clip_id"], wanted).items()}
     return ClipState(stages=stages, **{name: row[name] for name in _CLIP_COLUMNS})
 
 

@@ -12,6 +12,7 @@ from duckdb import InvalidInputException
 from egoworld_assets import console
 from egoworld_assets.assets import ASSETS
 from egoworld_assets.chain import pipeline
+from egoworld_assets.checks import _broken
 from egoworld_assets.cli import outcome
 from egoworld_assets.dead_letters_asset import dead_letters
 from egoworld_assets.definitions import defs
@@ -180,6 +181,21 @@ def test_a_file_that_breaks_the_contract_blocks_what_is_below(place: Place, writ
         judged.description
     )
     assert not result.asset_materializations_for_node("masks")
+
+
+def test_of_many_small_files_the_contract_check_names_those_that_break_it(tmp_path: Path) -> None:
+    files = {}
+    for n, score in enumerate((0.5, 2.0, 0.5, 0.5)):
+        path = tmp_path / f"{n}.parquet"
+        rows = schema.from_rows("detections", [detection_row(0) | {"clip_id": f"f000000{n}_0000010", "score": score}])
+        write_table(path, "detections", rows, {}, validated=True)
+        files[path] = "detections"
+    (tmp_path / "2.parquet").write_bytes(b"PAR1")
+    first, second = _broken(files)
+    assert first.startswith(f"{tmp_path}/2.parquet: ")
+    assert second.startswith(f"{tmp_path}/1.parquet: ")
+    assert "score has values above 1" in second
+    assert list(_broken(dict.fromkeys([tmp_path / "0.parquet", tmp_path / "3.parquet"], "detections"))) == []
 
 
 def test_numbers_that_are_not_plausible_warn(place: Place, written: tuple[str, Path]) -> None:
