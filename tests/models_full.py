@@ -9,9 +9,12 @@ import resource
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from egoworld_ops.operators.hand_pose._hamer_network import Sizes
+from tests.egoworld_ops.operators.foundationpose_networks import WIDTH, Layout
+from tests.egoworld_ops.operators.test_foundationpose_networks import exported, layout_differences
 from tests.egoworld_ops.operators.test_hamer_network import LIMIT, differences
 
 
@@ -25,3 +28,15 @@ def test_hamer(shared_data: Path) -> None:
         f"FIGURE hamer full: largest difference {max(off.values()):.1e} (limit {LIMIT}), {time.monotonic() - began:.0f} s, {peak_mb:.0f} MB, {off}"
     )
     assert max(off.values()) < LIMIT
+
+
+@pytest.mark.parametrize("layout", ["library", "isaac"])
+def test_foundationpose(layout: Layout, tmp_path: Path) -> None:
+    """ONNX files of the published sizes, made of networks that `make test` compares with the published code."""
+    began, made = time.monotonic(), exported(tmp_path, layout, WIDTH)
+    off = layout_differences(made, WIDTH, (3,))
+    sizes = [path.stat().st_size for path in made]
+    print(
+        f"FIGURE foundationpose full {layout}: largest difference {off:.1e} (limit {LIMIT}), {time.monotonic() - began:.0f} s, {sizes} bytes"
+    )
+    assert off < LIMIT

@@ -40,13 +40,27 @@ HEAVY = (
     "pinocchio",
     "dex_retargeting",
     "ai_edge_litert",
+    "onnxruntime",
+    "warp",
     "rerun",
     "scenedetect",
     "av",
     "duckdb",
     "scipy",
 )
-HEAVY_FOR_BACKENDS = ("torch", "sam2", "hydra", "pinocchio", "nlopt", "dex_retargeting", "ai_edge_litert", "scipy", "trimesh")
+HEAVY_FOR_BACKENDS = (
+    "torch",
+    "sam2",
+    "hydra",
+    "pinocchio",
+    "nlopt",
+    "dex_retargeting",
+    "ai_edge_litert",
+    "onnxruntime",
+    "warp",
+    "scipy",
+    "trimesh",
+)
 """Without OpenCV, which is light: 16 MB, 0.03 s."""
 
 

@@ -30,6 +30,8 @@ def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
         return np.float32(0.3) * n
     if last == "init_hand_pose":
         return np.tile(np.array([1, 0, 0, 0, 1, 0], np.float32), 16) + np.float32(0.1) * n
+    if last in ("running_mean", "running_var"):
+        return np.float32(0.1) * n if last == "running_mean" else 1 + np.float32(0.1) * np.abs(n)
     if len(shape) == 1:
         return 1 + np.float32(0.1) * n if last == "weight" else np.float32(0.05) * n
     return n / np.sqrt(np.float32(np.prod(shape[1:])))
