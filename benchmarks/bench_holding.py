@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from egoworld_assets.chain import pipeline
-from egoworld_assets.cli import demo
+from egoworld_assets.chain.tables import tables_of
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.operators.movement.classical import Backend
 from egoworld_ops.raw import register
@@ -178,7 +178,7 @@ def blocks() -> int:
         results = pipeline.process(run, video_ids, settings, InlinePool(threads=1), pipeline.Part(last="movement"))
         failed = [result for _, result in results if result.state != "computed"]
         assert not failed, failed
-        rows = demo.tables_of(run, video_ids[0])["movement"].to_pylist()
+        rows = tables_of(run, video_ids[0])["movement"].to_pylist()
     labelled = [row | {"truth": truth} for row in rows if (truth := label_of(labels, row)) is not None]
     for label in labels["objects"]:
         part = [row for row in labelled if row["label"] == label]

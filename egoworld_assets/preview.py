@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -52,13 +53,22 @@ def preview(context: dg.AssetExecutionContext, egoworld: Egoworld) -> None:
 
 
 def _metadata(run: Run, video_id: str, sample_stride: int, threads: int) -> dict[str, Any]:
+    written = write_sheet(run, video_id, sample_stride, threads)
+    if written is None:
+        return {"no preview": "the video has no clips: see the check manifest_complete"}
+    clip, png, path = written
+    return {"preview": dg.MetadataValue.md(_picture(png)), "clip": clip.clip_id, "file": dg.MetadataValue.path(str(path.absolute()))}
+
+
+def write_sheet(run: Run, video_id: str, sample_stride: int, threads: int) -> tuple[Clip, bytes, Path] | None:
+    """Write a video's contact sheet; returns the clip that it shows, the PNG and where it lies. None for a video without clips."""
     clip = _clip_to_show(run, video_id)
     if clip is None:
-        return {"no preview": "the video has no clips: see the check manifest_complete"}
+        return None
     png = _sheet(run, clip, sample_stride, threads)
     path = run.video_folder(video_id) / FILE_NAME
     write_bytes(path, png)
-    return {"preview": dg.MetadataValue.md(_picture(png)), "clip": clip.clip_id, "file": dg.MetadataValue.path(str(path.absolute()))}
+    return clip, png, path
 
 
 def _clip_to_show(run: Run, video_id: str) -> Clip | None:

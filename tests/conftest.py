@@ -21,7 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 _OPERATORS = "tests/egoworld_ops/operators"
 TOGETHER = {
     "stack": ("tests/e2e/test_pool_faults.py", "tests/e2e/test_stack.py"),
-    "kitchen": ("tests/test_chain.py", *(f"{_OPERATORS}/test_{name}.py" for name in ("masks_classical", "movement", "object_pose"))),
+    "kitchen": (
+        "tests/test_chain.py",
+        "tests/egoworld_assets/cli/test_accept.py",
+        *(f"{_OPERATORS}/test_{name}.py" for name in ("agreement", "masks_classical", "movement", "object_pose")),
+    ),
 }
 """Files that share a slow fixture (`stack`, `kitchen_chain`): their tests run in one process."""
 APART = ("tests/test_chaos_runs.py",)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from egoworld_assets.chain import pipeline
-from egoworld_assets.cli import demo
+from egoworld_assets.chain.tables import tables_of
 from egoworld_ops import operators
 from egoworld_ops.files.tables import read_table
 from egoworld_ops.raw import register
@@ -47,7 +47,7 @@ def process(mp4: Path, lake: Path) -> Kitchen:
     clips = read_table(run.video_table("clips", video_id), "clips").to_pylist()
     assert tuple((clip["frame_start"], clip["frame_end"]) for clip in clips) == SHOTS
     shots = [{stage: read_table(run.clip_table(stage, video_id, c["clip_id"]), stage) for stage in operators.stages()} for c in clips]
-    return Kitchen(mp4, demo.tables_of(run, video_id), shots)
+    return Kitchen(mp4, tables_of(run, video_id), shots)
 
 
 @cache

@@ -27,6 +27,7 @@ FLOORS = (
     ("exports", "query", "upkeep", "gpu_workers"),
     ("egoworld_assets.chain",),
     ("egoworld_assets",),
+    ("egoworld_assets.acceptance",),
     ("egoworld_assets.cli",),
 )
 """Rooms from the ground up; those of `egoworld_ops` without its name. `operators.*` are the stages, which never import each other."""

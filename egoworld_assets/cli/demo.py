@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
-
 from egoworld_assets.chain import pipeline
+from egoworld_assets.chain.tables import tables_of
 from egoworld_assets.cli import processing
 from egoworld_assets.cli.videos import described
 from egoworld_assets.preview import FILE_NAME as PREVIEW
-from egoworld_ops import operators
-from egoworld_ops.contract import schema
 from egoworld_ops.errors import InputError
-from egoworld_ops.files.tables import read_table
 from egoworld_ops.lake import states
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.query import catalog
@@ -72,15 +68,6 @@ def _register(settings: Settings, path: Path) -> str:
         raise InputError(path, row["reason"], row["cure"])
     processing.add_partitions(settings, found.video_ids)
     return found.video_ids[0]
-
-
-def tables_of(run: Run, video_id: str) -> dict[str, pa.Table]:
-    """All tables of a video, the clips of each one after the other."""
-    tables = {"clips": read_table(run.video_table("clips", video_id), "clips")}
-    for stage in operators.stages():
-        paths = sorted(run.video_folder(video_id).glob(f"clip_id=*/{stage}.parquet"))
-        tables[stage] = pa.concat_tables([schema.empty(stage), *(read_table(p, stage) for p in paths)])
-    return tables
 
 
 def _show_truth(run: Run, video_id: str, path: Path, say: Say) -> bool:

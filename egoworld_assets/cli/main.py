@@ -11,7 +11,21 @@ from typing import Any
 
 import click
 
-from egoworld_assets.cli import calibrating, doctor, exporting, faults, letters, part, questions, releases, runs, scoring, videos, weights
+from egoworld_assets.cli import (
+    accepting,
+    calibrating,
+    doctor,
+    exporting,
+    faults,
+    letters,
+    part,
+    questions,
+    releases,
+    runs,
+    scoring,
+    videos,
+    weights,
+)
 from egoworld_assets.cli.group import Group
 from egoworld_ops.errors import EgoworldError, printable
 
@@ -111,7 +125,7 @@ def contract() -> None:
     click.echo(contract_page(), nl=False)
 
 
-for _module in (videos, part, letters, runs, questions, releases, weights, exporting, calibrating, scoring, doctor):
+for _module in (videos, part, letters, runs, questions, releases, weights, exporting, calibrating, scoring, doctor, accepting):
     for _command in _module.COMMANDS:
         egoworld.add_command(_command)
 

@@ -151,7 +151,7 @@ def _middle(box_px: np.ndarray | None) -> np.ndarray:
 
 def _lag(leading: np.ndarray, following: np.ndarray, size_px: float) -> int | None:
     """By how many frames the second path (N, 2) comes after the first; None where they are too short or too still to tell."""
-    if not size_px:
+    if not size_px or len(leading) < _MOST_LAG + _LEAST_FRAMES:
         return None
     misfits = {}
     for shift in range(-_MOST_LAG, _MOST_LAG + 1):

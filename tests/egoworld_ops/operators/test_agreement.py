@@ -50,6 +50,14 @@ def test_a_planted_fault_raises_the_warning_meant_for_it_and_no_other(clip: Know
     assert fault.warns <= found <= fault.warns | fault.may
 
 
+@pytest.mark.parametrize("n_frames", [1, 2, 4, 5, 6, 20])
+def test_a_clip_of_few_frames_tells_no_lag(clip: Known, n_frames: int) -> None:
+    few = {name: table.filter(pc.less(table["frame_index"], n_frames)) for name, table in clip.tables.items()}
+    rows = agreement(few)
+    assert rows.num_rows
+    assert rows["lag_frames"].null_count == rows.num_rows
+
+
 def test_a_row_says_what_is_wrong_in_the_frames_where_it_is(clip: Known) -> None:
     """A third of a second of hand poses with the sides exchanged, and one mask of another place."""
     hands = clip.tables["hand_pose"].to_pylist()

@@ -1,0 +1,154 @@
+"""`egoworld accept` measures what it says, calls no random network good, and says of what cannot run why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner, Result
+
+from egoworld_assets.acceptance import accuracy, comparing, resources
+from egoworld_assets.acceptance.accuracy import Verdict
+from egoworld_assets.acceptance.report import Acceptance
+from egoworld_assets.cli.main import egoworld
+from egoworld_ops.contract import schema
+from egoworld_ops.settings import Settings, load_settings
+from egoworld_ops.synthetic import load_truth
+from egoworld_ops.vision import rle
+from tests.conftest import ROOT
+from tests.real_chain import Kitchen
+from tests.rows import sample_row
+
+TRUTH = ROOT / "examples" / "synthetic" / "kitchen.truth"
+RANDOM = """
+sample_stride = 28
+[pool]
+kind = "inline"
+[stages.hand_pose]
+backend = "hamer"
+fallback = "mediapipe"
+[stages.hand_pose.hamer]
+device = "cpu"
+random_weights_seed = 3
+"""
+
+
+def accept(out: Path, *arguments: str) -> Result:
+    done = CliRunner().invoke(egoworld, ["accept", "--out", str(out), *arguments])
+    assert "Traceback" not in done.output
+    return done
+
+
+def test_a_random_network_is_measured_and_never_called_good(tmp_path: Path) -> None:
+    profile = tmp_path / "random.toml"
+    profile.write_text(RANDOM)
+    done = accept(tmp_path / "out", "--profile", str(profile))
+    assert done.exit_code == 1, done.output
+    said = json.loads((tmp_path / "out" / "acceptance.json").read_text())
+    assert not said["accepted"]
+    assert "hand_pose.hamer has random numbers in the place of weights" in said["against"]
+    verdicts = {figure["name"]: figure["verdict"] for figure in said["accuracy"]}
+    assert verdicts["hand joints, image"] == verdicts["held by which hand, right"] == "RANDOM"
+    assert verdicts["hand mask IoU"] != "RANDOM", "it rests on no pose"
+    stages = {stage["stage"]: stage for stage in said["stages"]}
+    assert all(stage["clips"] == 3 and stage["repeated"] for stage in stages.values()), stages
+    assert stages["hand_pose"]["frames"] == len(range(0, 168, 28))
+    [variant] = said["variants"]
+    assert (variant["option"], variant["value"]) == ("precision", "bfloat16")
+    assert variant["compared"]["rows"] > 0
+    assert said["chain"]["equal"]
+    assert said["chain"]["failed"] == 0
+    assert all(Path(picture).is_file() for picture in said["pictures"])
+    assert "hand_pose    hamer RANDOM" in (tmp_path / "out" / "acceptance.txt").read_text()
+
+
+def test_what_cannot_run_is_named_with_the_cure_and_what_needs_it_is_not_blamed(tmp_path: Path) -> None:
+    path = tmp_path / "profile.toml"
+    path.write_text('sample_stride = 60\n[stages.masks]\nbackend = "sam2"\n[stages.masks.sam2]\nmodel = "small"\ndevice = "cpu"\n')
+    done = accept(tmp_path / "out", "--profile", str(path))
+    assert done.exit_code == 1
+    against = [line for line in done.output.splitlines() if line.startswith("AGAINST")]
+    assert sum("egoworld models fetch" in line for line in against) == 1, done.output
+    assert any("object_pose, agreement" in line and "nothing is known of these" in line for line in against), against
+    assert json.loads((tmp_path / "out" / "acceptance.json").read_text())["chain"] is None
+
+
+def test_bad_input_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    for arguments, reason in (
+        ((str(tmp_path / "bad.mp4"),), "bad.mp4"),
+        (("--profile", "laptopp"), "laptop"),
+        ((str(tmp_path / "away.mp4"),), "away.mp4"),
+    ):
+        done = accept(tmp_path / f"out-{reason}", *arguments)
+        assert done.exit_code == 1
+        assert reason in str(done.exception)
+    (tmp_path / "there").mkdir()
+    assert "is there already" in str(accept(tmp_path / "there").exception)
+
+
+@pytest.fixture(scope="module")
+def kitchen_tables(kitchen_chain: Kitchen) -> dict[str, pa.Table]:
+    return dict(kitchen_chain.tables)
+
+
+def verdicts(tables: dict[str, pa.Table], settings: Settings) -> dict[str, Verdict]:
+    return {judged.figure.name: judged.verdict for judged in accuracy.judged(tables, load_truth(TRUTH), settings)}
+
+
+def test_what_is_known_is_judged_and_what_is_not_is_unproven(kitchen_tables: dict[str, pa.Table]) -> None:
+    laptop = load_settings("laptop")
+    found = verdicts(kitchen_tables, laptop)
+    assert found["hand mask IoU"] is found["object translation"] is Verdict.OK
+    assert found["moving or still, right"] is Verdict.ONLY_SAID
+    heavy = laptop.stages["masks"].model_copy(update={"backend": "sam2"})
+    found = verdicts(kitchen_tables, laptop.model_copy(update={"stages": {**laptop.stages, "masks": heavy}}))
+    assert found["hand mask IoU"] is found["object translation"] is Verdict.UNPROVEN
+    assert found["hand joints, image"] is Verdict.OK
+    moved = kitchen_tables["hand_pose"].to_pylist()
+    for row in moved:
+        row["joints_px"] = (np.array(row["joints_px"]) + 20).tolist()
+    found = verdicts({**kitchen_tables, "hand_pose": schema.from_rows("hand_pose", moved)}, laptop)
+    assert found["hand joints, image"] is Verdict.OUTSIDE
+    figures = list(accuracy.judged(kitchen_tables, load_truth(TRUTH), laptop))
+    outside = replace(figures[0], verdict=Verdict.OUTSIDE)
+    assert Acceptance({}, judged=figures).against() == []
+    assert Acceptance({}, judged=[*figures, outside]).against() == [f"manifest: {outside.figure.name} is outside its limit"]
+
+
+def test_tables_are_compared_row_by_row_in_the_units_of_their_columns() -> None:
+    square = np.zeros((10, 10), bool)
+    square[2:8, 2:8] = True
+    shifted = np.roll(square, 3, 1)
+    row = sample_row("masks", 0) | {"rle": rle.encode(square), "area_px": 36.0}
+    other = row | {"frame_index": row["frame_index"] + 1}
+    first = schema.from_rows("masks", [row, other])
+    assert comparing.compared("masks", first, first).equal
+    found = comparing.compared("masks", first, schema.from_rows("masks", [row | {"rle": rle.encode(shifted), "area_px": 30.0}]))
+    assert (found.rows, found.only_first, found.only_second) == (1, 1, 0)
+    apart = {column.column: column for column in found.columns}
+    assert apart["rle"].maximum == pytest.approx(1 - 18 / 54)
+    unit = next(column.unit for column in schema.table("masks").columns if column.name == "area_px")
+    assert (apart["area_px"].median, apart["area_px"].unit) == (6.0, unit)
+    assert set(apart) == {"rle", "area_px"}
+
+
+def test_memory_that_was_taken_and_let_go_is_seen() -> None:
+    with resources.used() as nothing:
+        pass
+    with resources.used() as much:
+        np.ones(40_000_000).sum()
+    assert nothing.host_mb is not None
+    assert much.host_mb is not None
+    assert nothing.host_mb < 50
+    assert 300 < much.host_mb < 400
+
+
+def test_without_gpus_no_duty_is_made_up() -> None:
+    with resources.duty() as found:
+        pass
+    assert (found.gpus, found.shares) == ([], []) or len(found.gpus) == len(found.shares)
