@@ -107,6 +107,7 @@ GIVEN: Mapping[str, tuple[Any, ...]] = {
     "stages.backend": ("sam2",),
     "stages.fallback": ("sam2",),
     "pool.kind": ("inline",),
+    "phrases": (("cup",),),
     "robot": ("mine",),
     "trajectory.file": ("other.txt",),
     "urdf": ({"right": str(ROOT / "pyproject.toml")},),

@@ -49,6 +49,11 @@ def _foundationpose(part: str) -> Weight:
     )
 
 
+def _sam3(name: str, path: str) -> Weight:
+    filename = "sam3.safetensors" if name == "sam3" else f"{name}.json"
+    return Weight(name, filename, None, None, SAM, HubFile("facebook/sam3", path, "main", gated=True))
+
+
 REGISTRY: dict[str, Weight] = {
     w.name: w
     for w in (
@@ -80,12 +85,15 @@ REGISTRY: dict[str, Weight] = {
         ),
         _foundationpose("refiner_net"),
         _foundationpose("score_net"),
-        Weight("sam3", "sam3.safetensors", None, None, SAM, HubFile("facebook/sam3", "model.safetensors", "main", gated=True)),
+        _sam3("sam3", "model.safetensors"),
+        _sam3("sam3_config", "config.json"),
+        _sam3("sam3_tokenizer", "tokenizer.json"),
     )
 }
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "mediapipe-hands": ("palm_detection_full", "palm_detection_lite", "hand_landmark_full", "hand_landmark_lite"),
+    "sam3": ("sam3", "sam3_config", "sam3_tokenizer"),
     "foundationpose": ("foundationpose_refiner", "foundationpose_score"),
 }
 """Names that stand for several files."""

@@ -32,6 +32,12 @@ TABLE = schema.Table(
             "hand",
             True,
         ),
+        schema.Column(
+            "rle",
+            schema.RLE,
+            "COCO RLE of the pixels that the box bounds, at the raw video's resolution; null where the backend sees boxes alone",
+            nullable=True,
+        ),
         schema.SCORE,
         schema.Column(
             "owner",
@@ -90,8 +96,8 @@ STAGE = Stage(
         Metric("hand_score_mean", "avg(score) FILTER (role <> 'object')", "confidence of the hand network", minimum=0.7),
         Metric(
             "tracked_share",
-            "avg((source = 'tracked')::INT) FILTER (role <> 'object')",
-            "hands followed from the frame before; low where hands are lost all the time",
+            "avg((source = 'tracked')::INT) FILTER (role <> 'object' AND source <> 'text')",
+            "hands followed from the frame before, of those not found by text; low where hands are lost all the time",
             minimum=0.5,
         ),
         Metric(

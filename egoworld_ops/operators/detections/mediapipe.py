@@ -7,24 +7,24 @@ run by ai-edge-litert. How hands are followed is in `_tracking.py`, which of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal, cast
 
 import cv2
-import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
 from egoworld_ops import models
 from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
-from egoworld_ops.operators.detections._arms import HandEvidence, evidence, palms_apart
+from egoworld_ops.operators.detections._arms import evidence
+from egoworld_ops.operators.detections._hand_rows import hand_box, jumped, track_ids, verdict_columns
 from egoworld_ops.operators.detections._landmarks import LandmarkNetworks
 from egoworld_ops.operators.detections._palm import PalmDetector
-from egoworld_ops.operators.detections._proposals import FIRST_OBJECT_TRACK, HandBox, ObjectProposer, Proposal, ProposalSettings
+from egoworld_ops.operators.detections._proposals import HandBox, ObjectProposer, Proposal, ProposalSettings
 from egoworld_ops.operators.detections._sides import Seen, Verdict, assign
 from egoworld_ops.operators.detections._tracking import HandTracker, TrackedHand
 from egoworld_ops.operators.rows import common
@@ -35,11 +35,6 @@ Probability = Annotated[float, Field(gt=0, lt=1)]
 _DECODED_AHEAD = 3
 _MAX_NETWORK_THREADS = 4
 """More threads do not make networks of this size faster."""
-_BOX_MARGIN = 0.1
-_TRACK_IDS = {"left": 1, "right": 2}
-_OTHER_TRACKS = range(3, FIRST_OBJECT_TRACK)
-_JUMP_PALMS, _JUMP_PALMS_S = 1.0, 45.0
-"""A hand that is thrown reaches 4 m/s, some 45 palm lengths (wrist to knuckles, 9 cm) a second; and the points shake."""
 
 
 class Settings(BackendSettings):
@@ -103,8 +98,8 @@ class Backend(Operator):
         seen = self._watch(item)
         hands = [Seen(s.timestamp_s, {h.track: evidence(h.landmarks.points_px, h.landmarks.right) for h in s.hands}) for s in seen]
         verdicts = assign(hands)
-        tracks = _track_ids(verdicts)
-        jumps = _jumps(hands, tracks)
+        tracks = track_ids(verdicts)
+        jumps = jumped(hands, tracks)
         rows: list[dict[str, Any]] = []
         for i, frame in enumerate(seen):
             shared = common(item, frame.index, frame.timestamp_s, "mediapipe")
@@ -156,51 +151,14 @@ def _hand_boxes(frame: Frame, hands: Sequence[TrackedHand]) -> list[HandBox]:
     ]
 
 
-def hand_box(points_px: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
-    """(4,) box x, y, width, height around (21, 2) points, with a margin for the flesh around the joints, within the image."""
-    low, high = points_px.min(0), points_px.max(0)
-    margin = _BOX_MARGIN * float((high - low).max())
-    low = np.clip(low - margin, 0, size_px)
-    high = np.clip(high + margin, 0, size_px)
-    return np.concatenate([low, high - low]).astype(np.float32)
-
-
-def _track_ids(verdicts: Sequence[Mapping[int, Verdict]]) -> list[dict[int, int]]:
-    """The contract's track id of each hand of each frame. Of other people's hands each has the first id that none has at the same time."""
-    others = [{v.chain for v in frame.values() if v.label == "other"} for frame in verdicts]
-    last = {chain: i for i, now in enumerate(others) for chain in now}
-    free_from = dict.fromkeys(_OTHER_TRACKS, 0)
-    ids: dict[int, int] = {}
-    for i, now in enumerate(others):
-        for chain in sorted(now - ids.keys()):
-            ids[chain] = next((t for t in _OTHER_TRACKS if free_from[t] <= i), min(_OTHER_TRACKS, key=lambda t: free_from[t]))
-            free_from[ids[chain]] = last[chain] + 1
-    return [{track: _TRACK_IDS.get(v.label) or ids[v.chain] for track, v in frame.items()} for frame in verdicts]
-
-
-def _jumps(frames: Sequence[Seen], ids: Sequence[Mapping[int, int]]) -> list[dict[int, bool | None]]:
-    """Whether each hand of each frame is further from its place in the frame before than a hand moves; None where it was not there."""
-    found: list[dict[int, bool | None]] = []
-    before: dict[int, HandEvidence] = {}
-    for i, frame in enumerate(frames):
-        limit = _JUMP_PALMS + _JUMP_PALMS_S * (frame.timestamp_s - frames[i - 1].timestamp_s if i else 0.0)
-        now = {ids[i][track]: hand for track, hand in frame.hands.items()}
-        jumped = {number: palms_apart(before[number], hand) > limit for number, hand in now.items() if number in before}
-        found.append({track: jumped.get(ids[i][track]) for track in frame.hands})
-        before = now
-    return found
-
-
 def _hand_row(hand: TrackedHand, found: Verdict, size_px: tuple[int, int]) -> dict[str, Any]:
     seen = hand.landmarks
     return {
-        "role": f"hand_{found.label}",
+        **verdict_columns(found),
         "box_px": hand_box(seen.points_px, size_px),
         "points_px": seen.points_px,
         "landmarks_m": seen.landmarks_m,
         "score": min(seen.presence, 1.0),
-        "owner": found.owner,
-        "owner_reason": found.why,
         "source": hand.source,
     }
 

@@ -51,9 +51,9 @@ class Backend(Operator):
         return False
 
     def run(self, item: ClipInput) -> pa.Table:
-        """One row per detected hand; a pose that cannot be solved is null with a reason."""
+        """One row per detected hand with landmarks; a pose that cannot be solved is null with a reason."""
         detections = item.tables["detections"]
-        hands = detections.filter(pc.field("role").isin(["hand_left", "hand_right"]))
+        hands = detections.filter(pc.field("role").isin(["hand_left", "hand_right"]) & pc.field("landmarks_m").is_valid())
         if not hands.num_rows:
             return schema.empty("hand_pose")
         options = cast("Settings", self.settings)

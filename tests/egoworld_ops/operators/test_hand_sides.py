@@ -18,8 +18,8 @@ from benchmarks.bench_hand_sides import Tally, clip_input, detector
 from egoworld_ops import operators
 from egoworld_ops.contract import quality, schema
 from egoworld_ops.operators.detections._arms import EDGE_PRIORS, HandEvidence, arm, evidence
+from egoworld_ops.operators.detections._hand_rows import jumped, track_ids
 from egoworld_ops.operators.detections._sides import Seen, Verdict, assign
-from egoworld_ops.operators.detections.mediapipe import _jumps, _track_ids
 from egoworld_ops.operators.masks._sam2_prompts import prompts_by_frame
 from tests.egoworld_ops.operators.clips import pictures_input
 from tests.rows import detection_row, hand_pose_row
@@ -147,7 +147,7 @@ def test_no_side_is_given_twice_in_a_frame_whatever_the_network_says() -> None:
 def test_hands_of_others_have_track_ids_of_their_own_and_reuse_them_once_free() -> None:
     other = {c: Verdict("other", "other", c) for c in range(20)}
     frames = [{0: other[0], 1: other[1], 2: Verdict("left", "wearer", 2)}] * 2 + [{n: other[n]} for n in range(3, 20)]
-    found = _track_ids(frames)
+    found = track_ids(frames)
     assert found[0] == {0: 3, 1: 4, 2: 1}
     assert all(set(ids.values()) <= set(range(1, 10)) and len(set(ids.values())) == len(ids) for ids in found)
 
@@ -155,7 +155,7 @@ def test_hands_of_others_have_track_ids_of_their_own_and_reuse_them_once_free() 
 def test_a_jump_is_further_than_a_hand_moves_in_the_time() -> None:
     def jumps(step_px: float, dt_s: float) -> bool | None:
         frames = [Seen(i * dt_s, {0: hand(300 + step_px * i, 300, 0.9)}) for i in range(2)]
-        first, second = _jumps(frames, [{0: 2}, {0: 2}])
+        first, second = jumped(frames, [{0: 2}, {0: 2}])
         assert first == {0: None}
         return second[0]
 

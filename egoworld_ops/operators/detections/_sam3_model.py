@@ -1,0 +1,145 @@
+"""SAM 3 made ready: weights, configuration and tokenizer read from files and checked.
+
+All files are read as data: nothing is asked of a hub, and no code that comes with a file is run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as pictures
+from transformers import Sam3Config, Sam3TrackerVideoConfig, Sam3VideoConfig
+from transformers.utils import logging as reports
+
+from egoworld_ops.errors import BadSettings, WeightsMismatch, WeightsUnreadable
+from egoworld_ops.files.checkpoints import read_checkpoint
+from egoworld_ops.operators.detections._sam3_session import Phrase, Sam3
+
+TOKENS = 32
+"""Length of every prompt, padded."""
+_CURE = "Run: egoworld models fetch sam3"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What of the published configuration a user may set.
+
+    Args:
+        min_new_score: of a detection that becomes an object.
+        min_score: of a detection that confirms an object.
+        nms_iou: masks of one phrase that overlap more are one thing.
+        max_objects: objects followed at once.
+    """
+
+    min_new_score: float
+    min_score: float
+    nms_iou: float
+    max_objects: int
+
+
+def preprocess(rgb: np.ndarray, side_px: int) -> torch.Tensor:
+    """The network's input: resized without regard to the aspect ratio, -1 to 1, as the package's image processor makes it.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+        side_px: of the result.
+
+    Returns:
+        (3, side_px, side_px) float32.
+    """
+    image = torch.from_numpy(rgb).permute(2, 0, 1)
+    resized = pictures.resize(image, [side_px, side_px], InterpolationMode.BILINEAR, antialias=True)
+    return resized.float().sub_(127.5).div_(127.5)
+
+
+def load(weights: Path, config: Path, limits: Limits, device: torch.device, dtype: torch.dtype) -> Sam3:
+    """The network of the published files, in evaluation mode.
+
+    Raises:
+        WeightsUnreadable: a file is cut off or damaged.
+        WeightsMismatch: a file is of another network.
+    """
+    known = _config(config)
+    arrays = {name: torch.from_numpy(array) for name, array in read_checkpoint(weights).items()}
+    apply(known, limits)
+    with quiet():
+        loaded: Any = Sam3.from_pretrained(
+            None, config=known, state_dict=arrays, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    model, report = loaded
+    wrong = [
+        f"{verb} {len(names)} arrays, such as {sorted(map(str, names))[0]}"
+        for verb, names in (
+            ("lacks", report["missing_keys"]),
+            ("has besides", report["unexpected_keys"]),
+            ("has in another shape", report["mismatched_keys"]),
+        )
+        if names
+    ]
+    if wrong:
+        raise WeightsMismatch(weights, f"this is not SAM 3's network as {config.name} describes it: it {'; '.join(wrong)}", _CURE)
+    ready: Sam3 = model.to(device).eval()
+    return ready
+
+
+def phrases(tokenizer: Path, texts: Sequence[str]) -> list[Phrase]:
+    """The prompts, by the tokenizer in a file.
+
+    Raises:
+        WeightsUnreadable: it is no tokenizer.
+        BadSettings: a phrase is too long.
+    """
+    try:
+        reader = Tokenizer.from_file(str(tokenizer))
+    except Exception as error:  # the package raises no other class
+        raise WeightsUnreadable(
+            tokenizer, f"no tokenizer can be made of it: {error}", "Run: egoworld models fetch sam3_tokenizer"
+        ) from error
+    reader.no_truncation()
+    reader.enable_padding(length=TOKENS, pad_id=reader.token_to_id("<|endoftext|>") or 0)
+    return [phrase(text, (read := reader.encode(text)).ids, read.attention_mask) for text in texts]
+
+
+def phrase(text: str, ids: Sequence[int], attended: Sequence[int]) -> Phrase:
+    if len(ids) > TOKENS:
+        raise BadSettings(f"phrase '{text}'", f"it has {len(ids)} tokens, SAM 3 reads {TOKENS}", "Name the thing in a few words")
+    return Phrase(text, torch.tensor([ids]), torch.tensor([attended]))
+
+
+def _config(path: Path) -> Sam3VideoConfig:
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        known = Sam3VideoConfig.from_dict(values)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WeightsUnreadable(path, f"no configuration of SAM 3 can be made of it: {error}", _CURE) from error
+    if not isinstance(known.detector_config, Sam3Config) or not isinstance(known.tracker_config, Sam3TrackerVideoConfig):
+        raise WeightsMismatch(path, f"it describes a {values.get('model_type')}, not SAM 3's video model", _CURE)
+    return known
+
+
+def apply(config: Sam3VideoConfig, limits: Limits) -> None:
+    config.new_det_thresh, config.score_threshold_detection = limits.min_new_score, limits.min_score
+    config.det_nms_thresh, config.max_num_objects = limits.nms_iou, limits.max_objects
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within the context the package prints nothing: what is wrong with a file is said by the error."""
+    before = reports.get_verbosity()
+    reports.set_verbosity(logging.CRITICAL)
+    reports.disable_progress_bar()
+    try:
+        yield
+    finally:
+        reports.set_verbosity(before)
+        reports.enable_progress_bar()
