@@ -46,6 +46,7 @@ ALL = frozenset(operators.stages())
 CAMERA = frozenset(name for name, stage in operators.stages().items() if "camera" in stage.sidecar)
 OBJECTS = frozenset(name for name, stage in operators.stages().items() if "objects" in stage.sidecar)
 TRAJECTORY = frozenset(name for name, stage in operators.stages().items() if "trajectory" in stage.sidecar)
+DEPTH = frozenset(name for name, stage in operators.stages().items() if "depth" in stage.sidecar)
 OF_MANIFEST = frozenset({MANIFEST})
 NONE: frozenset[str] = frozenset()
 
@@ -73,6 +74,10 @@ OF_SIDECAR: Mapping[str, frozenset[str]] = {
     **{f"objects.{name}": OBJECTS for name in ("label", "dimensions_m", "mesh", "text")},
     **{f"objects.prompts.{name}": OBJECTS for name in ("frame_index", "box_px", "points_px")},
     **{f"trajectory.{name}": TRAJECTORY for name in ("file", "format", "starts_at_s", "T_device_camera")},
+    **{
+        f"depth.{name}": DEPTH
+        for name in ("folder", "prefix", "encoding", "metres_per_unit", "measures", "numbered_by", "fps", "starts_at_s")
+    },
     "recording": OF_MANIFEST,
     "picture.use_as_pinhole": OF_MANIFEST,
 }
@@ -110,6 +115,8 @@ GIVEN: Mapping[str, tuple[Any, ...]] = {
     "phrases": (("cup",),),
     "robot": ("mine",),
     "trajectory.file": ("other.txt",),
+    "depth.folder": ("other",),
+    "depth.prefix": ("d",),
     "urdf": ({"right": str(ROOT / "pyproject.toml")},),
     **{f"robots.{side}.urdf_sha256": ("b" * 64,) for side in ("left", "right")},
     **{f"raster.scale_{axis}": (1.2, 1.3) for axis in "xy"},
@@ -193,6 +200,9 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> World:
     (folder / "mug.obj").write_text("v 0 0 0\n")
     for name in ("path.txt", "other.txt"):
         (folder / name).write_text("0 0 0 0 0 0 0 1\n")
+    for name in ("depth", "other"):
+        (folder / name).mkdir()
+        (folder / name / "d0.png").write_bytes(b"")
     sha256 = "5" * 64
     clip = Clip(
         f"v-{sha256[:12]}", "c00000-f00000010", folder / "v.mp4", sha256, 10, 60, 12, 55, 1 / 3, 2.0, Fraction(30), 640, 480, False,
@@ -219,6 +229,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> World:
             }
         ],
         "trajectory": {"file": "path.txt", "format": "tum", "starts_at_s": 1.0, "T_device_camera": np.eye(4).ravel().tolist()},
+        "depth": {"folder": "depth", "fps": 30.0},
         "recording": "r",
         "picture": {"use_as_pinhole": False},
     }
@@ -474,6 +485,9 @@ def test_of_a_sidecar_for_a_manifest(video: tuple[Settings, str], described: Wor
                 (settings.raw / item.mesh).touch()
         if sidecar.trajectory:
             (settings.raw / sidecar.trajectory.file).touch()
+        if sidecar.depth:
+            (settings.raw / sidecar.depth.folder).mkdir(exist_ok=True)
+            (settings.raw / sidecar.depth.folder / f"{sidecar.depth.prefix}0.png").touch()
         beside.write_text(sidecar.model_dump_json(exclude_none=True))
         return manifest_digest(settings, video_id)
 

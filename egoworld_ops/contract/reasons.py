@@ -28,6 +28,7 @@ CURES: Mapping[str, str] = {
     "ambiguous_motion": "Mask what moves: name the objects in VIDEO.egoworld.json; or name a trajectory of the camera there",
     "no_scale": "Give the dimensions of an object that lies in the scene in VIDEO.egoworld.json",
     "not_metric": "Give the camera's intrinsics in VIDEO.egoworld.json",
+    "no_depth": "Name pictures of depth that cover the video in VIDEO.egoworld.json, or choose a network as stages.depth.backend",
     "no_trajectory": "Name a trajectory that covers the video in VIDEO.egoworld.json",
 }
 """By kind; the kinds are the values that `reason_class` may take."""

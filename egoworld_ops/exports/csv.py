@@ -1,11 +1,12 @@
 """CSV: one file a table, for spreadsheets and programs that read nothing else.
 
-Lists and masks are JSON in their cell, truth values are `true` and `false`. An empty cell is a null where `export.json` says that the column is
-nullable, and an empty text where it is not.
+Lists and masks are JSON in their cell, depth maps base64, truth values `true` and `false`. An empty cell is a null where `export.json` says that
+the column is nullable, and an empty text where it is not.
 """
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 from collections.abc import Sequence
@@ -39,4 +40,6 @@ def _column(field: pa.Field) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
     return json.dumps(value) if isinstance(value, (list, dict, bool)) else value

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
+from egoworld_ops.operators import depth_maps
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.rows import QUATERNION, intrinsics, pose_columns, pose_of
 from egoworld_ops.types import Camera, Frame
@@ -111,6 +112,8 @@ class _View:
 
     def _turned(self, name: str, table: pa.Table) -> pa.Table:
         """The rows of an upstream table, as if they had been made from the view."""
+        if name == "depth":
+            return depth_maps.turned(table, self.camera, self.R_camera_view)
         rows = []
         for row in table.to_pylist():
             if "joints_px" in row:

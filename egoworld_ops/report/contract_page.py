@@ -9,6 +9,7 @@ import pyarrow as pa
 from egoworld_ops.contract import links, world
 from egoworld_ops.contract.schema import CONVENTIONS, SCHEMA_VERSION, TABLES, Column, Table
 from egoworld_ops.video import calibrations, sidecar
+from egoworld_ops.video.sidecar_depth import SidecarDepth
 
 
 def contract_page() -> str:
@@ -51,7 +52,15 @@ def _table(t: Table) -> list[str]:
 def _sidecar() -> list[str]:
     title, _, form = inspect.cleandoc(sidecar.__doc__ or "").partition("\n\n")
     parts = ["", "## Sidecar", "", title, "", "```text", form, "```"]
-    for model in (sidecar.SidecarCamera, sidecar.SidecarObject, sidecar.Prompt, sidecar.SidecarPicture, sidecar.SidecarTrajectory):
+    parts_of_it = (
+        sidecar.SidecarCamera,
+        sidecar.SidecarObject,
+        sidecar.Prompt,
+        sidecar.SidecarPicture,
+        sidecar.SidecarTrajectory,
+        SidecarDepth,
+    )
+    for model in parts_of_it:
         parts += ["", f"`{model.__name__.removeprefix('Sidecar').lower()}`: {inspect.cleandoc(model.__doc__ or '')}"]
     parts += ["", "`egoworld calibrate import FILE VIDEO` writes `camera` from the calibration files of other tools:", ""]
     return [*parts, *(f"- {calibrations.described(name)}" for name in calibrations.formats())]

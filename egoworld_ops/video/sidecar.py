@@ -5,22 +5,21 @@
  "objects": [{"label", "dimensions_m": [x, y, z], "mesh": "file beside the video", "text": "...",
               "prompts": [{"frame_index", "box_px": [x, y, w, h], "points_px": [[x, y], ...]}]}],
  "recording": "name", "picture": {"use_as_pinhole": true},
- "trajectory": {"file": "file beside the video", "format": "tum", "starts_at_s": 0.0, "T_device_camera": [16 numbers]}}
+ "trajectory": {"file": "file beside the video", "format": "tum", "starts_at_s": 0.0, "T_device_camera": [16 numbers]},
+ "depth": {"folder": "folder beside the video", "prefix": "", "encoding": "linear", "metres_per_unit": 0.001, "measures": "z",
+           "numbered_by": "frame", "fps": 30, "starts_at_s": 0.0}}
 
 `recording`: files that name the same one are parts or copies of one recording and fall in one split.
 """
 
 from __future__ import annotations
 
-import errno
 import glob
 import hashlib
 import json
 import os
-import stat
 import unicodedata
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -28,9 +27,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from egoworld_ops.errors import STORAGE_ERRNOS, BadSidecar, StorageUnavailable, unreadable
+from egoworld_ops.errors import BadSidecar, unreadable
 from egoworld_ops.files.whole import is_there
 from egoworld_ops.types import VIDEO_SUFFIXES, Camera, LensModel, check_distortion
+from egoworld_ops.video.beside import CURE, file_at, file_sha256, plain_file, read_regular
+from egoworld_ops.video.sidecar_depth import SidecarDepth
 from egoworld_ops.vision.lenses import is_one_to_one
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -41,11 +42,9 @@ _LENS_CURE = (
 MAX_TRAJECTORY_BYTES = 512 * 1024 * 1024
 _ENTRIES, _RIGID = 16, 1e-3
 """Of a 4 x 4 pose: its entries, and how far its rotation may be from one."""
-_CURE = "Mend the file or move it away; the format is in docs/data_contract.md, section Sidecar"
 MIN_FOCAL_PX, MAX_PX, MAX_SIDE_PX = 0.01, 1e6, 65_536
 """Limits far beyond every real camera; values within them stay finite and positive at any size of the picture."""
 MAX_OBJECTS = 1000
-_MAX_NAME_BYTES = 255
 SUFFIX = ".egoworld.json"
 HAND_HELD_M = (0.002, 3.0)
 """Minimum and maximum of a hand-held object's longest side: a thick needle, a long broom. Sizes beyond were given in another unit."""
@@ -55,15 +54,6 @@ Length = Annotated[float, Field(gt=0, le=MAX_PX)]
 Side = Annotated[int, Field(gt=0, le=MAX_SIDE_PX)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Metres = Annotated[float, Field(ge=1e-6, le=1e4)]
-
-
-def plain_file(name: str, what: str) -> str:
-    """The name, if it is that of a file in the video's folder itself; else raise ValueError."""
-    if Path(name).name != name or name in ("", ".", "..") or "\0" in name:
-        raise ValueError(f"{what} must be the plain name of a file in the video's folder")
-    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
-        raise ValueError(f"{what} must be a name of at most {_MAX_NAME_BYTES} bytes")
-    return name
 
 
 class _Part(BaseModel):
@@ -204,6 +194,7 @@ class Sidecar(_Part):
     recording: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     picture: SidecarPicture = SidecarPicture()
     trajectory: SidecarTrajectory | None = None
+    depth: SidecarDepth | None = None
 
     @field_validator("objects")
     @classmethod
@@ -216,7 +207,7 @@ class Sidecar(_Part):
         return objects
 
     def section_digest(self, section: str, folder: Path) -> str:
-        """SHA-256 over one section and over the content of the files it names in `folder`: meshes of objects, a trajectory.
+        """SHA-256 over one section and over the content of the files it names in `folder`: meshes of objects, a trajectory, depth.
 
         Raises:
             BadSidecar: a file is not a regular file there, or too large.
@@ -227,23 +218,12 @@ class Sidecar(_Part):
         if section == "objects":
             for item in self.objects:
                 if item.mesh:
-                    digest.update(_file_sha256(mesh_path(folder, item.mesh), MAX_MESH_BYTES))
+                    digest.update(file_sha256(mesh_path(folder, item.mesh), MAX_MESH_BYTES))
         if section == "trajectory" and self.trajectory:
-            digest.update(_file_sha256(trajectory_path(folder, self.trajectory.file), MAX_TRAJECTORY_BYTES))
+            digest.update(file_sha256(trajectory_path(folder, self.trajectory.file), MAX_TRAJECTORY_BYTES))
+        if section == "depth" and self.depth:
+            digest.update(self.depth.digest(folder).encode())
         return digest.hexdigest()
-
-
-_hashed: dict[Path, tuple[tuple[int, ...], bytes]] = {}
-
-
-def _file_sha256(path: Path, limit: int) -> bytes:
-    """SHA-256 of a file's content, cached by the process until the file changes: every clip of the video asks for it."""
-    with _named(path):
-        now = path.stat()
-    state = now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns
-    if _hashed.get(path, ((), b""))[0] != state:
-        _hashed[path] = state, hashlib.sha256(_read_regular(path, limit)).digest()
-    return _hashed[path][1]
 
 
 def wrong_unit(size_m: Sequence[float]) -> str:
@@ -295,16 +275,6 @@ def _sidecars_in(folder: Path) -> dict[str, list[str]]:
     return _listed[folder][1]
 
 
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if (away := unreadable(error, path)) is not None:
-            raise away from error
-        raise BadSidecar(path, f"cannot be read: {error.strerror}", _CURE) from error
-
-
 def _videos_of(sidecar: Path) -> list[str]:
     """Names of the videos that a sidecar is beside."""
     stem = sidecar.name.removesuffix(SUFFIX)
@@ -336,19 +306,21 @@ def read_sidecar(video_path: Path) -> Sidecar:
     if others and others != [video_path.name]:
         raise BadSidecar(path, f"stands beside several videos of that name: {sorted(others)}", "Rename all but one of the videos")
     try:
-        value: Any = json.loads(_read_regular(path, MAX_BYTES), object_pairs_hook=_distinct)
+        value: Any = json.loads(read_regular(path, MAX_BYTES), object_pairs_hook=_distinct)
         sidecar = Sidecar.model_validate(value)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"]) or "the whole file"
-        raise BadSidecar(path, f"{where}: {first['msg']}", first.get("ctx", {}).get("cure", _CURE)) from error
+        raise BadSidecar(path, f"{where}: {first['msg']}", first.get("ctx", {}).get("cure", CURE)) from error
     except (ValueError, RecursionError) as error:
-        raise BadSidecar(path, str(error), _CURE) from error
+        raise BadSidecar(path, str(error), CURE) from error
     for item in sidecar.objects:
         if item.mesh:
             mesh_path(path.parent, item.mesh)
     if sidecar.trajectory:
         trajectory_path(path.parent, sidecar.trajectory.file)
+    if sidecar.depth:
+        sidecar.depth.files(path.parent)
     return sidecar
 
 
@@ -361,35 +333,18 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _read_regular(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes; never blocks on a pipe or device."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise BadSidecar(path, "is not a regular file", _CURE)
-            content = file.read(limit + 1)
-    except OSError as error:
-        if error.errno in STORAGE_ERRNOS and error.errno != errno.ENXIO:  # ENXIO: opening a socket
-            raise StorageUnavailable(path, f"cannot be read: {error.strerror}", "Restore the storage, then run again") from error
-        raise BadSidecar(path, f"cannot be read: {error.strerror}", _CURE) from error
-    if len(content) > limit:
-        raise BadSidecar(path, f"is larger than {limit} bytes", _CURE)
-    return content
-
-
 def mesh_path(folder: Path, name: str) -> Path:
     """The mesh file of that name in the video's folder.
 
     Raises:
         BadSidecar: it is not a regular file there.
     """
-    return _named_file(folder, name, "mesh")
+    return file_at(folder, name, "mesh")
 
 
 def trajectory_path(folder: Path, name: str) -> Path:
     """The trajectory of that name in the video's folder. Raises BadSidecar as `mesh_path`."""
-    return _named_file(folder, name, "trajectory")
+    return file_at(folder, name, "trajectory")
 
 
 def trajectory_bytes(folder: Path, name: str) -> bytes:
@@ -399,13 +354,4 @@ def trajectory_bytes(folder: Path, name: str) -> bytes:
         BadSidecar: it is not a regular file there, or too large.
         StorageUnavailable: it cannot be read now.
     """
-    return _read_regular(trajectory_path(folder, name), MAX_TRAJECTORY_BYTES)
-
-
-def _named_file(folder: Path, name: str, what: str) -> Path:
-    path = folder / name
-    with _named(path):
-        there = not path.is_symlink() and path.is_file()
-    if not there:
-        raise BadSidecar(path, f"the {what} named in the sidecar is not a regular file", f"Put the {what} beside the video")
-    return path
+    return read_regular(trajectory_path(folder, name), MAX_TRAJECTORY_BYTES)

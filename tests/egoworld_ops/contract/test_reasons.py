@@ -10,7 +10,7 @@ WITH_REASON = [name for name, table in schema.TABLES.items() if "reason_class" i
 
 
 def test_every_stage_with_a_reason_has_its_kind() -> None:
-    assert set(WITH_REASON) == {"hand_pose", "fusion", "object_pose", "movement", "mapping", "camera"}
+    assert set(WITH_REASON) == {"hand_pose", "fusion", "object_pose", "movement", "mapping", "camera", "depth"}
     for name in WITH_REASON:
         [column] = [c for c in schema.table(name).columns if c.name == "reason_class"]
         assert column.allowed == tuple(CURES)

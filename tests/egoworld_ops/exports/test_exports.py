@@ -1,5 +1,6 @@
 """Exports hold the rows that count, each owned frame once, in their types; they appear atomically and touch nothing else."""
 
+import base64
 import csv
 import json
 import os
@@ -83,6 +84,8 @@ def value_of(cell: str, kind: pa.DataType, nullable: bool) -> Any:
         return None
     if pa.types.is_string(kind):
         return cell
+    if pa.types.is_binary(kind):
+        return base64.b64decode(cell, validate=True)
     if pa.types.is_boolean(kind):
         return {"true": True, "false": False}[cell]
     if pa.types.is_integer(kind):

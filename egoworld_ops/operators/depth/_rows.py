@@ -1,0 +1,55 @@
+"""The rows of a clip, gathered map by map: each is compressed as it comes, and the clip's one scale is known at the end."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from egoworld_ops.contract import schema
+from egoworld_ops.contract.reasons import Reason
+from egoworld_ops.operators.base import ClipInput
+from egoworld_ops.operators.depth._scale import Evidence
+from egoworld_ops.operators.depth_maps import DepthMap, columns
+from egoworld_ops.operators.rows import common, intrinsics
+from egoworld_ops.types import Camera
+
+
+class Rows:
+    """Rows of table `depth` of one clip.
+
+    Args:
+        item: the clip.
+        backend: what the rows say made them.
+        source: column `depth_source`.
+        camera: of the maps, from `depth_maps.map_camera`.
+        step_m: what depths are rounded to.
+    """
+
+    def __init__(self, item: ClipInput, backend: str, source: Literal["given", "network"], camera: Camera, step_m: float) -> None:
+        self._item, self._backend, self._camera, self._step_m = item, backend, camera, step_m
+        self._every = intrinsics(item.camera) | {"depth_source": source}
+        if source == "given":
+            self._every["metric"] = True  # what was measured does not rest on the focal length
+        self._evidence = Evidence(item)
+        self._rows: list[dict[str, Any]] = []
+
+    def add(self, frame_index: int, timestamp_s: float, z_m: np.ndarray | Reason, later_s: float | None = None) -> None:
+        """A frame's map (h, w) in metres, NaN where unknown, or why there is none."""
+        row = common(self._item, frame_index, timestamp_s, self._backend) | self._every | {"later_s": later_s}
+        if not isinstance(z_m, Reason) and not np.isfinite(z_m).any():
+            z_m = Reason("no_depth", "the map holds no depth at all")
+        if isinstance(z_m, Reason):
+            row |= z_m.columns()
+        else:
+            row |= columns(z_m, self._camera, self._step_m)
+            self._evidence.add(DepthMap(frame_index, z_m.astype(np.float32), self._camera, self._step_m))
+        self._rows.append(row)
+
+    def table(self) -> pa.Table:
+        """Table `depth`; empty where no row was added."""
+        if not self._rows:
+            return schema.empty("depth")
+        scale = self._evidence.fitted().columns()
+        return schema.from_rows("depth", [row | scale for row in self._rows])

@@ -1,0 +1,129 @@
+"""By what the depth of a clip is to be multiplied so that things of known size have it: hands, as table `hand_pose` has them, or objects whose
+dimensions a person knows. One factor for the clip, with its standard error; it is stated beside the depth and not applied to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from egoworld_ops.operators.base import ClipInput
+from egoworld_ops.operators.depth_maps import DepthMap
+from egoworld_ops.operators.rows import by_frame
+from egoworld_ops.types import Camera
+from egoworld_ops.vision import rle
+from egoworld_ops.vision.lenses import unproject
+
+_FLESH_M = 0.008
+"""From the skin to the joint below it: half of a finger's thickness. A guess; at 0.4 m a half of it more is 1 % of scale."""
+_JOINTS, _FRAMES = 8, 3
+"""Fewest joints with a depth of a hand, and fewest frames with such a hand or object."""
+_ACROSS = 0.15
+"""Of the joints' distances to the depth, as share: a hand with more spread is hidden, or is none."""
+_POINTS = 300
+_LONGEST = 0.9
+"""Quantile over the frames of the extent that is seen of an object: in some of them it is hidden."""
+_EXTENT_ERROR_SHARE = 0.05
+"""Of an extent, from the mask's border and the depth's noise there. A guess."""
+_HANDS = {"left": "hand_left", "right": "hand_right"}
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A factor, what it was fitted to, and its standard error as a share of it; None where nothing was there to fit it to."""
+
+    factor: float | None
+    source: Literal["hands", "dimensions", "none"]
+    error_share: float | None
+
+    def columns(self) -> dict[str, Any]:
+        """Those of table `depth`."""
+        return {"scale": self.factor, "scale_source": self.source, "scale_error_share": self.error_share}
+
+
+class Evidence:
+    """What the frames of a clip say of the scale, gathered one depth map at a time."""
+
+    def __init__(self, item: ClipInput) -> None:
+        self._camera = item.camera
+        self._hands = by_frame(item.tables["hand_pose"], ("frame_index", "hand", "joints_px", "joints_m", "depth_error_share"))
+        self._masks = by_frame(item.tables["masks"], ("frame_index", "role", "label", "rle"))
+        self._sizes = {thing.label: np.sort(thing.dimensions_m) for thing in item.sidecar.objects if thing.dimensions_m}
+        self._of_hands: list[tuple[float, float]] = []
+        self._extents: dict[str, list[float]] = {}
+
+    def add(self, found: DepthMap) -> None:
+        """The depth of one more frame."""
+        masks = self._masks.get(found.frame_index, [])
+        for hand in self._hands.get(found.frame_index, []):
+            if hand["joints_m"] is not None and (ratio := _of_hand(found, self._camera, hand, masks)):
+                self._of_hands.append((ratio, hand["depth_error_share"] or 0.0))
+        for mask in masks:
+            if mask["role"] == "object" and mask["label"] in self._sizes and (extent_m := _extent_m(found, self._camera, mask)):
+                self._extents.setdefault(mask["label"], []).append(extent_m)
+
+    def fitted(self) -> Scale:
+        """The factor of the surest evidence."""
+        found = [self._by_hands(), *(self._by_dimensions(label) for label in sorted(self._extents))]
+        known = [scale for scale in found if scale is not None]
+        return min(known, key=lambda scale: scale.error_share or 0.0) if known else Scale(None, "none", None)
+
+    def _by_hands(self) -> Scale | None:
+        """The hand's own error is the same in each frame, so it does not shrink with their number."""
+        if len(self._of_hands) < _FRAMES:
+            return None
+        ratios, errors = np.array(self._of_hands).T
+        factor = float(np.median(ratios))
+        scatter = 1.4826 * float(np.median(np.abs(ratios / factor - 1))) / math.sqrt(len(ratios))
+        return Scale(factor, "hands", math.hypot(float(np.median(errors)), scatter))
+
+    def _by_dimensions(self, label: str) -> Scale | None:
+        """The longest extent that is seen of a thing is between its longest side and its diagonal; where between them, nobody knows."""
+        extents, size = self._extents[label], self._sizes[label]
+        if len(extents) < _FRAMES:
+            return None
+        seen_m, (low_m, high_m) = float(np.quantile(extents, _LONGEST)), (float(size[-1]), float(np.linalg.norm(size)))
+        middle_m = (low_m + high_m) / 2
+        return Scale(middle_m / seen_m, "dimensions", math.hypot((high_m - low_m) / math.sqrt(12) / middle_m, _EXTENT_ERROR_SHARE))
+
+
+def _of_hand(found: DepthMap, camera: Camera, hand: Mapping[str, Any], masks: list[dict[str, Any]]) -> float | None:
+    """Depth of a hand's joints over that of the map; None where the map does not show the hand."""
+    px, z_m = np.array(hand["joints_px"], np.float64), np.array(hand["joints_m"], np.float64)[:, 2]
+    map_m = found.along(unproject(camera, px))
+    for mask in masks:
+        if mask["role"] == _HANDS[hand["hand"]]:
+            height, width = mask["rle"]["size"]
+            at = (px + 0.5) * [width / camera.width, height / camera.height] - 0.5
+            map_m = np.where(rle.at(mask["rle"], at), map_m, np.nan)
+    ratios = ((z_m - _FLESH_M) / map_m)[np.isfinite(map_m)]
+    if len(ratios) < _JOINTS:
+        return None
+    middle = float(np.median(ratios))
+    return middle if middle > 0 and float(np.median(np.abs(ratios / middle - 1))) < _ACROSS else None
+
+
+def _extent_m(found: DepthMap, camera: Camera, mask: Mapping[str, Any]) -> float | None:
+    """Longest distance between two points that are seen of a thing; None where its mask holds no depth."""
+    v, u = np.nonzero(rle.decode_at(mask["rle"], (camera.height, camera.width)))
+    px = np.stack([u, v], -1)
+    px = np.concatenate([cv2.convexHull(px.astype(np.int32))[:, 0], px[:: max(1, len(px) // _POINTS)]])
+    rays = unproject(camera, px.astype(np.float64))
+    points = rays * (found.along(rays) / rays[:, 2])[:, None]
+    points = points[np.isfinite(points).all(1)]
+    if len(points) < _JOINTS:
+        return None
+    middle = np.median(points[:, 2])
+    points = points[np.abs(points[:, 2] - middle) < _reach(points, middle)]
+    pixel_m = float(middle) / camera.fx_px
+    return float(np.linalg.norm(points[:, None] - points[None], axis=-1).max()) + pixel_m
+
+
+def _reach(points: np.ndarray, middle: float) -> float:
+    """How far from the middle a point of the thing may lie: points of what is behind it, along the mask's border, are further."""
+    return 3 * 1.4826 * float(np.median(np.abs(points[:, 2] - middle))) + 0.02
