@@ -88,6 +88,14 @@ REGISTRY: dict[str, Weight] = {
         _sam3("sam3", "model.safetensors"),
         _sam3("sam3_config", "config.json"),
         _sam3("sam3_tokenizer", "tokenizer.json"),
+        Weight(
+            "da3metric_large",
+            "da3metric_large.safetensors",
+            None,
+            None,
+            APACHE,
+            HubFile("depth-anything/DA3METRIC-LARGE", "model.safetensors", "main"),
+        ),
     )
 }
 

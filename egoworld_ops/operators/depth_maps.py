@@ -9,7 +9,7 @@ low bytes, then all high bytes, compressed with zstd.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -112,17 +112,31 @@ class DepthMaps:
 
 
 def map_camera(camera: Camera, side_px: int) -> Camera:
-    """The pinhole camera of the maps of a video, whose longer side has at most `side_px` pixels: its own picture shrunk; where it has a lens,
-    one along its axis, as fine in its middle and as wide as the lens shows, at most 66 degrees to each side."""
-    whole = camera if camera.is_pinhole else _straight(camera)
+    """The pinhole camera of the maps of a video, whose longer side has at most `side_px` pixels: that of `straight`, shrunk."""
+    whole = straight(camera)
     scale = min(1.0, side_px / max(whole.width, whole.height))
-    width, height = (max(1, round(side * scale)) for side in (whole.width, whole.height))
-    x, y = width / whole.width, height / whole.height
-    centre = ((whole.cx_px + 0.5) * x - 0.5, (whole.cy_px + 0.5) * y - 0.5)
-    return Camera(whole.fx_px * x, whole.fy_px * y, *centre, width, height, camera.source, focal_error_share=camera.focal_error_share)
+    return resized(whole, max(1, round(whole.width * scale)), max(1, round(whole.height * scale)))
 
 
-def _straight(camera: Camera) -> Camera:
+def resized(camera: Camera, width: int, height: int) -> Camera:
+    """The camera of its picture made `width` by `height` pixels."""
+    x, y = width / camera.width, height / camera.height
+    return replace(
+        camera,
+        fx_px=camera.fx_px * x,
+        fy_px=camera.fy_px * y,
+        cx_px=(camera.cx_px + 0.5) * x - 0.5,
+        cy_px=(camera.cy_px + 0.5) * y - 0.5,
+        width=width,
+        height=height,
+    )
+
+
+def straight(camera: Camera) -> Camera:
+    """A pinhole camera itself; of another a pinhole along its axis, as fine in its middle and as wide as the lens shows, at most 66 degrees to each
+    side."""
+    if camera.is_pinhole:
+        return camera
     v, u = np.meshgrid(np.linspace(0, camera.height - 1, _EDGE), np.linspace(0, camera.width - 1, _EDGE), indexing="ij")
     rays = unproject(camera, np.stack([u, v], -1)).reshape(-1, 3)
     ahead = rays[rays[:, 2] > 1e-3]
@@ -131,7 +145,7 @@ def _straight(camera: Camera) -> Camera:
     focal_px = float(pixels_per_radian(camera, np.array([0.0, 0.0, 1.0])))
     width, height = (int(side) + 1 for side in np.ceil((high - low) * focal_px))
     cx_px, cy_px = (-low * focal_px).tolist()
-    return Camera(focal_px, focal_px, cx_px, cy_px, width, height, camera.source)
+    return Camera(focal_px, focal_px, cx_px, cy_px, width, height, camera.source, focal_error_share=camera.focal_error_share)
 
 
 def columns(z_m: np.ndarray, camera: Camera, step_m: float) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from egoworld_ops.errors import WeightsMismatch
 from egoworld_ops.files.checkpoints import read_checkpoint
 from egoworld_ops.operators.hand_pose._hamer_network import Network, Sizes
 from egoworld_ops.operators.hand_pose._mano import PARENTS, SHAPES, Mano
+from egoworld_ops.operators.tensors import check
 
 _NOT_OURS = ("discriminator.", "mano.", "initialized")
 """Parts of the published checkpoint that only training needs, or that are read from MANO's own file."""
@@ -83,9 +83,9 @@ def load(checkpoint: Path, mano: Path, device: torch.device, precision: Literal[
         WeightsMismatch: a file is of another network or version.
     """
     arrays = {name: array for name, array in read_checkpoint(mano).items() if name in SHAPES}
-    _check(mano, arrays, SHAPES, "MANO's right hand", "egoworld models register mano_right MANO_RIGHT.pkl")
+    check(mano, arrays, SHAPES, "MANO's right hand", "egoworld models register mano_right MANO_RIGHT.pkl")
     tensors = {name: array for name, array in read_checkpoint(checkpoint).items() if not name.startswith(_NOT_OURS)}
-    _check(checkpoint, tensors, sizes.shapes(), "HaMeR", "egoworld models fetch hamer")
+    check(checkpoint, tensors, sizes.shapes(), "HaMeR", "egoworld models fetch hamer")
     return Model(tensors, arrays, sizes, device, precision)
 
 
@@ -117,19 +117,3 @@ def _blobs(rng: np.random.Generator) -> Mapping[str, np.ndarray]:
         "J_regressor": weights.T / weights.sum(0)[:, None],
         "weights": weights,
     }
-
-
-def _check(path: Path, found: Mapping[str, np.ndarray], want: Mapping[str, tuple[int, ...]], what: str, command: str) -> None:
-    """Raise WeightsMismatch where names or shapes differ."""
-    wrong = [*_differences("lacks", want.keys() - found.keys()), *_differences("has besides", found.keys() - want.keys())]
-    shaped = sorted(name for name in want.keys() & found.keys() if found[name].shape != want[name])
-    if shaped:
-        first = shaped[0]
-        wrong.append(f"{len(shaped)} of its arrays have another shape, such as {first}: {found[first].shape}, want {want[first]}")
-    if wrong:
-        raise WeightsMismatch(path, f"this is not the file of {what}, or of another version: it {'; '.join(wrong)}", f"Run: {command}")
-
-
-def _differences(verb: str, names: Iterable[str]) -> list[str]:
-    listed = sorted(names)
-    return [f"{verb} {len(listed)} arrays, such as {listed[0]}"] if listed else []
