@@ -8,6 +8,7 @@ APACHE = Licence("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0", "y
 HAMER = Licence("MIT", "https://github.com/geopavlakos/hamer/blob/main/LICENSE.md", "ask")
 """The code is MIT's; the network was trained on data for research, and what it gives are parameters of MANO."""
 MANO = Licence("MANO", "https://mano.is.tue.mpg.de/license.html", "no")
+MOGE = Licence("MIT", "https://github.com/microsoft/MoGe/blob/main/LICENSE", "yes")
 NVIDIA = Licence(
     "NVIDIA Open Model License", "https://www.nvidia.com/en-us/agreements/enterprise-software/nvidia-open-model-license/", "yes"
 )
@@ -36,6 +37,12 @@ def _hands(name: str, n_bytes: int, sha256: str) -> Weight:
 def _sam2(size: str, n_bytes: int, sha256: str) -> Weight:
     name = f"sam2.1_hiera_{size}"
     return Weight(name, f"{name}.pt", sha256, n_bytes, APACHE, Download(f"{_SAM2}/{name}.pt"))
+
+
+def _moge2(size: str) -> Weight:
+    return Weight(
+        f"moge2_{size}", f"moge2_{size}.onnx", None, None, MOGE, HubFile(f"Ruicheng/moge-2-{size}-normal-onnx", "model.onnx", "main")
+    )
 
 
 def _foundationpose(part: str) -> Weight:
@@ -88,6 +95,8 @@ REGISTRY: dict[str, Weight] = {
         _sam3("sam3", "model.safetensors"),
         _sam3("sam3_config", "config.json"),
         _sam3("sam3_tokenizer", "tokenizer.json"),
+        _moge2("vitl"),
+        _moge2("vits"),
         Weight(
             "da3metric_large",
             "da3metric_large.safetensors",

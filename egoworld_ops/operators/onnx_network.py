@@ -1,0 +1,114 @@
+"""A network that its publisher gives as an ONNX file, run by onnxruntime. Importing this does not import onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from egoworld_ops.errors import BadSettings, NoDevice, OutOfMemory, WeightsMismatch, WeightsUnreadable
+from egoworld_ops.operators.accelerator import auto_device
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_FATAL = 4
+_SIGNS_OF_EXHAUSTION = ("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory", "STATUS_ALLOC_FAILED")
+"""Phrases of onnxruntime's errors when memory runs out: its arena's, C++'s, the driver's, those of cuBLAS and cuDNN."""
+
+
+class OnnxNetwork:
+    """The network of a file on one device.
+
+    Args:
+        path: the file.
+        inputs, outputs: names that it must have among its own.
+        device: a setting: `auto` is CUDA if there is one.
+        threads: of a CPU.
+        operator: `stage.backend`, whose setting `device` is.
+        weight: what `egoworld models fetch` calls the file.
+
+    Raises:
+        BadSettings: CUDA is asked for, and this onnxruntime has none; or onnxruntime is not installed.
+        NoDevice: `auto`, and there is a GPU that onnxruntime cannot use: a CPU in its place would silently be a hundred times slower.
+        WeightsUnreadable: the file is no ONNX file, or cut off.
+        WeightsMismatch: it is of another network.
+        OutOfMemory: memory ran out.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+        device: Literal["auto", "cpu", "cuda"],
+        threads: int,
+        operator: str,
+        weight: str,
+    ) -> None:
+        provider = _provider(device, operator)
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = _FATAL
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._operator, self._outputs = operator, outputs
+        cure = f"Run: egoworld models fetch {weight}"
+        try:
+            with self._out_of_memory(path):
+                self._session: Any = onnxruntime.InferenceSession(path, options, providers=[provider])
+        except (OutOfMemory, MemoryError):
+            raise
+        except Exception as error:  # onnxruntime's errors have no common base
+            raise WeightsUnreadable(path, f"onnxruntime cannot read it: {error}", cure) from error
+        if self._session.get_providers()[0] != provider:
+            reason = f"onnxruntime took {self._session.get_providers()[0]} for {provider}: a library of CUDA is missing"
+            raise NoDevice(f"stages.{operator}", reason, "See `egoworld doctor`, or set device to `cpu`")
+        self.shapes: Mapping[str, tuple[Any, ...]] = {value.name: tuple(value.shape) for value in self._session.get_inputs()}
+        """Of the inputs; what is not a number may vary."""
+        found = {value.name for value in self._session.get_outputs()}
+        if not set(inputs) <= self.shapes.keys() or not set(outputs) <= found:
+            reason = f"this is another network: it has inputs {sorted(self.shapes)} and outputs {sorted(found)}"
+            raise WeightsMismatch(path, f"{reason}, want {list(inputs)} and {list(outputs)}", cure)
+
+    def __call__(self, **given: np.ndarray) -> list[np.ndarray]:
+        """The outputs, in the order in which they were named.
+
+        Raises:
+            OutOfMemory: memory ran out.
+        """
+        with self._out_of_memory(f"stages.{self._operator}"):
+            return list(self._session.run(list(self._outputs), given))
+
+    @contextmanager
+    def _out_of_memory(self, culprit: object) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _SIGNS_OF_EXHAUSTION):
+                raise
+            said = str(error) or type(error).__name__
+            raise OutOfMemory(
+                culprit, f"memory ran out in its network: {said}", f"Free memory, or lower sizes in stages.{self._operator}"
+            ) from error
+
+
+def _provider(device: Literal["auto", "cpu", "cuda"], operator: str) -> str:
+    """onnxruntime's name of the device."""
+    setting = f"setting stages.{operator}.device"
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BadSettings(
+            f"stages.{operator}", "it needs onnxruntime, which is not installed", "Run: pip install 'egoworld[onnx]'"
+        ) from error
+    wanted = auto_device() if device == "auto" else device
+    if _PROVIDERS[wanted] in onnxruntime.get_available_providers():
+        return _PROVIDERS[wanted]
+    install = "Install onnxruntime-gpu in place of onnxruntime, or set device to `cpu`"
+    if device == "auto":
+        reason = f"this process sees an NVIDIA GPU, and onnxruntime {onnxruntime.__version__} cannot use it"
+        raise NoDevice(f"stages.{operator}", reason, install)
+    raise BadSettings(setting, f"it is `cuda`, and onnxruntime {onnxruntime.__version__} here has no CUDA", install)
