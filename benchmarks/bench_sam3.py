@@ -67,13 +67,14 @@ def measure(part: str, n_frames: int) -> dict[str, float]:
     import torch
 
     from egoworld_ops.operators.detections import _sam3_model, _sam3_random
+    from egoworld_ops.operators.detections._hub_model import quiet
 
     torch.set_num_threads(1)
     limits = _sam3_model.Limits(0.3, 0.25, 0.3, 5)
     model = _sam3_random.random(SEED, limits, torch.device("cpu"), torch.float32, **RECONDITIONED)
     phrases = _sam3_random.phrases(["hand", "cup"])
     sizes, began = [], time.monotonic()
-    with _sam3_model.quiet():
+    with quiet():
         for size in {"ours": ours, "package": package}[part](model, phrases, n_frames):
             sizes.append(size)
             if len(sizes) == SETTLED:
@@ -96,6 +97,7 @@ def measure_full(n_frames: int) -> dict[str, float]:
     from transformers import Sam3VideoConfig
 
     from egoworld_ops.operators.detections import _sam3_model, _sam3_random
+    from egoworld_ops.operators.detections._hub_model import quiet
     from egoworld_ops.operators.detections._sam3_session import Sam3, Stream
 
     torch.set_num_threads(2)
@@ -104,7 +106,7 @@ def measure_full(n_frames: int) -> dict[str, float]:
     stream = Stream(model, _sam3_random.phrases(["hand"]), n_frames)
     rng = np.random.default_rng(0)
     began = time.monotonic()
-    with _sam3_model.quiet():
+    with quiet():
         for _ in range(n_frames):
             stream.step(_sam3_model.preprocess(rng.integers(0, 256, (480, 640, 3), np.uint8), config.image_size))
     objects = len(stream.session.obj_ids)

@@ -61,6 +61,12 @@ def _sam3(name: str, path: str) -> Weight:
     return Weight(name, filename, None, None, SAM, HubFile("facebook/sam3", path, "main", gated=True))
 
 
+def _owlv2(name: str, path: str) -> Weight:
+    return Weight(
+        name, f"{name}{path[path.rindex('.') :]}", None, None, APACHE, HubFile("google/owlv2-base-patch16-ensemble", path, "main")
+    )
+
+
 REGISTRY: dict[str, Weight] = {
     w.name: w
     for w in (
@@ -105,11 +111,16 @@ REGISTRY: dict[str, Weight] = {
             APACHE,
             HubFile("depth-anything/DA3METRIC-LARGE", "model.safetensors", "main"),
         ),
+        _owlv2("owlv2", "model.safetensors"),
+        _owlv2("owlv2_config", "config.json"),
+        _owlv2("owlv2_vocabulary", "vocab.json"),
+        _owlv2("owlv2_merges", "merges.txt"),
     )
 }
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "mediapipe-hands": ("palm_detection_full", "palm_detection_lite", "hand_landmark_full", "hand_landmark_lite"),
+    "owlv2": ("owlv2", "owlv2_config", "owlv2_vocabulary", "owlv2_merges"),
     "sam3": ("sam3", "sam3_config", "sam3_tokenizer"),
     "foundationpose": ("foundationpose_refiner", "foundationpose_score"),
 }

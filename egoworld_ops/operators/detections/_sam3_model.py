@@ -6,12 +6,9 @@ All files are read as data: nothing is asked of a hub, and no code that comes wi
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +16,10 @@ from tokenizers import Tokenizer
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as pictures
 from transformers import Sam3Config, Sam3TrackerVideoConfig, Sam3VideoConfig
-from transformers.utils import logging as reports
 
 from egoworld_ops.errors import BadSettings, WeightsMismatch, WeightsUnreadable
 from egoworld_ops.files.checkpoints import read_checkpoint
+from egoworld_ops.operators.detections._hub_model import from_arrays
 from egoworld_ops.operators.detections._sam3_session import Phrase, Sam3
 
 TOKENS = 32
@@ -70,26 +67,8 @@ def load(weights: Path, config: Path, limits: Limits, device: torch.device, dtyp
         WeightsMismatch: a file is of another network.
     """
     known = _config(config)
-    arrays = {name: torch.from_numpy(array) for name, array in read_checkpoint(weights).items()}
     apply(known, limits)
-    with quiet():
-        loaded: Any = Sam3.from_pretrained(
-            None, config=known, state_dict=arrays, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    model, report = loaded
-    wrong = [
-        f"{verb} {len(names)} arrays, such as {sorted(map(str, names))[0]}"
-        for verb, names in (
-            ("lacks", report["missing_keys"]),
-            ("has besides", report["unexpected_keys"]),
-            ("has in another shape", report["mismatched_keys"]),
-        )
-        if names
-    ]
-    if wrong:
-        raise WeightsMismatch(weights, f"this is not SAM 3's network as {config.name} describes it: it {'; '.join(wrong)}", _CURE)
-    ready: Sam3 = model.to(device).eval()
-    return ready
+    return from_arrays(Sam3, known, read_checkpoint(weights), weights, _CURE, device, dtype)
 
 
 def phrases(tokenizer: Path, texts: Sequence[str]) -> list[Phrase]:
@@ -130,16 +109,3 @@ def _config(path: Path) -> Sam3VideoConfig:
 def apply(config: Sam3VideoConfig, limits: Limits) -> None:
     config.new_det_thresh, config.score_threshold_detection = limits.min_new_score, limits.min_score
     config.det_nms_thresh, config.max_num_objects = limits.nms_iou, limits.max_objects
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Within the context the package prints nothing: what is wrong with a file is said by the error."""
-    before = reports.get_verbosity()
-    reports.set_verbosity(logging.CRITICAL)
-    reports.disable_progress_bar()
-    try:
-        yield
-    finally:
-        reports.set_verbosity(before)
-        reports.enable_progress_bar()

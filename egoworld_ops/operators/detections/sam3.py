@@ -180,14 +180,14 @@ class Backend(Operator):
 
     def _watch(self, item: ClipInput, phrases: Phrases) -> Iterator[Looked]:
         """One pass over the clip. Hands are looked at while their frame is at hand, and what is seen is given once it is sure."""
-        from egoworld_ops.operators.detections import _sam3_model
+        from egoworld_ops.operators.detections import _hub_model, _sam3_model
         from egoworld_ops.operators.detections._sam3_session import Stream
 
         clip = item.clip
         stream = Stream(self._model, self._prompts(phrases), len(sampled_frames(clip.frame_start, clip.frame_end, item.sample_stride)))
         look = BoxedHands(self._landmarks, self._options.min_presence)
         waiting: deque[Looked] = deque()
-        with _sam3_model.quiet():
+        with _hub_model.quiet():
             for frame in item.frames():
                 sure = stream.step(_sam3_model.preprocess(frame.rgb, self._model.config.image_size))
                 waiting.append(_look_at_hands(frame, [s for s in stream.newest if s.phrase == phrases.hands], look))
