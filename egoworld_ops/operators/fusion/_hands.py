@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from egoworld_ops.operators.along_time import Tracks
-from egoworld_ops.operators.fusion import _smooth
+from egoworld_ops.operators.fusion import _palm, _smooth
 from egoworld_ops.operators.fusion._smooth import Range
 
 PARENTS = np.array([0, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19])
@@ -26,12 +26,16 @@ class Motion:
 
     Args:
         acceleration_m_s2: of the wrist.
-        turning_rad_s2: angular acceleration of a bone.
+        turning_rad_s2: angular acceleration of a finger's bone.
+        palm_rad_s2: that of the palm as a whole.
+        bending_rad_s2: that of its bones in it.
         limit: standard errors beyond which a value is an outlier.
     """
 
     acceleration_m_s2: float
     turning_rad_s2: float
+    palm_rad_s2: float
+    bending_rad_s2: float
     limit: float
 
 
@@ -116,7 +120,7 @@ def fuse(tracks: Tracks, joints_m: np.ndarray, seen: np.ndarray, lengths_m: np.n
     wrist_m = measured_m[:, 0] * factor[:, None]
     used = seen
     for _ in range(2):
-        smoothed, weights = _smooth_bones(tracks, directions, used, motion)
+        smoothed, weights = _smooth_bones(tracks, directions, used, lengths_m, motion)
         position_m, trust = _smooth_wrist(tracks, wrist_m, used, motion)
         agrees = (trust >= _smooth.REJECTED) & (np.median(weights, axis=1) >= _smooth.REJECTED)
         if agrees[used].all():
@@ -126,10 +130,15 @@ def fuse(tracks: Tracks, joints_m: np.ndarray, seen: np.ndarray, lengths_m: np.n
     return Fused(position_m[:, None] + chained(smoothed, lengths_m), np.where(seen, factor, np.nan), seen & ~used, used)
 
 
-def _smooth_bones(tracks: Tracks, directions: np.ndarray, seen: np.ndarray, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
+def _smooth_bones(
+    tracks: Tracks, directions: np.ndarray, seen: np.ndarray, lengths_m: np.ndarray, motion: Motion
+) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors (T, 20, 3), and (T, 20) weights."""
     smoothed, weights = np.empty_like(directions), np.empty(directions.shape[:2])
-    for bone in range(directions.shape[1]):
+    accelerations = motion.palm_rad_s2, motion.bending_rad_s2
+    palm, palm_weights = _palm.smooth(tracks, directions, seen, lengths_m, BONE, accelerations, motion.limit)
+    smoothed[:, _palm.BONES], weights[:, _palm.BONES] = palm, palm_weights[:, None]
+    for bone in np.setdiff1d(np.arange(directions.shape[1]), _palm.BONES):
         values = directions[:, bone]
         error = _smooth.noise(tracks, values, seen, BONE)
         smoothed[:, bone], weights[:, bone] = _smooth.smooth(tracks, values, seen, error, motion.turning_rad_s2, motion.limit)

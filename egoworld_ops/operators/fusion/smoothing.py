@@ -2,7 +2,7 @@
 
 A hand's rows are cut into tracks at gaps longer than `gap_s`; shorter gaps are filled. The bones of both hands have one set of lengths in a clip:
 they are one person's. Each frame's hand is scaled about the camera to these lengths, so that it stays where it is in the picture. Then wrist and
-bones are smoothed along each track (`_smooth`). scipy is imported only when a clip is computed.
+bones are smoothed along each track (`_smooth`), those of the palm together (`_palm`). scipy is imported only when a clip is computed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ class SmoothingSettings(BackendSettings):
     acceleration_m_s2: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5.0
     """Usual acceleration of a wrist relative to the camera."""
     turning_rad_s2: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 75.0
-    """Usual angular acceleration of a bone."""
+    """Usual angular acceleration of a finger's bone."""
+    palm_rad_s2: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 25.0
+    """Usual angular acceleration of the palm."""
+    bending_rad_s2: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    """That of its bones against each other: a palm hollows slowly."""
     gap_s: Annotated[float, Field(gt=0, le=2)] = 0.3
     """The longest time between two poses that is filled; after a longer one a new track begins."""
     outlier_errors: Annotated[float, Field(ge=3, allow_inf_nan=False)] = 6.0
@@ -61,7 +65,7 @@ class _Timeline:
 class Backend(Operator):
     """Smooths the hands of a clip along their tracks."""
 
-    version = "1"
+    version = "2"
     packages = ("scipy",)
     Settings: ClassVar[type[BackendSettings]] = SmoothingSettings
     seconds_per_frame: ClassVar[float] = 0.0005
@@ -104,7 +108,8 @@ class Backend(Operator):
 
         line = self._timeline(item, times_s, solved)
         tracks = Tracks.of(line.times_s, self.settings.gap_s)
-        motion = Motion(self.settings.acceleration_m_s2, self.settings.turning_rad_s2, self.settings.outlier_errors)
+        s = self.settings
+        motion = Motion(s.acceleration_m_s2, s.turning_rad_s2, s.palm_rad_s2, s.bending_rad_s2, s.outlier_errors)
         fused = fuse(tracks, line.joints_m, line.seen, lengths_m, motion)
         known = fused.within(line.times_s, tracks.track, self.settings.gap_s)
         R = wrist_rotations(fused.joints_m, np.full(len(line.frames), hand == "right"))

@@ -50,7 +50,7 @@ class DexSettings(BackendSettings):
     """Weight of a finger's middle joint against its tip's 1."""
     speed_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2e-3
     """Weight of squared joint speed, s^2/rad^2, where a distance within 0.02 m counts its square over 0.04 m."""
-    acceleration_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-6
+    acceleration_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5e-6
     """Weight of squared joint acceleration, s^4/rad^2, likewise."""
     gap_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.5
     """Frames of a hand that are further apart are solved on their own: no motion is assumed between them."""
@@ -61,7 +61,7 @@ class DexSettings(BackendSettings):
 class Backend(Operator):
     """Solves the joints of a robot hand along each track of human hand poses."""
 
-    version = "5"
+    version = "6"
     packages = ("pin", "scipy", "threadpoolctl", "example-robot-data")
     Settings: ClassVar[type[BackendSettings]] = DexSettings
     seconds_per_frame: ClassVar[float] = 0.005
