@@ -26,6 +26,7 @@ def export(profile: str | None, format_name: str, run_id: str, target: Path, vid
     from egoworld_ops.lake import licences, runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.models import policy
+    from egoworld_ops.release.cards import complaint
     from egoworld_ops.settings import load_settings
 
     settings = load_settings(profile)
@@ -36,6 +37,8 @@ def export(profile: str | None, format_name: str, run_id: str, target: Path, vid
         raise BadSettings(f"video {min(unknown)}", f"has no manifest in run {rows.run.run_id}", "`egoworld runs show` lists the videos")
     for path in exports.write(format_name, rows, target):
         click.echo(f"{path.stat().st_size / 1e6:>10,.2f} MB  {path}")
+    for video_id in rows.cards.left_out:
+        click.echo(complaint(video_id), err=True)
     if not_metric := rows.not_metric():
         kept = "are exported all the same" if assumed_metric else "are left out (--assumed-metric keeps them)"
         some = f"{', '.join(not_metric[:5])}{', ...' if len(not_metric) > 5 else ''}"

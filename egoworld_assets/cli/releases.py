@@ -22,6 +22,7 @@ def release(profile: str | None, run_id: str, anew: bool) -> None:
     from egoworld_ops.lake import runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.query import catalog
+    from egoworld_ops.release.cards import complaint
     from egoworld_ops.release.make import make_release
     from egoworld_ops.settings import load_settings
 
@@ -43,7 +44,7 @@ def release(profile: str | None, run_id: str, anew: bool) -> None:
     if manifest.truth_cards:
         click.echo(f"{len(manifest.truth_cards)} truth card(s): `egoworld releases show {run.run_id}` prints them")
     for video_id in outcome.left_out:
-        click.echo(f"the truth card of {video_id} is left out, it is of other rows or damaged: score the video again", err=True)
+        click.echo(complaint(video_id), err=True)
     for name, about in manifest.licences.items():
         click.echo(f"rests on weights under {name} (commercial use: {about['commercial']}): {', '.join(about['weights'])}")
     click.echo(f"{outcome.path}\nschema `release` in {database}")

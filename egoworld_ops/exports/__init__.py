@@ -16,7 +16,7 @@ from pathlib import Path
 from egoworld_ops import plugins
 from egoworld_ops.errors import BadSettings, BrokenPlugin
 from egoworld_ops.exports.base import Rows
-from egoworld_ops.files.whole import is_there, named_errors, remove, sync_folder, temporary_folder
+from egoworld_ops.files.whole import is_there, make_folder, named_errors, remove, sync_folder, temporary_folder, write_bytes
 
 Export = Callable[[Rows, Path], Sequence[Path]]
 """Writes rows below a folder that is there and empty, and returns the files that it wrote."""
@@ -50,7 +50,9 @@ def load(name: str) -> Export:
 
 
 def write(name: str, rows: Rows, target: Path) -> list[Path]:
-    """Write rows in a format to a new folder, which is durable before it takes its place in one step; returns its files.
+    """Write rows in a format, and the truth cards that speak of them, to a new folder, which is durable before it takes its place in one step.
+
+    Returns its files.
 
     A process that is killed leaves no `target`, only a folder `.tmp-export-*` beside it.
 
@@ -67,6 +69,10 @@ def write(name: str, rows: Rows, target: Path) -> list[Path]:
         folder = temporary_folder(target.parent, "export")
         try:
             files = [_durable(name, path, folder) for path in export(rows, folder)]
+            for place, content in rows.cards.files.items():
+                files.append(folder / place)
+                make_folder(files[-1].parent)
+                write_bytes(files[-1], content)
             for inner in {path.parent for path in files} | {folder}:
                 sync_folder(inner)
             _refuse(rows, target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -12,11 +13,13 @@ from egoworld_ops.contract import schema, world
 from egoworld_ops.contract.links import LINKS
 from egoworld_ops.lake.assumed import has_assumed
 from egoworld_ops.lake.lake import RELEASED_TABLES, Run
+from egoworld_ops.release import cards
+from egoworld_ops.release.cards import Cards
 from egoworld_ops.release.plan import RunFiles
 from egoworld_ops.release.rows import released_rows
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rows:
     """The rows of a run that count: results made of inputs that count, of the frames that each clip owns.
 
@@ -73,14 +76,26 @@ class Rows:
         """SHA-256 over the digests of the files that the rows are from: another one means other rows."""
         return self._contents.made_of(self.videos)
 
+    @cached_property
+    def cards(self) -> Cards:
+        """The truth cards of the videos: those that speak of the very rows.
+
+        Raises:
+            ContractError, InputChanged, StorageUnavailable: as `cards.of_run`.
+        """
+        return cards.of_run(self.run, self.videos, self._contents)
+
     def described(self) -> dict[str, Any]:
-        """What an export should say of its origin, as JSON: run, schema and conventions, videos, and what is incomplete."""
+        """What an export should say of its origin, as JSON: run, schema and conventions, videos, what is incomplete, and by video the SHA-256 of
+        its truth card, which lies in `truth_cards/`.
+        """
         return {
             "run_id": self.run.run_id,
             "schema": schema.SCHEMA_VERSION,
             "conventions": dict(schema.CONVENTIONS),
             "videos": list(self.videos),
             "incomplete": dict(self.incomplete),
+            "truth_cards": self.cards.hashes,
             "assumed_metric": self.assumed_metric,
             "assumed_lengths": {table: list(columns) for table in self.tables if (columns := schema.table(table).assumed_lengths)},
             "videos_of_assumed_focal_length": self.not_metric(),

@@ -1,14 +1,17 @@
-"""The truth cards that a release carries: those of its run that speak of the very rows it holds."""
+"""The truth cards that a release or an export carries: those of its run that speak of the very rows it holds."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from egoworld_ops.errors import unreadable
 from egoworld_ops.lake.lake import Run
+from egoworld_ops.release.place import card_path
 from egoworld_ops.release.plan import RunFiles
 
 
@@ -23,6 +26,16 @@ class Cards:
 
     kept: Mapping[str, bytes]
     left_out: Sequence[str]
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of the bytes of each card that is kept, by video."""
+        return {video_id: hashlib.sha256(content).hexdigest() for video_id, content in self.kept.items()}
+
+    @property
+    def files(self) -> dict[Path, bytes]:
+        """The cards that are kept, by their place in the folder of those who carry them."""
+        return {card_path(Path(), video_id): content for video_id, content in self.kept.items()}
 
 
 def of_run(run: Run, videos: Sequence[str], contents: RunFiles) -> Cards:
@@ -47,6 +60,11 @@ def of_run(run: Run, videos: Sequence[str], contents: RunFiles) -> Cards:
         else:
             left_out.append(video_id)
     return Cards(kept, left_out)
+
+
+def complaint(video_id: str) -> str:
+    """Why the card of a video is left out, and the cure."""
+    return f"the truth card of {video_id} is left out, it is of other rows or damaged: score the video again"
 
 
 def said(content: bytes) -> dict[str, Any]:

@@ -8,7 +8,6 @@ the same run and settings give the same bytes.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import threading
@@ -32,6 +31,7 @@ from egoworld_ops.lake.runs import contract_of
 from egoworld_ops.models import policy
 from egoworld_ops.models.policy import PolicySettings
 from egoworld_ops.release import cards, place
+from egoworld_ops.release.cards import Cards
 from egoworld_ops.release.page import page
 from egoworld_ops.release.part import laid_out, record_of, write_part
 from egoworld_ops.release.place import FileRecord, PartRecord, ReleaseManifest
@@ -153,21 +153,19 @@ def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[
             say(f"looked at the files of {len(parts)} of {len(planned)} parts")
     under = licences.licences_of(run)
     scored = cards.of_run(run, selection.videos, contents)
-    hashes = {video_id: hashlib.sha256(content).hexdigest() for video_id, content in scored.kept.items()}
     if previous is not None and all(assembly.in_place(part) for part in parts):
-        manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, previous.parts, hashes, under)
-        if manifest == previous and assembly.has(_beside(manifest, scored.kept)):
+        manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, previous.parts, scored.hashes, under)
+        if manifest == previous and assembly.has(_beside(manifest, scored)):
             return manifest, assembly, scored.left_out
     records = _in_turn(assembly, parts, settings.writers, say)
-    manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, records, hashes, under)
-    assembly.put_in_place(manifest, _beside(manifest, scored.kept))
+    manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, records, scored.hashes, under)
+    assembly.put_in_place(manifest, _beside(manifest, scored))
     return manifest, assembly, scored.left_out
 
 
-def _beside(manifest: ReleaseManifest, scored: Mapping[str, bytes]) -> dict[Path, bytes]:
+def _beside(manifest: ReleaseManifest, scored: Cards) -> dict[Path, bytes]:
     """The files beside the parts, by their place in the release."""
-    of_videos = {place.card_path(Path(), video_id): content for video_id, content in scored.items()}
-    return {Path(place.MANIFEST_NAME): manifest.to_json(), Path(place.PAGE_NAME): page(manifest, scored), **of_videos}
+    return {Path(place.MANIFEST_NAME): manifest.to_json(), Path(place.PAGE_NAME): page(manifest, scored.kept), **scored.files}
 
 
 def _in_turn(assembly: _Assembly, parts: Sequence[PlannedPart], writers: int, say: Say) -> list[PartRecord]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -91,7 +90,7 @@ def _beside(run: Run, contents: RunFiles, manifest: ReleaseManifest) -> list[Ego
     """Whether the truth cards and the page are those that the manifest names, and the cards those of the run that speak of these rows."""
     folder = place.folder(run)
     there = {path.stem: path.read_bytes() for path in sorted(place.card_path(folder, "").parent.glob("*"))}
-    hashes = {video_id: hashlib.sha256(content).hexdigest() for video_id, content in there.items()}
+    hashes = cards.Cards(there, ()).hashes
     if hashes != manifest.truth_cards:
         strange = min(video_id for video_id, _ in hashes.items() ^ manifest.truth_cards.items())
         return [ContractError(place.card_path(folder, strange), f"is not the truth card that {MANIFEST_NAME} names", _RELEASE)]

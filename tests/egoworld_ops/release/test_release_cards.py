@@ -1,4 +1,4 @@
-"""A release carries the truth cards that speak of its rows, says so on its page, and no others."""
+"""A release and an export carry the truth cards that speak of their rows, say so, and no others."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
 from egoworld_assets.cli.main import egoworld
+from egoworld_ops import exports
+from egoworld_ops.exports.base import rows_of
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.states import video_ids
 from egoworld_ops.release.make import make_release
@@ -97,3 +100,29 @@ def test_a_card_or_page_that_was_changed_is_found_and_mended(run: Run) -> None:
         make_release(run, SETTINGS)
         assert card_path(path, b).read_bytes() == card
         assert list(verify(run)) == []
+
+
+def test_an_export_carries_the_very_cards_of_the_release_and_names_them(run: Run, tmp_path: Path) -> None:
+    a, b, c = video_ids(run)
+    exports.write("csv", rows_of(run, [a]), tmp_path / "before")
+    assert not (tmp_path / "before" / "truth_cards").exists()
+    score(run, a)
+    score(run, b)
+    write_video(run, "b", n_frames=50, seed=1)
+    released = make_release(run, SETTINGS)
+    [card] = released.manifest.truth_cards
+    done = CliRunner().invoke(egoworld, ["export", "parquet", run.run_id, str(tmp_path / "parquet")], catch_exceptions=False)
+    assert f"{tmp_path}/parquet/truth_cards/{a}.json" in done.stdout
+    assert [line for line in done.stderr.splitlines() if "card" in line] == [
+        f"the truth card of {b} is left out, it is of other rows or damaged: score the video again"
+    ]
+    exports.write("csv", rows_of(run, [a, c]), tmp_path / "csv")
+    said = {
+        "csv": (tmp_path / "csv" / "export.json").read_bytes(),
+        "parquet": pq.read_metadata(tmp_path / "parquet" / "hand_pose.parquet").metadata[b"egoworld.export"],
+    }
+    for name, about in said.items():
+        [path] = (tmp_path / name / "truth_cards").iterdir()
+        assert (path.stem, path.read_bytes()) == (card, card_path(released.path, a).read_bytes())
+        assert json.loads(about)["truth_cards"] == released.manifest.truth_cards
+    assert json.loads((tmp_path / "before" / "export.json").read_text())["truth_cards"] == {}
