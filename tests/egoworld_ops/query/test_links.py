@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -27,14 +26,7 @@ from egoworld_ops.release.make import make_release
 from egoworld_ops.settings import ReleaseSettings
 from egoworld_ops.upkeep.verify import verify
 from egoworld_ops.vision.geometry import invert, make_transform, matrix_from_quaternion, rotations
-from tests.boxes import pose
-from tests.lakes import write_video
-
-N_FRAMES = 60
-PATH = [pose(8 * np.sin(i / 9), 40 * i / N_FRAMES, 3, (0.01 * i, 0.05 * np.sin(i / 5), 0.004 * i)) for i in range(N_FRAMES)]
-"""`T_world_camera`, metres."""
-UNITS, NOISE = (0.8, 2.5, 1.3), 2e-4
-Row = dict[str, Any]
+from tests.walks import NOISE, PATH, UNITS, Row, write_walk
 
 
 @pytest.fixture(scope="module")
@@ -44,48 +36,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         patched.setattr(os, "fsync", lambda handle: None)
         made = Lake(tmp_path_factory.mktemp("links")).open_run({}, "20260101_0000", dict)
         for name in ("walk", "broken"):
-            write_video(made, name, n_frames=N_FRAMES, clip_s=0.9, overlap_s=0.2)
-            for number, folder in enumerate(sorted(made.path.glob(f"video_id={name}-*/clip_id=*"))):
-                _rewrite(made, folder / "camera.parquet", _posed(number, at_rest=name == "broken" and number == 2))
-                _rewrite(made, folder / "masks.parquet", _boxes(number))
+            write_walk(made, name, name == "broken")
         catalog.write_catalog(made.lake)
         yield made
-
-
-def _posed(number: int, at_rest: bool) -> Callable[[list[Row]], list[Row]]:
-    def change(rows: list[Row]) -> list[Row]:
-        rng = np.random.default_rng(number)
-        first = invert(PATH[rows[0]["frame_index"]])
-        for row in rows:
-            T = first @ (PATH[rows[0]["frame_index"]] if at_rest else PATH[row["frame_index"]])
-            units = T[:3, 3] / UNITS[number] + rng.normal(0, NOISE, 3)
-            row |= pose_columns(T[:3, :3], units * UNITS[number]) | {"position_units": units, "metres_per_unit": UNITS[number]}
-        return rows
-
-    return change
-
-
-def _boxes(number: int) -> Callable[[list[Row]], list[Row]]:
-    """Two hands and an object in their places; the second clip calls the object 12, and has an 11 elsewhere."""
-
-    def change(rows: list[Row]) -> list[Row]:
-        for row in rows:
-            row |= {"bbox_px": [100.0 + 90 * row["track_id"] % 400 + row["frame_index"], 50, 60, 40], "area_px": 900}
-        if number == 1:
-            things = [row for row in rows if row["role"] == "object"]
-            rows += [row | {"track_id": 11, "bbox_px": [400.0, 300, 60, 40]} for row in things]
-            for row in things:
-                row["track_id"] = 12
-        return rows
-
-    return change
-
-
-def _rewrite(run: Run, path: Any, change: Callable[[list[Row]], list[Row]]) -> None:
-    table, said = path.stem, provenance_at(path)
-    assert said is not None
-    rows = schema.from_rows(table, change(read_table(path, table).to_pylist()))
-    write_table(path, table, rows, make_provenance(said["digest"], said["identity"], rows.num_rows, 0.1, run.run_id))
 
 
 def ask(run: Run, sql: str) -> list[Row]:
