@@ -122,7 +122,7 @@ def test_a_finished_clip_costs_one_footer_of_each_table_and_a_recalled_video_non
         assert plan(Planner(run, "movement", settings), video_id) == {"done": N_CLIPS}
     tables = {path: n for path, n in opens.items() if "clip_id=" in path and path.endswith(".parquet")}
     assert set(tables.values()) == {1}
-    assert {Path(path).stem for path in tables} == {"movement", "camera", "masks", "object_pose", "hand_pose", "detections"}
+    assert {Path(path).stem for path in tables} == {"movement", "camera", "masks", "object_pose", "depth", "hand_pose", "detections"}
     finished.go(run, video_id, settings)
     with opened() as opens:
         assert plan(Planner(run, "movement", settings), video_id) == {"done": N_CLIPS}

@@ -78,7 +78,8 @@ TABLE = schema.Table(
         schema.Column(
             "converged",
             pa.bool_(),
-            "whether the pose is verified: by other frames, against other poses, and by the mask here or by the poses just before and after",
+            "whether the pose is verified: by `classical` by other frames, against other poses, and by the mask here or by the poses just before "
+            "and after; by `foundationpose` by mask and depth here",
         ),
         schema.DEPTH_ERROR,
         *schema.INTRINSICS,
@@ -101,7 +102,7 @@ _POSE |= {"focal_error_share": 0.0, "depth_error_share": 0.1, "metric": True}
 STAGE = Stage(
     name="object_pose",
     doc="6D pose of each masked object in the camera frame, with what fixed its scale.",
-    inputs=("masks", "hand_pose"),
+    inputs=("masks", "hand_pose", "depth"),
     default_backend="classical",
     sidecar=("camera", "objects"),
     table=TABLE,

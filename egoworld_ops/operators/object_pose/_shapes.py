@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from egoworld_ops.video.sidecar import wrong_unit
 from egoworld_ops.vision.geometry import box_symmetries
 
 if TYPE_CHECKING:
+    import trimesh
     from scipy.spatial import ConvexHull
 
 MAX_TRIANGLES = 600
@@ -23,6 +24,7 @@ SHARP_COS = 0.87
 """Edges between faces that turn by more than 30 degrees show in the picture."""
 
 MIN_FACE_SHARE = 0.05
+_MESH_CURE = "Give a closed triangle mesh in metres (PLY, OBJ, STL, GLB)"
 _CORNERS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 _QUADS = ((0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3))
 
@@ -163,23 +165,36 @@ def read_mesh(path: Path) -> Shape:
     Raises:
         BadSidecar: the file holds no surface.
     """
-    import trimesh
-
-    cure = "Give a closed triangle mesh in metres (PLY, OBJ, STL, GLB)"
-    try:
-        mesh = trimesh.load(path, force="mesh", process=True)
-    except Exception as error:  # the readers behind trimesh raise errors of any type
-        raise BadSidecar(path, f"the mesh cannot be read: {error}", cure) from error
-    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) < 4 or not np.isfinite(mesh.vertices).all():
-        raise BadSidecar(path, "the mesh holds no surface", cure)
-    if wrong := wrong_unit(tuple(map(float, mesh.extents))):
-        raise BadSidecar(path, f"the mesh is {float(mesh.extents.max()):g} m long, no hand-held thing is", f"Scale the mesh. {wrong}")
+    mesh = load_mesh(path, path)
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     symmetry = of_mesh(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64))
     vertices, triangles = _coarser(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64))
     if float(np.ptp(vertices, axis=0).min()) <= 0:
-        raise BadSidecar(path, "the mesh is flat", cure)
+        raise BadSidecar(path, "the mesh is flat", _MESH_CURE)
     return Shape(vertices, triangles, bool(mesh.is_convex), symmetry, "mesh")
+
+
+def load_mesh(source: Path | BinaryIO, path: Path) -> trimesh.Trimesh:
+    """The mesh of a file, or of its content alone, which cannot lead to other files; in the file's own frame, metres.
+
+    Args:
+        source: the file or its content.
+        path: the file, whose name says the format.
+
+    Raises:
+        BadSidecar: it holds no surface, or is of a size that no hand-held thing has in metres.
+    """
+    import trimesh
+
+    try:
+        mesh = trimesh.load(source, file_type=path.suffix.lower().removeprefix(".") or None, force="mesh", process=True)
+    except Exception as error:  # the readers behind trimesh raise errors of any type
+        raise BadSidecar(path, f"the mesh cannot be read: {error}", _MESH_CURE) from error
+    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) < 4 or not np.isfinite(mesh.vertices).all():
+        raise BadSidecar(path, "the mesh holds no surface", _MESH_CURE)
+    if wrong := wrong_unit(tuple(map(float, mesh.extents))):
+        raise BadSidecar(path, f"the mesh is {float(mesh.extents.max()):g} m long, no hand-held thing is", f"Scale the mesh. {wrong}")
+    return mesh
 
 
 def _coarser(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -92,8 +92,8 @@ def of_mesh(vertices_m: np.ndarray, triangles: np.ndarray) -> Symmetry:
     return of_turns(_group([rotations(2 * np.pi / n * a[None])[0] for a, n in steps]))
 
 
-def _surface(vertices_m: np.ndarray, triangles: np.ndarray, count: int) -> np.ndarray:
-    """(count, 3) points spread over the surface by area, the same at each call."""
+def surface_points(vertices_m: np.ndarray, triangles: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places spread over the surface by area, the same at each call: (count,) triangles, and (count, 3) weights of their corners."""
     rng = np.random.default_rng(0)
     a, b, c = (vertices_m[triangles[:, i]] for i in range(3))
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
@@ -101,7 +101,14 @@ def _surface(vertices_m: np.ndarray, triangles: np.ndarray, count: int) -> np.nd
     u, v = rng.uniform(size=(2, count, 1))
     over = u + v > 1
     u, v = np.where(over, 1 - u, u), np.where(over, 1 - v, v)
-    return np.asarray(a[face] + u * (b[face] - a[face]) + v * (c[face] - a[face]))
+    return face, np.concatenate([1 - u - v, u, v], 1)
+
+
+def _surface(vertices_m: np.ndarray, triangles: np.ndarray, count: int) -> np.ndarray:
+    """(count, 3) points spread over the surface."""
+    face, weights = surface_points(vertices_m, triangles, count)
+    a, b, c = (vertices_m[triangles[face, i]] for i in range(3))
+    return np.asarray(a + weights[:, 1:2] * (b - a) + weights[:, 2:] * (c - a))
 
 
 def _axes(points_m: np.ndarray) -> list[np.ndarray]:

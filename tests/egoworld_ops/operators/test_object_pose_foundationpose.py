@@ -1,0 +1,219 @@
+"""The backend `foundationpose` without its weights: a refiner that reads pixels, random numbers, and networks exported with random tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import trimesh
+from scipy.spatial.transform import Rotation
+
+from egoworld_ops import models
+from egoworld_ops.contract import schema, validation
+from egoworld_ops.errors import BadSettings, BadSidecar, WeightsMissing
+from egoworld_ops.operators import depth_maps
+from egoworld_ops.operators.base import ClipInput
+from egoworld_ops.operators.object_pose import _foundationpose, _foundationpose_networks, _renderer
+from egoworld_ops.operators.object_pose.foundationpose import Backend, Settings
+from egoworld_ops.types import Camera, Frame
+from egoworld_ops.video.sidecar import Sidecar, SidecarObject
+from egoworld_ops.vision.geometry import make_transform, rotation_angle_deg
+from tests.boxes import FPS, mask_row, pose_of
+from tests.egoworld_ops.operators.clips import clip_input
+from tests.egoworld_ops.operators.foundationpose_networks import export, of_names
+from tests.egoworld_ops.operators.painted import CAMERA, Reading, draw, painted, thing
+from tests.rows import sample_row
+
+TRACK = 10
+FISHEYE = Camera(150.0, 150.0, 159.0, 120.5, 320, 240, "file", "kannala_brandt", (0.02, -0.008, 0.003, -0.0006))
+
+
+def pose(turn: Sequence[float], place_m: Sequence[float]) -> np.ndarray:
+    return make_transform(Rotation.from_rotvec(turn).as_matrix(), np.array(place_m, float))
+
+
+MOVING = [pose((0.3 + 0.05 * i, 1.0, -0.5 + 0.04 * i), (0.05 - 0.004 * i, -0.03, 0.45 + 0.003 * i)) for i in range(3)]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Pictures without light, for who reads colours; any turn at once, and eight of the 252 first rotations."""
+    monkeypatch.setattr(_renderer, "AMBIENT", 1.0)
+    monkeypatch.setattr(_renderer, "DIFFUSE", 0.0)
+    monkeypatch.setattr(_foundationpose, "MAX_TURN_RAD", 3.2)
+    whole = _foundationpose.first_rotations
+    monkeypatch.setattr(_foundationpose, "first_rotations", lambda symmetry: whole(symmetry)[::32])
+    return
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Backend]:
+    """A backend whose networks read pixels."""
+    monkeypatch.setattr(models, "path", Path)
+    monkeypatch.setattr(_foundationpose_networks, "Published", lambda *_, **__: Reading(painted()))
+    return lambda **options: Backend(Settings(**{"device": "cpu", "register_rounds": 2, **options}), threads=1)
+
+
+def clip(
+    folder: Path,
+    poses: Sequence[np.ndarray | None],
+    camera: Camera = CAMERA,
+    depth_unit: float = 1.0,
+    mesh: trimesh.Trimesh | None = None,
+    label: str = "thing",
+) -> ClipInput:
+    """Frames of the thing at its poses, with true masks and depth; where there is no pose, it is not there and has no mask."""
+    (mesh or thing()).export(folder / "thing.ply")
+    sidecar = Sidecar(objects=(SidecarObject(label="thing", mesh="thing.ply"),))
+    map_camera = depth_maps.map_camera(camera, 320)
+    frames, masks, depths = [], [], []
+    for i, T in enumerate(poses):
+        scene = draw(T, camera)
+        frames.append(Frame(i, i / FPS, scene.rgb))
+        masks += [mask_row(i, TRACK, "object", scene.mask, label)] if T is not None else []
+        z_m = (scene if camera.is_pinhole else draw(T, map_camera)).depth_m * depth_unit
+        held = depth_maps.columns(np.where(z_m > 0, z_m, np.nan), map_camera, 1e-4 * depth_unit)
+        depths.append(sample_row("depth", i, **held))
+    item = clip_input(folder / "v.mp4", 0, len(poses), camera.width, camera.height, lambda: iter(frames))
+    tables = {"masks": schema.from_rows("masks", masks) if masks else schema.empty("masks"), "hand_pose": schema.empty("hand_pose")}
+    return replace(item, camera=camera, sidecar=sidecar, tables=tables | {"depth": schema.from_rows("depth", depths)})
+
+
+def run(operator: Backend, item: ClipInput) -> list[dict[str, Any]]:
+    table = operator.run(item)
+    validation.validate("object_pose", table)
+    return table.to_pylist()
+
+
+def errors(rows: Sequence[dict[str, Any]], poses: Sequence[np.ndarray | None]) -> tuple[float, float]:
+    """The largest angle, degrees, and distance, mm, of the rows that have poses."""
+    pairs = [(found, poses[row["frame_index"]]) for row in rows if (found := pose_of(row)) is not None]
+    assert pairs
+    angles = [rotation_angle_deg(found[:3, :3], T[:3, :3]) for found, T in pairs if T is not None]
+    return max(angles), max(1e3 * float(np.linalg.norm(found[:3, 3] - T[:3, 3])) for found, T in pairs if T is not None)
+
+
+def test_a_thing_is_registered_followed_and_found_again_where_it_returns(make: Callable[..., Backend], tmp_path: Path) -> None:
+    """It is away for two frames and comes back elsewhere, turned round."""
+    poses = [*MOVING, None, None, pose((0.3, -1.5, 2.0), (-0.06, 0.04, 0.5))]
+    rows = run(make(), clip(tmp_path, poses))
+    off_deg, off_mm = errors(rows, poses)
+    print(f"FIGURE foundationpose clip: {[row['method'] for row in rows]}, off by at most {off_deg:.2f} degrees and {off_mm:.2f} mm")
+    assert [row["method"] for row in rows] == ["registered", "tracked", "tracked", "reregistered"]
+    assert [row["frame_index"] for row in rows] == [0, 1, 2, 5]
+    assert all(row["converged"] and row["reason"] is None and row["mask_iou"] > 0.9 and row["scale_source"] == "mesh" for row in rows)
+    assert {row["symmetry"] for row in rows} == {"none"}
+    assert off_deg < 0.5
+    assert off_mm < 0.7
+
+
+def test_through_a_lens_it_is_where_it_is(make: Callable[..., Backend], tmp_path: Path) -> None:
+    poses = [pose((0.3, 1.0, -0.5), (0.24, -0.16, 0.3))]
+    rows = run(make(), clip(tmp_path, poses, FISHEYE))
+    off_deg, off_mm = errors(rows, poses)
+    print(f"FIGURE foundationpose fisheye: off by {off_deg:.2f} degrees and {off_mm:.2f} mm at 45 degrees from the axis")
+    assert rows[0]["converged"]
+    assert rows[0]["lens_model"] == "kannala_brandt"
+    assert off_deg < 1.0
+    assert off_mm < 1.5
+
+
+def test_what_mask_and_depth_contradict_is_lost_and_looked_for_again(make: Callable[..., Backend], tmp_path: Path) -> None:
+    """In frame 1 the mask lies on the wall; the refiner stays on the thing, and would say nothing."""
+    poses = [MOVING[0]] * 4
+    item = clip(tmp_path, poses)
+    astray = np.zeros((CAMERA.height, CAMERA.width), bool)
+    astray[150:185, 30:65] = True
+    rows = item.tables["masks"].to_pylist()
+    rows[1] |= mask_row(1, TRACK, "object", astray, "thing")
+    item = replace(item, tables={**item.tables, "masks": schema.from_rows("masks", rows)})
+    found = run(make(retry_s=0.05), item)
+    assert [row["method"] for row in found] == ["registered", None, None, "reregistered"]
+    assert [row["reason_class"] for row in found] == [None, "lost", "lost", None]
+    assert "rendered pose and mask overlap by" in found[1]["reason"]
+    assert "it is looked for every 0.05 s only" in found[2]["reason"]
+    assert not found[1]["converged"]
+    assert pose_of(found[1]) is None
+
+
+def test_without_depth_it_says_what_it_needs_and_looks_at_nothing(make: Callable[..., Backend], tmp_path: Path) -> None:
+    item = clip(tmp_path, MOVING)
+
+    def not_asked() -> Iterator[Frame]:
+        raise AssertionError("frames are of no use without depth")
+
+    bare = replace(item, tables={**item.tables, "depth": schema.empty("depth")}, open_frames=not_asked)
+    operator = make()
+    assert not operator.reads_frames(bare.tables)
+    rows = run(operator, bare)
+    assert [row["reason_class"] for row in rows] == ["no_depth"] * 3
+    gap = replace(item, tables={**item.tables, "depth": item.tables["depth"].filter(pa.array([True, False, True]))})
+    assert [row["reason_class"] for row in run(operator, gap)] == [None, "no_depth", None]
+
+
+def test_a_thing_without_a_mesh_says_so(make: Callable[..., Backend], tmp_path: Path) -> None:
+    rows = run(make(), clip(tmp_path, MOVING[:1], label="cup"))
+    assert [(row["reason_class"], row["scale_source"]) for row in rows] == [("no_mesh", "none")]
+
+
+@pytest.mark.parametrize(("depth_unit", "mesh_unit"), [(1000.0, 1.0), (1.0, 30.0)])
+def test_units_that_contradict_each_other_are_named_before_it_starts(
+    depth_unit: float, mesh_unit: float, make: Callable[..., Backend], tmp_path: Path
+) -> None:
+    """Depth in millimetres; a mesh of 2.6 m, which is no size that could not be held."""
+    operator = make()
+    rows = run(operator, clip(tmp_path, MOVING[:1], depth_unit=depth_unit, mesh=thing().copy().apply_scale(mesh_unit)))
+    assert [row["reason_class"] for row in rows] == ["wrong_scale"]
+    assert operator._networks.pairs == 0
+
+
+def test_a_mesh_in_millimetres_is_named_with_its_cure(make: Callable[..., Backend], tmp_path: Path) -> None:
+    with pytest.raises(BadSidecar, match=r"thing\.ply: the mesh is 84\.\d+ m long.*0\.08438.* if these are millimetres"):
+        run(make(), clip(tmp_path, MOVING[:1], mesh=thing().copy().apply_scale(1000)))
+
+
+def test_one_hypothesis_at_a_time_gives_what_many_give(make: Callable[..., Backend], tmp_path: Path) -> None:
+    item = clip(tmp_path, MOVING[:2])
+    alone, together = run(make(micro_batch=1), item), run(make(micro_batch=252), item)
+    for one, other in zip(alone, together, strict=True):
+        assert np.abs(pose_of(one) - pose_of(other)).max() < 1e-9
+
+
+def test_random_networks_never_verify_a_pose(tmp_path: Path) -> None:
+    """Not even where every pose is let through."""
+    item = clip(tmp_path, MOVING[:2])
+    options: dict[str, Any] = {"device": "cpu", "random_weights_seed": 3, "register_rounds": 1}
+    strict = run(Backend(Settings(**options), 1), item)
+    lenient = run(Backend(Settings(**options, min_mask_iou=0, max_depth_off_share=1e9), 1), item)
+    assert not any(row["converged"] for row in strict + lenient)
+    assert {row["backend"] for row in strict + lenient} == {"foundationpose-random"}
+    assert {row["reason_class"] for row in lenient} <= {"random_weights", "no_depth"}
+    assert any(row["reason_class"] == "random_weights" and row["score"] <= 0.5 and row["qw"] is not None for row in lenient)
+    assert {row["reason_class"] for row in strict} <= {"no_fit"}
+
+
+def test_the_whole_way_runs_on_onnx_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Narrow networks of random tensors on a ball, which needs one hypothesis: the files are read, and the poses are refused by mask and depth."""
+    for kind, name in (("refine", "foundationpose_refiner"), ("score", "foundationpose_score")):
+        export(of_names(kind, 64), kind, "library", tmp_path / name)
+    monkeypatch.setattr(models, "path", lambda name: tmp_path / name)
+    item = clip(tmp_path, [pose((0, 0, 0), (0, 0, 0.4))], mesh=trimesh.creation.icosphere(3, 0.04))
+    rows = run(Backend(Settings(device="cpu", min_mask_iou=0.95), 1), item)
+    assert [row["backend"] for row in rows] == ["foundationpose"]
+    assert [row["reason_class"] for row in rows] == ["no_fit"]
+
+
+def test_weights_and_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EGOWORLD_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsMissing, match="egoworld models fetch foundationpose"):
+        Backend(Settings(device="cpu"), 1)
+    with pytest.raises(BadSettings, match=r"it is `cuda`, and onnxruntime .* here has no CUDA"):
+        Backend(Settings(device="cuda", random_weights_seed=1), 1)
+    monkeypatch.setitem(__import__("sys").modules, "egoworld_ops.operators.object_pose._renderer", None)
+    with pytest.raises(BadSettings, match=r"is not installed. Run: pip install 'egoworld\[foundationpose\]'"):
+        Backend(Settings(device="cpu", random_weights_seed=1), 1)
