@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from egoworld_ops.models.entries import Download, HubFile, Licence, Member, Supplied, Weight, Wheel
+from egoworld_ops.models.entries import Download, HubFile, Licence, Member, Packed, Supplied, Weight, Wheel
 
 APACHE = Licence("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0", "yes")
 HAMER = Licence("MIT", "https://github.com/geopavlakos/hamer/blob/main/LICENSE.md", "ask")
@@ -22,6 +22,7 @@ _MEDIAPIPE = Wheel(
     "05dc4a9e593655a79558d05d6227d31018c2537a4bd3362b51e230cf22aecfe3",
 )
 _SAM2 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
+_OPENMMLAB = "https://download.openmmlab.com/mmpose/v1/projects/rtmposev1/onnx_sdk"
 _FOUNDATIONPOSE = "18d8309afc9790cddc03a1d50bc69954dc058693"
 _MANO = Supplied(
     "https://mano.is.tue.mpg.de",
@@ -37,6 +38,12 @@ def _hands(name: str, n_bytes: int, sha256: str) -> Weight:
 def _sam2(size: str, n_bytes: int, sha256: str) -> Weight:
     name = f"sam2.1_hiera_{size}"
     return Weight(name, f"{name}.pt", sha256, n_bytes, APACHE, Download(f"{_SAM2}/{name}.pt"))
+
+
+def _rtm(name: str, file: str, folder: str, n_bytes: int | None, sha256: str) -> Weight:
+    """The SHA-256 are those that several projects have pinned independently of each other; OpenMMLab publishes none."""
+    member = Packed(f"{_OPENMMLAB}/{file}.zip", f"20230831/{folder}/{file}/end2end.onnx")
+    return Weight(name, f"{name}.onnx", sha256, n_bytes, APACHE, member)
 
 
 def _moge2(size: str) -> Weight:
@@ -101,6 +108,20 @@ REGISTRY: dict[str, Weight] = {
         _sam3("sam3", "model.safetensors"),
         _sam3("sam3_config", "config.json"),
         _sam3("sam3_tokenizer", "tokenizer.json"),
+        _rtm(
+            "rtmdet_hand",
+            "rtmdet_nano_8xb32-300e_hand-267f9c8f",
+            "rtmdet_onnx",
+            4010667,
+            "568d3ea97a5b142488366b67e036b6a5cb0a1fef9087a710cb8e66b6979fbac2",
+        ),
+        _rtm(
+            "rtmpose_hand",
+            "rtmpose-m_simcc-hand5_pt-aic-coco_210e-256x256-74fb594_20230320",
+            "rtmpose_onnx",
+            None,
+            "39e858936bca0f94c09847d4e70b68a51d6c0adac61f36b457fcadb54621cd29",
+        ),
         _moge2("vitl"),
         _moge2("vits"),
         Weight(
@@ -122,6 +143,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "mediapipe-hands": ("palm_detection_full", "palm_detection_lite", "hand_landmark_full", "hand_landmark_lite"),
     "owlv2": ("owlv2", "owlv2_config", "owlv2_vocabulary", "owlv2_merges"),
     "sam3": ("sam3", "sam3_config", "sam3_tokenizer"),
+    "rtmpose-hands": ("rtmdet_hand", "rtmpose_hand", "hand_landmark_full"),
     "foundationpose": ("foundationpose_refiner", "foundationpose_score"),
 }
 """Names that stand for several files."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from egoworld_ops.errors import BadSettings, NoDevice, OutOfMemory, WeightsMismatch, WeightsUnreadable
+from egoworld_ops.operators import extras
 from egoworld_ops.operators.accelerator import auto_device
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -30,7 +31,8 @@ class OnnxNetwork:
         weight: what `egoworld models fetch` calls the file.
 
     Raises:
-        BadSettings: CUDA is asked for, and this onnxruntime has none; or onnxruntime is not installed.
+        SetupError: onnxruntime is not installed.
+        BadSettings: CUDA is asked for, and this onnxruntime has none.
         NoDevice: `auto`, and there is a GPU that onnxruntime cannot use: a CPU in its place would silently be a hundred times slower.
         WeightsUnreadable: the file is no ONNX file, or cut off.
         WeightsMismatch: it is of another network.
@@ -98,12 +100,9 @@ class OnnxNetwork:
 def _provider(device: Literal["auto", "cpu", "cuda"], operator: str) -> str:
     """onnxruntime's name of the device."""
     setting = f"setting stages.{operator}.device"
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BadSettings(
-            f"stages.{operator}", "it needs onnxruntime, which is not installed", "Run: pip install 'egoworld[onnx]'"
-        ) from error
+    extras.require("onnxruntime", "onnx", operator)
+    import onnxruntime
+
     wanted = auto_device() if device == "auto" else device
     if _PROVIDERS[wanted] in onnxruntime.get_available_providers():
         return _PROVIDERS[wanted]

@@ -61,7 +61,8 @@ class Backend(Operator):
 
         Raises:
             WeightsMissing, WeightsMismatch, WeightsUnreadable: the file is not there, or not the right one.
-            BadSettings: CUDA is asked for and not there, or onnxruntime is not installed.
+            SetupError: onnxruntime is not installed.
+            BadSettings: CUDA is asked for and not there.
             NoDevice: there is a GPU, and onnxruntime cannot use it.
             OutOfMemory: memory ran out.
         """

@@ -65,7 +65,10 @@ TABLE = schema.Table(
             nullable=True,
         ),
         schema.Column(
-            "source", pa.string(), "network or rule that found it", allowed=("palm", "tracked", "motion_color", "sidecar", "text")
+            "source",
+            pa.string(),
+            "network or rule that found it",
+            allowed=("palm", "tracked", "motion_color", "sidecar", "text", "detector"),
         ),
     ),
 )
@@ -96,8 +99,8 @@ STAGE = Stage(
         Metric("hand_score_mean", "avg(score) FILTER (role <> 'object')", "confidence of the hand network", minimum=0.7),
         Metric(
             "tracked_share",
-            "avg((source = 'tracked')::INT) FILTER (role <> 'object' AND source <> 'text')",
-            "hands followed from the frame before, of those not found by text; low where hands are lost all the time",
+            "avg((source = 'tracked')::INT) FILTER (role <> 'object' AND source NOT IN ('text', 'detector'))",
+            "hands followed from the frame before, of those not found anew in each frame; low where hands are lost all the time",
             minimum=0.5,
         ),
         Metric(

@@ -20,13 +20,13 @@ class Landmarks:
 
     Args:
         points_px: (21, 2) in the image.
-        landmarks_m: (21, 3) about the hand's own centre, axes of the image: x right, y down, z away.
+        landmarks_m: (21, 3) about the hand's own centre, axes of the image: x right, y down, z away; None where only points are known.
         presence: probability that there is a hand.
         right: probability that it is a right hand (of the person; the image is not mirrored).
     """
 
     points_px: np.ndarray
-    landmarks_m: np.ndarray
+    landmarks_m: np.ndarray | None
     presence: float
     right: float
 

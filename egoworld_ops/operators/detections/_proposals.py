@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -73,6 +73,18 @@ class Proposal:
     box_px: np.ndarray
     score: float
     source: Literal["motion_color", "sidecar"]
+
+
+def object_row(found: Proposal) -> dict[str, Any]:
+    """Columns of a proposal in table `detections`."""
+    return {
+        "role": "object",
+        "track_id": found.track_id,
+        "label": found.label,
+        "box_px": found.box_px,
+        "score": found.score,
+        "source": found.source,
+    }
 
 
 class ObjectProposer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -55,8 +55,10 @@ class Looked:
     points: dict[int, Landmarks] = field(default_factory=dict)
 
 
-def text_rows(item: ClipInput, backend: str, phrases: Phrases, frames: Sequence[Looked]) -> list[dict[str, Any]]:
-    """The rows of the table, frame by frame."""
+def text_rows(
+    item: ClipInput, backend: str, phrases: Phrases, frames: Sequence[Looked], source: Literal["text", "detector"] = "text"
+) -> list[dict[str, Any]]:
+    """The rows of the table, frame by frame. `source` is the column."""
     hands = _hands_at_once(item, [[t for t in frame.things if t.phrase == phrases.hands] for frame in frames])
     seen = [Seen(f.timestamp_s, {t.number: f.evidence[t.number] for t in f.things if t.number in hands}) for f in frames]
     verdicts = assign(seen)
@@ -66,7 +68,7 @@ def text_rows(item: ClipInput, backend: str, phrases: Phrases, frames: Sequence[
     tracks = {number: FIRST_OBJECT_TRACK + i for i, number in enumerate(objects)}
     rows = []
     for i, frame in enumerate(frames):
-        shared = common(item, frame.index, frame.timestamp_s, backend) | {"source": "text"}
+        shared = common(item, frame.index, frame.timestamp_s, backend) | {"source": source}
         for thing in frame.things:
             row = shared | {"box_px": thing.box_px, "score": thing.score, "rle": thing.rle}
             if thing.number in hands:

@@ -24,7 +24,7 @@ from egoworld_ops.operators.detections._arms import evidence
 from egoworld_ops.operators.detections._hand_rows import hand_box, jumped, track_ids, verdict_columns
 from egoworld_ops.operators.detections._landmarks import LandmarkNetworks
 from egoworld_ops.operators.detections._palm import PalmDetector
-from egoworld_ops.operators.detections._proposals import HandBox, ObjectProposer, Proposal, ProposalSettings
+from egoworld_ops.operators.detections._proposals import HandBox, ObjectProposer, Proposal, ProposalSettings, object_row
 from egoworld_ops.operators.detections._sides import Seen, Verdict, assign
 from egoworld_ops.operators.detections._tracking import HandTracker, TrackedHand
 from egoworld_ops.operators.rows import common
@@ -106,7 +106,7 @@ class Backend(Operator):
             for hand in frame.hands:
                 about = {"track_id": tracks[i][hand.track], "jumped": jumps[i][hand.track]}
                 rows.append(shared | about | _hand_row(hand, verdicts[i][hand.track], frame.size_px))
-            rows += [shared | _object_row(p) for p in frame.objects]
+            rows += [shared | object_row(p) for p in frame.objects]
         return schema.from_rows("detections", rows)
 
     def _watch(self, item: ClipInput) -> list[_Seen]:
@@ -160,15 +160,4 @@ def _hand_row(hand: TrackedHand, found: Verdict, size_px: tuple[int, int]) -> di
         "landmarks_m": seen.landmarks_m,
         "score": min(seen.presence, 1.0),
         "source": hand.source,
-    }
-
-
-def _object_row(found: Proposal) -> dict[str, Any]:
-    return {
-        "role": "object",
-        "track_id": found.track_id,
-        "label": found.label,
-        "box_px": found.box_px,
-        "score": found.score,
-        "source": found.source,
     }

@@ -28,3 +28,43 @@ def constant(path: Path, inputs: Mapping[str, tuple[tuple[int | str, ...], type]
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
     return path
+
+
+def simcc_of_colours(path: Path, colours: np.ndarray) -> Path:
+    """A network of points that finds each where the picture has its colour: the answers (1, K, 512) of RTMPose, from 0 to 1, two to a pixel.
+
+    Args:
+        colours: (K, 3) as the network is shown them, that is normalised.
+    """
+    n = len(colours)
+    fixed = {
+        "colours": colours.reshape(n, 3, 1, 1).astype(np.float32),
+        "channel": np.array([1], np.int64),
+        "nearness": np.array(-8.0, np.float32),
+        "apart": np.array([n, 256, 1], np.int64),
+        "twice": np.array([1, 1, 2], np.int64),
+        "answers": np.array([1, n, 512], np.int64),
+    }
+    nodes = [
+        helper.make_node("Sub", ["input", "colours"], ["off"]),
+        helper.make_node("Mul", ["off", "off"], ["squared"]),
+        helper.make_node("ReduceSum", ["squared", "channel"], ["distance"], keepdims=0),
+        helper.make_node("Mul", ["distance", "nearness"], ["scaled"]),
+        helper.make_node("Exp", ["scaled"], ["near"]),
+    ]
+    for axis, name in ((1, "simcc_x"), (2, "simcc_y")):
+        nodes += [
+            helper.make_node("ReduceMax", ["near"], [f"{name}_best"], axes=[axis], keepdims=0),
+            helper.make_node("Reshape", [f"{name}_best", "apart"], [f"{name}_apart"]),
+            helper.make_node("Tile", [f"{name}_apart", "twice"], [f"{name}_twice"]),
+            helper.make_node("Reshape", [f"{name}_twice", "answers"], [name]),
+        ]
+    graph = helper.make_graph(
+        nodes,
+        "simcc_of_colours",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, (1, 3, 256, 256))],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, n, 512)) for name in ("simcc_x", "simcc_y")],
+        [numpy_helper.from_array(value, name) for name, value in fixed.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+    return path
