@@ -88,14 +88,16 @@ class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has 
         }
 
     @torch.inference_mode()
-    def encode(self, state: dict[str, Any], images: Mapping[int, torch.Tensor]) -> None:
+    def encode(self, state: dict[str, Any], images: Mapping[int, torch.Tensor], size: int = 0) -> None:
         """Compute the features of some frames at once. The state holds them until `step` has used them, and frees them after the last.
 
         Args:
             state: from `start`.
             images: the next frames by their position among those of this video (0, 1, 2, ...), as `preprocess` makes them.
+            size: up to which the batch is filled with the last frame, whose copies are dropped: for an encoder compiled for that size alone.
         """
-        batch = torch.stack(list(images.values())).to(state["device"])
+        pictures = list(images.values())
+        batch = torch.stack(pictures + pictures[-1:] * (size - len(pictures))).to(state["device"])
         encoded = self.forward_image(batch)
         places = [level[:1].clone() for level in encoded["vision_pos_enc"]]  # the same for every frame; larger than its features
         for i, position in enumerate(images):

@@ -50,6 +50,9 @@ class Settings(BackendSettings):
     rest of the worker's life, which the digest does not show: such masks may differ in those bits from masks of the same digest made with more
     memory.
     """
+    compile: bool = False
+    """Compile the image encoder (`torch.compile`) when a worker starts, which takes a minute or more; a batch that is not full is filled up.
+    Compiled kernels change last bits, so it is part of the digest."""
     hand_joints: tuple[Annotated[int, Field(ge=0, le=20)], ...] = (2, 5, 9, 13, 17)
     """Which of a hand's 21 points prompt it beside its box: by default the knuckles, which are well inside the hand."""
     reprompt_lost: bool = True
@@ -80,6 +83,8 @@ class Backend(Operator):
             BadSettings: CUDA is asked for and not there.
             NoDevice: there is a GPU, and torch cannot use it.
         """
+        import torch
+
         from egoworld_ops.operators.masks._sam2_model import build
 
         super().__init__(settings, threads)
@@ -93,6 +98,12 @@ class Backend(Operator):
             self._predictor = build(
                 options.model, options.image_size, options.max_prompt_frames, options.non_overlapping, self._device, weights
             )
+            if options.compile:
+                from egoworld_ops.operators.masks._sam2_compiled import compile_encoder
+
+                torch.set_num_threads(threads)
+                with self._autocast():
+                    compile_encoder(self._predictor, options.image_size, self.micro_batch)
 
     @classmethod
     def device(cls, settings: BackendSettings) -> Literal["cpu", "cuda"]:
@@ -165,7 +176,7 @@ class Backend(Operator):
             batch.append((position, frame.index, frame.timestamp_s))
             images[position] = preprocess(frame.rgb, self._options.image_size)
         if images:
-            self._predictor.encode(state, images)
+            self._predictor.encode(state, images, self.micro_batch if self._options.compile else 0)
         return batch
 
     def _wanted(self, found: Mapping[int, Prompt], tracks: Mapping[int, Prompt], visible: set[int]) -> list[Prompt]:
