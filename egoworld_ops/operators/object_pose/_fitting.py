@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -95,12 +96,17 @@ class EdgeView:
 
 
 def edge_view(
-    camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_object: np.ndarray, before: EdgeView | None = None
+    camera: Camera,
+    shape: Shape,
+    keyframe: Keyframe,
+    T_camera_object: np.ndarray,
+    before: EdgeView | None = None,
+    outline_alone: bool = False,
 ) -> EdgeView | None:
     """None where the shape is not in front of the camera. What was visible from a pose that hardly differs, `before`, is not looked for anew."""
     if before is not None and _hardly_differ(before.T_found, T_camera_object):
         return before.moved(keyframe, T_camera_object)
-    samples = edge_samples(camera, shape, T_camera_object, SPACING_PX)
+    samples = edge_samples(camera, shape, T_camera_object, SPACING_PX, outline_alone)
     return None if samples is None else EdgeView(samples, keyframe.counts(samples.pixels), camera, T_camera_object, T_camera_object)
 
 
@@ -174,7 +180,7 @@ def fit_outline(
     """
     T, damping, reference, seen = T_camera_object, 1e-2, np.inf, None
     for i in range(steps):
-        seen = edge_view(camera, shape, keyframe, T, seen) if i % 2 == 0 or seen is None else seen.moved(keyframe, T)
+        seen = edge_view(camera, shape, keyframe, T, seen, True) if i % 2 == 0 or seen is None else seen.moved(keyframe, T)
         equations = outline_equations(keyframe, seen, outside)
         if equations is None:
             return None
@@ -228,6 +234,7 @@ def solve_step(parts: list[tuple[np.ndarray, np.ndarray, float, float]], damping
         w = weight / np.maximum(np.abs(residual) / width, 1)
         H += (J * w[:, None]).T @ J
         g += J.T @ (w * residual)
-    move = np.linalg.solve(H + damping * np.diag(np.diag(H)) + 1e-9 * np.eye(6), -g)
-    length = max(float(np.linalg.norm(move[:3])) / 0.3, float(np.linalg.norm(move[3:])) / (0.15 * depth_m), 1.0)
+    H.flat[::7] += damping * H.flat[::7] + 1e-9
+    move = np.linalg.solve(H, -g)
+    length = max(math.hypot(*move[:3]) / 0.3, math.hypot(*move[3:]) / (0.15 * depth_m), 1.0)
     return move / length

@@ -79,18 +79,19 @@ class Keyframe:
 
     def at(self, picture: np.ndarray, points_px: np.ndarray) -> np.ndarray:
         """Values of a picture of the cut-out at image pixels (N, 2), bilinear."""
-        xy = (points_px - self.origin_px).astype(np.float32)
-        return cv2.remap(picture, xy[:, 0:1], xy[:, 1:2], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(
-            len(xy), *picture.shape[2:]
-        )
+        return cv2.remap(picture, *self._maps(points_px), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+
+    def _maps(self, points_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Columns and rows (1, N) float32 in the cut-out of image pixels (N, 2)."""
+        column, row = np.ascontiguousarray((points_px - self.origin_px).T, np.float32)
+        return column[None], row[None]
 
     def counts(self, points_px: np.ndarray) -> np.ndarray:
         """(N,) bool: image pixels within the image and away from hands."""
-        column, row = np.round(points_px - self.origin_px).astype(int).T
-        h, w = self.hands.shape
-        hidden = self.hands[np.clip(row, 0, h - 1), np.clip(column, 0, w - 1)] & (row >= 0) & (row < h) & (column >= 0) & (column < w)
-        inside = (points_px >= 1).all(1) & (points_px[:, 0] < self.image_size[0] - 2) & (points_px[:, 1] < self.image_size[1] - 2)
-        return inside & ~hidden
+        hidden = cv2.remap(self.hands.view(np.uint8), *self._maps(points_px), cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)[0]
+        x, y = points_px.T
+        inside = (x >= 1) & (y >= 1) & (x < self.image_size[0] - 2) & (y < self.image_size[1] - 2)
+        return inside & (hidden == 0)
 
 
 @dataclass(frozen=True, slots=True)

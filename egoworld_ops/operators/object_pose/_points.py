@@ -88,7 +88,12 @@ def _turn_sd_deg(J: np.ndarray, noise_px: float) -> float:
 
 
 def solve_points(camera: Camera, places_m: np.ndarray, pixels: np.ndarray, T_guess: np.ndarray) -> Agreement | None:
-    """From a guess if that leads to agreement, else from random samples; a flat set of points has two poses, and the guess selects one."""
+    """From a guess if that leads to agreement, else from random samples; a flat set of points has two poses, and the guess selects one.
+
+    None where there are too few to agree.
+    """
+    if len(places_m) < MIN_POINTS:
+        return None
     guided = fit_points(camera, places_m, pixels, T_guess)
     if guided is not None and guided.good and guided.inlier.mean() > 0.6:
         return guided

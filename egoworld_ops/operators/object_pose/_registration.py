@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -27,7 +28,6 @@ REVERSED = 2
 TILTED, TILT_DEG, TILTS = 1, 7.0, 6
 _BLOCK = 250
 _PHI = np.sqrt(2.0)
-Start = tuple[np.ndarray, Shape]
 _PSI = 1.533751168755204288118041
 
 
@@ -44,11 +44,10 @@ def register(camera: Camera, shape: Shape, keyframe: Keyframe, keep: int) -> lis
     """The `keep` best poses that differ from each other, best first; fewer or none where nothing fits."""
     whole = _begun(camera, shape, keyframe, candidates(camera, shape, keyframe, ROTATIONS, KEPT))
     faces = _begun(camera, shape, keyframe, _by_widest_face(camera, shape, keyframe))
-    likely = _starts_apart(shape, _in_order(camera, shape, keyframe, whole + faces), REVERSED, APART_DEG)
-    reversed_ = [(other, shape) for T, _ in likely for other in lookalikes(shape, T)]
-    whole = _in_order(camera, shape, keyframe, whole + _begun(camera, shape, keyframe, reversed_))
-    begun = _starts_apart(shape, whole, FITTED, ALIKE_DEG) + _starts_apart(shape, faces, OF_FACES, ALIKE_DEG)
-    fitted = [fit_outline(camera, part, keyframe, T, FITTED_STEPS) for T, part in begun]
+    likely = _begun_apart(shape, whole + faces, REVERSED, APART_DEG)
+    whole += _begun(camera, shape, keyframe, [(other, shape) for one in likely for other in lookalikes(shape, one.T_camera_object)])
+    begun = _begun_apart(shape, whole, FITTED, ALIKE_DEG) + _begun_apart(shape, faces, OF_FACES, ALIKE_DEG)
+    fitted = [fit_outline(camera, one.part, keyframe, one.T_camera_object, FITTED_STEPS) for one in begun]
     distinct = _distinct(shape, [judge(camera, shape, keyframe, T) for T in fitted if T is not None], keep + 1)
     sharp = _distinct(shape, [_sharpened(camera, shape, keyframe, c.T_camera_object) for c in distinct], keep)
     beside = [_sharpened(camera, shape, keyframe, T) for c in sharp[:TILTED] for T in tilted(c.T_camera_object)]
@@ -65,15 +64,19 @@ def tilted(T_camera_object: np.ndarray) -> list[np.ndarray]:
     return [make_transform(T_camera_object[:3, :3] @ turn, T_camera_object[:3, 3]) for turn in turns]
 
 
-def _begun(camera: Camera, shape: Shape, keyframe: Keyframe, starts: list[Start]) -> list[Start]:
-    """The first steps of fits to the mask, of parts of the shape from poses, in the order in which the whole then fits."""
-    begun = [(T, part) for T_first, part in starts if (T := fit_outline(camera, part, keyframe, T_first, BEGUN_STEPS)) is not None]
-    return _in_order(camera, shape, keyframe, begun)
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The first steps of a fit: T_camera_object, the part of the shape that is fitted, and how well the whole overlaps with the mask there."""
+
+    T_camera_object: np.ndarray
+    part: Shape
+    overlap: float
 
 
-def _in_order(camera: Camera, shape: Shape, keyframe: Keyframe, starts: list[Start]) -> list[Start]:
-    """First those from which the whole shape fits the mask best."""
-    return sorted(starts, key=lambda pair: -overlap_with(camera, shape, keyframe, pair[0]))
+def _begun(camera: Camera, shape: Shape, keyframe: Keyframe, starts: list[tuple[np.ndarray, Shape]]) -> list[Begun]:
+    """The first steps of fits to the mask, of parts of the shape from poses; those that cannot be seen are left out."""
+    begun = [(fit_outline(camera, part, keyframe, T, BEGUN_STEPS), part) for T, part in starts]
+    return [Begun(T, part, overlap_with(camera, shape, keyframe, T)) for T, part in begun if T is not None]
 
 
 def apart(shape: Shape, poses: list[np.ndarray], keep: int, apart_deg: float) -> list[np.ndarray]:
@@ -89,8 +92,10 @@ def _apart(shape: Shape, poses: list[np.ndarray], keep: int, apart_deg: float) -
     return kept
 
 
-def _starts_apart(shape: Shape, starts: list[Start], keep: int, apart_deg: float) -> list[Start]:
-    return [starts[i] for i in _apart(shape, [T for T, _ in starts], keep, apart_deg)]
+def _begun_apart(shape: Shape, begun: list[Begun], keep: int, apart_deg: float) -> list[Begun]:
+    """The so many that overlap best and differ by more than an angle, best first."""
+    ordered = sorted(begun, key=lambda one: -one.overlap)
+    return [ordered[i] for i in _apart(shape, [one.T_camera_object for one in ordered], keep, apart_deg)]
 
 
 def lookalikes(shape: Shape, T_camera_object: np.ndarray) -> list[np.ndarray]:

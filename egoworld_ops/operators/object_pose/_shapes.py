@@ -86,6 +86,12 @@ class Shape:
         return unique, meet
 
     @cached_property
+    def sharp(self) -> np.ndarray:
+        """(E,) bool: which edges show in the picture as the triangles that meet there turn by enough."""
+        _, meet = self.edges
+        return np.asarray((self.normals[meet[:, 0]] * self.normals[meet[:, 1]]).sum(1) < SHARP_COS)
+
+    @cached_property
     def _hull(self) -> ConvexHull:
         from scipy.spatial import ConvexHull
 

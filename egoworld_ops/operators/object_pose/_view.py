@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from egoworld_ops.operators.object_pose._shapes import SHARP_COS, Shape
+from egoworld_ops.operators.object_pose._shapes import Shape
 from egoworld_ops.types import Camera
 from egoworld_ops.vision.geometry import make_transform, project, transform
 
@@ -35,21 +35,22 @@ def project_with_jacobian(camera: Camera, T_camera_object: np.ndarray, points_ob
 def jacobian(camera: Camera, turned_m: np.ndarray, points_camera_m: np.ndarray) -> np.ndarray:
     """Derivative (N, 2, 6) of the pixels of points (N, 3); `turned_m` are the points less the object's position."""
     d = pixel_derivative(camera, points_camera_m)
+    across, along, down, away = d[:, 0, 0], d[:, 0, 2], d[:, 1, 1], d[:, 1, 2]
+    x, y, z = turned_m.T
     J = np.empty((len(turned_m), 2, 6))
     J[:, :, 3:] = d
-    x, y, z = turned_m.T[:, :, None]
-    J[:, :, 0] = y * d[:, :, 2] - z * d[:, :, 1]
-    J[:, :, 1] = z * d[:, :, 0] - x * d[:, :, 2]
-    J[:, :, 2] = x * d[:, :, 1] - y * d[:, :, 0]
+    J[:, 0, 0], J[:, 0, 1], J[:, 0, 2] = y * along, z * across - x * along, -y * across
+    J[:, 1, 0], J[:, 1, 1], J[:, 1, 2] = y * away - z * down, -x * away, x * down
     return J
 
 
 def pixel_derivative(camera: Camera, points_camera_m: np.ndarray) -> np.ndarray:
     """Derivative (N, 2, 3) of the pixel with respect to the point."""
     x, y, z = points_camera_m.T
+    across, down = camera.fx_px / z, camera.fy_px / z
     d = np.zeros((len(points_camera_m), 2, 3))
-    d[:, 0, 0], d[:, 1, 1] = camera.fx_px / z, camera.fy_px / z
-    d[:, 0, 2], d[:, 1, 2] = -camera.fx_px * x / z**2, -camera.fy_px * y / z**2
+    d[:, 0, 0], d[:, 1, 1] = across, down
+    d[:, 0, 2], d[:, 1, 2] = -across * x / z, -down * y / z
     return d
 
 
@@ -127,7 +128,9 @@ class EdgeSamples:
     outline: np.ndarray
 
 
-def edge_samples(camera: Camera, shape: Shape, T_camera_object: np.ndarray, spacing_px: float) -> EdgeSamples | None:
+def edge_samples(
+    camera: Camera, shape: Shape, T_camera_object: np.ndarray, spacing_px: float, outline_alone: bool = False
+) -> EdgeSamples | None:
     """Sample the outline and the sharp visible edges about every `spacing_px`; None where part of the shape is behind the camera."""
     R, t = T_camera_object[:3, :3], T_camera_object[:3, 3]
     corners = transform(T_camera_object, shape.vertices_m)
@@ -135,10 +138,9 @@ def edge_samples(camera: Camera, shape: Shape, T_camera_object: np.ndarray, spac
         return None
     front = shape.normals @ (-R.T @ t) > shape.offsets_m
     ends, meet = shape.edges
-    facing = front[meet]
-    outline = facing[:, 0] != facing[:, 1]
-    sharp = (shape.normals[meet[:, 0]] * shape.normals[meet[:, 1]]).sum(1) < SHARP_COS
-    shown = outline | (facing.all(1) & sharp)
+    one, other = front[meet[:, 0]], front[meet[:, 1]]
+    outline = one != other
+    shown = outline if outline_alone else outline | (one & other & shape.sharp)
     ends, outline = ends[shown], outline[shown]
     pixels = project(camera, corners)
     start, way = pixels[ends[:, 0]], pixels[ends[:, 1]] - pixels[ends[:, 0]]
