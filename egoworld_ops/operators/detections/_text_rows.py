@@ -100,7 +100,7 @@ def _hands_at_once(item: ClipInput, frames: Sequence[Sequence[Thing]]) -> set[in
             kept.add(number)
     if left_out := len(total) - len(kept):
         log.warning(
-            "%s %s: %d hands were left out, as %d surer ones are there with them",
+            "%s %s: %d hand(s) left out: %d surer ones are there with them",
             item.clip.video_id,
             item.clip.clip_id,
             left_out,

@@ -22,8 +22,11 @@ from egoworld_ops.operators.detections._box_tracks import BoxTracks, Found, each
 from egoworld_ops.operators.masks._sam2_prompts import prompts_by_frame
 from egoworld_ops.video import decoding
 from egoworld_ops.video.sidecar import Sidecar, SidecarObject
+from egoworld_ops.vision import rle
 from egoworld_ops.vision.boxes import iou
 from tests.egoworld_ops.operators.clips import pictures_input
+from tests.planted import agreement
+from tests.rows import detection_row, sample_row
 
 CPU = torch.device("cpu")
 SEED = 0
@@ -137,6 +140,29 @@ def test_things_come_late_are_lost_and_found_again_and_ghosts_are_known() -> Non
         found.append([(t.number, t.phrase) for t in tracks.match(boxes)])
     assert found == [[(0, "cup")], [(0, "cup"), (1, "knife")], [], [], [], [(0, "cup")]]
     assert tracks.passing() == {1}
+
+
+def test_a_mask_that_is_not_at_what_a_search_finds_is_flagged_in_that_frame() -> None:
+    """Two blocks are looked for in frames 0, 15 and 30. SAM 2's mask of the second runs away by frame 15; in frame 30 the two are exchanged."""
+    boxes = {10: np.array([20.0, 20.0, 60.0, 60.0]), 11: np.array([200.0, 120.0, 60.0, 60.0])}
+
+    def mask_row(index: int, track: int, box_px: np.ndarray) -> dict[str, Any]:
+        mask = np.zeros((240, 320), bool)
+        x, y, w, h = box_px.astype(int)
+        mask[y : y + h, x : x + w] = True
+        known = {"role": "object", "track_id": track, "label": "block", "timestamp_s": index / 30}
+        return sample_row("masks", index, **known, rle=rle.encode(mask), bbox_px=box_px, area_px=3600)
+
+    about = {"role": "object", "label": "block", "points_px": None, "landmarks_m": None, "owner": None, "source": "text"}
+    detections = [detection_row(i, **about, track_id=track, box_px=box) for i in (0, 15, 30) for track, box in boxes.items()]
+    places = {i: dict(boxes) for i in range(31)}
+    places[15][11] = boxes[11] + [0, -100, 0, 0]
+    places[30] = {10: boxes[11], 11: boxes[10]}
+    masks = [mask_row(i, track, box) for i, now in places.items() for track, box in now.items()]
+    tables = {name: schema.empty(name) for name in ("hand_pose", "fusion", "object_pose")}
+    tables |= {"detections": schema.from_rows("detections", detections), "masks": schema.from_rows("masks", masks)}
+    said = {(r["frame_index"], r["track_id"]): r["disagreement"] for r in agreement(tables).to_pylist() if r["disagreement"]}
+    assert said == {(15, 11): "box_off_mask", (30, 10): "other_thing", (30, 11): "other_thing"}
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from egoworld_ops.operators.detections._arms import LABELS, arm
 from egoworld_ops.operators.detections._boxed_hands import BoxedHands, evidence_of_mask
 from egoworld_ops.operators.detections._landmarks import LandmarkNetwork
 from egoworld_ops.operators.detections._phrases import phrases_for
+from egoworld_ops.operators.detections._text_rows import Looked, Thing, text_rows
 from egoworld_ops.operators.masks import sam3 as masks_sam3
 from egoworld_ops.video import decoding
 from egoworld_ops.video.sidecar import Sidecar, SidecarObject
@@ -74,8 +75,12 @@ def points(pictures: list[np.ndarray]) -> list[np.ndarray]:
     return found
 
 
+SHOWN = [*range(6, 14), *range(18, 22)]
+"""Frames in which the thing is seen."""
+
+
 class Truth:
-    """In place of the network: the hand's hull from its true points; a square from frame 6 to frame 15; a ghost that is removed after four frames."""
+    """In place of the network: the hand's hull from its true points; a square that comes, leaves and returns; a ghost removed after four frames."""
 
     def __init__(self, points: list[np.ndarray], width: int, height: int) -> None:
         real = _sam3_random.small_config(hotstart_unmatch_thresh=3, hotstart_dup_thresh=3, hotstart_delay=6)
@@ -87,7 +92,7 @@ class Truth:
         hand = np.zeros((288, 288), np.uint8)
         cv2.fillConvexPoly(hand, cv2.convexHull(np.round(self._points[frame_idx] * self._scale).astype(np.int32)), 1)
         square, ghost = np.zeros_like(hand), np.zeros_like(hand)
-        if 6 <= frame_idx < 16:
+        if frame_idx in SHOWN:
             square[20:60, 30:90] = 1
         ghost[200:210, 200:210] = 1
         seen = {0: hand, 1: square, 2: ghost} if frame_idx < 4 else {0: hand, 1: square}
@@ -123,7 +128,7 @@ def test_a_hand_has_its_side_and_points_and_a_thing_its_label(pictures: list[np.
         x, y, w, h = row["box_px"]
         assert iou(np.array([x, y, w, h]), np.concatenate([want.min(0), np.ptp(want, axis=0)])) > 0.9
     things = [row for row in rows if row["role"] == "object"]
-    assert [row["frame_index"] for row in things] == list(range(6, 16)), "late, and gone again; the ghost was never there"
+    assert [row["frame_index"] for row in things] == SHOWN, "it comes late, leaves and returns; the ghost was never there"
     assert {(row["track_id"], row["label"], row["source"]) for row in things} == {(10, "my cup", "text")}
     assert things[0]["score"] == pytest.approx(0.9)
     assert np.abs(np.array(things[0]["box_px"]) - np.array([30, 20, 60, 40]) * np.tile([1280 / 288, 720 / 288], 2)).max() < 5
@@ -174,6 +179,22 @@ def test_the_same_clip_gives_the_same_table_whatever_ran_before() -> None:
     detect(operator, noise(3))
     assert detect(operator, noise(7)).equals(first)
     assert first.num_rows > 0
+
+
+def test_of_five_hands_the_four_surest_count(caplog: pytest.LogCaptureFixture) -> None:
+    """No two of the same side at once; the fifth is left out, and that is said."""
+    hands = [Thing(i, "hand", np.array([60.0 * i, 100.0, 40.0, 40.0]), 0.5 + 0.1 * i) for i in range(5)]
+    mask = np.ones((4, 4), bool)
+    sides = {hand.number: evidence_of_mask(mask, np.array([10.0 + i, 10.0])) for i, hand in enumerate(hands)}
+    frames = [Looked(i, i / 30, hands, sides) for i in range(3)]
+    rows = text_rows(pictures_input(noise(3)), "test", phrases_for("hand", (), ()), frames)
+    assert {round(row["score"], 3) for row in rows} == {0.6, 0.7, 0.8, 0.9}
+    for i in range(3):
+        roles = [row["role"] for row in rows if row["frame_index"] == i]
+        assert roles.count("hand_left") <= 1
+        assert roles.count("hand_right") <= 1
+        assert len({row["track_id"] for row in rows if row["frame_index"] == i}) == 4
+    assert "1 hand(s) left out" in caplog.text
 
 
 def test_without_phrases_nothing_is_looked_for() -> None:

@@ -298,8 +298,8 @@ def test_files_that_are_not_what_they_should_be(files: Path, tmp_path: Path, mod
         _sam3_model.phrases(files / "config.json", ["hand"])
 
 
-def test_it_computes_in_half_precision(phrases: list[Phrase]) -> None:
-    half = _sam3_random.random(SEED, LIMITS, CPU, torch.bfloat16)
+def test_it_computes_in_half_precision(files: Path, phrases: list[Phrase]) -> None:
+    half = _sam3_model.load(files / "sam3.safetensors", files / "config.json", LIMITS, CPU, torch.bfloat16)
     seen = streamed(half, phrases, 5)
     assert len(seen) == 5
     assert any(seen)
