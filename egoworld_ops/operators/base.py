@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from egoworld_ops.contract.quality import Metric
 from egoworld_ops.contract.references import Parent
 from egoworld_ops.contract.schema import Table
+from egoworld_ops.operators import accelerator
 from egoworld_ops.types import Camera, Clip, Frame
 from egoworld_ops.video.sidecar import Sidecar
 
@@ -118,8 +119,9 @@ class Operator(ABC):
 
     @classmethod
     def device(cls, settings: BackendSettings) -> Literal["cpu", "cuda"]:
-        """The device it computes on with these settings."""
-        return "cpu"
+        """The device it computes on: the option `device`, where `auto` means what `accelerator.auto_device` says; without that option the CPU."""
+        wanted = getattr(settings, "device", "cpu")
+        return accelerator.auto_device() if wanted == "auto" else cast("Literal['cpu', 'cuda']", wanted)
 
     @classmethod
     def memory_mb(cls, settings: BackendSettings) -> int:

@@ -88,12 +88,6 @@ class Backend(Operator):
             )
 
     @classmethod
-    def device(cls, settings: BackendSettings) -> Literal["cpu", "cuda"]:
-        """As the settings say; `auto` is CUDA if this host shows an NVIDIA GPU, see `accelerator.auto_device`."""
-        wanted = cast("Settings", settings).device
-        return accelerator.auto_device() if wanted == "auto" else wanted
-
-    @classmethod
     def memory_mb(cls, settings: BackendSettings) -> int:
         """An estimate. With bfloat16 autocast keeps copies of the weights, half their size."""
         options = cast("Settings", settings)

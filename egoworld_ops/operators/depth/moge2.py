@@ -15,7 +15,6 @@ from pydantic import Field
 
 from egoworld_ops import models
 from egoworld_ops.contract.reasons import Reason
-from egoworld_ops.operators.accelerator import auto_device
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.depth._pictures import Pictures
 from egoworld_ops.operators.depth._rows import Rows
@@ -71,12 +70,6 @@ class Backend(Operator):
         [name] = self.weights(options)
         outputs = ("points", "mask", "metric_scale")
         self._network = OnnxNetwork(models.path(name), ("image",), outputs, options.device, threads, "depth.moge2", name)
-
-    @classmethod
-    def device(cls, settings: BackendSettings) -> Literal["cpu", "cuda"]:
-        """As the settings say; `auto` is CUDA if this host shows an NVIDIA GPU, see `accelerator.auto_device`."""
-        wanted = cast("Settings", settings).device
-        return auto_device() if wanted == "auto" else wanted
 
     @classmethod
     def memory_mb(cls, settings: BackendSettings) -> int:

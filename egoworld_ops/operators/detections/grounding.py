@@ -57,7 +57,7 @@ class Settings(BackendSettings):
     interval_frames: Annotated[int, Field(ge=1)] = 15
     """Processed frames from one search to the next. What enters between is found that many frames later."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` means CUDA if there is one; the pool decides which workers see one, see `Backend.device`."""
+    """`auto` means CUDA if there is one; the pool decides which workers see one, see `Operator.device`."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the network (autocast). It changes boxes, so it is never chosen by the machine."""
     min_new_score: Share = 0.3
@@ -118,12 +118,6 @@ class Backend(Operator):
                 else _owlv2.random(seed, device, options.precision)
             )
         self._landmarks = LandmarkNetwork(models.path(LANDMARKS), min(_MAX_NETWORK_THREADS, threads))
-
-    @classmethod
-    def device(cls, settings: BackendSettings) -> Literal["cpu", "cuda"]:
-        """As the settings say; `auto` is CUDA if this host shows an NVIDIA GPU, see `accelerator.auto_device`."""
-        wanted = cast("Settings", settings).device
-        return accelerator.auto_device() if wanted == "auto" else wanted
 
     @classmethod
     def memory_mb(cls, settings: BackendSettings) -> int:

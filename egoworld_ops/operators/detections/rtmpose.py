@@ -19,7 +19,6 @@ from pydantic import Field
 
 from egoworld_ops import models
 from egoworld_ops.contract import schema
-from egoworld_ops.operators import accelerator
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.detections import _rtm_networks as rtm
 from egoworld_ops.operators.detections._arms import evidence
@@ -89,12 +88,6 @@ class Backend(Operator):
         self._detector = network(detector, rtm.DETECTOR_INPUT, rtm.DETECTOR_OUTPUTS)
         self._points = network(points, rtm.POINTS_INPUT, rtm.POINTS_OUTPUTS)
         self._landmarks = LandmarkNetwork(models.path(LANDMARKS), few)
-
-    @classmethod
-    def device(cls, settings: BackendSettings) -> Literal["cpu", "cuda"]:
-        """As the settings say; `auto` is CUDA if this host shows an NVIDIA GPU, see `accelerator.auto_device`."""
-        wanted = cast("Settings", settings).device
-        return accelerator.auto_device() if wanted == "auto" else wanted
 
     @classmethod
     def weights(cls, settings: BackendSettings) -> tuple[str, ...]:

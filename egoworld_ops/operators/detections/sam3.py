@@ -58,7 +58,7 @@ class Settings(BackendSettings):
     phrases: tuple[str, ...] = ()
     """Phrases to look for in every video, such as `cup`. The sidecar's objects are looked for too, by their `text`, or else by their label."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` means CUDA if there is one; the pool decides which workers see one, see `Backend.device`."""
+    """`auto` means CUDA if there is one; the pool decides which workers see one, see `Operator.device`."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the network's numbers. It changes masks, so it is never chosen by the machine: profiles for GPUs name bfloat16."""
     min_new_score: Share = 0.7
@@ -128,12 +128,6 @@ class Backend(Operator):
                 else _sam3_random.random(seed, limits, device, dtype)
             )
         self._landmarks = LandmarkNetwork(models.path(LANDMARKS), min(_MAX_NETWORK_THREADS, threads))
-
-    @classmethod
-    def device(cls, settings: BackendSettings) -> Literal["cpu", "cuda"]:
-        """As the settings say; `auto` is CUDA if this host shows an NVIDIA GPU, see `accelerator.auto_device`."""
-        wanted = cast("Settings", settings).device
-        return accelerator.auto_device() if wanted == "auto" else wanted
 
     @classmethod
     def memory_mb(cls, settings: BackendSettings) -> int:

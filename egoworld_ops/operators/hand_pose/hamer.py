@@ -48,7 +48,7 @@ class Settings(BackendSettings):
     """Options of `[stages.hand_pose.hamer]`."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` means CUDA if there is one; the pool decides which workers see one, see `Backend.device`."""
+    """`auto` means CUDA if there is one; the pool decides which workers see one, see `Operator.device`."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the network (autocast). It changes poses, so it is never chosen by the machine."""
     micro_batch: Annotated[int, Field(ge=1, le=256)] = 8
@@ -108,12 +108,6 @@ class Backend(Operator):
                 if seed is None
                 else _hamer_model.random(seed, device, options.precision)
             )
-
-    @classmethod
-    def device(cls, settings: BackendSettings) -> Literal["cpu", "cuda"]:
-        """As the settings say; `auto` is CUDA if this host shows an NVIDIA GPU, see `accelerator.auto_device`."""
-        wanted = cast("Settings", settings).device
-        return accelerator.auto_device() if wanted == "auto" else wanted
 
     @classmethod
     def memory_mb(cls, settings: BackendSettings) -> int:

@@ -37,7 +37,7 @@ class Settings(BackendSettings):
 
     model: Literal["tiny", "small", "base_plus", "large"] = "large"
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` means CUDA if there is one; the pool decides which workers see one, see `Backend.device`."""
+    """`auto` means CUDA if there is one; the pool decides which workers see one, see `Operator.device`."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the network (autocast). It changes masks, so it is never chosen by the machine: profiles for GPUs name bfloat16."""
     image_size: Annotated[int, Field(ge=128, le=2048, multiple_of=64)] = 1024
@@ -104,12 +104,6 @@ class Backend(Operator):
                 torch.set_num_threads(threads)
                 with self._autocast():
                     compile_encoder(self._predictor, options.image_size, self.micro_batch)
-
-    @classmethod
-    def device(cls, settings: BackendSettings) -> Literal["cpu", "cuda"]:
-        """As the settings say; `auto` is CUDA if this host shows an NVIDIA GPU, see `accelerator.auto_device`."""
-        wanted = cast("Settings", settings).device
-        return accelerator.auto_device() if wanted == "auto" else wanted
 
     @classmethod
     def memory_mb(cls, settings: BackendSettings) -> int:

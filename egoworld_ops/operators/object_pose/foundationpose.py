@@ -21,7 +21,6 @@ from egoworld_ops import models
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.errors import BadSettings
-from egoworld_ops.operators.accelerator import auto_device
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.depth_maps import DepthMap, DepthMaps
 from egoworld_ops.operators.object_pose._tracking import MIN_MASK_SHARE
@@ -49,7 +48,7 @@ class Settings(BackendSettings):
     """Options of `[stages.object_pose.foundationpose]`."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` means CUDA if there is one; the pool decides which workers see one, see `Backend.device`."""
+    """`auto` means CUDA if there is one; the pool decides which workers see one, see `Operator.device`."""
     tensorrt: bool = False
     """Whether onnxruntime has TensorRT make engines of the networks: minutes at the first start, faster after that. Last bits differ."""
     micro_batch: Annotated[int, Field(ge=1, le=252)] = 42
@@ -129,12 +128,6 @@ class Backend(Operator):
             if seed is None
             else networks.Random(seed)
         )
-
-    @classmethod
-    def device(cls, settings: BackendSettings) -> Literal["cpu", "cuda"]:
-        """As the settings say; `auto` is CUDA if this host shows an NVIDIA GPU, see `accelerator.auto_device`."""
-        wanted = cast("Settings", settings).device
-        return auto_device() if wanted == "auto" else wanted
 
     @classmethod
     def memory_mb(cls, settings: BackendSettings) -> int:
