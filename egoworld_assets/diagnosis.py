@@ -99,6 +99,11 @@ def _chosen(settings: Settings) -> Iterator[tuple[str, str, type[Operator], Back
         yield stage, backend_of(stage, settings), operator, options
 
 
+def weights_of(settings: Settings) -> list[str]:
+    """The weights that the chosen backends work with, in the order of the chain."""
+    return list(dict.fromkeys(name for _, _, operator, options in _chosen(settings) for name in operator.weights(options)))
+
+
 def _python() -> Iterator[Finding]:
     found = f"Python {sys.version.split()[0]} in {sys.prefix}"
     if sys.version_info[:2] == (3, 11):
@@ -165,7 +170,7 @@ def _licences(settings: Settings) -> Iterator[Finding]:
     from egoworld_ops import models
     from egoworld_ops.models import policy
 
-    names = sorted({name for _, _, operator, options in _chosen(settings) for name in operator.weights(options)})
+    names = sorted(weights_of(settings))
     policy.check("this profile", names, settings.policy)
     for licence, under in models.licences(names).items() if names else ():
         verdict = Verdict.OK if licence.commercial == "yes" else Verdict.NOTE

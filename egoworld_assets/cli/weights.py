@@ -28,18 +28,32 @@ def list_models() -> None:
 
 
 @models_group.command()
-@click.argument("names", nargs=-1, required=True)
-def fetch(names: Sequence[str]) -> None:
-    """Get what of NAMES is missing, and verify it. What was broken off goes on where it was."""
+@click.argument("names", nargs=-1)
+@click.option("--profile", "named", help="All that the backends of this profile work with.")
+def fetch(names: Sequence[str], named: str | None) -> None:
+    """Get what of NAMES is missing, and verify it. What was broken off goes on where it was. Ends with 1 where one could not be had; the others are
+    got all the same."""
+    from egoworld_assets.diagnosis import weights_of
     from egoworld_ops import models
+    from egoworld_ops.errors import EgoworldError
+    from egoworld_ops.settings import load_settings
 
-    progress = Progress()
-    try:
-        paths = models.fetch(names, progress)
-    finally:
-        progress.end()
-    for path in paths:
-        click.echo(path)
+    if bool(names) == bool(named):
+        raise click.UsageError("name weights, or a profile with --profile; `egoworld models list` lists what there is")
+    wanted = [entry.name for entry in models.named(names or weights_of(load_settings(named)))]
+    progress, failed = Progress(), []
+    for name in wanted:
+        try:
+            [path] = models.fetch([name], progress)
+        except EgoworldError as error:
+            failed.append(error)
+        else:
+            click.echo(path)
+        finally:
+            progress.end()
+    for said in failed:
+        click.echo(f"egoworld: {said}", err=True)
+    sys.exit(1 if failed else 0)
 
 
 @models_group.command()

@@ -7,7 +7,10 @@ import dagster as dg
 import pytest
 
 from egoworld_assets.resources import PROFILE_TAG, Egoworld, chosen_profile, profile_tags
+from egoworld_ops import models, operators
 from egoworld_ops.errors import BadSettings
+from egoworld_ops.execution.identity import operator_of
+from egoworld_ops.settings import PROFILES, load_settings
 from gpu_workers import broker_pool
 from tests.conftest import ROOT
 
@@ -87,3 +90,20 @@ def test_operators_are_named_by_their_options() -> None:
     named = broker_pool._named(task, options)
     assert named.startswith("masks.sam2")
     assert "#" not in named
+
+
+@pytest.mark.parametrize(("profile", "card_mb", "stated_gb", "commercial"), [("gpu", 16_000, 11, True), ("h100x4", 80_000, 21, False)])
+def test_a_profile_for_gpus_fits_its_card_and_says_what_memory_and_licences_it_needs(
+    profile: str, card_mb: int, stated_gb: int, commercial: bool
+) -> None:
+    """All backends at once in one worker, as a worker of the pool may hold them."""
+    settings = load_settings(profile)
+    chosen = [operator_of(stage, settings) for stage in operators.stages()]
+    planned_mb = sum(operator.memory_mb(options) for operator, options in chosen if operator.device(options) == "cuda")
+    assert planned_mb <= card_mb
+    head = (PROFILES / f"{profile}.toml").read_text().partition("[")[0]
+    assert f"Device memory planned for a worker with all of them: {stated_gb} GB." in head
+    assert round(planned_mb / 1000) == stated_gb
+    free = all(models.weight(name).licence.commercial == "yes" for operator, options in chosen for name in operator.weights(options))
+    assert free is commercial
+    assert ("Licence class: commercial" in head) is (settings.policy.licences == "commercial") is commercial

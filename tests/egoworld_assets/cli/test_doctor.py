@@ -63,7 +63,7 @@ def test_weights_that_are_not_here_name_the_command_or_the_publishers_page(place
 def test_a_gpu_that_is_not_here_is_missing_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     said = missing(doctor("h100x4"))["gpu"]
-    assert "masks.sam2 is to run on one" in said
+    assert "detections.sam3, hand_pose.hamer, masks.sam2, depth.moge2 are to run on one" in said
     assert "Unset CUDA_VISIBLE_DEVICES" in said
 
 
@@ -123,3 +123,15 @@ def test_a_look_that_fails_is_a_finding_and_the_others_go_on(monkeypatch: pytest
     done = doctor("laptop")
     assert "no such disk" in missing(done)["disk"]
     assert "ok       decoder" in done.output
+
+
+def test_all_weights_of_a_profile_come_at_once_and_one_that_cannot_come_stops_no_other(place: Path) -> None:
+    done = CliRunner().invoke(egoworld, ["models", "fetch", "--profile", "laptop"])
+    assert done.exit_code == 0, done.output
+    assert "hand_landmark_full.tflite" in done.output
+    done = CliRunner().invoke(egoworld, ["models", "fetch", "mano_right", "hand_landmark_full"])
+    assert done.exit_code == 1
+    assert "hand_landmark_full.tflite" in done.output
+    assert "https://mano.is.tue.mpg.de" in done.output
+    for nothing_or_both in ([], ["hand_landmark_full", "--profile", "laptop"]):
+        assert CliRunner().invoke(egoworld, ["models", "fetch", *nothing_or_both]).exit_code == 2
