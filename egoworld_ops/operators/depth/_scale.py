@@ -26,8 +26,8 @@ _JOINTS, _FRAMES = 8, 3
 _ACROSS = 0.15
 """Of the joints' distances to the depth, as share: a hand with more spread is hidden, or is none."""
 _POINTS = 300
-_LONGEST = 0.9
-"""Quantile over the frames of the extent that is seen of an object: in some of them it is hidden."""
+_LONGEST = 0.75
+"""Quantile over the frames of the extent that is seen of an object: in some of them it is hidden, and in a few its mask holds more than it."""
 _EXTENT_ERROR_SHARE = 0.05
 """Of an extent, from the mask's border and the depth's noise there. A guess."""
 _HANDS = {"left": "hand_left", "right": "hand_right"}
@@ -125,5 +125,9 @@ def _extent_m(found: DepthMap, camera: Camera, mask: Mapping[str, Any]) -> float
 
 
 def _reach(points: np.ndarray, middle: float) -> float:
-    """How far from the middle a point of the thing may lie: points of what is behind it, along the mask's border, are further."""
-    return 3 * 1.4826 * float(np.median(np.abs(points[:, 2] - middle))) + 0.02
+    """How far before or behind the middle a point of the thing may lie: points of what is behind it, along the mask's border, are further.
+
+    Of a rod that points away, the ends are twice the median deviation from the middle; of a ball, the outline is 3.5 times, of which the last 2 % of
+    its extent is lost.
+    """
+    return 2.5 * float(np.median(np.abs(points[:, 2] - middle))) + 0.01

@@ -327,21 +327,29 @@ def test_real_depth_of_a_ball(tmp_path: Path, shared_data: Path) -> None:
     for path in data.glob("depth_*.png"):
         (tmp_path / "depth" / path.name).write_bytes(path.read_bytes())
     camera = {"fx": 481.979, "fy": 481.170, "cx": 479.202, "cy": 292.254, "width": 960, "height": 600}
-    item = clip(tmp_path, 7, camera, depth={"folder": "depth", "encoding": "inverse", "fps": 90.0})
-    read = DepthMaps(run(item, side_px=960))
+    about = {"depth": {"folder": "depth", "encoding": "inverse", "fps": 90.0}, "objects": [{"label": "ball", "dimensions_m": [0.193] * 3}]}
+    item = clip(tmp_path, 7, camera, **about)
+    seen = [cv2.imread(str(data / f"masks_{3 * i:06d}.png"), cv2.IMREAD_GRAYSCALE) > 127 for i in range(7)]
+    of_ball = {"track_id": 10, "role": "object", "label": "ball", **PER_FRAME}
+    masks = [sample_row("masks", i, rle=rle.encode(mask), area_px=int(mask.sum()), **of_ball) for i, mask in enumerate(seen)]
+    table = run(replace(item, tables=item.tables | {"masks": schema.from_rows("masks", masks)}), side_px=960)
+    read = DepthMaps(table)
     assert len(read) == 7
     diameters = []
     for i in read:
         held = read.of(i)
         assert held is not None
-        mask = cv2.imread(str(data / f"masks_{3 * i:06d}.png"), cv2.IMREAD_GRAYSCALE) > 127
-        points = held.points_m()[cv2.erode(mask.astype(np.uint8), np.ones((15, 15))) > 0]
+        points = held.points_m()[cv2.erode(seen[i].astype(np.uint8), np.ones((15, 15))) > 0]
         fit = np.linalg.lstsq(np.c_[2 * points, np.ones(len(points))], (points**2).sum(1), rcond=None)[0]
         radius = np.sqrt(fit[3] + fit[:3] @ fit[:3])
         assert np.std(np.linalg.norm(points - fit[:3], axis=1)) < 0.001
         diameters.append(2 * radius)
     assert np.ptp(diameters) / np.mean(diameters) < 0.02
-    assert 0.18 < np.mean(diameters) < 0.25
+    assert np.mean(diameters) == pytest.approx(0.193, abs=0.002)
+    [row] = {(row["scale"], row["scale_error_share"]) for row in table.to_pylist()}
+    # of a ball the longest side alone is seen; what is taken for it is halfway to a cube's diagonal
+    assert row[0] == pytest.approx((1 + 3**0.5) / 2, rel=0.06)
+    assert abs(row[0] - 1) < 2 * row[1] * row[0]
     with pytest.raises(BadSidecar, match="m away"):
         run(clip(tmp_path, 7, camera, depth={"folder": "depth", "fps": 90.0}))
 
