@@ -31,6 +31,7 @@ _KNOWN: Mapping[str, frozenset[str]] = {
     "masks": frozenset({"classical"}),
     "hand_pose": frozenset({"mediapipe"}),
     "object_pose": frozenset({"classical"}),
+    "depth": frozenset({"given"}),
     "camera": frozenset({"given"}),
     "movement": frozenset({"classical"}),
 }

@@ -20,11 +20,14 @@ class Difference:
     """Of one column, over the rows that both tables have a value in.
 
     Args:
-        median, maximum: of the largest absolute difference in each row, in the column's unit; of a mask, 1 - IoU.
+        rows: in which it differs.
+        median, maximum: of the largest absolute difference in each row, in the column's unit; of a mask, 1 - IoU. Infinite where only one table has
+            a value, or where it is no number.
         unit: the column's.
     """
 
     column: str
+    rows: int
     median: float
     maximum: float
     unit: str
@@ -66,7 +69,7 @@ def _by_key(contract: schema.Table, table: pa.Table) -> dict[tuple[Any, ...], Ma
 
 def _difference(column: schema.Column, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> Difference:
     apart = [_apart(first[column.name], second[column.name], column.name == _MASK) for first, second in pairs] or [0.0]
-    return Difference(column.name, float(np.median(apart)), max(apart), column.unit)
+    return Difference(column.name, sum(a > 0 for a in apart), float(np.median(apart)), max(apart), column.unit)
 
 
 def _apart(p: Any, q: Any, is_mask: bool) -> float:

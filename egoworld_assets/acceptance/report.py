@@ -98,11 +98,11 @@ class Acceptance:
 
 
 def _of_stages(stages: Sequence[StageMeasured]) -> Iterator[str]:
-    yield f"\n{'alone':<12} {'backend':<18} {'device':<7} {'clips':>6} {'frames/s':>9} {'loading':>9} {'host':>9} {'GPU':>9}  again"
+    yield f"\n{'alone':<12} {'backend':<21} {'device':<7} {'clips':>6} {'frames/s':>9} {'loading':>9} {'host':>9} {'GPU':>9}  again"
     for s in stages:
         again = {True: "the same", False: "DIFFERENT", None: "-"}[s.repeated]
         yield (
-            f"{s.stage:<12} {s.backend + (' RANDOM' if s.random else ''):<18} {s.device:<7} {s.clips:>6} {_number(s.frames_per_s):>9} "
+            f"{s.stage:<12} {s.backend + (' RANDOM' if s.random else ''):<21} {s.device:<7} {s.clips:>6} {_number(s.frames_per_s):>9} "
             f"{s.loading_s:>7.1f} s {_mb(s.host_mb):>9} {_mb(s.device_mb):>9}  {again}"
         )
 
@@ -120,9 +120,13 @@ def _of_variant(variant: Variant) -> str:
     if variant.compared is None:
         return f"{said}cannot run: {variant.reason}"
     found = variant.compared
-    apart = [f"{c.column} by up to {c.maximum:.3g} {c.unit} (median {c.median:.3g})" for c in found.columns]
+    apart = [
+        f"{c.column} in {c.rows} rows" + (f" by up to {c.maximum:.3g} {c.unit} (median {c.median:.3g})" if math.isfinite(c.maximum) else "")
+        for c in found.columns
+    ]
     rows = f"{found.rows} rows of both, {found.only_first} and {found.only_second} of one alone"
-    return f"{said}{_number(variant.times_as_fast)} times as fast; {rows}; {'; '.join(apart) or 'the same values'}"
+    differ = ("; ".join(apart) or "the same values") if found.rows else "nothing to compare"
+    return f"{said}{_number(variant.times_as_fast)} times as fast; {rows}; {differ}"
 
 
 def _of_chain(chain: Chain) -> str:

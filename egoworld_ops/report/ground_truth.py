@@ -181,7 +181,8 @@ def _distances(found: Any, true: Any) -> np.ndarray:
 
 def _errors(name: str, unit: str, values: list[np.ndarray], n_found: int, n_true: int, limit: float | None) -> Figure:
     pooled = np.concatenate(values) if values and sum(map(len, values)) else np.array([np.inf])
-    tail, share = float(np.percentile(pooled, 95)), n_found / n_true if n_true else 1.0
+    tail = float(np.percentile(pooled, 95)) if np.isfinite(pooled).all() else np.inf
+    share = n_found / n_true if n_true else 1.0
     return Figure(name, unit, float(np.median(pooled)), tail, share, "less", limit)
 
 

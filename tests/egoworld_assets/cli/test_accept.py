@@ -114,6 +114,9 @@ def test_what_is_known_is_judged_and_what_is_not_is_unproven(kitchen_tables: dic
         row["joints_px"] = (np.array(row["joints_px"]) + 20).tolist()
     found = verdicts({**kitchen_tables, "hand_pose": schema.from_rows("hand_pose", moved)}, laptop)
     assert found["hand joints, image"] is Verdict.OUTSIDE
+    nothing = {**kitchen_tables, "hand_pose": schema.empty("hand_pose")}
+    [lost] = [j for j in accuracy.judged(nothing, load_truth(TRUTH), laptop) if j.figure.name == "hand joints, image"]
+    assert (lost.figure.median, lost.figure.tail, lost.verdict) == (np.inf, np.inf, Verdict.OUTSIDE)
     figures = list(accuracy.judged(kitchen_tables, load_truth(TRUTH), laptop))
     outside = replace(figures[0], verdict=Verdict.OUTSIDE)
     assert Acceptance({}, judged=figures).against() == []
@@ -132,6 +135,7 @@ def test_tables_are_compared_row_by_row_in_the_units_of_their_columns() -> None:
     assert (found.rows, found.only_first, found.only_second) == (1, 1, 0)
     apart = {column.column: column for column in found.columns}
     assert apart["rle"].maximum == pytest.approx(1 - 18 / 54)
+    assert apart["rle"].rows == 1
     unit = next(column.unit for column in schema.table("masks").columns if column.name == "area_px")
     assert (apart["area_px"].median, apart["area_px"].unit) == (6.0, unit)
     assert set(apart) == {"rle", "area_px"}
