@@ -1,9 +1,10 @@
 """Who holds what from pictures on: hands, their masks and joints are found; of the object a box is given in the first frame that shows it.
 
-    python -m benchmarks.bench_holding_whole [SEED ...] [--posed] [--heights]
+    python -m benchmarks.bench_holding_whole [SEED ...] [--odd] [--posed] [--heights]
 
-The scenes are those of `bench_holding.py`, larger. `--posed` also gives the object's lengths and finds its poses. `--heights` compares the first seed
-at four heights. Every row of `movement` that is wrong is counted by what came first: the hand that holds was not found, the object's mask is not
+The scenes are those of `bench_holding.py`, larger; `--odd` takes its odd ones: held by both hands, by another person, at one end, wholly in the hand.
+`--posed` also gives the object's lengths and finds its poses. `--heights` compares the first seed at four heights. Every row of
+`movement` that is wrong is counted by what came first: the hand that holds was not found, the object's mask is not
 on the object, its motion is not known, or the decision was wrong; and frames that show the object without a row.
 """
 
@@ -18,7 +19,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.bench_holding import HEIGHTS, HOLDERS, binned, calibration, f1, right, scenes, scored
+from benchmarks.bench_holding import HEIGHTS, HOLDERS, binned, calibration, f1, odd_scenes, right, scenes, scored
 from egoworld_ops.vision import rle
 from tests.held_scenes import Shot, found_tables, prompted_input
 
@@ -32,9 +33,9 @@ SAME_CARRY = 0.5
 Found = tuple[str, Shot, dict[str, pa.Table]]
 
 
-def found_in(seed: int, height: int, posed: bool) -> Iterator[Found]:
+def found_in(seed: int, height: int, posed: bool, odd: bool = False) -> Iterator[Found]:
     """Each shot of a seed with what was found in it."""
-    for scene, shot in scenes(seed, LARGE):
+    for scene, shot in (odd_scenes if odd else scenes)(seed, LARGE):
         yield scene, shot, found_tables(prompted_input(shot, height, posed), posed)
 
 
@@ -64,7 +65,7 @@ def causes(found: Sequence[Found]) -> Counter[str]:
 def _cause(
     held_by: str, seen: np.ndarray | None, masks: Mapping[tuple[int, str], Mapping[str, Any]], i: int, row: Mapping[str, Any]
 ) -> str:
-    if held_by in HOLDERS and (i, f"hand_{held_by}") not in masks:
+    if any(held_by in (hand, "both") and (i, f"hand_{hand}") not in masks for hand in HOLDERS):
         return "no hand found"
     if seen is None or _iou(rle.decode(masks[i, "object"]["rle"]), seen) < ON_IT:
         return "object mask not on it"
@@ -84,7 +85,7 @@ def carries(found: Sequence[Found]) -> tuple[float, int, int]:
             (e["hand"], range(e["frame_index"], e["last_frame_index"] + 1)) for e in tables["events"].to_pylist() if e["phase"] == "carry"
         ]
         for hand in HOLDERS:
-            frames = [i for i, truth in enumerate(shot.truth) if truth.held_by == hand]
+            frames = [i for i, truth in enumerate(shot.truth) if truth.held_by in (hand, "both")]
             true = range(frames[0], frames[-1] + 1) if frames else range(0)
             n_true += bool(frames)
             hits += any(h == hand and _common(true, span) >= SAME_CARRY for h, span in said)
@@ -100,7 +101,7 @@ def _common(a: range, b: range) -> float:
 def of_hands(found: Sequence[Found]) -> tuple[float, float]:
     """Of rows of `contacts`: F1 of "it holds", and the share that is unknown."""
     rows = [
-        (row["state"] == "holding", shot.truth[row["frame_index"]].held_by == row["hand"], row["state"] == "unknown")
+        (row["state"] == "holding", shot.truth[row["frame_index"]].held_by in (row["hand"], "both"), row["state"] == "unknown")
         for _, shot, tables in found
         for row in tables["contacts"].to_pylist()
     ]
@@ -111,7 +112,7 @@ def of_hands(found: Sequence[Found]) -> tuple[float, float]:
 def main() -> int:
     posed = "--posed" in sys.argv
     seeds = [int(a) for a in sys.argv[1:] if a.isdigit()] or SEEDS
-    by_seed = {seed: list(found_in(seed, LARGE[1], posed)) for seed in seeds}
+    by_seed = {seed: list(found_in(seed, LARGE[1], posed, "--odd" in sys.argv)) for seed in seeds}
     found = [one for part in by_seed.values() for one in part]
     rows, name = judged(found), "end to end, posed" if posed else "end to end"
     for scene in dict.fromkeys(row["scene"] for row in rows):

@@ -33,7 +33,7 @@ STAGES = (
     ("events", "classical"),
 )
 """And the backends that find all in a picture."""
-TRACKS = {"hand_left": 1, "hand_right": 2, "object": 10}
+TRACKS = {"hand_left": 1, "hand_right": 2, "hand_other": 3, "object": 10}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ GENERATOR_VERSION = "1"
 MOVING_SPEED_M_S = 0.02
 MOVING_RATE_RAD_S = 0.15
 OBJECT_LABEL = "box"
-PlanName = Literal["carry", "hold", "near"]
-"""What the shots show: the box is carried; it is held still, or a hand hovers above it or lies beside it; a hand crosses it, holds it, hovers."""
+PlanName = Literal["carry", "hold", "near", "both", "other"]
+"""What the shots show: the box is carried; it is held still, or a hand hovers above it or lies beside it; a hand crosses it, holds it, hovers; both
+hands carry and hold it, which should be long; a person across the table carries and holds it, beside a hand of the one who sees it."""
 CameraPath = Literal["sway", "walk", "turn", "still"]
 """How the head moves: little, as of one who sits; half a metre around the table; only turning, its centre at rest; not at all."""
 _NEAREST_SIZE_PX = 32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from egoworld_ops.synthetic.config import PlanName
@@ -18,6 +18,7 @@ _NEVER = (2.0, 2.1)
 class Plan:
     """A shot before the seed's variation.
 
+    `actor`: the hand that acts, or both. `across`: it is that of another person, across the table.
     `way`: phase, position (z above where the object rests), yaw-pitch-roll in degrees; lifted at the first, put down at
     the last entry. `reach`: phases at which the hand leaves for the object and is above it. `leave`: the same for the way back of a hand
     that does not hold the object.
@@ -32,6 +33,7 @@ class Plan:
     reach: tuple[float, float]
     deed: Deed = "carry"
     leave: tuple[float, float] = _NEVER
+    across: bool = False
 
 
 _CARRY = (
@@ -100,4 +102,14 @@ _NEAR = (
     Plan("right", *_EYES[1], _always((0.02, 0.19, 0.0), (26, 0, 0)), (-1.5, -1.2)),
     Plan("left", *_EYES[2], _resting((-0.02, 0.19, 0.0), -16), (-0.4, -0.1), "hover", (0.7, 1.0)),
 )
-PLANS: Mapping[PlanName, tuple[Plan, ...]] = {"carry": _CARRY, "hold": _HOLD, "near": _NEAR}
+_BOTH = (
+    replace(_CARRY[1], actor="both"),
+    replace(_HOLD[0], actor="both"),
+    replace(_CARRY[2], actor="both"),
+)
+_OTHER = (
+    replace(_CARRY[1], across=True),
+    replace(_HOLD[0], across=True),
+    replace(_CARRY[2], across=True),
+)
+PLANS: Mapping[PlanName, tuple[Plan, ...]] = {"carry": _CARRY, "hold": _HOLD, "near": _NEAR, "both": _BOTH, "other": _OTHER}

@@ -16,13 +16,17 @@ from egoworld_ops.synthetic.grasp import OPEN_DEG, READY_DEG, Grasp, overhand_gr
 from egoworld_ops.synthetic.hand import HandPose
 from egoworld_ops.synthetic.plans import PLANS, Deed, Plan
 from egoworld_ops.synthetic.rigid import Array, between, rigid, rotation_vector
-from egoworld_ops.vision.geometry import make_transform, transform
+from egoworld_ops.vision.geometry import invert, make_transform, transform
 
 _STEP = 1e-3
 _HOVER_M = 0.06
 """A hovering hand is so much higher than one that grasps."""
 _REACH_M: dict[CameraPath, tuple[float, float]] = {"sway": (0.011, 0.012), "walk": (0.16, 0.05), "turn": (0.0, 0.1), "still": (0.0, 0.0)}
 """Amplitudes of the eye and of what it looks at, by the camera's path."""
+_ABOUT = rigid((0.0, 0.0, 0.0), (180.0, 0.0, 0.0))
+"""Half a turn about the vertical, which the box looks the same after."""
+_ACROSS = rigid((0.0, 0.40, 0.0), (180.0, 0.0, 0.0))
+"""`T_person_stranger` of one who sits at the other side of the table."""
 _FIST_DEG = np.array([[30, 22, 30], [48, 60, 34], [50, 62, 34], [50, 62, 34], [48, 58, 34]], float)
 
 
@@ -31,6 +35,7 @@ class Shot:
     """One shot: who acts and how, from where it is seen, and the object's path (phase, position, yaw-pitch-roll)."""
 
     actor: str
+    across: bool
     deed: Deed
     T_world_person: Array
     eye_m: Array
@@ -45,13 +50,17 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class SceneState:
-    """Where everything is at one instant; `held_by` is none while no hand holds the object."""
+    """Where everything is at one instant; `held_by` is none while no hand of the person who sees it holds the object.
+
+    `strangers`: the hands that are another person's.
+    """
 
     shot: int
     T_world_camera: Array
     hands: tuple[HandPose, HandPose]
     T_world_object: Array
     held_by: str
+    strangers: tuple[str, ...]
     speed_m_s: float
     moving: bool
 
@@ -69,7 +78,8 @@ def state_at(config: SceneConfig, frame_index: int) -> SceneState:
         T_world_camera=shot.T_world_person @ _camera(shot, phase, config.camera_path),
         hands=(_hand(config, number, "left", phase), _hand(config, number, "right", phase)),
         T_world_object=shot.T_world_person @ _object(shot, phase),
-        held_by=shot.actor if shot.deed == "carry" and shot.grasp_end <= phase < shot.way[-1][0] else "none",
+        held_by=shot.actor if shot.deed == "carry" and not shot.across and shot.grasp_end <= phase < shot.way[-1][0] else "none",
+        strangers=(shot.actor,) if shot.across else (),
         speed_m_s=speed_m_s,
         moving=speed_m_s > MOVING_SPEED_M_S or rate_rad_s > MOVING_RATE_RAD_S,
     )
@@ -87,6 +97,7 @@ def _shot(plan: Plan, rest_m: float, rng: np.random.Generator) -> Shot:
     way = tuple((at, rigid(np.add(p, shift_m), (a[0] + turn_deg, a[1], a[2]))) for at, p, a in plan.way)
     return Shot(
         actor=plan.actor,
+        across=plan.across,
         deed=plan.deed,
         T_world_person=rigid(plan.place_m, (plan.facing_deg, 0, 0)),
         eye_m=np.add(plan.eye_m, rng.uniform(-0.01, 0.01, 3)),
@@ -157,16 +168,20 @@ def _hand(config: SceneConfig, number: int, hand: str, phase: float) -> HandPose
     shot = shots(config)[number]
     side = -1.0 if hand == "left" else 1.0
     T_person_wrist, flex_rad, spread_rad = _free(shot, hand, phase)
-    if hand == shot.actor:
+    T_world_person, T_person_object = shot.T_world_person, _object(shot, phase)
+    if shot.across and hand == shot.actor:
+        T_world_person = T_world_person @ _ACROSS
+        T_person_object = invert(_ACROSS) @ T_person_object @ _ABOUT
+    if shot.actor in (hand, "both"):
         grasp = _grasp(config, hand)
-        T_person_wrist, flex_rad, spread_rad = _acting(shot, grasp, phase, T_person_wrist, flex_rad, spread_rad)
+        T_person_wrist, flex_rad, spread_rad = _acting(shot, grasp, phase, T_person_object, T_person_wrist, flex_rad, spread_rad)
     elbow_m = np.array([side * 0.20, -0.26, 0.10])
     return HandPose(
         hand=hand,
-        T_world_wrist=shot.T_world_person @ T_person_wrist,
+        T_world_wrist=T_world_person @ T_person_wrist,
         flex_rad=flex_rad,
         spread_rad=spread_rad,
-        elbow_m=transform(shot.T_world_person, elbow_m),
+        elbow_m=transform(T_world_person, elbow_m),
         scale=hand_scale(config),
     )
 
@@ -184,9 +199,11 @@ def _free(shot: Shot, hand: str, phase: float) -> tuple[Array, Array, Array]:
     return rigid(position, angles), np.radians(flex_deg), np.radians((1 - closing) * np.array([-6, -5, -1, 3, 7]))
 
 
-def _acting(shot: Shot, grasp: Grasp, phase: float, T_free: Array, flex_free: Array, spread_free: Array) -> tuple[Array, Array, Array]:
+def _acting(
+    shot: Shot, grasp: Grasp, phase: float, T_person_object: Array, T_free: Array, flex_free: Array, spread_free: Array
+) -> tuple[Array, Array, Array]:
     """Reach above the object, close, hold it, let go and draw back; or come near without holding it."""
-    T_grasp = _object(shot, phase) @ grasp.T_object_wrist
+    T_grasp = T_person_object @ grasp.T_object_wrist
     if shot.deed != "carry":
         there = _near(shot, T_grasp, phase)
         far = _between_phases(phase, *shot.reach) if phase < shot.leave[0] else 1 - _between_phases(phase, *shot.leave)

@@ -74,7 +74,7 @@ class HandTruth:
 
 @dataclass(frozen=True, slots=True)
 class FrameTruth:
-    """All that is true in one frame; `masks` maps roles to (H, W) bool, empty roles left out."""
+    """All that is true in one frame; `masks` maps roles to (H, W) bool, empty roles left out. `hands` are those of the person who sees it."""
 
     frame_index: int
     timestamp_s: float
@@ -119,9 +119,10 @@ def render_frame(config: SceneConfig, frame_index: int) -> tuple[np.ndarray, Fra
     state = state_at(config, frame_index)
     picture = render(config, state, frame_index)
     T_camera_world = invert(state.T_world_camera)
-    hands = (_hand_truth(config, state, hand, T_camera_world, picture) for hand in range(len(state.hands)))
-    numbers = {"hand_left": HAND_IDS["left"], "hand_right": HAND_IDS["right"], "object": OBJECT}
-    masks = {role: picture.ids == number for role, number in numbers.items()}
+    own = [number for number, pose in enumerate(state.hands) if pose.hand not in state.strangers]
+    hands = (_hand_truth(config, state, number, T_camera_world, picture) for number in own)
+    roles = {number: "hand_other" if hand in state.strangers else f"hand_{hand}" for hand, number in HAND_IDS.items()}
+    masks = {role: picture.ids == number for number, role in (roles | {OBJECT: "object"}).items()}
     return picture.rgb, FrameTruth(
         frame_index=frame_index,
         timestamp_s=frame_index / config.fps,

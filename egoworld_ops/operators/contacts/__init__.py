@@ -17,17 +17,25 @@ TABLE = schema.Table(
             "state",
             pa.string(),
             "holding: as held_by in movement; contact: borders or covers the object in the picture, and does not hold it; near: within half a hand "
-            "of it there; free: none of these; unknown: it is at the object, and held_by in movement is unknown",
+            "of it there; free: none of these; unknown: it is at the object, and held_by in movement is unknown, or it was last "
+            "seen there, and the hand is at no other",
             allowed=("free", "near", "contact", "holding", "unknown"),
         ),
         schema.Column(
-            "track_id", pa.int32(), "the object it holds, or the nearest one; null where no object is seen", "", "", True, minimum=1
+            "track_id",
+            pa.int32(),
+            "the object it holds, or may hold unseen, or the nearest one; null where there is none",
+            "",
+            "",
+            True,
+            minimum=1,
         ),
         schema.LABEL,
         schema.Column(
             "gap_share",
             pa.float32(),
-            "distance in the picture from the hand to that object, in hand sizes (the root of the hand's area); 0 where they meet",
+            "distance in the picture from the hand to that object, in hand sizes (the root of the hand's area); 0 where they meet, null where the "
+            "object is not seen",
             "",
             "",
             True,

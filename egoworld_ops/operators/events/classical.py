@@ -37,7 +37,7 @@ class EventSettings(BackendSettings):
 class Backend(Operator):
     """The `classical` backend of events."""
 
-    version = "2"
+    version = "3"
     Settings: ClassVar[type[BackendSettings]] = EventSettings
     seconds_per_frame: ClassVar[float] = 0.0002
     settings: EventSettings
@@ -113,7 +113,11 @@ class Backend(Operator):
         gap = 0.0
         while nearest_before > free_from:
             row = rows[nearest_before - 1]
-            if row["track_id"] != track_id or _s(rows, nearest_before - 1, touched) > self.settings.longest_reach_s:
+            if (
+                row["track_id"] != track_id
+                or row["gap_share"] is None
+                or _s(rows, nearest_before - 1, touched) > self.settings.longest_reach_s
+            ):
                 break
             nearest_before -= 1
             if row["gap_share"] >= gap + self.settings.standing_share:
@@ -131,7 +135,8 @@ def _event(phase: str, first: Row, last: Row, hold: Row, score: float, frames: r
 
 
 def _at(row: Row, track_id: int) -> bool:
-    return row["track_id"] == track_id and row["state"] in ("contact", "holding", "unknown")
+    """Whether the hand is at the object, and that is seen."""
+    return row["track_id"] == track_id and row["gap_share"] is not None and row["state"] in ("contact", "holding", "unknown")
 
 
 def _s(rows: Sequence[Row], first: int, last: int) -> float:

@@ -10,6 +10,8 @@ _OUTER = (3, 4, 7, 8, 11, 12, 15, 16, 19, 20)
 """The last two joints of each finger, which go around what is held."""
 _SHARES = np.linspace(0.0, 1.0, 17)
 CUES = ("across", "behind", "above")
+LEAST_LEFT = 0.3
+"""Of an edge, however much of it the other hand borders."""
 
 
 def cues(
@@ -55,6 +57,13 @@ def bordered(hand_mask: np.ndarray, visible: np.ndarray, reach_px: float) -> flo
     edge = seen & ~(cv2.erode(seen.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
     away_px = cv2.distanceTransform((~hand_mask[window]).astype(np.uint8), cv2.DIST_L2, 5)
     return float(np.mean(away_px[edge] <= reach_px))
+
+
+def left_to(bordered: np.ndarray, by_other: np.ndarray) -> np.ndarray:
+    """(N,) the share that a hand borders of the edge that the other hand leaves to it, from those that each borders of all; NaN is none."""
+    left = np.maximum(1 - np.nan_to_num(by_other), LEAST_LEFT)
+    share: np.ndarray = np.minimum(bordered / left, 1.0)
+    return share
 
 
 def _at(mask: np.ndarray, points_px: np.ndarray) -> np.ndarray:

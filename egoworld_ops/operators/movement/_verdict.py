@@ -52,7 +52,7 @@ class Evidence:
         touches: (N,) from 0 to 1, see `touch`.
         slips_m_s: (N,) speed against the object; NaN where unknown.
         cues: (N, 3) of `_grip.CUES`; NaN where unknown.
-        bordered: (N,) see `_grip.bordered`; NaN where unknown.
+        bordered: (N,) see `_grip.left_to`; NaN where unknown.
         seen_slips_m_s: (N,) as slips_m_s, by the picture alone.
     """
 

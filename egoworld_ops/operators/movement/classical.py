@@ -17,7 +17,7 @@ from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.movement._background import Background, CameraPath, InPicture, Thing, shift_px
 from egoworld_ops.operators.movement._flow import Flow, Scale, homography, shrunk
-from egoworld_ops.operators.movement._grip import CUES
+from egoworld_ops.operators.movement._grip import CUES, left_to
 from egoworld_ops.operators.movement._holding import slip_in_picture_px, slip_m_s
 from egoworld_ops.operators.movement._moment import Moment, joints_of, moment
 from egoworld_ops.operators.movement._motion import UNDECIDED, Motion, judged_m_s, least
@@ -94,7 +94,7 @@ class _Flows:
 class Backend(Operator):
     """The `classical` backend of movement."""
 
-    version = "10"
+    version = "11"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = MovementSettings
     seconds_per_frame: ClassVar[float] = 0.02
@@ -248,16 +248,17 @@ class Backend(Operator):
         moments, motions = [thing.moments[p] for p in positions], [thing.motions[p] for p in positions]
         states = self._states(motions)
         moving = np.array([s == "moving" for s in states])
+        edges = {hand: np.array([m.bordered.get(hand, np.nan) for m in moments]) for hand in HANDS}
         evidence = {
             hand: Evidence(
                 np.array([hand in m.touches for m in moments]),
                 np.array([m.touches.get(hand, 0.0) for m in moments]),
                 np.array([m.slips_m_s.get(hand, np.nan) for m in motions]),
                 np.array([m.cues.get(hand, np.full(len(CUES), np.nan)) for m in moments]),
-                np.array([m.bordered.get(hand, np.nan) for m in moments]),
+                left_to(edges[hand], edges[other]),
                 np.array([m.seen_slips_m_s.get(hand, np.nan) for m in motions]),
             )
-            for hand in HANDS
+            for hand, other in zip(HANDS, reversed(HANDS), strict=True)
         }
         verdicts = judge(
             evidence,

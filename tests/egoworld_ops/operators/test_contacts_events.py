@@ -75,6 +75,32 @@ def test_a_hold_may_begin_in_doubt() -> None:
     assert phases(course("f" * 5 + "u" * 6 + "h" * 10 + "f" * 5), 26) == [("grasp", 5, 10, False, False), ("carry", 11, 20, False, False)]
 
 
+@pytest.mark.parametrize("gap_px", [0, 30])
+def test_what_vanished_at_a_hand_may_be_in_it_until_it_is_seen_or_the_hand_is_at_another(gap_px: int) -> None:
+    """Frames 0 and 5 show the thing; frame 3 another one, at the hand."""
+    hand, thing, another = square(50, 80, 40), square(90 + gap_px, 80, 40), square(50, 120, 30)
+    shown = {0: [(10, thing)], 3: [(11, another)], 5: [(10, thing)]}
+    masks = [
+        row
+        for i in range(7)
+        for row in (mask_row(i, 2, "hand_right", hand), *(mask_row(i, track_id, "object", mask) for track_id, mask in shown.get(i, ())))
+    ]
+    said = [sample_row("movement", i, track_id=t, held_by="none", hold_score=0.8) for i, things in shown.items() for t, _ in things]
+    rows = run("contacts", clip(7, masks=masks, movement=said))
+    seen = [(row["state"], row["track_id"], row["gap_share"] and round(row["gap_share"], 1)) for row in rows]
+    other, hidden = ("contact", 11, 0.0), ("unknown", 11, None)
+    if gap_px:
+        assert seen == [("free", 10, 0.8), *[("free", None, None)] * 2, other, *[hidden] * 3]
+    else:
+        assert seen == [("contact", 10, 0.0), *[("unknown", 10, None)] * 2, other, hidden, ("contact", 10, 0.0), ("unknown", 10, None)]
+
+
+def test_what_vanishes_in_a_hand_is_not_released() -> None:
+    rows = course("n" * 5 + "h" * 10 + "u" * 10, [1.0, 0.8, 0.6, 0.4, 0.2] + [0.0] * 20)
+    hidden = [row | {"gap_share": None} if row["state"] == "unknown" else row for row in rows]
+    assert [phase for phase, *_ in phases(hidden, 25)] == ["reach", "carry"]
+
+
 def test_a_hand_alone_is_free() -> None:
     [row] = run("contacts", clip(1, masks=[mask_row(0, 1, "hand_left", square(50, 80))], movement=[]))
     assert (row["state"], row["track_id"], row["gap_share"]) == ("free", None, None)

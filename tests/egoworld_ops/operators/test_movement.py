@@ -425,6 +425,21 @@ def test_of_a_thing_at_rest_nobody_says_what_is_wrong(number: int, held_by: str)
     assert {row["held_by"] for row in run(clip_input(shot, Errors(joints=False), 1))} == {held_by}, "masks alone decide"
 
 
+def test_hands_that_share_the_edge_of_a_thing_at_rest_both_hold_it() -> None:
+    """Rendered: each hand borders a third of the box's edge, and half of what the other one leaves."""
+    config = SceneConfig(seed=31, plan="both", width=160, height=120, frames_per_shot=9, fps=6, dimensions_m=(0.34, 0.11, 0.05))
+    shot = render_shot(config, 1)
+    assert {row["held_by"] for row in run(clip_input(shot, Errors(), 1))} == {"both"}
+    assert {row["held_by"] for row in run(clip_input(shot, Errors(joints=False), 1))} <= {"both", "unknown"}
+
+
+def test_a_hand_of_another_person_holds_nothing_for_the_wearer() -> None:
+    shot = render_shot(SceneConfig(seed=31, plan="other", width=160, height=120, frames_per_shot=9, fps=6), 0)
+    masks = {role for truth in shot.truth for role in truth.masks}
+    assert masks == {"hand_left", "hand_other", "object"}
+    assert {row["held_by"] for row in run(clip_input(shot, Errors(), 1))} <= {"none", "unknown"}
+
+
 def test_states_and_holds_do_not_depend_on_the_resolution() -> None:
     """The same clip at 1080, 720, 480 and 360 lines; in its second half the box rests in the hand."""
     carried = along(STILL_BOX, (0.2, 0, 0), 12)
