@@ -10,7 +10,7 @@ from egoworld_assets.acceptance import accuracy, measuring
 from egoworld_assets.acceptance.report import Acceptance
 from egoworld_assets.chain import pipeline
 from egoworld_assets.chain.tables import tables_of
-from egoworld_ops.errors import EgoworldError, InputError
+from egoworld_ops.errors import EgoworldError, InputError, printable
 from egoworld_ops.lake import judging, runs
 from egoworld_ops.raw import register
 from egoworld_ops.synthetic import load_truth
@@ -40,7 +40,7 @@ def accepted(settings: Settings, out: Path, media: Sequence[Path], say: Callable
     without = {name: chosen.model_copy(update={"fallback": ""}) for name, chosen in settings.stages.items()}
     settings = settings.model_copy(update={"lake": out / "lake", "run_id": None, "stages": without, "retry_after_s": ()})
     [scene] = register.register(settings.lake, [SCENE]).video_ids
-    given = [video_id for path in media for video_id in _registered(settings, path) if video_id != scene]
+    given = [video_id for path in media for video_id in _registered(settings, path, say) if video_id != scene]
     run = pipeline.open_run(settings)
     found, video_ids = Acceptance(runs.described(run)), [scene, *dict.fromkeys(given)]
     for _, result in pipeline.process(run, video_ids, settings, InlinePool(1), pipeline.Part(last=pipeline.MANIFEST)):
@@ -66,12 +66,17 @@ def accepted(settings: Settings, out: Path, media: Sequence[Path], say: Callable
     return found
 
 
-def _registered(settings: Settings, path: Path) -> Sequence[str]:
+def _registered(settings: Settings, path: Path, say: Callable[[str], None]) -> Sequence[str]:
+    """The videos of a file or folder; copies of others are those."""
     taken = register.register(settings.lake, [path])
-    if not taken.video_ids:
-        row = next(iter(taken.refused), {"reason": "is no video file and holds none", "cure": "Name video files, or folders of them"})
+    found = [*taken.video_ids, *(row["video_id"] for row in taken.refused if row["status"] == "duplicate")]
+    refused = [row for row in taken.refused if row["status"] != "duplicate"]
+    if not found:
+        row = next(iter(refused), {"reason": "is no video file and holds none", "cure": "Name video files, or folders of them"})
         raise InputError(path, row["reason"], row["cure"])
-    return taken.video_ids
+    for row in refused:
+        say(f"left out: {printable(row['path'])}: {row['reason']}. {row['cure']}")
+    return found
 
 
 def _pictures(run: Run, video_ids: Sequence[str], settings: Settings, found: Acceptance) -> list[str]:

@@ -47,17 +47,20 @@ def files_in(folder: Path, name: str, what: str, pattern: str) -> list[Path]:
     """The files of a folder in the video's folder whose names fit a regular expression, in the order of their names; `.` is that folder itself.
 
     Raises:
-        BadSidecar: there is no such folder, or it holds no such file, or too many.
+        BadSidecar: there is no such folder, or it holds no such file, or too many, or one is a link.
         StorageUnavailable: it cannot be listed now.
     """
     path = folder / name
     with _answering(path):
         if path.is_symlink() or not path.is_dir():
             raise BadSidecar(path, f"the {what} named in the sidecar is not a folder", f"Put the {what} beside the video")
-        found = sorted(file for file in os.listdir(path) if re.fullmatch(pattern, file))
+        with os.scandir(path) as entries:
+            found = {entry.name: entry.is_symlink() for entry in entries if re.fullmatch(pattern, entry.name)}
+    for file in sorted(file for file, is_link in found.items() if is_link):
+        raise BadSidecar(path / file, f"is a link, not a file of the {what}", "Put the file itself there")
     if not 0 < len(found) <= MAX_FILES:
         raise BadSidecar(path, f"holds {len(found)} files for the {what}, want 1 to {MAX_FILES}", CURE)
-    return [path / file for file in found]
+    return [path / file for file in sorted(found)]
 
 
 def read_regular(path: Path, limit: int) -> bytes:

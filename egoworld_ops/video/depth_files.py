@@ -6,7 +6,9 @@ A frame is given the picture of its own number, or the nearest in time: depths a
 from __future__ import annotations
 
 import io
+import math
 import re
+import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.lib import format as npy
 
 from egoworld_ops.errors import BadSidecar
 from egoworld_ops.video.beside import CURE, read_regular
@@ -21,6 +24,9 @@ from egoworld_ops.video.sidecar_depth import MAX_FILE_BYTES, SidecarDepth
 
 _PER_S = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _PNG, _GREY = b"\x89PNG\r\n\x1a\n", 0
+_HEADER = struct.Struct(">IIBBBBB")
+MAX_PIXELS = 2**26
+"""Of a picture: twice as many as an 8K video has. A file of a few bytes can announce more than any memory holds."""
 _INVERSE_COUNTS = 65535.0
 _SHAPE = 0.01
 """By which share the picture of depth may be wider or narrower than the video's."""
@@ -70,8 +76,9 @@ class DepthFolder:
             raise BadSidecar(path, f"is {columns}x{rows}, not of the shape of the video's {width}x{height}.{turned}".rstrip("."), _ALIGN)
         known = np.isfinite(counts) & (counts > 0)
         safe = np.where(known, counts, 1)
-        metres = _INVERSE_COUNTS / safe - 1 if self.given.encoding == "inverse" else safe * self.given.metres_per_unit
-        return np.where(known & (metres > 0), metres, np.nan).astype(np.float32)
+        with np.errstate(over="ignore"):
+            metres = _INVERSE_COUNTS / safe - 1 if self.given.encoding == "inverse" else safe * self.given.metres_per_unit
+        return np.where(known & (metres > 0) & (metres <= np.finfo(np.float32).max), metres, np.nan).astype(np.float32)
 
 
 def depth_folder(folder: Path, given: SidecarDepth) -> DepthFolder:
@@ -105,21 +112,28 @@ def _counts(path: Path) -> np.ndarray:
 
 
 def _npy(path: Path, content: bytes) -> np.ndarray:
+    """The header is read alone, and compared with the file's size: numpy would take the memory that it announces before it looks."""
+    stream = io.BytesIO(content)
     try:
-        read = np.load(io.BytesIO(content), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise BadSidecar(path, f"is no whole .npy: {error}", CURE) from error
-    if not isinstance(read, np.ndarray) or read.ndim != 2 or not read.size or read.dtype.kind not in "fu":
-        kind = f"{read.shape} {read.dtype}" if isinstance(read, np.ndarray) else "an archive"
-        raise BadSidecar(path, f"holds {kind}, want (H, W) of a float or unsigned type", CURE)
-    return read.astype(np.float64)
+        version = npy.read_magic(stream)
+        shape, by_columns, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(stream)
+    except Exception as error:  # numpy reads the header as Python's text, and that raises errors of many classes
+        raise BadSidecar(path, f"is no .npy: {error}", CURE) from error
+    if len(shape) != 2 or not all(type(n) is int and n > 0 for n in shape) or dtype.kind not in "fu":
+        raise BadSidecar(path, f"holds {shape} {dtype}, want (H, W) of a float or unsigned type", CURE)
+    _check_size(path, *shape)
+    numbers = content[stream.tell() :]
+    if len(numbers) != math.prod(shape) * dtype.itemsize:
+        raise BadSidecar(path, f"is cut off or damaged: {shape} {dtype} do not take {len(numbers)} bytes", CURE)
+    return np.frombuffer(numbers, dtype).reshape(shape, order="F" if by_columns else "C").astype(np.float64)
 
 
 def _png(path: Path, content: bytes) -> np.ndarray:
     """OpenCV shows a cut or damaged PNG in part and says nothing, so its chunks are checked first (PNG specification, ISO/IEC 15948)."""
     if not content.startswith(_PNG):
         raise BadSidecar(path, "is no PNG", CURE)
-    bits, colour = _header(path, content)
+    columns, rows, bits, colour = _header(path, content)
+    _check_size(path, rows, columns)
     if (bits, colour) != (16, _GREY):
         what = f"{bits} bits" if colour == _GREY else f"{bits} bits in colour"
         raise BadSidecar(path, f"has {what}, want 16 bits grey: this is a picture for the eye, not the depth", "Export the raw depth (Z16)")
@@ -129,15 +143,25 @@ def _png(path: Path, content: bytes) -> np.ndarray:
     return read.astype(np.float64)
 
 
-def _header(path: Path, content: bytes) -> tuple[int, int]:
-    """Bits and colour type of a PNG whose every chunk is whole."""
+def _check_size(path: Path, rows: int, columns: int) -> None:
+    if rows * columns > MAX_PIXELS:
+        raise BadSidecar(
+            path, f"has {columns}x{rows} pixels, more than {MAX_PIXELS}", "Export it at the size of the video's picture or less"
+        )
+
+
+def _header(path: Path, content: bytes) -> tuple[int, int, int, int]:
+    """Columns, rows, bits and colour type of a PNG whose every chunk is whole."""
     at, header = len(_PNG), b""
     while True:
         size = int.from_bytes(content[at : at + 4], "big")
         body, check = content[at + 4 : at + 8 + size], content[at + 8 + size : at + 12 + size]
         if len(check) < 4 or zlib.crc32(body) != int.from_bytes(check, "big"):
             raise BadSidecar(path, f"is cut off or damaged at byte {at} of {len(content)}", CURE)
+        if not header and (body[:4] != b"IHDR" or size != _HEADER.size):
+            raise BadSidecar(path, "is a PNG without a header", CURE)
         header = header or body[4:]
         if body[:4] == b"IEND":
-            return header[8], header[9]
+            columns, rows, bits, colour, *_ = _HEADER.unpack(header)
+            return columns, rows, bits, colour
         at += 12 + size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,8 +70,14 @@ def test_a_random_network_is_measured_and_never_called_good(tmp_path: Path) -> N
 def test_what_cannot_run_is_named_with_the_cure_and_what_needs_it_is_not_blamed(tmp_path: Path) -> None:
     path = tmp_path / "profile.toml"
     path.write_text('sample_stride = 60\n[stages.masks]\nbackend = "sam2"\n[stages.masks.sam2]\nmodel = "small"\ndevice = "cpu"\n')
-    done = accept(tmp_path / "out", "--profile", str(path))
+    folder = tmp_path / "a copy of the scene, and an empty file"
+    folder.mkdir()
+    shutil.copyfile(TRUTH.with_suffix(".mp4"), folder / "again.mp4")
+    (folder / "empty.mp4").touch()
+    done = accept(tmp_path / "out", "--profile", str(path), str(folder / "again.mp4"), str(folder))
     assert done.exit_code == 1
+    assert done.stderr.count("left out: ") == 1
+    assert "empty.mp4: has zero bytes" in done.stderr
     against = [line for line in done.output.splitlines() if line.startswith("AGAINST")]
     assert sum("egoworld models fetch" in line for line in against) == 1, done.output
     assert any("object_pose, agreement" in line and "nothing is known of these" in line for line in against), against

@@ -244,7 +244,7 @@ def test_a_bad_picture_is_named_with_its_cure(tmp_path: Path, content: bytes, ab
         ({"depth.png": png(GOOD)}, "no number"),
         ({"a1.png": png(GOOD), "b1.png": png(GOOD)}, "has the number of a1.png"),
         ({"0.png": png(GOOD), "1.png": png(np.full((HEIGHT * 2, WIDTH * 2), 600, np.uint16))}, "as the others are"),
-        ({"0.npy": b"\x93NUMPY"}, "no whole .npy"),
+        ({"0.npy": b"\x93NUMPY"}, "is no .npy"),
     ],
 )
 def test_a_bad_folder_is_named(tmp_path: Path, files: dict[str, bytes], said: str) -> None:
