@@ -11,7 +11,7 @@ CURES: Mapping[str, str] = {
     "degenerate": "Nothing to do: the hand is seen end on",
     "off_lens": "Nothing to do at the edge of what a lens shows; elsewhere see that model and distortion in VIDEO.egoworld.json are the lens's",
     "too_few_points": "Nothing to do where the thing is hidden or blurred; a sharper video helps",
-    "ambiguous": "Give a mesh instead of dimensions, or a clip in which the object is seen from more sides",
+    "ambiguous": "Give a mesh instead of dimensions, or a clip in which the object is seen from more sides; nothing to do where equal things touch",
     "scale_uncertain": "Give the object's dimensions or mesh in VIDEO.egoworld.json",
     "too_small": "Nothing to do where the object is far away; a video of more lines helps",
     "too_hidden": "Nothing to do where the object is hidden",

@@ -20,6 +20,7 @@ from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
 from egoworld_ops.operators.object_pose._solve import Estimate, solve
 from egoworld_ops.operators.object_pose._structure import Structured, solve_unknown
 from egoworld_ops.operators.object_pose._tracking import MIN_MASK_SHARE, Follower, Track
+from egoworld_ops.operators.object_pose._twins import exchangeable
 from egoworld_ops.operators.object_pose._verify import UNVERIFIED, Judged, held_between, judge_track
 from egoworld_ops.operators.object_pose._working import SIDE_PX, scale_of, scaled
 from egoworld_ops.operators.rectifying import run_rectified
@@ -39,7 +40,7 @@ UNSURE_SCALE = Reason("scale_uncertain", "no size is given; a hand's size, which
 class Backend(Operator):
     """The `classical` backend of object_pose."""
 
-    version = "9"
+    version = "10"
     packages = ("opencv-python-headless", "scipy", "trimesh", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     seconds_per_frame: ClassVar[float] = 0.06
@@ -66,9 +67,11 @@ class Backend(Operator):
         """The rows of a clip that a pinhole camera sees."""
         cv2.setNumThreads(self.threads)
         tracks, given = observe(item), described(item.sidecar.objects, _labels(item.tables["masks"]))
+        shapes = {track.track_id: _shape(item, given.get(track.track_id)) for track in tracks}
+        twins = exchangeable(tracks, shapes)
         rows: list[dict[str, Any]] = []
         for track in tracks:
-            shape, camera, judged = _shape(item, given.get(track.track_id)), scaled(item.camera, track.scale), None
+            shape, camera, judged = shapes[track.track_id], scaled(item.camera, track.scale), None
             reasons: list[Reason | None] = [UNSURE_SCALE] * len(track.sightings)
             if shape is None:
                 solved = solve_unknown(camera, track, item.tables["hand_pose"])
@@ -76,6 +79,7 @@ class Backend(Operator):
                 outcomes, runners_up = solve(camera, shape, track)
                 solved = Structured(outcomes, shape.dimensions_m, shape.scale_source)
                 judged, reasons = _judge(camera, shape, track, outcomes, runners_up)
+                reasons = [reason or _twin(twins, track, s.frame_index) for reason, s in zip(reasons, track.sightings, strict=True)]
             rows += [_row(item, track, i, solved, judged, reasons[i]) for i in range(len(track.sightings))]
         return schema.from_rows("object_pose", rows) if rows else schema.empty("object_pose")
 
@@ -89,6 +93,16 @@ def _judge(
     judged = judge_track(camera, shape, poses, times_s, seen, track.checks, track.keyframes, runners_up)
     alone = [o if isinstance(o, Reason) else judged.reason(i, o.turn_sd_deg) or _misfit(o) for i, o in enumerate(outcomes)]
     return judged, held_between(shape, poses, times_s, alone)
+
+
+def _twin(twins: Mapping[tuple[int, int], int], track: Track, frame_index: int) -> Reason | None:
+    """What speaks against a track's being the thing it is named after, in a frame."""
+    other = twins.get((track.track_id, frame_index))
+    return (
+        None
+        if other is None
+        else Reason("ambiguous", f"track {other}, of the same size and colour, touches it: which is which is not sure")
+    )
 
 
 def described(objects: Sequence[SidecarObject], labels: dict[int, str | None]) -> dict[int, SidecarObject]:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import Reason
+from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.object_pose._points import sample_points
 from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
+from egoworld_ops.operators.object_pose._twins import exchangeable
 from egoworld_ops.operators.object_pose._verify import Judged, held_between, judge_track
 from egoworld_ops.operators.object_pose._working import scaled
-from egoworld_ops.operators.object_pose.classical import observe
+from egoworld_ops.operators.object_pose.classical import Backend, observe
+from egoworld_ops.types import Frame
+from egoworld_ops.video.sidecar import SidecarObject
 from egoworld_ops.vision.geometry import make_transform, rotations
-from tests.boxes import CAMERA, pose_of
+from tests.boxes import CAMERA, FPS, SIZE_M, draw, mask_row, pose, pose_of
+from tests.boxes import clip_of as clip_of_box
 from tests.shapes import Shot, clip_of, motion, said_of, thing
 
 AXES = {"x": np.eye(3)[0], "z": np.eye(3)[2], "diagonal": np.full(3, 3**-0.5)}
@@ -147,3 +155,50 @@ def test_the_size_of_the_picture_changes_nothing(tmp_path: Path) -> None:
     assert np.ptp(angles) <= 5
     assert max(angles) <= 10
     assert max(depths) <= 0.1
+
+
+def two_boxes(gaps_m: Sequence[float], unlike: bool = False, farther: float = 1.0) -> ClipInput:
+    """A box that comes from the right up to another, tracks 10 and 11; its colours may be others, or it larger and as much farther away."""
+    wall, frames, rows = pose(0, 0, 0, (0, 0, 0.9)), [], []
+    for i, gap_m in enumerate(gaps_m):
+        still, still_mask = draw(STILL, wall)
+        other, other_mask = draw(pose(20, -25, 10, (0.06 + gap_m, 0, 0.5)), wall)
+        rgb = np.where(other_mask[..., None], 255 - other if unlike else other, still)
+        frames.append(Frame(i, i / FPS, rgb))
+        rows += [mask_row(i, 10, "object", still_mask & ~other_mask, "a"), mask_row(i, 11, "object", other_mask, "b")]
+    objects = [
+        SidecarObject(label=label, dimensions_m=size_m)
+        for label, size_m in (("a", SIZE_M), ("b", tuple(farther * side for side in SIZE_M)))
+    ]
+    item = clip_of_box([None] * len(frames), [wall] * len(frames), objects)
+    return replace(item, tables=dict(item.tables) | {"masks": schema.from_rows("masks", rows)}, open_frames=lambda: iter(frames))
+
+
+GAPS_M = (0.12, 0.08, 0.0, 0.0, 0.08)
+STILL = pose(20, -25, 10, (-0.09, 0, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        pytest.param({}, True, id="equal"),
+        pytest.param({"farther": 1.3}, False, id="of two sizes"),
+        pytest.param({"unlike": True}, False, id="of two colours"),
+    ],
+)
+def test_equal_things_that_touch_are_named(change: dict[str, Any], named: bool) -> None:
+    item = two_boxes(GAPS_M, **change)
+    shapes = {10 + i: cuboid(given.dimensions_m) for i, given in enumerate(item.sidecar.objects)}
+    found = exchangeable(observe(item), shapes)
+    assert found == ({(track, i): 21 - track for track in (10, 11) for i in (2, 3)} if named else {})
+
+
+def test_the_pose_of_a_thing_does_not_stand_where_its_equal_touches_it() -> None:
+    rows = [row for row in Backend(Backend.Settings(), 1).run(two_boxes(GAPS_M)).to_pylist() if row["track_id"] == 10]
+    assert [row["converged"] for row in rows] == [True, True, False, False, True]
+    assert [row["reason_class"] for row in rows] == [None, None, "ambiguous", "ambiguous", None]
+    assert "track 11" in rows[2]["reason"]
+    for row in rows:
+        T = pose_of(row)
+        assert T is not None
+        assert cuboid(SIZE_M).symmetry.angle_deg(T[:3, :3], STILL[:3, :3]) < 3
