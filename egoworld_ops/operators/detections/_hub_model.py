@@ -1,7 +1,8 @@
-"""Networks of `transformers` made of arrays that were read from a file; nothing is asked of a hub."""
+"""Networks of `transformers` made of a configuration and arrays that were read from files; nothing is asked of a hub."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,9 +14,45 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as reports
 
-from egoworld_ops.errors import WeightsMismatch
+from egoworld_ops.errors import WeightsMismatch, WeightsUnreadable, printable
 
 Network = TypeVar("Network", bound=PreTrainedModel)
+Config = TypeVar("Config", bound=PreTrainedConfig)
+
+_NOT_OF_THE_NETWORK = ("_implementation", "_implementation_internal", "quantization_config", "auto_map")
+"""Ends of keys of a configuration that say how to compute and not what. `attn_implementation` may name a repository on the hub, whose code the
+package would download and run."""
+
+
+def config_of(kind: type[Config], path: Path, what: str, cure: str) -> Config:
+    """The configuration in a file: what it says of the network, at all depths; not what it says of the code that is to compute it.
+
+    Args:
+        kind: its class.
+        path: a JSON file.
+        what: whose it is, for the error.
+        cure: what to do where it is another one.
+
+    Raises:
+        WeightsUnreadable: no configuration can be made of it.
+        WeightsMismatch: it is of another network.
+    """
+    try:
+        values = json.loads(path.read_text("utf-8"))
+        found = values.get("model_type")
+        known: Config | None = kind.from_dict(_of_the_network(values)) if found == kind.model_type else None
+    except Exception as error:  # the errors of the packages that check it have no common base
+        said = printable(" ".join(str(error).split()))
+        raise WeightsUnreadable(path, f"no configuration of {what} can be made of it: {said}", cure) from error
+    if known is None:
+        raise WeightsMismatch(path, f"it describes a {printable(found)}, not a {kind.model_type}", cure)
+    return known
+
+
+def _of_the_network(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _of_the_network(item) for key, item in value.items() if not key.endswith(_NOT_OF_THE_NETWORK)}
+    return [_of_the_network(item) for item in value] if isinstance(value, list) else value
 
 
 def from_arrays(

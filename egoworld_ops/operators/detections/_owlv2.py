@@ -17,10 +17,10 @@ from torch import nn
 from transformers import CLIPTokenizer, Owlv2Config, Owlv2ForObjectDetection
 from transformers.models.owlv2.image_processing_owlv2 import Owlv2ImageProcessor
 
-from egoworld_ops.errors import WeightsMismatch, WeightsUnreadable
+from egoworld_ops.errors import WeightsUnreadable
 from egoworld_ops.files.checkpoints import read_checkpoint
 from egoworld_ops.operators.detections._box_tracks import Found
-from egoworld_ops.operators.detections._hub_model import from_arrays
+from egoworld_ops.operators.detections._hub_model import config_of, from_arrays
 
 _TOKENS = 16
 _PADDING = "!"
@@ -80,7 +80,7 @@ def load(files: Sequence[Path], device: torch.device, precision: Literal["float3
     """
     weights, config, vocabulary, merges = files
     arrays = {name: array for name, array in read_checkpoint(weights).items() if not name.endswith(_NOT_LEARNED)}
-    network = from_arrays(Owlv2ForObjectDetection, _config(config), arrays, weights, _CURE, device)
+    network = from_arrays(Owlv2ForObjectDetection, config_of(Owlv2Config, config, "OWLv2", _CURE), arrays, weights, _CURE, device)
     return Owlv2(network, _tokenizer(vocabulary, merges), precision)
 
 
@@ -92,18 +92,6 @@ def random(seed: int, device: torch.device, precision: Literal["float32", "bfloa
         torch.default_generator.manual_seed(seed)
         network = Owlv2ForObjectDetection(config)
     return Owlv2(nn.Module.to(network, device), None, precision)
-
-
-def _config(path: Path) -> Owlv2Config:
-    try:
-        values = json.loads(path.read_text("utf-8"))
-        kind = values.get("model_type")
-        known = Owlv2Config.from_dict(values) if kind == "owlv2" else None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise WeightsUnreadable(path, f"no configuration of OWLv2 can be made of it: {error}", _CURE) from error
-    if known is None:
-        raise WeightsMismatch(path, f"it describes a {kind}, not an owlv2", _CURE)
-    return known
 
 
 def _tokenizer(vocabulary: Path, merges: Path) -> CLIPTokenizer:

@@ -5,7 +5,6 @@ All files are read as data: nothing is asked of a hub, and no code that comes wi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,11 @@ import torch
 from tokenizers import Tokenizer
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as pictures
-from transformers import Sam3Config, Sam3TrackerVideoConfig, Sam3VideoConfig
+from transformers import Sam3VideoConfig
 
-from egoworld_ops.errors import BadSettings, WeightsMismatch, WeightsUnreadable
+from egoworld_ops.errors import BadSettings, WeightsUnreadable
 from egoworld_ops.files.checkpoints import read_checkpoint
-from egoworld_ops.operators.detections._hub_model import from_arrays
+from egoworld_ops.operators.detections._hub_model import config_of, from_arrays
 from egoworld_ops.operators.detections._sam3_session import Phrase, Sam3
 
 TOKENS = 32
@@ -66,7 +65,7 @@ def load(weights: Path, config: Path, limits: Limits, device: torch.device, dtyp
         WeightsUnreadable: a file is cut off or damaged.
         WeightsMismatch: a file is of another network.
     """
-    known = _config(config)
+    known = config_of(Sam3VideoConfig, config, "SAM 3", _CURE)
     apply(known, limits)
     return from_arrays(Sam3, known, read_checkpoint(weights), weights, _CURE, device, dtype)
 
@@ -93,17 +92,6 @@ def phrase(text: str, ids: Sequence[int], attended: Sequence[int]) -> Phrase:
     if len(ids) > TOKENS:
         raise BadSettings(f"phrase '{text}'", f"it has {len(ids)} tokens, SAM 3 reads {TOKENS}", "Name the thing in a few words")
     return Phrase(text, torch.tensor([ids]), torch.tensor([attended]))
-
-
-def _config(path: Path) -> Sam3VideoConfig:
-    try:
-        values = json.loads(path.read_text("utf-8"))
-        known = Sam3VideoConfig.from_dict(values)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise WeightsUnreadable(path, f"no configuration of SAM 3 can be made of it: {error}", _CURE) from error
-    if not isinstance(known.detector_config, Sam3Config) or not isinstance(known.tracker_config, Sam3TrackerVideoConfig):
-        raise WeightsMismatch(path, f"it describes a {values.get('model_type')}, not SAM 3's video model", _CURE)
-    return known
 
 
 def apply(config: Sam3VideoConfig, limits: Limits) -> None:

@@ -298,6 +298,35 @@ def test_files_that_are_not_what_they_should_be(files: Path, tmp_path: Path, mod
         _sam3_model.phrases(files / "config.json", ["hand"])
 
 
+@pytest.mark.parametrize(
+    ("part", "wrong"), [("detector_config", 3), ("image_size", "big"), ("low_res_mask_size", {}), ("detector_config", {"vision_config": 5})]
+)
+def test_a_configuration_of_wrong_values_is_one_line(files: Path, tmp_path: Path, part: str, wrong: Any) -> None:
+    said = json.loads((files / "config.json").read_text()) | {part: wrong}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    with pytest.raises(WeightsUnreadable, match="Run: egoworld models fetch sam3") as caught:
+        _sam3_model.load(files / "sam3.safetensors", tmp_path / "config.json", LIMITS, CPU, torch.float32)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_of_another_network_is_none(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "sam3"}))
+    with pytest.raises(WeightsMismatch, match="it describes a sam3, not a sam3_video"):
+        _sam3_model.load(files / "sam3.safetensors", tmp_path / "config.json", LIMITS, CPU, torch.float32)
+
+
+def test_a_configuration_names_no_code_to_run(files: Path, tmp_path: Path) -> None:
+    """The package takes `attn_implementation = "owner/repository"` for code on the hub, which it downloads and runs."""
+    said = json.loads((files / "config.json").read_text()) | {"attn_implementation": "owner/code", "_attn_implementation": "owner/code"}
+    said["detector_config"] |= {"attn_implementation": "owner/code", "auto_map": {"AutoModel": "owner/code--code.Model"}}
+    said["tracker_config"]["mask_decoder_config"]["_experts_implementation"] = "owner/code"
+    said["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    loaded = _sam3_model.load(files / "sam3.safetensors", tmp_path / "config.json", LIMITS, CPU, torch.float32)
+    assert "owner/code" not in {part.config._attn_implementation for part in loaded.modules() if hasattr(part, "config")}
+    assert "owner/code" not in loaded.config.to_json_string()
+
+
 def test_it_computes_in_half_precision(files: Path, phrases: list[Phrase]) -> None:
     half = _sam3_model.load(files / "sam3.safetensors", files / "config.json", LIMITS, CPU, torch.bfloat16)
     seen = streamed(half, phrases, 5)
