@@ -11,7 +11,7 @@ from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.depth._scale import Evidence
-from egoworld_ops.operators.depth_maps import DepthMap, columns
+from egoworld_ops.operators.depth_maps import MOST_COUNTS, DepthMap, columns
 from egoworld_ops.operators.rows import common, intrinsics
 from egoworld_ops.types import Camera
 
@@ -30,20 +30,22 @@ class Rows:
     def __init__(self, item: ClipInput, backend: str, source: Literal["given", "network"], camera: Camera, step_m: float) -> None:
         self._item, self._backend, self._camera, self._step_m = item, backend, camera, step_m
         self._every = intrinsics(item.camera) | {"depth_source": source}
-        if source == "given":
-            self._every["metric"] = True  # what was measured does not rest on the focal length
+        if source == "given" and item.sidecar.depth and item.sidecar.depth.measures == "z":
+            self._every["metric"] = True  # what was measured does not rest on the focal length; z of a range rests on the ray
         self._evidence = Evidence(item)
         self._rows: list[dict[str, Any]] = []
 
     def add(self, frame_index: int, timestamp_s: float, z_m: np.ndarray | Reason, later_s: float | None = None) -> None:
         """A frame's map (h, w) in metres, NaN where unknown, or why there is none."""
         row = common(self._item, frame_index, timestamp_s, self._backend) | self._every | {"later_s": later_s}
-        if not isinstance(z_m, Reason) and not np.isfinite(z_m).any():
-            z_m = Reason("no_depth", "the map holds no depth at all")
+        held = {} if isinstance(z_m, Reason) else columns(z_m, self._camera, self._step_m)
+        if not isinstance(z_m, Reason) and not held["valid_share"]:
+            beyond = f", all of it is beyond {MOST_COUNTS * self._step_m:.3g} m" if np.isfinite(z_m).any() else ""
+            z_m = Reason("no_depth", f"the map holds no depth at all{beyond}")
         if isinstance(z_m, Reason):
             row |= z_m.columns()
         else:
-            row |= columns(z_m, self._camera, self._step_m)
+            row |= held
             self._evidence.add(DepthMap(frame_index, z_m.astype(np.float32), self._camera, self._step_m))
         self._rows.append(row)
 

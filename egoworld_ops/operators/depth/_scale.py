@@ -35,7 +35,7 @@ _HANDS = {"left": "hand_left", "right": "hand_right"}
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """A factor, what it was fitted to, and its standard error as a share of it; None where nothing was there to fit it to."""
+    """A factor, what it was fitted to, and its standard error as a share of it; None where nothing of a known error was there to fit it to."""
 
     factor: float | None
     source: Literal["hands", "dimensions", "none"]
@@ -61,8 +61,9 @@ class Evidence:
         """The depth of one more frame."""
         masks = self._masks.get(found.frame_index, [])
         for hand in self._hands.get(found.frame_index, []):
-            if hand["joints_m"] is not None and (ratio := _of_hand(found, self._camera, hand, masks)):
-                self._of_hands.append((ratio, hand["depth_error_share"] or 0.0))
+            known = hand["joints_m"] is not None and hand["depth_error_share"] is not None
+            if known and (ratio := _of_hand(found, self._camera, hand, masks)):
+                self._of_hands.append((ratio, hand["depth_error_share"]))
         for mask in masks:
             if mask["role"] == "object" and mask["label"] in self._sizes and (extent_m := _extent_m(found, self._camera, mask)):
                 self._extents.setdefault(mask["label"], []).append(extent_m)

@@ -292,6 +292,33 @@ def test_the_scale_brings_the_depth_to_the_hands(tmp_path: Path, wrong: float) -
     assert row[2] == pytest.approx(0.08, abs=0.005)
 
 
+def test_hands_of_unknown_error_are_no_evidence_of_the_scale(tmp_path: Path) -> None:
+    item = clip(tmp_path, 6, depth={"folder": "depth"})
+    write(tmp_path, [millimetres(plane_m(item.camera))] * 6)
+    unknown = [row | {"depth_error_share": None} for row in hands(item, 1.25).to_pylist()]
+    table = run(replace(item, tables=item.tables | {"hand_pose": schema.from_rows("hand_pose", unknown)}))
+    assert {(r["scale"], r["scale_source"], r["scale_error_share"]) for r in table.to_pylist()} == {(None, "none", None)}
+
+
+@pytest.mark.parametrize(("measures", "metric"), [("z", True), ("range", False)])
+def test_z_of_a_range_rests_on_the_focal_length(tmp_path: Path, measures: str, metric: bool) -> None:
+    item = clip(tmp_path, 1, depth={"folder": "depth", "measures": measures})
+    assumed = replace(item, camera=replace(item.camera, source="assumed_fov", focal_error_share=0.2))
+    write(tmp_path, [GOOD])
+    assert not assumed.camera.metric
+    assert run(assumed)["metric"].to_pylist() == [metric]
+
+
+def test_a_map_that_is_all_beyond_the_range_says_so(tmp_path: Path) -> None:
+    write(tmp_path, [GOOD])
+    [row] = run(clip(tmp_path, 1, depth={"folder": "depth"}), step_m=1e-5, side_px=WIDTH).to_pylist()
+    assert row["counts"] is not None
+    write(tmp_path, [np.full((HEIGHT, WIDTH), 700, np.uint16)])
+    [row] = run(clip(tmp_path, 1, depth={"folder": "depth"}), step_m=1e-5, side_px=WIDTH).to_pylist()
+    assert (row["counts"], row["reason_class"]) == (None, "no_depth")
+    assert "beyond 0.655 m" in row["reason"]
+
+
 def test_the_scale_brings_a_box_to_its_dimensions(tmp_path: Path) -> None:
     """A flat box of 0.30 by 0.02 by 0.02 m in the plane's place, whose depth is a tenth too great."""
     item = clip(tmp_path, 5, depth={"folder": "depth"}, objects=[{"label": "rod", "dimensions_m": [0.30, 0.02, 0.02]}])
