@@ -30,8 +30,8 @@ _KNOWN: Mapping[str, frozenset[str]] = {
     "detections": frozenset({"mediapipe"}),
     "masks": frozenset({"classical"}),
     "hand_pose": frozenset({"mediapipe"}),
-    "object_pose": frozenset({"classical"}),
     "depth": frozenset({"given"}),
+    "object_pose": frozenset({"classical"}),
     "camera": frozenset({"given"}),
     "movement": frozenset({"classical"}),
 }

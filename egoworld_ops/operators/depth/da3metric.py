@@ -56,7 +56,7 @@ class Settings(BackendSettings):
 class Backend(Operator):
     """DA3METRIC-LARGE (Lin et al., "Depth Anything 3", 2025)."""
 
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     packages: ClassVar[tuple[str, ...]] = ("torch", "opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 1.0
