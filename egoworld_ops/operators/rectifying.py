@@ -60,11 +60,10 @@ class _View:
     def seen(self) -> ClipInput:
         """The clip as the view sees it."""
         width, height = self.camera.width, self.camera.height
-        tables = {name: table if name == "masks" else self._turned(name, table) for name, table in self.item.tables.items()}
         return replace(
             self.item,
             clip=replace(self.item.clip, width=width, height=height, raster=None),
-            tables=tables | {"masks": self._masks(self.item.tables["masks"])},
+            tables=_Tables(self.item.tables, self._turned),
             camera=self.camera,
             open_frames=self._frames,
             unseen=self._unseen,
@@ -112,6 +111,8 @@ class _View:
 
     def _turned(self, name: str, table: pa.Table) -> pa.Table:
         """The rows of an upstream table, as if they had been made from the view."""
+        if name == "masks":
+            return self._masks(table)
         if name == "depth":
             return depth_maps.turned(table, self.camera, self.R_camera_view)
         rows = []
@@ -128,6 +129,25 @@ class _View:
         """Pixels of the video over those of the view, around a place."""
         of_lens = pixels_per_radian(self.item.camera, self.R_camera_view @ place_view_m)
         return float(np.nan_to_num(of_lens / pixels_per_radian(self.camera, place_view_m), nan=1.0))
+
+
+class _Tables(Mapping[str, pa.Table]):
+    """The clip's tables as a view sees them, each turned when it is first asked for: turning depth maps takes long, and few backends read them."""
+
+    def __init__(self, given: Mapping[str, pa.Table], turned: Callable[[str, pa.Table], pa.Table]) -> None:
+        self._given, self._turned = given, turned
+        self._made: dict[str, pa.Table] = {}
+
+    def __getitem__(self, name: str) -> pa.Table:
+        if name not in self._made:
+            self._made[name] = self._turned(name, self._given[name])
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)
 
 
 def _rotated(row: dict[str, Any], R: np.ndarray) -> dict[str, Any]:

@@ -4,7 +4,7 @@ focal length of the picture that it saw.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from egoworld_ops.operators.depth import _da3_model, da3metric
 from egoworld_ops.operators.depth._da3_network import Network, Sizes
 from egoworld_ops.operators.depth._pictures import Pictures
 from egoworld_ops.operators.depth_maps import DepthMaps
-from egoworld_ops.types import Camera
+from egoworld_ops.types import Camera, Frame
 from egoworld_ops.vision.lenses import unproject
 from tests.egoworld_ops.operators.clips import pictures_input
 from tests.egoworld_ops.operators.seeded import tensor
@@ -253,3 +253,24 @@ def test_a_checkpoint_that_is_not_the_right_one_is_named(tmp_path: Path) -> None
     write(arrays)
     with pytest.raises(WeightsMismatch, match="another shape"):
         _da3_model.load(path, device, "float32", replace(TINY, hidden=16))
+
+
+def test_memory_grows_by_the_compressed_maps_alone() -> None:
+    """A thousand frames: what a clip takes is what its table takes."""
+    n, seen = 1000, {}
+    camera = Camera(90.0, 94.0, 60.0, 44.0, 128, 96, "file")
+    picture = np.random.default_rng(4).integers(0, 256, (96, 128, 3)).astype(np.uint8)
+
+    def frames() -> Iterator[Frame]:
+        for i in range(n):
+            if i in (200, n - 1):
+                seen[i] = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+            yield Frame(i, i / 30, picture)
+
+    table = run(replace(clip(camera), open_frames=frames), side_px=56, micro_batch=16)
+    assert table.num_rows == n
+    growth_mb, held_mb = seen[n - 1] - seen[200], table["counts"].nbytes * 0.8 / 1e6
+    print(
+        f"FIGURE da3metric memory (small network): {growth_mb:+.1f} MB from frame 200 to {n}, its maps are {held_mb:.1f} MB (limit +30 beside them)"
+    )
+    assert growth_mb < held_mb + 30

@@ -401,3 +401,13 @@ def test_pictures_of_frames_that_the_video_does_not_have_are_named(tmp_path: Pat
     write(tmp_path, [GOOD] * 14)
     with pytest.raises(BadSidecar, match="picture of frame 13, and the video has 12 frames"):
         run(item)
+
+
+def test_exports_with_colour_and_depth_in_one_folder_are_told_apart_by_prefix(tmp_path: Path) -> None:
+    """As ZED's sample writes them: left000000.png and depth000000.png, millimetres."""
+    write(tmp_path, [GOOD] * 3, "depth{:06d}.png")
+    write(tmp_path, [np.zeros((HEIGHT, WIDTH, 3), np.uint8)] * 3, "left{:06d}.png")
+    table = run(clip(tmp_path, 3, depth={"folder": "depth", "prefix": "depth"}))
+    assert table["median_m"].to_pylist() == pytest.approx([0.6] * 3)
+    with pytest.raises(BadSidecar, match=r"has the number of depth000000\.png"):
+        run(clip(tmp_path, 3, depth={"folder": "depth"}))

@@ -13,6 +13,7 @@ import pytest
 
 from egoworld_ops import operators
 from egoworld_ops.contract import schema, validation
+from egoworld_ops.errors import ContractError
 from egoworld_ops.operators import rectifying
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.object_pose._shapes import cuboid
@@ -218,3 +219,23 @@ def test_a_pinhole_camera_s_clip_is_handed_over_as_it_is() -> None:
 
     rectifying.run_rectified("movement", item, look)
     assert got[0] is item
+
+
+def test_depth_maps_are_turned_only_for_those_who_ask() -> None:
+    mask = np.zeros((LENS.height, LENS.width), bool)
+    mask[150:250, 420:520] = True
+    item = clip_of([None], [pose(0, 0, 0, (0, 0, 0.9))], [BOX])
+    broken = schema.from_rows("depth", [sample_row("depth", 0, counts=b"no map")])
+    tables = {"masks": schema.from_rows("masks", [mask_row(0, 10, "object", mask)]), "depth": broken}
+    clip = replace(item.clip, frame_end=1, own_end=1, width=LENS.width, height=LENS.height)
+    asked = []
+
+    def run(view: ClipInput) -> pa.Table:
+        assert view.tables["masks"] is view.tables["masks"]
+        assert set(view.tables) == {"masks", "depth"}
+        with pytest.raises(ContractError, match="no zstd"):
+            asked.append(view.tables["depth"])
+        return schema.empty("object_pose")
+
+    assert rectifying.run_rectified("object_pose", replace(item, clip=clip, camera=LENS, tables=tables), run).num_rows == 0
+    assert asked == []
