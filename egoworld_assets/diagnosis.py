@@ -113,8 +113,7 @@ def _python() -> Iterator[Finding]:
 
 
 def _backends(settings: Settings) -> Iterator[Finding]:
-    from importlib.metadata import PackageNotFoundError, version
-
+    from egoworld_assets.chain.packages import installed
     from egoworld_ops import operators
     from egoworld_ops.execution.identity import backend_of, operator_of
 
@@ -132,12 +131,7 @@ def _backends(settings: Settings) -> Iterator[Finding]:
             cure = f"Make that environment, or set stages.{stage}.python to the python of one"
             yield Finding(Verdict.MISSING, "interpreter", f"{python}, in which {stage}.{backend} is to run, is no program", cure)
             continue
-        absent = []
-        for package in operator.packages if not python else ():
-            try:
-                version(package)
-            except PackageNotFoundError:
-                absent.append(package)
+        absent = [package for package in operator.packages if not python and installed(package) is None]
         if absent:
             cure = f"Install into {sys.prefix}: {' '.join(absent)}"
             yield Finding(

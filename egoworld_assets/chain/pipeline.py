@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from egoworld_assets.chain import bookkeeping
+from egoworld_assets.chain.packages import installed
 from egoworld_assets.chain.planning import UNKNOWN_CURE, Planner, ResultState, StageResult, check_key, has_manifest
 from egoworld_assets.chain.settling import settle
 from egoworld_ops import models, operators
@@ -436,7 +436,7 @@ def _about(settings: Settings, run_lake: Lake) -> dict[str, Any]:
     known = {name: digest for s in (*frozen["stages"].values(), *frozen["fallbacks"].values()) for name, digest in s["weights"].items()}
     return {
         "settings": settings.model_dump(mode="json"),
-        "packages": {name: _version(name) for name in sorted({*_PACKAGES, *_packages_of_operators(settings)})},
+        "packages": {name: installed(name) for name in sorted({*_PACKAGES, *_packages_of_operators(settings)})},
         "python": sys.version.split()[0],
         "host": {
             "name": platform.node(),
@@ -459,14 +459,6 @@ def _packages_of_operators(settings: Settings) -> Iterator[str]:
         for backend in {backend_of(stage, settings), chosen.fallback if chosen else ""} - {""}:
             yield from operators.load(stage, backend).packages
             yield from operators.brought_by(stage, backend)
-
-
-def _version(package: str) -> str | None:
-    """The version of a package that is installed here; None where it is not: a backend may have an interpreter of its own."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _input_digest(store: Lake) -> dict[str, Any]:

@@ -13,10 +13,12 @@ from egoworld_ops.errors import BadSettings, NoDevice, OutOfMemory, WeightsMisma
 from egoworld_ops.operators import extras
 from egoworld_ops.operators.accelerator import auto_device
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_ENGINES = "tensorrt"
+"""Folder beside a file for what TensorRT makes of it."""
 _FATAL = 4
-_SIGNS_OF_EXHAUSTION = ("Failed to allocate memory", "bad_alloc", "bad allocation", "out of memory", "STATUS_ALLOC_FAILED")
-"""Phrases of onnxruntime's errors when memory runs out: its arena's, C++'s, the driver's, those of cuBLAS and cuDNN."""
+_SIGNS_OF_EXHAUSTION = ("Failed to allocate", "bad_alloc", "bad allocation", "out of memory", "STATUS_ALLOC_FAILED")
+"""Phrases of errors when memory runs out: onnxruntime's arena's and Warp's, C++'s, the driver's, those of cuBLAS and cuDNN."""
 
 
 class OnnxNetwork:
@@ -24,15 +26,16 @@ class OnnxNetwork:
 
     Args:
         path: the file.
-        inputs, outputs: names that it must have among its own.
+        inputs, outputs: names that it must have among its own; no outputs: all that it has.
         device: a setting: `auto` is CUDA if there is one.
         threads: of a CPU.
         operator: `stage.backend`, whose setting `device` is.
         weight: what `egoworld models fetch` calls the file.
+        tensorrt: a setting: whether TensorRT makes an engine of it, which is kept beside it.
 
     Raises:
         SetupError: onnxruntime is not installed.
-        BadSettings: CUDA is asked for, and this onnxruntime has none.
+        BadSettings: CUDA or TensorRT is asked for, and this onnxruntime has none.
         NoDevice: `auto`, and there is a GPU that onnxruntime cannot use: a CPU in its place would silently be a hundred times slower.
         WeightsUnreadable: the file is no ONNX file, or cut off.
         WeightsMismatch: it is of another network.
@@ -48,66 +51,78 @@ class OnnxNetwork:
         threads: int,
         operator: str,
         weight: str,
+        tensorrt: bool = False,
     ) -> None:
-        provider = _provider(device, operator)
+        providers: list[Any] = [_PROVIDERS[pick_device(device, operator, tensorrt)]]
+        if tensorrt:
+            kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(path.parent / _ENGINES)}
+            providers.insert(0, (_PROVIDERS["tensorrt"], kept))
+        provider = _PROVIDERS["tensorrt"] if tensorrt else providers[0]
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = _FATAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._operator, self._outputs = operator, outputs
+        self._operator = operator
         cure = f"Run: egoworld models fetch {weight}"
         try:
-            with self._out_of_memory(path):
-                self._session: Any = onnxruntime.InferenceSession(path, options, providers=[provider])
+            with out_of_memory(path, operator):
+                self._session: Any = onnxruntime.InferenceSession(path, options, providers=providers)
         except (OutOfMemory, MemoryError):
             raise
         except Exception as error:  # onnxruntime's errors have no common base
             raise WeightsUnreadable(path, f"onnxruntime cannot read it: {error}", cure) from error
         if self._session.get_providers()[0] != provider:
-            reason = f"onnxruntime took {self._session.get_providers()[0]} for {provider}: a library of CUDA is missing"
+            reason = f"onnxruntime took {self._session.get_providers()[0]} for {provider}: a library of CUDA or TensorRT is missing"
             raise NoDevice(f"stages.{operator}", reason, "See `egoworld doctor`, or set device to `cpu`")
         self.shapes: Mapping[str, tuple[Any, ...]] = {value.name: tuple(value.shape) for value in self._session.get_inputs()}
         """Of the inputs; what is not a number may vary."""
-        found = {value.name for value in self._session.get_outputs()}
-        if not set(inputs) <= self.shapes.keys() or not set(outputs) <= found:
+        found = tuple(value.name for value in self._session.get_outputs())
+        self.outputs = outputs or found
+        """The names of what a call returns."""
+        if not set(inputs) <= self.shapes.keys() or not set(outputs) <= set(found):
             reason = f"this is another network: it has inputs {sorted(self.shapes)} and outputs {sorted(found)}"
             raise WeightsMismatch(path, f"{reason}, want {list(inputs)} and {list(outputs)}", cure)
 
     def __call__(self, **given: np.ndarray) -> list[np.ndarray]:
-        """The outputs, in the order in which they were named.
+        """The outputs, in the order of `outputs`.
 
         Raises:
             OutOfMemory: memory ran out.
         """
-        with self._out_of_memory(f"stages.{self._operator}"):
-            return list(self._session.run(list(self._outputs), given))
-
-    @contextmanager
-    def _out_of_memory(self, culprit: object) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _SIGNS_OF_EXHAUSTION):
-                raise
-            said = str(error) or type(error).__name__
-            raise OutOfMemory(
-                culprit, f"memory ran out in its network: {said}", f"Free memory, or lower sizes in stages.{self._operator}"
-            ) from error
+        with out_of_memory(f"stages.{self._operator}", self._operator):
+            return list(self._session.run(list(self.outputs), given))
 
 
-def _provider(device: Literal["auto", "cpu", "cuda"], operator: str) -> str:
-    """onnxruntime's name of the device."""
-    setting = f"setting stages.{operator}.device"
+@contextmanager
+def out_of_memory(culprit: object, operator: str) -> Iterator[None]:
+    """Turn the errors of exhausted memory, while a network of an operator `stage.backend` or what is around it works, into OutOfMemory."""
+    try:
+        yield
+    except OutOfMemory:
+        raise
+    except Exception as error:
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _SIGNS_OF_EXHAUSTION):
+            raise
+        said = str(error) or type(error).__name__
+        raise OutOfMemory(culprit, f"memory ran out in its network: {said}", f"Free memory, or lower sizes in stages.{operator}") from error
+
+
+def pick_device(device: Literal["auto", "cpu", "cuda"], operator: str, tensorrt: bool = False) -> Literal["cpu", "cuda"]:
+    """The device of an operator `stage.backend` by its setting `device`; `auto` is CUDA if there is one. Raises as `OnnxNetwork`."""
+    setting = f"setting stages.{operator}"
     extras.require("onnxruntime", "onnx", operator)
     import onnxruntime
 
-    wanted = auto_device() if device == "auto" else device
-    if _PROVIDERS[wanted] in onnxruntime.get_available_providers():
-        return _PROVIDERS[wanted]
-    install = "Install onnxruntime-gpu in place of onnxruntime, or set device to `cpu`"
-    if device == "auto":
-        reason = f"this process sees an NVIDIA GPU, and onnxruntime {onnxruntime.__version__} cannot use it"
-        raise NoDevice(f"stages.{operator}", reason, install)
-    raise BadSettings(setting, f"it is `cuda`, and onnxruntime {onnxruntime.__version__} here has no CUDA", install)
+    wanted, there = auto_device() if device == "auto" else device, onnxruntime.get_available_providers()
+    if _PROVIDERS[wanted] not in there:
+        install = "Install onnxruntime-gpu in place of onnxruntime, or set device to `cpu`"
+        if device == "auto":
+            reason = f"this process sees an NVIDIA GPU, and onnxruntime {onnxruntime.__version__} cannot use it"
+            raise NoDevice(f"stages.{operator}", reason, install)
+        raise BadSettings(f"{setting}.device", f"it is `cuda`, and onnxruntime {onnxruntime.__version__} here has no CUDA", install)
+    if tensorrt and (wanted == "cpu" or _PROVIDERS["tensorrt"] not in there):
+        reason = "TensorRT is asked for, and " + ("the device is a CPU" if wanted == "cpu" else "this onnxruntime has none")
+        raise BadSettings(f"{setting}.tensorrt", reason, "Install onnxruntime-gpu and TensorRT, or set tensorrt to false")
+    return wanted

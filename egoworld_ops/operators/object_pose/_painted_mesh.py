@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from egoworld_ops.errors import BadSidecar
 from egoworld_ops.operators.object_pose._shapes import load_mesh
 from egoworld_ops.operators.object_pose._symmetry import NONE, Symmetry, of_mesh, of_turns, surface_points
-from egoworld_ops.vision.geometry import rotations
+from egoworld_ops.vision.geometry import make_transform, rotations, transform
 
 if TYPE_CHECKING:
     import trimesh
@@ -60,6 +61,18 @@ class PaintedMesh:
         """(3,) extents along the object's own axes."""
         return np.ptp(self.vertices_m, axis=0)
 
+    def equal_nearest_to(self, T_camera_object: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+        """Of the poses (4, 4) that no picture can tell from this one that whose rotation is nearest to another's."""
+        R = self.symmetry.equal_nearest_to(T_camera_object[:3, :3], wanted[:3, :3])
+        return make_transform(R, transform(T_camera_object, self._middle_m) - R @ self._middle_m)
+
+    @cached_property
+    def _middle_m(self) -> np.ndarray:
+        """(3,) middle of the surface in the object frame: symmetries leave it where it is."""
+        a, b, c = (self.vertices_m[self.triangles[:, i]].astype(np.float64) for i in range(3))
+        area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+        return np.asarray(area @ (a + b + c) / (3 * area.sum()) + self.centre_m)
+
 
 def read_painted_mesh(path: Path) -> PaintedMesh:
     """The mesh of a file that holds its colours itself (PLY, GLB, STL without colours, OBJ without materials).
@@ -92,7 +105,7 @@ def of_trimesh(mesh: trimesh.Trimesh) -> PaintedMesh:
         diameter(vertices),
         of_mesh(vertices, triangles.astype(np.int64)),
     )
-    return PaintedMesh(**(vars(painted) | {"symmetry": _symmetry_with_colours(painted)}))
+    return replace(painted, symmetry=_symmetry_with_colours(painted))
 
 
 def diameter(points: np.ndarray) -> float:
@@ -149,10 +162,10 @@ def _symmetry_with_colours(mesh: PaintedMesh) -> Symmetry:
     from scipy.spatial import KDTree
 
     kind, turns, axis = mesh.symmetry.kind, mesh.symmetry.turns, mesh.symmetry.axis
+    if kind == "none" or (mesh.texture.size == 3 and not np.ptp(mesh.corner_colours, axis=(0, 1)).any()):
+        return mesh.symmetry
     face, weights = surface_points(mesh.vertices_m, mesh.triangles, _SAMPLES)
     colours = colours_at(mesh, face, weights)
-    if kind == "none" or float(np.ptp(colours, axis=0).max()) < SAME_COLOUR:
-        return mesh.symmetry
     places = np.einsum("ni,nij->nj", weights, mesh.vertices_m[mesh.triangles[face]])
     middle = places.mean(0)
     tree = KDTree(places - middle)

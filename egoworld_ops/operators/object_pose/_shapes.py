@@ -196,7 +196,7 @@ def load_mesh(source: Path | BinaryIO, path: Path) -> trimesh.Trimesh:
         mesh = trimesh.load(source, file_type=path.suffix.lower().removeprefix(".") or None, force="mesh", process=True)
     except Exception as error:  # the readers behind trimesh raise errors of any type
         raise BadSidecar(path, f"the mesh cannot be read: {error}", _MESH_CURE) from error
-    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) < 4 or not np.isfinite(mesh.vertices).all():
+    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) < 4 or not np.isfinite(mesh.vertices).all() or not mesh.area > 0:
         raise BadSidecar(path, "the mesh holds no surface", _MESH_CURE)
     if wrong := wrong_unit(tuple(map(float, mesh.extents))):
         raise BadSidecar(path, f"the mesh is {float(mesh.extents.max()):g} m long, no hand-held thing is", f"Scale the mesh. {wrong}")

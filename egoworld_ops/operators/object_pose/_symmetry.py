@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from egoworld_ops.vision.geometry import rotations
+from egoworld_ops.vision.geometry import rotations, skew
 
 if TYPE_CHECKING:
     from scipy.spatial import KDTree
@@ -49,6 +49,18 @@ class Symmetry:
         else:
             cos = ((R.reshape(-1, 9) @ (R_a @ self.turns.transpose(0, 2, 1)).reshape(-1, 9).T).max(1) - 1) / 2
         return np.asarray(np.degrees(np.arccos(np.clip(cos, -1, 1))))
+
+    def equal_nearest_to(self, R: np.ndarray, R_wanted: np.ndarray) -> np.ndarray:
+        """Of the rotations (3, 3) that no picture can tell from R the one nearest to another."""
+        if self.kind == "ball":
+            return R_wanted
+        equals = R @ self.turns
+        if self.axis is not None:
+            K = skew(self.axis)
+            off = R_wanted.T @ equals @ K
+            angle = np.arctan2(np.trace(off, axis1=1, axis2=2), -np.trace(off @ K, axis1=1, axis2=2))
+            equals = equals @ rotations(self.axis * angle[:, None])
+        return np.asarray(equals[np.einsum("ij,nij->n", R_wanted, equals).argmax()])
 
     def one_of_each(self, R: np.ndarray) -> np.ndarray:
         """(M, 3, 3): of evenly spread rotations (N, 3, 3) those that stand for themselves and their equals."""

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from egoworld_ops.errors import BadSettings, NoDevice, WeightsMismatch, WeightsUnreadable
-from egoworld_ops.operators.object_pose import _foundationpose_networks as runner
-from egoworld_ops.operators.object_pose._foundationpose_networks import Published, pick_device
+from egoworld_ops.operators import onnx_network
+from egoworld_ops.operators.object_pose._foundationpose_networks import OPERATOR, Published
 from tests.egoworld_ops.operators.foundationpose_networks import NETWORKS, Kind, Layout, export, of_names, pictures
 
 LIMIT = 1e-4
@@ -95,7 +95,7 @@ def layout_differences(made: tuple[Path, Path], width: int, counts: tuple[int, .
 
 def test_a_file_that_is_not_the_network_is_named(files: dict[Layout, tuple[Path, Path]], tmp_path: Path) -> None:
     refiner, scorer = files["isaac"]
-    with pytest.raises(WeightsMismatch, match=r"score_isaac\.onnx: this is not the network that it should be.*models fetch foundationpose"):
+    with pytest.raises(WeightsMismatch, match=r"score_isaac\.onnx: this is another network.*models fetch foundationpose"):
         Published(scorer, refiner, "cpu", tensorrt=False, threads=1)
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(refiner.read_bytes()[:100_000])
@@ -116,12 +116,15 @@ def test_a_device_that_is_not_there_is_an_error_with_its_cure(
     device: Literal["auto", "cpu", "cuda"], tensorrt: bool, there: list[str], gpu: bool, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [f"{name}ExecutionProvider" for name in there])
-    monkeypatch.setattr(runner, "auto_device", lambda: "cuda" if gpu else "cpu")
+    monkeypatch.setattr(onnx_network, "auto_device", lambda: "cuda" if gpu else "cpu")
     with pytest.raises((BadSettings, NoDevice), match=said):
-        pick_device(device, tensorrt)
+        onnx_network.pick_device(device, OPERATOR, tensorrt)
 
 
-def test_onnxruntime_that_takes_a_cpu_for_a_gpu_is_an_error(files: dict[Layout, tuple[Path, Path]]) -> None:
-    """It only logs that CUDA's libraries are missing, and computes on the CPU."""
+def test_onnxruntime_that_takes_a_cpu_for_a_gpu_is_an_error(
+    files: dict[Layout, tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It only warns that CUDA cannot be used, and computes on the CPU."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.warns(UserWarning, match="CUDAExecutionProvider"), pytest.raises(NoDevice, match="took CPUExecutionProvider for CUDA"):
         Published(*files["library"], "cuda", tensorrt=False, threads=1)
