@@ -264,5 +264,5 @@ print(json.dumps([listed.exit_code, listed.stdout, asked, list(operators.stages(
     assert "is no `egoworld_ops.robots.Robot`" in asked[2]
     assert "contact" in stages
     assert not {"other", "loose", "smelling", "gone", "videos"} & set(stages)
-    assert masks == ["classical", "sam2", "hollow", "raising"]
+    assert masks == ["classical", "sam2", "sam3", "hollow", "raising"]
     assert "still" in detections

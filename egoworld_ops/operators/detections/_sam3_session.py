@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 from transformers.models.sam3_video.configuration_sam3_video import Sam3VideoConfig
-from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession, Sam3VideoModel, mask_iou
+from transformers.models.sam3_video.modeling_sam3_video import Sam3VideoInferenceSession, Sam3VideoModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,9 @@ def keep_apart(masks: torch.Tensor, scores: torch.Tensor, max_iou: float) -> tor
     With `max_iou` 0, all of them."""
     if max_iou <= 0 or len(masks) < 2:
         return torch.arange(len(masks), device=masks.device)
-    overlaps = (mask_iou(masks, masks) > max_iou).cpu()
+    flat = masks.flatten(1).float()
+    both, area = flat @ flat.T, flat.sum(1)
+    overlaps = (both / (area[:, None] + area - both).clamp(min=1) > max_iou).cpu()
     kept: list[int] = []
     for i in scores.argsort(descending=True, stable=True).tolist():
         if not overlaps[i, kept].any():

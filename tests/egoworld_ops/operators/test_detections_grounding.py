@@ -228,7 +228,12 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
             stream.write(chunk)
 
 
-def test_published_files_give_the_network_and_its_words(files: list[Path]) -> None:
+def test_published_files_give_the_network_and_its_words_and_no_hub_is_asked(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a hub is asked")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
     found = _owlv2.load(files, CPU, "float32")
     want = _owlv2.random(SEED, CPU, "float32")._network.state_dict()
     assert all(torch.equal(tensor, want[name]) for name, tensor in found._network.state_dict().items())
