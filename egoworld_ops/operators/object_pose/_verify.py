@@ -11,7 +11,7 @@ A frame that shows too little by itself is then held by those before and after i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -40,11 +40,13 @@ MAX_BELOW, DOUBTED_TURN_LOSS = 0.12, 0.05
 """Where outline and mask overlap by so much less than in most frames of the track, a turn must cost so much for the pose to be trusted."""
 MAX_TURN_DEG_S = 600.0
 """Hands turn things slower than this; a pose that jumps is wrong before or after."""
+PASSED_OVER = 1.5
+"""By poses that jump a track leads on if it has turned by no more than it may in so many frames: longer ways say less and less."""
 MAX_BETWEEN_S = 0.3
 DETOUR_DEG, DETOUR_SHARE = 5.0, 0.03
 """A pose lies on the way from one to another if going by it is longer by no more than this angle, and this share of the depth."""
 MIN_OVERLAP, MIN_SUPPORT = 0.8, 0.8
-MIN_MARGIN, MIN_MARGIN_SHARE = 0.015, 0.3
+MIN_MARGIN, MIN_MARGIN_SHARE = 0.015, 0.5
 """The margin must be at least this, and at least this share of what the pose leaves unexplained: masks that are off blur the difference."""
 MIN_VISIBLE = 0.4
 OTHER_DEG = 15.0
@@ -121,10 +123,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What frames kept out of the solution say about the poses of an object.
+    """What frames kept out of the solution say about the poses of an object, in the median: in some of them the pose may be wrong.
 
     Args:
-        overlap: mean over them of intersection over union of outline and mask.
+        overlap: intersection over union of outline and mask.
         support: the same, up to 1, of which a share EDGES is only given for edges.
         margin: by how much that is more than the support of the best other orientation; None where overlap is so small that none was sought.
         rival_deg: how far that one is turned away, degrees.
@@ -200,17 +202,36 @@ def _on_the_way(shape: Shape, T_a: np.ndarray, T: np.ndarray, T_b: np.ndarray) -
 
 
 def _torn_off(shape: Shape, poses: Sequence[np.ndarray | None], times_s: Sequence[float]) -> list[bool]:
-    """Which frames are not of the longest run of poses in which none jumps."""
-    runs: list[list[int]] = []
-    for i, T in enumerate(poses):
-        if T is None:
-            continue
-        before = poses[runs[-1][-1]] if runs else None
-        if before is None or shape.symmetry.angle_deg(T[:3, :3], before[:3, :3]) > MAX_TURN_DEG_S * (times_s[i] - times_s[runs[-1][-1]]):
-            runs.append([])
-        runs[-1].append(i)
-    longest = {*max(runs, key=lambda run: len(run), default=[])}
-    return [T is not None and i not in longest for i, T in enumerate(poses)]
+    """Which frames are not of the longest chain of poses in which none jumps; poses that do are passed over, if no more than MAX_BETWEEN_S."""
+    posed = [(i, T) for i, T in enumerate(poses) if T is not None]
+    seconds = [times_s[b] - times_s[a] for (a, _), (b, _) in pairwise(posed)]
+    turns = [shape.symmetry.angle_deg(T_a[:3, :3], T_b[:3, :3]) for (_, T_a), (_, T_b) in pairwise(posed)]
+    jumps = [turn > MAX_TURN_DEG_S * passed for turn, passed in zip(turns, seconds, strict=True)]
+    if not any(jumps):
+        return [False] * len(poses)
+    within_deg = MAX_TURN_DEG_S * PASSED_OVER * min(seconds)
+
+    def follows(a: int, b: int) -> bool:
+        if b == a + 1:
+            return not jumps[a]
+        (i, T_a), (k, T_b) = posed[a], posed[b]
+        return times_s[k] - times_s[i] <= MAX_BETWEEN_S and shape.symmetry.angle_deg(T_a[:3, :3], T_b[:3, :3]) <= within_deg
+
+    kept = {posed[k][0] for k in _longest_chain(len(posed), follows)}
+    return [T is not None and i not in kept for i, T in enumerate(poses)]
+
+
+def _longest_chain(count: int, follows: Callable[[int, int], bool]) -> list[int]:
+    """The most of so many numbers, in their order, of which each follows the one before; the last first."""
+    length, before = [1] * count, [-1] * count
+    for b in range(count):
+        for a in range(b - 1, -1, -1):
+            if length[a] >= length[b] and follows(a, b):
+                length[b], before[b] = length[a] + 1, a
+    chain = [int(np.argmax(length))]
+    while before[chain[-1]] >= 0:
+        chain.append(before[chain[-1]])
+    return chain
 
 
 def _apart(poses: Sequence[np.ndarray | None], views: Sequence[Keyframe], most: int) -> list[tuple[np.ndarray, Keyframe]]:
@@ -253,7 +274,7 @@ def verify(
 ) -> Verdict:
     """Judge poses T_camera_object of one object in some frames that were kept out of the solution; the first view is searched for rivals."""
     own = [_near_fit(camera, shape, view, T) for T, view in zip(poses, views, strict=True)]
-    overlap, support = (float(np.mean([getattr(one, name) for one in own])) for name in ("overlap", "support"))
+    overlap, support = (float(np.median([getattr(one, name) for one in own])) for name in ("overlap", "support"))
     if overlap < MIN_OVERLAP:
         return Verdict(overlap, support, None, 0.0, 0.0)
     rivals = [*runners_up, *(invert(poses[0]) @ T for T in _rivals(camera, shape, poses[0], views[0]))]
@@ -334,7 +355,7 @@ def _other(shape: Shape, T_a: np.ndarray, T_b: np.ndarray) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Rival:
-    """Of another orientation, mean support and overlap over views, and how far it is turned away, degrees."""
+    """Of another orientation, median support and overlap over views, and how far it is turned away, degrees."""
 
     support: float
     overlap: float
@@ -356,5 +377,5 @@ def _rival(
         seen = [support_of(camera, shape, view, T_made) for T_made in tried]
         found.append((max((s.support for s in seen), default=0.0), max((s.overlap for s in seen), default=0.0)))
         angles.append(max((shape.symmetry.angle_deg(T_made[:3, :3], T[:3, :3]) for T_made in tried), default=0.0))
-    support, overlap = np.mean(found, axis=0)
+    support, overlap = np.median(found, axis=0)
     return _Rival(float(support), float(overlap), float(np.median(angles)))

@@ -31,16 +31,16 @@ AXES = {"x": np.eye(3)[0], "z": np.eye(3)[2], "diagonal": np.full(3, 3**-0.5)}
 
 
 @cache
-def seen(kind: str, folder: Path) -> tuple[Shape, Shot, list]:
+def seen(kind: str, folder: Path, frames: int = 8) -> tuple[Shape, Shot, list]:
     """A thing's shape and shot, and what the stage keeps of its frames."""
-    shot = Shot(kind, 1012, frames=8)
+    shot = Shot(kind, 1012, frames=frames)
     item, _ = clip_of(shot, folder)
     return read_mesh(folder / f"{kind}.ply"), shot, observe(item)
 
 
 def judged(kind: str, folder: Path, planted: Sequence[np.ndarray]) -> Judged:
     """The verdict on poses of a clip's frames."""
-    shape, shot, [track] = seen(kind, folder)
+    shape, shot, [track] = seen(kind, folder, len(planted))
     camera = scaled(shot.camera, track.scale)
     return judge_track(camera, shape, planted, [s.timestamp_s for s in track.sightings], [s.seen for s in track.sightings], track.checks)
 
@@ -80,6 +80,17 @@ def test_frames_after_a_jump_are_refused(folder: Path) -> None:
     found = judged("box", folder, [T if i < 5 else T @ turn for i, T in enumerate(motion(shot))])
     assert found.torn_off == [False] * 5 + [True] * 3
     assert [found.reason(i) is None for i in range(8)] == [True] * 5 + [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("frames", "wrong"),
+    [pytest.param(8, 4, id="solved by"), pytest.param(18, 13, id="one of three kept out of the solution")],
+)
+def test_frames_beside_one_that_is_wrong_stand(frames: int, wrong: int, folder: Path) -> None:
+    shot = seen("box", folder, frames)[1]
+    turn = make_transform(rotations(np.radians(60) * AXES["x"][None])[0], np.zeros(3))
+    found = judged("box", folder, [T @ turn if i == wrong else T for i, T in enumerate(motion(shot))])
+    assert [i for i in range(frames) if found.reason(i) is not None] == [wrong]
 
 
 UNSEEN = Reason("too_hidden", "it is hidden")
