@@ -103,7 +103,7 @@ def test_five_hands_are_four_and_a_warning(stand_ins: dict[str, Path], caplog: p
         table = run(stand_ins, [picture(hands)] * 3, dets([box_of(hand, 0.5 + i / 10) for i, hand in enumerate(hands)]))
     assert table.num_rows == 12
     assert nearest_px(table, hands[1:]) < 2.5
-    assert "1 hands were left out" in caplog.text
+    assert "1 hand(s) left out" in caplog.text
 
 
 def test_no_hands_doubled_boxes_and_unsure_ones(stand_ins: dict[str, Path]) -> None:
