@@ -173,9 +173,11 @@ class Backend(Operator):
     def _solved(self, item: ClipInput) -> pa.Table:
         """The rows of a clip that a pinhole camera sees."""
         masks, depths = by_frame(item.tables["masks"], (*_MASK_COLUMNS, "timestamp_s")), DepthMaps(item.tables["depth"])
-        followed, rows = self._objects(item), list[dict[str, Any]]()
-        for frame in item.frames() if len(depths) and any(_objects_of(of) for of in masks.values()) else ():
-            rows += self._in_frame(item, frame, masks.get(frame.index, []), depths.of(frame.index), followed)
+        rows: list[dict[str, Any]] = []
+        if len(depths) and any(_objects_of(of) for of in masks.values()):
+            followed = self._objects(item)
+            for frame in item.frames():
+                rows += self._in_frame(item, frame, masks.get(frame.index, []), depths.of(frame.index), followed)
         return schema.from_rows("object_pose", rows) if rows else schema.empty("object_pose")
 
     def _objects(self, item: ClipInput) -> dict[int, _Followed]:

@@ -154,8 +154,10 @@ def test_without_depth_it_says_what_it_needs_and_looks_at_nothing(make: Callable
     bare = replace(item, tables={**item.tables, "depth": schema.empty("depth")}, open_frames=not_asked)
     operator = make()
     assert not operator.reads_frames(bare.tables)
+    mesh = (tmp_path / "thing.ply").rename(tmp_path / "away")
     rows = run(operator, bare)
     assert [row["reason_class"] for row in rows] == ["no_depth"] * 3
+    mesh.rename(tmp_path / "thing.ply")
     gap = replace(item, tables={**item.tables, "depth": item.tables["depth"].filter(pa.array([True, False, True]))})
     assert [row["reason_class"] for row in run(operator, gap)] == [None, "no_depth", None]
 
