@@ -77,9 +77,6 @@ class Settings(BackendSettings):
     Its scores are low: with min_new_score 0.3 and min_score 0.25 it finds things."""
 
 
-""
-
-
 class Backend(Operator):
     """SAM 3 (Carion et al., 2025) by `transformers`. `score` is the probability that the thing is visible in the frame, at most that of its first
     detection. A thing that is hidden has no row."""

@@ -98,7 +98,7 @@ class _Found:
 class Backend(Operator):
     """FoundationPose (Wen et al., CVPR 2024) with NVIDIA's networks for commercial use. `score` is `mask_iou`, at most half where not verified."""
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "warp-lang", "opencv-python-headless", "scipy", "trimesh", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 0.5
@@ -277,7 +277,7 @@ class Backend(Operator):
             "method": found.method,
             "mask_iou": fit.mask_iou,
             "symmetry": of.mesh.symmetry.kind,
-            "depth_error_share": depth_error_share(item.camera, 0.0, fit.depth_off_m / T[2, 3]),
+            "depth_error_share": None if _by_network(item) else depth_error_share(item.camera, 0.0, fit.depth_off_m / T[2, 3]),
         }
         if self._options.random_weights_seed is not None:
             random = Reason("random_weights", "the networks are random numbers: no pose of theirs means anything")
@@ -286,6 +286,11 @@ class Backend(Operator):
 
 
 _NO_DEPTH = Reason("no_depth", "no depth is known of this frame, and the networks need it in metres")
+
+
+def _by_network(item: ClipInput) -> bool:
+    """Whether the depth is a network's, whose own error nobody states: a pose that agrees with it is as far off as it is."""
+    return "network" in item.tables["depth"]["depth_source"].unique().to_pylist()
 
 
 def _objects_of(masks: list[dict[str, Any]]) -> list[dict[str, Any]]:

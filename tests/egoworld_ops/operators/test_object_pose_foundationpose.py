@@ -162,6 +162,23 @@ def test_without_depth_it_says_what_it_needs_and_looks_at_nothing(make: Callable
     assert [row["reason_class"] for row in run(operator, gap)] == [None, "no_depth", None]
 
 
+def test_the_error_of_a_pose_in_a_networks_depth_is_not_made_up(make: Callable[..., Backend], tmp_path: Path) -> None:
+    """A network that says 8 % too much: the refiner reads poses from the depth, and the pose is as far off as it."""
+    item = clip(tmp_path, MOVING[:1])
+    [held] = item.tables["depth"].to_pylist()
+    said = {
+        source: schema.from_rows("depth", [held | {"step_m": held["step_m"] * 1.08, "depth_source": source}])
+        for source in ("given", "network")
+    }
+    of_depth = {source: run(make(), replace(item, tables={**item.tables, "depth": table}))[0] for source, table in said.items()}
+    z_m = MOVING[0][2, 3]
+    for row in of_depth.values():
+        assert row["converged"]
+        assert row["z_m"] / z_m - 1 > 0.05
+    assert of_depth["given"]["depth_error_share"] < 0.02
+    assert of_depth["network"]["depth_error_share"] is None
+
+
 def test_a_thing_without_a_mesh_says_so(make: Callable[..., Backend], tmp_path: Path) -> None:
     rows = run(make(), clip(tmp_path, MOVING[:1], label="cup"))
     assert [(row["reason_class"], row["scale_source"]) for row in rows] == [("no_mesh", "none")]
