@@ -21,6 +21,7 @@ from egoworld_ops.errors import WeightsUnreadable
 from egoworld_ops.files.checkpoints import read_checkpoint
 from egoworld_ops.operators.detections._box_tracks import Found
 from egoworld_ops.operators.detections._hub_model import config_of, from_arrays
+from egoworld_ops.operators.detections._phrases import check_length
 
 _TOKENS = 16
 _PADDING = "!"
@@ -41,15 +42,21 @@ class Owlv2:
         self._prepare = Owlv2ImageProcessor(size={"height": side_px, "width": side_px})
 
     def tokens(self, phrases: Sequence[str]) -> torch.Tensor:
-        """(N, 16) int64; of a longer phrase the first words."""
+        """(N, 16) int64.
+
+        Raises:
+            BadSettings: a phrase is too long.
+        """
         if self._tokenizer is None:
             ids = torch.zeros(len(phrases), _TOKENS, dtype=torch.long)
             for row, phrase in zip(ids, phrases, strict=True):
                 words = [1 + zlib.crc32(word.encode()) % 49000 for word in phrase.split()][: _TOKENS - 1]
                 row[: len(words) + 1] = torch.tensor([*words, 49407])
             return ids
-        read = self._tokenizer([f"a photo of a {p}" for p in phrases], padding="max_length", max_length=_TOKENS, truncation=True)
-        return torch.tensor(read["input_ids"])
+        read = self._tokenizer([f"a photo of a {p}" for p in phrases], padding="max_length", max_length=_TOKENS)["input_ids"]
+        for phrase, ids_of_phrase in zip(phrases, read, strict=True):
+            check_length(phrase, len(ids_of_phrase), _TOKENS, "OWLv2 with the words around it")
+        return torch.tensor(read)
 
     @torch.inference_mode()
     def __call__(self, rgb: np.ndarray, phrases: Sequence[str], min_score: float) -> list[Found]:

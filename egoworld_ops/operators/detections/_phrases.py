@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from egoworld_ops.errors import BadSettings
 from egoworld_ops.video.sidecar import SidecarObject
 
 
@@ -42,6 +43,12 @@ def phrases_for(hands: str, objects: Sequence[str], known: Sequence[SidecarObjec
         of_sidecar.setdefault(_plain(item.text or item.label), []).append(item.label)
     labels |= {phrase: names[0] if len(names) == 1 else phrase for phrase, names in of_sidecar.items()}
     return Phrases(_plain(hands), {phrase: label for phrase, label in labels.items() if phrase not in ("", _plain(hands))})
+
+
+def check_length(phrase: str, tokens: int, most: int, network: str) -> None:
+    """Raise BadSettings where a phrase has more tokens than a network reads: without its end it names another thing."""
+    if tokens > most:
+        raise BadSettings(f"phrase '{phrase}'", f"it has {tokens} tokens, {network} reads {most}", "Name the thing in a few words")
 
 
 def _plain(phrase: str) -> str:

@@ -16,9 +16,10 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as pictures
 from transformers import Sam3VideoConfig
 
-from egoworld_ops.errors import BadSettings, WeightsUnreadable
+from egoworld_ops.errors import WeightsUnreadable
 from egoworld_ops.files.checkpoints import read_checkpoint
 from egoworld_ops.operators.detections._hub_model import config_of, from_arrays
+from egoworld_ops.operators.detections._phrases import check_length
 from egoworld_ops.operators.detections._sam3_session import Phrase, Sam3
 
 TOKENS = 32
@@ -89,8 +90,7 @@ def phrases(tokenizer: Path, texts: Sequence[str]) -> list[Phrase]:
 
 
 def phrase(text: str, ids: Sequence[int], attended: Sequence[int]) -> Phrase:
-    if len(ids) > TOKENS:
-        raise BadSettings(f"phrase '{text}'", f"it has {len(ids)} tokens, SAM 3 reads {TOKENS}", "Name the thing in a few words")
+    check_length(text, len(ids), TOKENS, "SAM 3")
     return Phrase(text, torch.tensor([ids]), torch.tensor([attended]))
 
 

@@ -79,7 +79,7 @@ class Settings(BackendSettings):
 class Backend(Operator):
     """OWLv2 (Minderer et al., "Scaling Open-Vocabulary Object Detection", 2023) by `transformers`. `score` is that of the last search."""
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     packages: ClassVar[tuple[str, ...]] = (
         "transformers",
         "tokenizers",
@@ -136,6 +136,7 @@ class Backend(Operator):
         """Objects of the frames in which they were looked for, hands of all frames.
 
         Raises:
+            BadSettings: a phrase is too long.
             OutOfMemory: host or device memory ran out.
         """
         import torch

@@ -36,6 +36,7 @@ from egoworld_ops.types import Frame
 LANDMARKS = "hand_landmark_full"
 _NETWORKS = ("rtmdet_hand", "rtmpose_hand")
 _MAX_NETWORK_THREADS = 4
+_CUDA_MB = 1200
 _HAND = "hand"
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -88,6 +89,11 @@ class Backend(Operator):
         self._detector = network(detector, rtm.DETECTOR_INPUT, rtm.DETECTOR_OUTPUTS)
         self._points = network(points, rtm.POINTS_INPUT, rtm.POINTS_OUTPUTS)
         self._landmarks = LandmarkNetwork(models.path(LANDMARKS), few)
+
+    @classmethod
+    def memory_mb(cls, settings: BackendSettings) -> int:
+        """A guess of a GPU's: CUDA's context and workspaces of two small networks; nothing was measured."""
+        return _CUDA_MB if cls.device(settings) == "cuda" else 0
 
     @classmethod
     def weights(cls, settings: BackendSettings) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import torch
 from torchvision.ops import batched_nms
 
 from egoworld_ops.contract import schema, validation
-from egoworld_ops.errors import SetupError, WeightsMismatch, WeightsMissing, WeightsUnreadable
+from egoworld_ops.errors import BadSettings, SetupError, WeightsMismatch, WeightsMissing, WeightsUnreadable
 from egoworld_ops.files import safetensors
 from egoworld_ops.operators.detections import _owlv2, grounding, mediapipe
 from egoworld_ops.operators.detections._box_tracks import BoxTracks, Found, each_once
@@ -241,7 +241,8 @@ def test_published_files_give_the_network_and_its_words_and_no_hub_is_asked(file
     assert ids[0] == 49406
     assert ids[ids.index(49407) - 1] == 54, "the word is one token"
     assert set(ids[ids.index(49407) + 1 :]) == {0}
-    assert found.tokens(["a very long name " * 9]).shape == (1, 16)
+    with pytest.raises(BadSettings, match=r"tokens, OWLv2 .* reads 16\. Name the thing in a few words"):
+        found.tokens(["cup", "a very long name " * 9])
 
 
 def test_files_that_are_not_what_they_should_be(files: list[Path], tmp_path: Path) -> None:

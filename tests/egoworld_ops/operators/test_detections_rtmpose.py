@@ -181,9 +181,11 @@ def test_the_detector_is_shown_the_picture_at_its_top_left_blue_first(size: tupl
     )
     if min(size) < max(size):
         assert np.allclose(shown[0, :, -1, -1], (114 - MEAN[::-1]) / STD[::-1], atol=1e-5)
-    box = np.array([0.31 * size[0], 0.2 * size[1], 0.8 * size[0], 0.9 * size[1]])
-    assert np.abs(box * np.tile(scale, 2) / np.tile(scale, 2) - box).max() < 0.01
     assert np.abs(np.array(size) * scale - inner).max() < 0.01
+    low, high = np.array([0.31, 0.2]), np.array([0.8, 0.9])
+    det = np.array([[[*low * inner, *high * inner, 0.9]]], np.float32)
+    [box] = rtm.find_boxes(lambda **_: [det, np.zeros((1, 1), np.int64)], rgb, 0.3, 0.5)
+    assert np.abs(box.box_px - np.concatenate([low * size, (high - low) * size])).max() < 0.01
 
 
 def test_boxes_that_overlap_are_one_hand_and_a_missed_one_is_waited_for() -> None:
