@@ -14,6 +14,8 @@ from egoworld_ops.operators import extras
 from egoworld_ops.operators.accelerator import auto_device
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_ALL_BITS = {"use_tf32": "0"}
+"""CUDA's provider otherwise rounds to TF32, 10 bits of 23, on GPUs that have it: the machine would choose the precision."""
 _ENGINES = "tensorrt"
 """Folder beside a file for what TensorRT makes of it."""
 _FATAL = 4
@@ -53,11 +55,12 @@ class OnnxNetwork:
         weight: str,
         tensorrt: bool = False,
     ) -> None:
-        providers: list[Any] = [_PROVIDERS[pick_device(device, operator, tensorrt)]]
+        provider = _PROVIDERS[pick_device(device, operator, tensorrt)]
+        providers = [(provider, _ALL_BITS if provider == _PROVIDERS["cuda"] else {})]
         if tensorrt:
             kept = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(path.parent / _ENGINES)}
-            providers.insert(0, (_PROVIDERS["tensorrt"], kept))
-        provider = _PROVIDERS["tensorrt"] if tensorrt else providers[0]
+            provider = _PROVIDERS["tensorrt"]
+            providers.insert(0, (provider, kept))
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -48,7 +48,7 @@ class Settings(BackendSettings):
 class Backend(Operator):
     """MoGe-2 (Wang et al., "MoGe-2: Accurate Monocular Geometry with Metric Scale and Sharp Details", 2025)."""
 
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 2.0

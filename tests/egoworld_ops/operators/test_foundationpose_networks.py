@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import onnxruntime
@@ -119,6 +119,21 @@ def test_a_device_that_is_not_there_is_an_error_with_its_cure(
     monkeypatch.setattr(onnx_network, "auto_device", lambda: "cuda" if gpu else "cpu")
     with pytest.raises((BadSettings, NoDevice), match=said):
         onnx_network.pick_device(device, OPERATOR, tensorrt)
+
+
+def test_cuda_is_asked_for_all_bits_of_float32(files: dict[Layout, tuple[Path, Path]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its default is TF32 where the GPU has it. Nothing of CUDA is here: what is asked is looked at, and a CPU computes."""
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    asked: list[Any] = []
+
+    def session(path: Path, options: Any, providers: Sequence[Any]) -> NoReturn:
+        asked.extend(providers)
+        raise RuntimeError("seen")
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    with pytest.raises(WeightsUnreadable, match="seen"):
+        Published(*files["library"], "cuda", tensorrt=False, threads=1)
+    assert asked == [("CUDAExecutionProvider", {"use_tf32": "0"})]
 
 
 def test_onnxruntime_that_takes_a_cpu_for_a_gpu_is_an_error(
