@@ -107,6 +107,30 @@ def test_a_gpu_lost_after_its_discovery_is_named(stub: Path) -> None:
     assert said(code, stub) == [(B, "GPU is lost")]
 
 
+DUTY = """
+import time
+from egoworld_assets.acceptance.resources import duty
+with duty() as found:
+    time.sleep(1)
+say(found.gpus, [share if share is None else round(share, 6) for share in found.shares])
+"""
+
+
+@pytest.mark.parametrize(
+    ("fail", "visible", "gpus", "shares"),
+    [
+        ("", None, ["NVIDIA H100", "NVIDIA H100", "NVIDIA L4"], [0.37, 0.0, 1.0]),
+        (f"nvmlDeviceGetUtilizationRates/1={NOT_SUPPORTED}", None, ["NVIDIA H100", "NVIDIA H100", "NVIDIA L4"], [0.37, None, 1.0]),
+        ("", "2", ["NVIDIA L4"], [1.0]),
+        ("", "", [], []),
+    ],
+)
+def test_the_duty_that_an_acceptance_states_is_what_the_driver_says(
+    stub: Path, fail: str, visible: str | None, gpus: list[str], shares: list[float | None]
+) -> None:
+    assert said(DUTY, stub, fail=fail, visible=visible) == [(gpus, shares)]
+
+
 def test_another_gpu_at_the_same_index_is_not_read_in_its_place(stub: Path) -> None:
     swap = f"gpu = nvml.discover()[0][0]; os.environ['NVML_STUB_GPUS'] = {THREE.split(';')[1]!r}\n"
     code = swap + "try: say(nvml.read(gpu).temperature_c)\nexcept GpuError as error: say(error.gpu.uuid, error.reason)"

@@ -157,9 +157,3 @@ def test_memory_that_was_taken_and_let_go_is_seen() -> None:
     assert much.host_mb is not None
     assert nothing.host_mb < 50
     assert 300 < much.host_mb < 400
-
-
-def test_without_gpus_no_duty_is_made_up() -> None:
-    with resources.duty() as found:
-        pass
-    assert (found.gpus, found.shares) == ([], []) or len(found.gpus) == len(found.shares)
