@@ -140,6 +140,7 @@ class Run:
         """Write the clip's `meta.json`: the provenance of every table in its folder."""
         folder = self.clip_folder(video_id, clip_id)
         with named_errors(folder):
+            make_folder(folder)  # nothing of the clip may have been stored
             tables = [name for name in os.listdir(folder) if name.endswith(".parquet")]
         gathered = {name.removesuffix(".parquet"): provenance_at(f"{folder}/{name}") for name in tables}
         write_bytes(folder / "meta.json", json.dumps(gathered, sort_keys=True).encode(), durable=False)
