@@ -22,7 +22,7 @@ from egoworld_ops.operators.depth import moge2
 from egoworld_ops.operators.depth._pictures import Pictures
 from egoworld_ops.operators.depth_maps import DepthMaps
 from egoworld_ops.types import Camera
-from egoworld_ops.vision.lenses import unproject
+from egoworld_ops.vision.lenses import project, unproject
 from tests.egoworld_ops.operators.clips import pictures_input
 from tests.egoworld_ops.operators.onnx_stand_ins import constant
 
@@ -74,6 +74,22 @@ def run(path: Path, camera: Camera, **options: Any) -> pa.Table:
     table = backend.run(replace(item, tables={name: schema.empty(name) for name in ("masks", "hand_pose")}))
     validation.validate("depth", table)
     return table
+
+
+@pytest.mark.parametrize("camera", [CAMERA, FISHEYE])
+@pytest.mark.parametrize(("side_px", "multiple"), [(SIDE, 1), (SIDE, 14), (504, 14)])
+def test_a_network_is_shown_what_the_camera_of_its_map_sees(camera: Camera, side_px: int, multiple: int) -> None:
+    """A picture whose values are its places, doubled: each pixel shows the place that its ray comes from."""
+    v, u = np.mgrid[0 : camera.height, 0 : camera.width]
+    pictures = Pictures(camera, side_px, multiple)
+    shown = pictures.of(np.stack([2 * u, 2 * v, 0 * u], -1).astype(np.uint8))[..., :2] / 2
+    v, u = np.mgrid[0 : pictures.camera.height, 0 : pictures.camera.width].astype(np.float64)
+    places = project(camera, unproject(pictures.camera, np.stack([u, v], -1)))
+    inside = ((places > 2) & (places < (camera.width - 3, camera.height - 3))).all(-1) & ~pictures.unseen
+    off_px = (shown - places)[inside]
+    assert inside.mean() > 0.4
+    assert np.abs(off_px.mean(0)).max() < 0.1
+    assert np.quantile(np.abs(off_px), 0.95) < 0.5
 
 
 @pytest.mark.parametrize("camera", [CAMERA, FISHEYE])
