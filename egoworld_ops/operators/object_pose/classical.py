@@ -160,7 +160,7 @@ def observe(item: ClipInput) -> list[Track]:
             mask = decoded[track_id] & ~hands
             if mask.any():
                 followers[track_id].see(frame, mask, hands, row["observed"])
-    return [follower.track for _, follower in sorted(followers.items())]
+    return [follower.track for _, follower in sorted(followers.items()) if follower.track.sightings]
 
 
 def _area_share(row: dict[str, Any]) -> float:

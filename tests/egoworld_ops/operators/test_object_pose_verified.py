@@ -213,3 +213,13 @@ def test_the_pose_of_a_thing_does_not_stand_where_its_equal_touches_it() -> None
         T = pose_of(row)
         assert T is not None
         assert cuboid(SIZE_M).symmetry.angle_deg(T[:3, :3], STILL[:3, :3]) < 3
+
+
+def test_two_tracks_of_one_mask_are_no_fault_of_the_program() -> None:
+    """Each is all hidden by the other: nothing of them is seen, and each row says so."""
+    item = two_boxes(GAPS_M[:2])
+    rows = item.tables["masks"].to_pylist()
+    doubled = [row | {"rle": rows[2 * (i // 2)]["rle"], "area_px": rows[2 * (i // 2)]["area_px"]} for i, row in enumerate(rows)]
+    item = replace(item, tables=dict(item.tables) | {"masks": schema.from_rows("masks", doubled)})
+    found = Backend(Backend.Settings(), 1).run(item).to_pylist()
+    assert sorted((row["track_id"], row["reason_class"]) for row in found) == [(10, "too_hidden")] * 2 + [(11, "too_hidden")] * 2
