@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as pictures
 from transformers import Sam3VideoConfig
 
-from egoworld_ops.errors import WeightsUnreadable
+from egoworld_ops.errors import WeightsMismatch, WeightsUnreadable, printable
 from egoworld_ops.files.checkpoints import read_checkpoint
 from egoworld_ops.operators.detections._hub_model import config_of, from_arrays
 from egoworld_ops.operators.detections._phrases import check_length
@@ -25,6 +26,8 @@ from egoworld_ops.operators.detections._sam3_session import Phrase, Sam3
 TOKENS = 32
 """Length of every prompt, padded."""
 _CURE = "Run: egoworld models fetch sam3"
+_BACKBONE = "sam3_vit_model"
+"""Others are of packages that may download weights of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,9 @@ def load(weights: Path, config: Path, limits: Limits, device: torch.device, dtyp
         WeightsMismatch: a file is of another network.
     """
     known = config_of(Sam3VideoConfig, config, "SAM 3", _CURE)
+    parts: list[Any] = [known.detector_config, known.tracker_config]
+    if other := {part.vision_config.backbone_config.model_type for part in parts} - {_BACKBONE}:
+        raise WeightsMismatch(config, f"it describes a network on {', '.join(sorted(map(printable, other)))}, not on {_BACKBONE}", _CURE)
     apply(known, limits)
     return from_arrays(Sam3, known, read_checkpoint(weights), weights, _CURE, device, dtype)
 

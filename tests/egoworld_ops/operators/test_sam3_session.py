@@ -342,6 +342,15 @@ def test_a_configuration_names_no_code_to_run(files: Path, tmp_path: Path) -> No
     assert "owner/code" not in loaded.config.to_json_string()
 
 
+def test_a_configuration_brings_no_backbone_that_fetches_its_own_weights(files: Path, tmp_path: Path) -> None:
+    said = json.loads((files / "config.json").read_text())
+    foreign = {"model_type": "timm_backbone", "backbone": "resnet18", "use_pretrained_backbone": True}
+    said["detector_config"]["vision_config"]["backbone_config"] = foreign
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    with pytest.raises(WeightsMismatch, match="a network on timm_backbone, not on sam3_vit_model"):
+        _sam3_model.load(files / "sam3.safetensors", tmp_path / "config.json", LIMITS, CPU, torch.float32)
+
+
 def test_it_computes_in_half_precision(files: Path, phrases: list[Phrase]) -> None:
     half = _sam3_model.load(files / "sam3.safetensors", files / "config.json", LIMITS, CPU, torch.bfloat16)
     seen = streamed(half, phrases, 5)
