@@ -19,6 +19,7 @@ _ALL_BITS = {"use_tf32": "0"}
 _ENGINES = "tensorrt"
 """Folder beside a file for what TensorRT makes of it."""
 _FATAL = 4
+Shape = tuple[int | str, ...]
 _SIGNS_OF_EXHAUSTION = ("Failed to allocate", "bad_alloc", "bad allocation", "out of memory", "STATUS_ALLOC_FAILED")
 """Phrases of errors when memory runs out: onnxruntime's arena's and Warp's, C++'s, the driver's, those of cuBLAS and cuDNN."""
 
@@ -28,7 +29,8 @@ class OnnxNetwork:
 
     Args:
         path: the file.
-        inputs, outputs: names that it must have among its own; no outputs: all that it has.
+        inputs, outputs: the shapes of those that it must have among its own, by name; no outputs: all that it has. A word in a shape stands for any
+            number, the same wherever it stands; None for a single number in any shape.
         device: a setting: `auto` is CUDA if there is one.
         threads: of a CPU.
         operator: `stage.backend`, whose setting `device` is.
@@ -47,8 +49,8 @@ class OnnxNetwork:
     def __init__(
         self,
         path: Path,
-        inputs: tuple[str, ...],
-        outputs: tuple[str, ...],
+        inputs: Mapping[str, Shape],
+        outputs: Mapping[str, Shape | None],
         device: Literal["auto", "cpu", "cuda"],
         threads: int,
         operator: str,
@@ -67,8 +69,8 @@ class OnnxNetwork:
         options.intra_op_num_threads = threads
         options.log_severity_level = _FATAL
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._operator = operator
-        cure = f"Run: egoworld models fetch {weight}"
+        self._path, self._operator, self._inputs, self._outputs = path, operator, inputs, outputs
+        self._cure = cure = f"Run: egoworld models fetch {weight}"
         try:
             with out_of_memory(path, operator):
                 self._session: Any = onnxruntime.InferenceSession(path, options, providers=providers)
@@ -82,20 +84,43 @@ class OnnxNetwork:
         self.shapes: Mapping[str, tuple[Any, ...]] = {value.name: tuple(value.shape) for value in self._session.get_inputs()}
         """Of the inputs; what is not a number may vary."""
         found = tuple(value.name for value in self._session.get_outputs())
-        self.outputs = outputs or found
+        self.outputs = tuple(outputs) or found
         """The names of what a call returns."""
-        if not set(inputs) <= self.shapes.keys() or not set(outputs) <= set(found):
-            reason = f"this is another network: it has inputs {sorted(self.shapes)} and outputs {sorted(found)}"
-            raise WeightsMismatch(path, f"{reason}, want {list(inputs)} and {list(outputs)}", cure)
+        if not inputs.keys() <= self.shapes.keys() or not outputs.keys() <= set(found):
+            raise self.another(f"it has inputs {sorted(self.shapes)} and outputs {sorted(found)}, want {list(inputs)} and {list(outputs)}")
 
     def __call__(self, **given: np.ndarray) -> list[np.ndarray]:
         """The outputs, in the order of `outputs`.
 
         Raises:
+            WeightsMismatch: it does not take what it is given, or its answers have other shapes.
             OutOfMemory: memory ran out.
         """
-        with out_of_memory(f"stages.{self._operator}", self._operator):
-            return list(self._session.run(list(self.outputs), given))
+        from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
+
+        try:
+            with out_of_memory(f"stages.{self._operator}", self._operator):
+                found: list[Any] = self._session.run(list(self.outputs), given)
+        except (InvalidArgument, ValueError) as error:
+            raise self.another(str(error)) from error
+        sizes = {word: n for name, shape in self._inputs.items() for word, n in zip(shape, given[name].shape, strict=True)}
+        for (name, want), array in zip(self._outputs.items(), found, strict=bool(self._outputs)):
+            if not _fits(array, want, sizes):
+                raise self.another(f"its {name} is {getattr(array, 'shape', type(array).__name__)}, want {want or 'a number'}")
+        return found
+
+    def another(self, reason: str) -> WeightsMismatch:
+        """The error of a file that is of another network."""
+        return WeightsMismatch(self._path, f"this is another network: {reason}", self._cure)
+
+
+def _fits(array: Any, want: Shape | None, sizes: dict[int | str, int]) -> bool:
+    """Whether an answer is numbers in the shape that is wanted; words in it that have no number yet get it in `sizes`."""
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        return False
+    if want is None or len(want) != array.ndim:
+        return want is None and array.size == 1
+    return all(n == (sizes.setdefault(word, n) if isinstance(word, str) else word) for word, n in zip(want, array.shape, strict=True))
 
 
 @contextmanager

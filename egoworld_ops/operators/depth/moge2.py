@@ -18,9 +18,11 @@ from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.depth._pictures import Pictures
 from egoworld_ops.operators.depth._rows import Rows
-from egoworld_ops.operators.onnx_network import OnnxNetwork
+from egoworld_ops.operators.onnx_network import OnnxNetwork, Shape
 from egoworld_ops.types import Camera
 
+_INPUTS: dict[str, Shape] = {"image": (1, 3, "height", "width")}
+_OUTPUTS: dict[str, Shape | None] = {"points": (1, "height", "width", 3), "mask": (1, "height", "width"), "metric_scale": None}
 _SEEN = 0.5
 """The network's mask above which a pixel has a depth (`infer`: `mask > 0.5`)."""
 _SAMPLES = 64
@@ -68,8 +70,7 @@ class Backend(Operator):
         super().__init__(settings, threads)
         self._options = options = cast("Settings", settings)
         [name] = self.weights(options)
-        outputs = ("points", "mask", "metric_scale")
-        self._network = OnnxNetwork(models.path(name), ("image",), outputs, options.device, threads, "depth.moge2", name)
+        self._network = OnnxNetwork(models.path(name), _INPUTS, _OUTPUTS, options.device, threads, "depth.moge2", name)
 
     @classmethod
     def memory_mb(cls, settings: BackendSettings) -> int:
@@ -85,6 +86,7 @@ class Backend(Operator):
         """Table `depth`: one row a frame.
 
         Raises:
+            WeightsMismatch: the file is of another network.
             OutOfMemory: host or device memory ran out.
         """
         pictures = Pictures(item.camera, self._options.side_px)

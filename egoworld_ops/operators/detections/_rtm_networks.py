@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from egoworld_ops.operators.onnx_network import OnnxNetwork
+from egoworld_ops.operators.onnx_network import OnnxNetwork, Shape
 from egoworld_ops.vision.boxes import iou
 
 DETECTOR_PX, POINTS_PX = 320, 256
@@ -23,8 +23,10 @@ _GREY = 114
 _PADDING = 1.25
 _BINS = 2
 """Answers to a pixel."""
-DETECTOR_INPUT, DETECTOR_OUTPUTS = ("input",), ("dets", "labels")
-POINTS_INPUT, POINTS_OUTPUTS = ("input",), ("simcc_x", "simcc_y")
+DETECTOR_INPUT: dict[str, Shape] = {"input": (1, 3, DETECTOR_PX, DETECTOR_PX)}
+DETECTOR_OUTPUTS: dict[str, Shape | None] = {"dets": (1, "boxes", 5), "labels": (1, "boxes")}
+POINTS_INPUT: dict[str, Shape] = {"input": (1, 3, POINTS_PX, POINTS_PX)}
+POINTS_OUTPUTS: dict[str, Shape | None] = dict.fromkeys(("simcc_x", "simcc_y"), (1, 21, _BINS * POINTS_PX))
 
 
 @dataclass(frozen=True, slots=True)

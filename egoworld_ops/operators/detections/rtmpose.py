@@ -29,7 +29,7 @@ from egoworld_ops.operators.detections._phrases import Phrases
 from egoworld_ops.operators.detections._proposals import HandBox, ObjectProposer, Proposal, ProposalSettings, object_row
 from egoworld_ops.operators.detections._roi import roi_from_landmarks
 from egoworld_ops.operators.detections._text_rows import Looked, Thing, text_rows
-from egoworld_ops.operators.onnx_network import OnnxNetwork
+from egoworld_ops.operators.onnx_network import OnnxNetwork, Shape
 from egoworld_ops.operators.rows import common
 from egoworld_ops.types import Frame
 
@@ -83,7 +83,7 @@ class Backend(Operator):
         detector, points = _NETWORKS
         few = min(_MAX_NETWORK_THREADS, threads)
 
-        def network(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> OnnxNetwork:
+        def network(name: str, inputs: dict[str, Shape], outputs: dict[str, Shape | None]) -> OnnxNetwork:
             return OnnxNetwork(models.path(name), inputs, outputs, options.device, few, "detections.rtmpose", name)
 
         self._detector = network(detector, rtm.DETECTOR_INPUT, rtm.DETECTOR_OUTPUTS)
@@ -104,6 +104,7 @@ class Backend(Operator):
         """Hands and objects of each processed frame; no rows where there is nothing.
 
         Raises:
+            WeightsMismatch: a file is of another network.
             OutOfMemory: host or device memory ran out.
         """
         cv2.setNumThreads(max(1, self.threads // 2))

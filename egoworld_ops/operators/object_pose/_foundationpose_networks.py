@@ -11,7 +11,6 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from egoworld_ops.errors import WeightsMismatch
 from egoworld_ops.operators.onnx_network import OnnxNetwork
 
 OPERATOR = "object_pose.foundationpose"
@@ -44,8 +43,8 @@ class Published:
     """
 
     def __init__(self, refiner: Path, scorer: Path, device: Literal["auto", "cpu", "cuda"], tensorrt: bool, threads: int) -> None:
-        self._refiner = _Network(refiner, 2, device, tensorrt, threads)
-        self._scorer = _Network(scorer, 1, device, tensorrt, threads)
+        self._refiner = _Network(refiner, (3, 3), device, tensorrt, threads)
+        self._scorer = _Network(scorer, (1,), device, tensorrt, threads)
 
     def refine(self, rendered: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As `Networks` has it."""
@@ -78,20 +77,24 @@ class Random:
 
 
 class _Network:
-    def __init__(self, path: Path, n_outputs: int, device: Literal["auto", "cpu", "cuda"], tensorrt: bool, threads: int) -> None:
-        self._network = network = OnnxNetwork(path, (), (), device, threads, OPERATOR, _GROUP, tensorrt)
+    def __init__(self, path: Path, widths: tuple[int, ...], device: Literal["auto", "cpu", "cuda"], tensorrt: bool, threads: int) -> None:
+        self._widths = widths
+        self._network = network = OnnxNetwork(path, {}, {}, device, threads, OPERATOR, _GROUP, tensorrt)
         self._inputs, names = sorted(network.shapes), set(network.outputs)
         self._outputs = ["trans", "rot"] if names == {"trans", "rot"} else sorted(names)
         laid = [shape[1:] for shape in network.shapes.values() if len(shape) == 4 and not isinstance(shape[0], int)]
         self._channels_first = laid == [(CHANNELS, SIDE_PX, SIDE_PX)] * 2
-        if len(self._outputs) != n_outputs or not (self._channels_first or laid == [(SIDE_PX, SIDE_PX, CHANNELS)] * 2):
+        if len(self._outputs) != len(widths) or not (self._channels_first or laid == [(SIDE_PX, SIDE_PX, CHANNELS)] * 2):
             what = f"it has inputs {dict(network.shapes)} and outputs {sorted(names)}"
-            want = f"want two inputs of any number of {CHANNELS} x {SIDE_PX} x {SIDE_PX} and {n_outputs} outputs"
-            raise WeightsMismatch(path, f"this is another network: {what}; {want}", f"Run: egoworld models fetch {_GROUP}")
+            want = f"want two inputs of any number of {CHANNELS} x {SIDE_PX} x {SIDE_PX} and {len(widths)} outputs"
+            raise network.another(f"{what}; {want}")
 
     def __call__(self, rendered: np.ndarray, observed: np.ndarray) -> list[np.ndarray]:
         pictures = [rendered, observed]
         if self._channels_first:
             pictures = [np.ascontiguousarray(picture.transpose(0, 3, 1, 2)) for picture in pictures]
         said = dict(zip(self._network.outputs, self._network(**dict(zip(self._inputs, pictures, strict=True))), strict=True))
-        return [said[name] for name in self._outputs]
+        for name, width in zip(self._outputs, self._widths, strict=True):
+            if said[name].size != len(rendered) * width:
+                raise self._network.another(f"of {len(rendered)} pairs its {name} is {said[name].shape}, want {width} numbers of each")
+        return [said[name].reshape(len(rendered), width) for name, width in zip(self._outputs, self._widths, strict=True)]

@@ -138,6 +138,31 @@ def test_a_file_that_is_not_the_right_one_is_named(tmp_path: Path) -> None:
         run(path, CAMERA)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"points": np.zeros((1, 3, 5, 7), np.float32)},
+        {"points": np.zeros(3, np.float32)},
+        {"mask": np.zeros((1, 9, 9), np.float32)},
+        {"metric_scale": np.zeros(0, np.float32)},
+    ],
+)
+def test_a_file_whose_answers_have_other_shapes_is_named(tmp_path: Path, wrong: dict[str, np.ndarray]) -> None:
+    path = constant(tmp_path / "m.onnx", IMAGE, said(Pictures(CAMERA, SIDE).camera) | wrong)
+    with pytest.raises(WeightsMismatch, match=f"another network: its {next(iter(wrong))} is") as caught:
+        run(path, CAMERA)
+    assert "egoworld models fetch" in caught.value.cure
+
+
+@pytest.mark.parametrize(
+    "inputs", [{"image": ((1, 3, 8, 8), np.float32)}, {"image": ((1, 3, "h", "w"), np.int64)}, {**IMAGE, "more": ((1,), np.int64)}]
+)
+def test_a_file_that_takes_something_else_is_named(tmp_path: Path, inputs: Any) -> None:
+    path = constant(tmp_path / "m.onnx", inputs, said(Pictures(CAMERA, SIDE).camera))
+    with pytest.raises(WeightsMismatch, match="another network"):
+        run(path, CAMERA)
+
+
 def test_cuda_is_refused_where_there_is_none(tmp_path: Path) -> None:
     path = constant(tmp_path / "m.onnx", IMAGE, said(Pictures(CAMERA, SIDE).camera))
     with standing_in(path), pytest.raises(BadSettings, match="no CUDA"):

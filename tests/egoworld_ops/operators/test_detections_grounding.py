@@ -264,6 +264,30 @@ def test_files_that_are_not_what_they_should_be(files: list[Path], tmp_path: Pat
         _owlv2.load([weights, config, merges, merges], CPU, "float32")
 
 
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("[" * 100_000, "no configuration"),
+        ({"vision_config": {"hidden_act": "nope"}}, "no network can be made"),
+        ({"vision_config": {"patch_size": 0}}, "no network can be made"),
+        ({"vision_config": {"hidden_size": 4_000_000}}, "describes a network of"),
+        ({"text_config": {"num_hidden_layers": 10**6}}, "num_hidden_layers = 1000000, more than"),
+        ({"num_labels": 10**9}, "num_labels = 1000000000, more than"),
+    ],
+)
+def test_a_configuration_of_no_network_takes_no_memory(files: list[Path], tmp_path: Path, said: str | dict[str, Any], reason: str) -> None:
+    weights, config, vocabulary, merges = files
+    hostile = tmp_path / "config.json"
+    values = json.loads(config.read_text())
+    if isinstance(said, dict):
+        for key, value in said.items():
+            values[key] = values[key] | value if isinstance(value, dict) and key in values else value
+    hostile.write_text(said if isinstance(said, str) else json.dumps(values))
+    with pytest.raises((WeightsUnreadable, WeightsMismatch), match=reason) as caught:
+        _owlv2.load([weights, hostile, vocabulary, merges], CPU, "float32")
+    assert "\n" not in str(caught.value)
+
+
 def test_what_is_missing_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EGOWORLD_WEIGHTS", str(tmp_path))
     with pytest.raises(WeightsMissing, match="Run: egoworld models fetch owlv2"):

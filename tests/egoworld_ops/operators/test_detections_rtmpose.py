@@ -215,3 +215,16 @@ def test_a_file_that_is_not_the_right_one_is_named(stand_ins: dict[str, Path], n
     constant(path, DETECTOR, {"other": np.zeros(1, np.float32)})
     with pytest.raises(WeightsMismatch, match=rf"{name}\.onnx.*another network"):
         rtmpose.Backend(settings, 1)
+
+
+@pytest.mark.parametrize(("name", "shape"), [("rtmdet_hand", (1, 3, 4)), ("rtmdet_hand", (3, 5)), ("rtmpose_hand", (1, 17, 512))])
+def test_a_file_whose_answers_have_other_shapes_is_named(stand_ins: dict[str, Path], name: str, shape: tuple[int, ...]) -> None:
+    hand = hand_at(200, 150)
+    says = dets([box_of(hand)])
+    if name == "rtmpose_hand":
+        answers = dict.fromkeys(("simcc_x", "simcc_y"), np.ones(shape, np.float32))
+        constant(stand_ins[name], {"input": ((1, 3, 256, 256), np.float32)}, answers)
+    else:
+        says["dets"] = np.ones(shape, np.float32)
+    with pytest.raises(WeightsMismatch, match=rf"{name}\.onnx.*another network: its"):
+        run(stand_ins, [picture([hand])], says)

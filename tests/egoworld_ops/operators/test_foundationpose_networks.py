@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -16,6 +16,7 @@ from egoworld_ops.errors import BadSettings, NoDevice, WeightsMismatch, WeightsU
 from egoworld_ops.operators import onnx_network
 from egoworld_ops.operators.object_pose._foundationpose_networks import OPERATOR, Published
 from tests.egoworld_ops.operators.foundationpose_networks import NETWORKS, Kind, Layout, export, of_names, pictures
+from tests.egoworld_ops.operators.onnx_stand_ins import constant
 
 LIMIT = 1e-4
 NARROW = 64
@@ -101,6 +102,18 @@ def test_a_file_that_is_not_the_network_is_named(files: dict[Layout, tuple[Path,
     cut.write_bytes(refiner.read_bytes()[:100_000])
     with pytest.raises(WeightsUnreadable, match=r"cut\.onnx: onnxruntime cannot read it.*models fetch foundationpose"):
         Published(cut, scorer, "cpu", tensorrt=False, threads=1)
+
+
+def test_answers_of_another_shape_are_named(tmp_path: Path) -> None:
+    shown = np.zeros((2, 160, 160, 6), np.float32)
+    inputs: Mapping[str, tuple[tuple[int | str, ...], type]] = dict.fromkeys(("input1", "input2"), (("n", 160, 160, 6), np.float32))
+    refiner = constant(tmp_path / "refiner.onnx", inputs, {name: np.zeros((2, 4), np.float32) for name in ("output1", "output2")})
+    scorer = constant(tmp_path / "scorer.onnx", inputs, {"output1": np.zeros((1, 3), np.float32)})
+    networks = Published(refiner, scorer, "cpu", tensorrt=False, threads=1)
+    with pytest.raises(WeightsMismatch, match=r"refiner\.onnx: this is another network: .* want 3 numbers of each"):
+        networks.refine(shown, shown)
+    with pytest.raises(WeightsMismatch, match=r"scorer\.onnx: this is another network: .* want 1 numbers of each"):
+        networks.score(shown, shown)
 
 
 @pytest.mark.parametrize(
