@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -54,13 +55,15 @@ def register(name: str, file: Path) -> Path:
     """Copy a file that a person brought into the weights folder, if it is the one the registry or the lock file names, and return its place.
 
     Raises:
-        WeightsMissing: it is not there.
+        WeightsMissing: it is not there, or is no regular file.
         WeightsMismatch: it has another content.
         WeightsUnreadable: it is to be converted, and is no checkpoint.
         StorageUnavailable: it cannot be read now, or the weights folder cannot be written.
     """
     wanted = store.weight(name)
     try:
+        if not stat.S_ISREG(file.stat().st_mode):  # a pipe would wait for a writer, and a device has no end
+            raise WeightsMissing(file, "is not a regular file", "Name a readable file")
         with file.open("rb") as stream, _held():
             _copied(wanted, stream, f"file {file.absolute()}")
     except OSError as error:

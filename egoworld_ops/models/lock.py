@@ -47,7 +47,7 @@ def read(folder: Path) -> dict[str, Pin]:
         if (away := unreadable(error, path)) is not None:
             raise away from error
         return {}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsUnreadable(path, f"is damaged: {error}", "Restore it, or remove it and fetch the weights again") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -88,20 +89,22 @@ def path(name: str) -> Path:
     """The file of that name to load, checked; of a checkpoint that is converted, the safetensors made of it.
 
     Raises:
-        WeightsMissing: it is not there.
+        WeightsMissing: it is not there, or is no regular file.
         WeightsMismatch: it has another content.
         StorageUnavailable: it is there and cannot be read now.
     """
     wanted = weight(name)
     found = place(wanted)
     try:
-        stat = found.stat()
+        now = found.stat()
     except OSError as error:
         if (away := unreadable(error, found)) is not None:
             raise away from error
         raise WeightsMissing(found, f"weights {name} are not there ({error.strerror})", cure(wanted)) from error
+    if not stat.S_ISREG(now.st_mode):  # a pipe would wait for a writer, and a device has no end
+        raise WeightsMissing(found, f"weights {name} are not a regular file", f"Remove it, then: {cure(wanted)}")
     want = _sha256_here(wanted)
-    known = (stat.st_size, stat.st_mtime_ns, want)
+    known = (now.st_size, now.st_mtime_ns, want)
     if _verified.get(found) != known:
         check(found, want, cure(wanted))
         _verified[found] = known

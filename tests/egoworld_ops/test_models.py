@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import io
 import json
+import os
 import re
 import tarfile
 import threading
@@ -190,6 +191,24 @@ def test_register_takes_the_right_file_and_refuses_another(weights_folder: Path,
     assert models.register("tiny", right) == weights_folder / "tiny.bin"
     assert models.path("tiny").read_bytes() == CONTENT
     assert lying(weights_folder) == ["tiny.bin"]
+
+
+@pytest.mark.parametrize(
+    "put", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")], ids=["a pipe", "a folder", "a device without end"]
+)
+def test_what_is_no_regular_file_is_not_read(
+    weights_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: Callable[[Path], None]
+) -> None:
+    monkeypatch.setitem(models.REGISTRY, "tiny", tiny())
+    put(brought := tmp_path / "brought")
+    with pytest.raises(WeightsMissing, match="brought: is not a regular file"):
+        models.register("tiny", brought)
+    weights_folder.mkdir(exist_ok=True)
+    put(weights_folder / "tiny.bin")
+    with pytest.raises(WeightsMissing, match="not a regular file") as caught:
+        models.path("tiny")
+    assert "models fetch tiny" in caught.value.cure
+    assert models.verify("tiny") == "-"
 
 
 def test_unknown_names_are_refused(weights_folder: Path) -> None:
