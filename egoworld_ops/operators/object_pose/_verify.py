@@ -46,7 +46,7 @@ MAX_BETWEEN_S = 0.3
 DETOUR_DEG, DETOUR_SHARE = 5.0, 0.03
 """A pose lies on the way from one to another if going by it is longer by no more than this angle, and this share of the depth."""
 MIN_OVERLAP, MIN_SUPPORT = 0.8, 0.8
-MIN_MARGIN, MIN_MARGIN_SHARE = 0.015, 0.5
+MIN_MARGIN, MIN_MARGIN_SHARE = 0.015, 0.3
 """The margin must be at least this, and at least this share of what the pose leaves unexplained: masks that are off blur the difference."""
 MIN_VISIBLE = 0.4
 OTHER_DEG = 15.0
@@ -123,18 +123,20 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What frames kept out of the solution say about the poses of an object, in the median: in some of them the pose may be wrong.
+    """What frames kept out of the solution say about the poses of an object.
 
     Args:
-        overlap: intersection over union of outline and mask.
+        overlap: median over them of intersection over union of outline and mask: in some of them the pose may be wrong.
         support: the same, up to 1, of which a share EDGES is only given for edges.
-        margin: by how much that is more than the support of the best other orientation; None where overlap is so small that none was sought.
+        unexplained: 1 less its mean, which a median would hide.
+        margin: by how much the mean is more than that of the best other orientation; None where overlap is so small that none was sought.
         rival_deg: how far that one is turned away, degrees.
         covered: by how much another orientation overlaps with the masks better, which the margin must exceed: edges may prefer a wrong one.
     """
 
     overlap: float
     support: float
+    unexplained: float
     margin: float | None
     rival_deg: float
     covered: float
@@ -146,7 +148,7 @@ class Verdict:
             return Reason("no_fit", f"the outline of the known shape overlaps with the masks by {100 * self.overlap:.0f} % only")
         if self.support < MIN_SUPPORT:
             return Reason("no_fit", f"outline and edges of the known shape explain {100 * self.support:.0f} % of what other frames show")
-        if self.margin - self.covered < max(MIN_MARGIN, MIN_MARGIN_SHARE * (1 - self.support)):
+        if self.margin - self.covered < max(MIN_MARGIN, MIN_MARGIN_SHARE * self.unexplained):
             return Reason("ambiguous", f"turned by {self.rival_deg:.0f} degrees, the shape explains masks and edges about as well")
         return None
 
@@ -275,8 +277,9 @@ def verify(
     """Judge poses T_camera_object of one object in some frames that were kept out of the solution; the first view is searched for rivals."""
     own = [_near_fit(camera, shape, view, T) for T, view in zip(poses, views, strict=True)]
     overlap, support = (float(np.median([getattr(one, name) for one in own])) for name in ("overlap", "support"))
+    mean_overlap, mean_support = (float(np.mean([getattr(one, name) for one in own])) for name in ("overlap", "support"))
     if overlap < MIN_OVERLAP:
-        return Verdict(overlap, support, None, 0.0, 0.0)
+        return Verdict(overlap, support, 1 - mean_support, None, 0.0, 0.0)
     rivals = [*runners_up, *(invert(poses[0]) @ T for T in _rivals(camera, shape, poses[0], views[0]))]
     glances = [(_rival(camera, shape, poses[:GLANCES], views[:GLANCES], other, False), other) for other in rivals]
     glances = sorted((g for g in glances if g[0].turned_deg > OTHER_DEG), key=lambda g: -g[0].support)[:SHARPENED]
@@ -285,12 +288,12 @@ def verify(
         behind = float(np.mean([one.support for one in own[:GLANCES]])) - glance.support
         if behind < CLEAR:
             rival = _rival(camera, shape, poses, views, T_object_other, True)
-            covered = max(covered, rival.overlap - overlap) if rival.turned_deg > OTHER_DEG else covered
+            covered = max(covered, rival.overlap - mean_overlap) if rival.turned_deg > OTHER_DEG else covered
         else:
-            rival = replace(glance, support=support - behind)
+            rival = replace(glance, support=mean_support - behind)
         if rival.support > best.support and rival.turned_deg > OTHER_DEG:
             best = rival
-    return Verdict(overlap, support, support - best.support, best.turned_deg, covered)
+    return Verdict(overlap, support, 1 - mean_support, mean_support - best.support, best.turned_deg, covered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +358,7 @@ def _other(shape: Shape, T_a: np.ndarray, T_b: np.ndarray) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Rival:
-    """Of another orientation, median support and overlap over views, and how far it is turned away, degrees."""
+    """Of another orientation, mean support and overlap over views, and how far it is turned away, degrees."""
 
     support: float
     overlap: float
@@ -377,5 +380,5 @@ def _rival(
         seen = [support_of(camera, shape, view, T_made) for T_made in tried]
         found.append((max((s.support for s in seen), default=0.0), max((s.overlap for s in seen), default=0.0)))
         angles.append(max((shape.symmetry.angle_deg(T_made[:3, :3], T[:3, :3]) for T_made in tried), default=0.0))
-    support, overlap = np.median(found, axis=0)
+    support, overlap = np.mean(found, axis=0)
     return _Rival(float(support), float(overlap), float(np.median(angles)))

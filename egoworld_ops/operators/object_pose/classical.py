@@ -40,7 +40,7 @@ UNSURE_SCALE = Reason("scale_uncertain", "no size is given; a hand's size, which
 class Backend(Operator):
     """The `classical` backend of object_pose."""
 
-    version = "11"
+    version = "12"
     packages = ("opencv-python-headless", "scipy", "trimesh", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     seconds_per_frame: ClassVar[float] = 0.06
