@@ -17,7 +17,7 @@ from torch import nn
 from transformers import CLIPTokenizer, Owlv2Config, Owlv2ForObjectDetection
 from transformers.models.owlv2.image_processing_owlv2 import Owlv2ImageProcessor
 
-from egoworld_ops.errors import WeightsUnreadable
+from egoworld_ops.errors import WeightsMismatch, WeightsUnreadable
 from egoworld_ops.files.checkpoints import read_checkpoint
 from egoworld_ops.operators.detections._box_tracks import Found
 from egoworld_ops.operators.detections._hub_model import config_of, from_arrays
@@ -88,7 +88,8 @@ def load(files: Sequence[Path], device: torch.device, precision: Literal["float3
     weights, config, vocabulary, merges = files
     arrays = {name: array for name, array in read_checkpoint(weights).items() if not name.endswith(_NOT_LEARNED)}
     network = from_arrays(Owlv2ForObjectDetection, config_of(Owlv2Config, config, "OWLv2", _CURE), arrays, weights, _CURE, device)
-    return Owlv2(network, _tokenizer(vocabulary, merges), precision)
+    text: Any = network.config.text_config
+    return Owlv2(network, _tokenizer(vocabulary, merges, text.vocab_size), precision)
 
 
 def random(seed: int, device: torch.device, precision: Literal["float32", "bfloat16"]) -> Owlv2:
@@ -101,10 +102,14 @@ def random(seed: int, device: torch.device, precision: Literal["float32", "bfloa
     return Owlv2(nn.Module.to(network, device), None, precision)
 
 
-def _tokenizer(vocabulary: Path, merges: Path) -> CLIPTokenizer:
+def _tokenizer(vocabulary: Path, merges: Path, n_words: int) -> CLIPTokenizer:
     try:
         words = json.loads(vocabulary.read_text("utf-8"))
         pairs: Any = [tuple(line.split()) for line in merges.read_text("utf-8").splitlines()[1:] if line]
-        return CLIPTokenizer(vocab=words, merges=pairs, pad_token=_PADDING)
+        found = CLIPTokenizer(vocab=words, merges=pairs, pad_token=_PADDING)
+        found(["a photo of a hand"])  # without a token for what it does not know it fails here
     except Exception as error:  # the package raises no other class
         raise WeightsUnreadable(vocabulary, f"no tokenizer can be made of it and {merges.name}: {error}", _CURE) from error
+    if (greatest := max(words.values())) >= n_words:
+        raise WeightsMismatch(vocabulary, f"it has token {greatest}, and the network knows {n_words}", _CURE)
+    return found

@@ -23,8 +23,8 @@ from egoworld_ops.operators.detections._hub_model import config_of, from_arrays
 from egoworld_ops.operators.detections._phrases import check_length
 from egoworld_ops.operators.detections._sam3_session import Phrase, Sam3
 
-TOKENS = 32
-"""Length of every prompt, padded."""
+TOKENS, WORDS = 32, 49408
+"""Length of every prompt, padded; and how many tokens there are."""
 _CURE = "Run: egoworld models fetch sam3"
 _BACKBONE = "sam3_vit_model"
 """Others are of packages that may download weights of their own."""
@@ -82,17 +82,20 @@ def phrases(tokenizer: Path, texts: Sequence[str]) -> list[Phrase]:
 
     Raises:
         WeightsUnreadable: it is no tokenizer.
+        WeightsMismatch: it is of another network.
         BadSettings: a phrase is too long.
     """
+    cure = "Run: egoworld models fetch sam3_tokenizer"
     try:
         reader = Tokenizer.from_file(str(tokenizer))
+        reader.no_truncation()
+        reader.enable_padding(length=TOKENS, pad_id=reader.token_to_id("<|endoftext|>") or 0)
+        read = [reader.encode(text) for text in texts]
     except Exception as error:  # the package raises no other class
-        raise WeightsUnreadable(
-            tokenizer, f"no tokenizer can be made of it: {error}", "Run: egoworld models fetch sam3_tokenizer"
-        ) from error
-    reader.no_truncation()
-    reader.enable_padding(length=TOKENS, pad_id=reader.token_to_id("<|endoftext|>") or 0)
-    return [phrase(text, (read := reader.encode(text)).ids, read.attention_mask) for text in texts]
+        raise WeightsUnreadable(tokenizer, f"no tokenizer can be made of it: {error}", cure) from error
+    if (greatest := max((max(said.ids) for said in read), default=0)) >= WORDS:
+        raise WeightsMismatch(tokenizer, f"it has token {greatest}, and SAM 3 knows {WORDS}", cure)
+    return [phrase(text, said.ids, said.attention_mask) for text, said in zip(texts, read, strict=True)]
 
 
 def phrase(text: str, ids: Sequence[int], attended: Sequence[int]) -> Phrase:

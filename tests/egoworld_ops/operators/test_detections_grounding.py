@@ -288,6 +288,16 @@ def test_a_configuration_of_no_network_takes_no_memory(files: list[Path], tmp_pa
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("words", "reason"), [({"a": 0, "!": 1}, "no tokenizer can be made"), ({"x": 10**6}, "it has token 1000000")])
+def test_a_vocabulary_of_another_network_is_named(files: list[Path], tmp_path: Path, words: dict[str, int], reason: str) -> None:
+    weights, config, vocabulary, _ = files
+    other, merges = tmp_path / "vocab.json", tmp_path / "merges.txt"
+    other.write_text(json.dumps(words if "a" in words else json.loads(vocabulary.read_text()) | words))
+    merges.write_text("#version: 0.2\n")
+    with pytest.raises((WeightsUnreadable, WeightsMismatch), match=reason):
+        _owlv2.load([weights, config, other, merges], CPU, "float32")
+
+
 def test_what_is_missing_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EGOWORLD_WEIGHTS", str(tmp_path))
     with pytest.raises(WeightsMissing, match="Run: egoworld models fetch owlv2"):

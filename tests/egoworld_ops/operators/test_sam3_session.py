@@ -281,6 +281,15 @@ def test_a_phrase_is_padded_to_the_network_s_length(files: Path) -> None:
     assert phrase.attended[0].tolist() == [1, 1] + [0] * 30
 
 
+@pytest.mark.parametrize(("word", "number", "reason"), [("<unk>", 4_000_000_000, "it has token 4000000000"), ("a", 0, "no tokenizer")])
+def test_a_tokenizer_of_another_network_is_named(files: Path, tmp_path: Path, word: str, number: int, reason: str) -> None:
+    said = json.loads((files / "tokenizer.json").read_text())
+    said["model"]["vocab"] = {word: number}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(said))
+    with pytest.raises((WeightsUnreadable, WeightsMismatch), match=reason):
+        _sam3_model.phrases(tmp_path / "tokenizer.json", ["spoon"])
+
+
 def test_files_that_are_not_what_they_should_be(files: Path, tmp_path: Path, model: Sam3) -> None:
     whole = (files / "sam3.safetensors").read_bytes()
     config = (files / "config.json").read_text()
