@@ -39,6 +39,7 @@ def accepted(settings: Settings, out: Path, media: Sequence[Path], say: Callable
     """
     without = {name: chosen.model_copy(update={"fallback": ""}) for name, chosen in settings.stages.items()}
     settings = settings.model_copy(update={"lake": out / "lake", "run_id": None, "stages": without, "retry_after_s": ()})
+    pipeline.frozen_configuration(settings)  # raises where weights were never fetched, before there is a folder
     [scene] = register.register(settings.lake, [SCENE]).video_ids
     given = [video_id for path in media for video_id in _registered(settings, path, say) if video_id != scene]
     run = pipeline.open_run(settings)

@@ -22,7 +22,7 @@ from egoworld_assets.chain.planning import UNKNOWN_CURE, Planner, ResultState, S
 from egoworld_assets.chain.settling import settle
 from egoworld_ops import models, operators
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import BadSettings, BadSidecar, EgoworldError, UnknownVideo, UnsupportedPicture
+from egoworld_ops.errors import BadSettings, BadSidecar, EgoworldError, UnknownVideo, UnsupportedPicture, WeightsMissing
 from egoworld_ops.execution import code
 from egoworld_ops.execution.identity import backend_of, operator_identity, operator_of
 from egoworld_ops.files.tables import PARQUET, digest_at, make_provenance, provenance_at, read_table, write_table
@@ -87,8 +87,15 @@ def open_run(settings: Settings) -> Run:
 
 
 def find_run(settings: Settings) -> Run | None:
-    """The run that these settings write to, if it exists. Creates and changes nothing."""
-    return Lake(settings.lake).find_run(frozen_configuration(settings), settings.run_id)
+    """The run that these settings write to, if it exists. Creates and changes nothing.
+
+    Where weights were never fetched their digest is not known, so that no run of these settings can be told from others: there is none then.
+    """
+    try:
+        frozen = frozen_configuration(settings)
+    except WeightsMissing:
+        return None
+    return Lake(settings.lake).find_run(frozen, settings.run_id)
 
 
 def peek_run(settings: Settings, video_id: str) -> Run:

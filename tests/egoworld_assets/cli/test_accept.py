@@ -84,7 +84,7 @@ def test_what_cannot_run_is_named_with_the_cure_and_what_needs_it_is_not_blamed(
     assert json.loads((tmp_path / "out" / "acceptance.json").read_text())["chain"] is None
 
 
-def test_bad_input_is_one_line(tmp_path: Path) -> None:
+def test_bad_input_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     for arguments, reason in (
         ((str(tmp_path / "bad.mp4"),), "bad.mp4"),
@@ -94,6 +94,10 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         done = accept(tmp_path / f"out-{reason}", *arguments)
         assert done.exit_code == 1
         assert reason in str(done.exception)
+    monkeypatch.setenv("EGOWORLD_WEIGHTS", str(tmp_path / "no weights"))
+    done = accept(tmp_path / "out", "--profile", "gpu")
+    assert "Run: egoworld models fetch owlv2" in str(done.exception)
+    assert not (tmp_path / "out").exists(), "the next try finds its folder free"
     (tmp_path / "there").mkdir()
     assert "is there already" in str(accept(tmp_path / "there").exception)
 
