@@ -22,6 +22,7 @@ SCHEMA = pa.schema(
         pa.field("box_px", pa.list_(pa.float32(), 4), False),
         pa.field("points_px", pa.list_(pa.list_(pa.float32(), 2), 21)),
         pa.field("landmarks_m", pa.list_(pa.list_(pa.float32(), 3), 21)),
+        pa.field("rle", pa.struct([pa.field("size", pa.list_(pa.int32(), 2)), pa.field("counts", pa.string())])),
         pa.field("score", pa.float32()),
         pa.field("owner", pa.string()),
         pa.field("owner_reason", pa.string()),

@@ -298,10 +298,10 @@ def watched(
     """A clip's table, its logits by position and track, and which positions were encoded together."""
     predictor, logits, together = operator._predictor, {}, []
 
-    def encode(state: dict[str, Any], images: Mapping[int, torch.Tensor]) -> None:
+    def encode(state: dict[str, Any], images: Mapping[int, torch.Tensor], size: int) -> None:
         assert not state["cached_features"], "the features before must be gone before more are made"
         together.append(list(images))
-        StreamingPredictor.encode(predictor, state, images)
+        StreamingPredictor.encode(predictor, state, images, size)
 
     def step(state: dict[str, Any], position: int, prompts: list[Prompt]) -> list[TrackedMask]:
         masks = StreamingPredictor.step(predictor, state, position, prompts)
@@ -364,10 +364,10 @@ def hungry(operator: backend.Backend, patch: pytest.MonkeyPatch) -> list[int]:
     """Make the image encoder allocate another GiB per frame, never written to. Returns the sizes of its inputs."""
     sizes: list[int] = []
 
-    def encode(state: dict[str, Any], images: Mapping[int, torch.Tensor]) -> None:
+    def encode(state: dict[str, Any], images: Mapping[int, torch.Tensor], size: int) -> None:
         sizes.append(len(images))
         torch.empty(len(images) * FRAME_BYTES, dtype=torch.uint8)
-        StreamingPredictor.encode(operator._predictor, state, images)
+        StreamingPredictor.encode(operator._predictor, state, images, size)
 
     patch.setattr(operator._predictor, "encode", encode)
     return sizes
