@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator
 
@@ -150,25 +149,15 @@ def _hang_up_while_running(settings: PoolSettings, wanted: client.Order) -> None
 
 def test_a_worker_that_leaks_is_replaced_between_clips() -> None:
     with brokers.broker("--workers", "1", "--worker-memory-mb", "700") as settings:
-        most_mb = []
-        done = threading.Event()
-
-        def watch() -> None:
-            while not done.wait(0.2):
-                most_mb.extend(w["memory_mb"] for w in client.status(settings)["workers"])
-
-        watcher = threading.Thread(target=watch)
-        watcher.start()
         answers = brokers.run(settings, [order(f"k{i}", 0.1, leak_mb=10) for i in range(55)])
-        done.set()
-        watcher.join()
+        most_mb = max(about(a)["resident_mb"] for a in answers.values())
         pids = [about(a)["pid"] for a in answers.values()]
         counts = client.status(settings)["counts"]
     assert 2 <= len(set(pids)) <= 4
     assert pids == sorted(pids, key=pids.index), "one after the other"
     assert counts["done"] == 55
     assert not counts.get("worker deaths")
-    assert 525 < max(most_mb) < 700
+    assert 525 < most_mb < 700
 
 
 def test_a_clip_that_takes_more_memory_than_a_worker_may_have_is_contained() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -54,7 +55,8 @@ class Toy:
             return {"key": task["key"]}
         if task.get("fault") == "2 GB":
             return pa.table({"filler": pa.Array.from_buffers(pa.int8(), 1 << 31, [None, pa.allocate_buffer(1 << 31)])})
-        about = {"pid": os.getpid(), "parent": os.getppid(), "children": self.children, "built": Toy.built}
+        resident_mb = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") >> 20
+        about = {"pid": os.getpid(), "parent": os.getppid(), "children": self.children, "built": Toy.built, "resident_mb": resident_mb}
         about |= {"decoding": task["decoding"], "computing": [began, time.monotonic()]}
         return pa.table({"key": [task["key"]], "filler": [b"x" * task.get("bytes", 0)], "about": [json.dumps(about)]})
 
