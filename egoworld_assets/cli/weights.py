@@ -40,17 +40,13 @@ def fetch(names: Sequence[str], named: str | None) -> None:
 
     if bool(names) == bool(named):
         raise click.UsageError("name weights, or a profile with --profile; `egoworld models list` lists what there is")
-    wanted = [entry.name for entry in models.named(names or weights_of(load_settings(named)))]
-    progress, failed = Progress(), []
-    for name in wanted:
-        try:
-            [path] = models.fetch([name], progress)
-        except EgoworldError as error:
-            failed.append(error)
-        else:
-            click.echo(path)
-        finally:
-            progress.end()
+    progress, failed = Progress(), list[EgoworldError]()
+    try:
+        paths = models.fetch(names or weights_of(load_settings(named)), progress, failed.append)
+    finally:
+        progress.end()
+    for path in paths:
+        click.echo(path)
     for said in failed:
         click.echo(f"egoworld: {said}", err=True)
     sys.exit(1 if failed else 0)

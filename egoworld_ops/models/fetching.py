@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from egoworld_ops.errors import StorageUnavailable, WeightsMismatch, WeightsMissing, WeightsUnreadable, unreadable
+from egoworld_ops.errors import EgoworldError, StorageUnavailable, WeightsMismatch, WeightsMissing, WeightsUnreadable, unreadable
 from egoworld_ops.files import checkpoints, locks, safetensors
 from egoworld_ops.files.whole import named_errors, sync_folder
 from egoworld_ops.models import lock, store
@@ -32,8 +32,11 @@ def _silent(name: str, here: int, total: int | None) -> None:
     pass
 
 
-def fetch(names: Iterable[str], say: Say = _silent) -> list[Path]:
+def fetch(names: Iterable[str], say: Say = _silent, refused: Callable[[EgoworldError], None] | None = None) -> list[Path]:
     """Get the files of these names (or groups) that are missing or wrong, and return where they all are.
+
+    Args:
+        refused: takes the error of each that could not be had; the others are got all the same. Without it the first one is raised.
 
     Raises:
         BadSettings: an unknown name.
@@ -43,12 +46,19 @@ def fetch(names: Iterable[str], say: Say = _silent) -> list[Path]:
         StorageUnavailable: the index or the publisher did not answer, or a file is there and cannot be read now.
     """
     entries = store.named(names)
+    lost: set[str] = set()
     if missing := [w for w in entries if not _is_present(w)]:
         with _held(), tempfile.TemporaryDirectory(prefix="egoworld-weights-") as scratch:
             for entry in missing:
-                if not _is_present(entry) and not _made_of_what_is_here(entry):
-                    _fetch(entry, Path(scratch), say)
-    return [store.path(w.name) for w in entries]
+                try:
+                    if not _is_present(entry) and not _made_of_what_is_here(entry):
+                        _fetch(entry, Path(scratch), say)
+                except EgoworldError as error:
+                    if refused is None:
+                        raise
+                    refused(error)
+                    lost.add(entry.name)
+    return [store.path(w.name) for w in entries if w.name not in lost]
 
 
 def register(name: str, file: Path) -> Path:

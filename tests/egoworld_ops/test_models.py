@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import subprocess
 import tarfile
 import threading
 import zipfile
@@ -20,7 +21,9 @@ from typing import NoReturn
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
+from egoworld_assets.cli.main import egoworld
 from egoworld_ops import models
 from egoworld_ops.errors import BadSettings, StorageUnavailable, WeightsMismatch, WeightsMissing, WeightsUnreadable
 from egoworld_ops.files import checkpoints, safetensors
@@ -223,13 +226,17 @@ def test_list_says_what_is_here(weights_folder: Path) -> None:
     assert any(line.startswith("sam2.1_hiera_tiny ") and "dl.fbaipublicfiles.com" in line and " here " not in line for line in lines)
 
 
-def test_fetched_wheel_members_are_the_registered_files(weights_folder: Path) -> None:
-    """Asks the package index, as `make demo` does on a fresh machine; skips where there is none."""
-    try:
-        fetched = models.fetch(["mediapipe-hands"])
-    except StorageUnavailable as error:
-        pytest.skip(f"no package index: {error.reason}")
-    assert [p.name for p in fetched] == [models.weight(n).filename for n in models.GROUPS["mediapipe-hands"]]
+def test_fetched_wheel_members_are_the_registered_files_of_one_download(weights_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asks the package index by the command, as `make demo` does on a fresh machine; skips where there is none."""
+    run, downloads = subprocess.run, []
+    monkeypatch.setattr(subprocess, "run", lambda command, **options: downloads.append(command) or run(command, **options))
+    done = CliRunner().invoke(egoworld, ["models", "fetch", "mediapipe-hands"])
+    if "pip download failed" in done.output:
+        pytest.skip(f"no package index: {done.output}")
+    assert done.exit_code == 0, done.output
+    names = [models.weight(n).filename for n in models.GROUPS["mediapipe-hands"]]
+    assert [Path(line).name for line in done.output.splitlines() if line.startswith(str(weights_folder))] == names
+    assert len(downloads) == len({models.weight(n).source.wheel for n in models.GROUPS["mediapipe-hands"]})
 
 
 def test_list_and_licences_say_what_may_be_done_with_each(weights_folder: Path) -> None:
