@@ -45,7 +45,7 @@ class Owlv2:
         """(N, 16) int64.
 
         Raises:
-            BadSettings: a phrase is too long.
+            UnusablePhrase: a phrase is too long.
         """
         if self._tokenizer is None:
             ids = torch.zeros(len(phrases), _TOKENS, dtype=torch.long)

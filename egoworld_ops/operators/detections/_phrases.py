@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from egoworld_ops.errors import BadSettings
-from egoworld_ops.video.sidecar import SidecarObject
+from egoworld_ops.errors import BadSettings, BadSidecar
+from egoworld_ops.video.sidecar import SidecarObject, sidecar_path
+
+
+class UnusablePhrase(ValueError):
+    """A phrase that a network cannot read, and why."""
+
+    def __init__(self, phrase: str, reason: str) -> None:
+        super().__init__(f"phrase '{phrase}': {reason}")
+        self.phrase, self.reason = phrase, reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +26,12 @@ class Phrases:
     Args:
         hands: the phrase for hands; empty where none are wanted.
         labels: the name of the things that each other phrase finds.
+        of_sidecar: those of them that the sidecar names.
     """
 
     hands: str
     labels: Mapping[str, str]
+    of_sidecar: frozenset[str] = frozenset()
 
     @property
     def all(self) -> list[str]:
@@ -42,13 +54,30 @@ def phrases_for(hands: str, objects: Sequence[str], known: Sequence[SidecarObjec
     for item in known:
         of_sidecar.setdefault(_plain(item.text or item.label), []).append(item.label)
     labels |= {phrase: names[0] if len(names) == 1 else phrase for phrase, names in of_sidecar.items()}
-    return Phrases(_plain(hands), {phrase: label for phrase, label in labels.items() if phrase not in ("", _plain(hands))})
+    wanted = {phrase: label for phrase, label in labels.items() if phrase not in ("", _plain(hands))}
+    return Phrases(_plain(hands), wanted, frozenset(of_sidecar) - {_plain(phrase) for phrase in objects})
+
+
+@contextmanager
+def blamed(phrases: Phrases, video_path: Path) -> Iterator[None]:
+    """Turn UnusablePhrase into an error of whoever gave the phrase: of one video's sidecar, or of the settings of all.
+
+    Raises:
+        BadSidecar: it is of the sidecar of the video at `video_path`, so that other videos go on.
+        BadSettings: it is of the settings.
+    """
+    try:
+        yield
+    except UnusablePhrase as error:
+        if error.phrase in phrases.of_sidecar:
+            raise BadSidecar(sidecar_path(video_path), str(error), "Give the object a `text` of a few words") from error
+        raise BadSettings(f"phrase '{error.phrase}'", error.reason, "Name the thing in a few words") from error
 
 
 def check_length(phrase: str, tokens: int, most: int, network: str) -> None:
-    """Raise BadSettings where a phrase has more tokens than a network reads: without its end it names another thing."""
+    """Raise UnusablePhrase where a phrase has more tokens than a network reads: without its end it names another thing."""
     if tokens > most:
-        raise BadSettings(f"phrase '{phrase}'", f"it has {tokens} tokens, {network} reads {most}", "Name the thing in a few words")
+        raise UnusablePhrase(phrase, f"it has {tokens} tokens, {network} reads {most}")
 
 
 def _plain(phrase: str) -> str:

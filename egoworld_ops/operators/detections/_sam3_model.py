@@ -83,7 +83,7 @@ def phrases(tokenizer: Path, texts: Sequence[str]) -> list[Phrase]:
     Raises:
         WeightsUnreadable: it is no tokenizer.
         WeightsMismatch: it is of another network.
-        BadSettings: a phrase is too long.
+        UnusablePhrase: a phrase is too long.
     """
     cure = "Run: egoworld models fetch sam3_tokenizer"
     try:

@@ -26,7 +26,7 @@ from egoworld_ops.operators.detections._box_tracks import BoxTracks, Track, each
 from egoworld_ops.operators.detections._boxed_hands import BoxedHands, evidence_of_mask
 from egoworld_ops.operators.detections._hand_rows import hand_box
 from egoworld_ops.operators.detections._landmarks import LandmarkNetwork
-from egoworld_ops.operators.detections._phrases import Phrases, phrases_for
+from egoworld_ops.operators.detections._phrases import Phrases, blamed, phrases_for
 from egoworld_ops.operators.detections._proposals import clip_box
 from egoworld_ops.operators.detections._text_rows import Looked, Thing, text_rows
 from egoworld_ops.types import Frame
@@ -136,7 +136,7 @@ class Backend(Operator):
         """Objects of the frames in which they were looked for, hands of all frames.
 
         Raises:
-            BadSettings: a phrase is too long.
+            BadSettings, BadSidecar: a phrase is too long.
             OutOfMemory: host or device memory ran out.
         """
         import torch
@@ -148,7 +148,7 @@ class Backend(Operator):
             return schema.empty("detections")
         options = self._options
         tracks = BoxTracks(options.min_new_score, options.min_iou, options.max_missed)
-        with _out_of_memory(f"clip {item.clip.clip_id} of {item.clip.video_id}"):
+        with blamed(phrases, item.clip.video_path), _out_of_memory(f"clip {item.clip.clip_id} of {item.clip.video_id}"):
             frames = list(self._watch(item, phrases, tracks))
         passing = tracks.passing()
         for frame in frames:

@@ -26,7 +26,7 @@ from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.detections._arms import evidence
 from egoworld_ops.operators.detections._boxed_hands import BoxedHands, evidence_of_mask
 from egoworld_ops.operators.detections._landmarks import LandmarkNetwork
-from egoworld_ops.operators.detections._phrases import Phrases, phrases_for
+from egoworld_ops.operators.detections._phrases import Phrases, blamed, phrases_for
 from egoworld_ops.operators.detections._text_rows import Looked, Thing, text_rows
 from egoworld_ops.types import Frame, sampled_frames
 from egoworld_ops.vision import rle
@@ -143,7 +143,7 @@ class Backend(Operator):
         """Hands and objects of each processed frame in which they are seen.
 
         Raises:
-            BadSettings: a phrase is too long.
+            BadSettings, BadSidecar: a phrase is too long.
             OutOfMemory: host or device memory ran out.
         """
         import torch
@@ -153,7 +153,7 @@ class Backend(Operator):
         phrases = phrases_for(self._options.hands, self._options.phrases, item.sidecar.objects)
         if not phrases.all:
             return schema.empty("detections")
-        with _out_of_memory(f"clip {item.clip.clip_id} of {item.clip.video_id}"):
+        with blamed(phrases, item.clip.video_path), _out_of_memory(f"clip {item.clip.clip_id} of {item.clip.video_id}"):
             frames = list(self._watch(item, phrases))
         if self._model.n_dropped:
             clip, most = item.clip, self._options.max_objects

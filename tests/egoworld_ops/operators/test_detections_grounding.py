@@ -15,10 +15,11 @@ import torch
 from torchvision.ops import batched_nms
 
 from egoworld_ops.contract import schema, validation
-from egoworld_ops.errors import BadSettings, SetupError, WeightsMismatch, WeightsMissing, WeightsUnreadable
+from egoworld_ops.errors import BadSettings, BadSidecar, SetupError, WeightsMismatch, WeightsMissing, WeightsUnreadable
 from egoworld_ops.files import safetensors
 from egoworld_ops.operators.detections import _owlv2, grounding, mediapipe
 from egoworld_ops.operators.detections._box_tracks import BoxTracks, Found, each_once
+from egoworld_ops.operators.detections._phrases import UnusablePhrase, blamed, check_length, phrases_for
 from egoworld_ops.operators.masks._sam2_prompts import prompts_by_frame
 from egoworld_ops.video import decoding
 from egoworld_ops.video.sidecar import Sidecar, SidecarObject
@@ -241,8 +242,19 @@ def test_published_files_give_the_network_and_its_words_and_no_hub_is_asked(file
     assert ids[0] == 49406
     assert ids[ids.index(49407) - 1] == 54, "the word is one token"
     assert set(ids[ids.index(49407) + 1 :]) == {0}
-    with pytest.raises(BadSettings, match=r"tokens, OWLv2 .* reads 16\. Name the thing in a few words"):
+    with pytest.raises(UnusablePhrase, match=r"it has \d+ tokens, OWLv2 .* reads 16"):
         found.tokens(["cup", "a very long name " * 9])
+
+
+def test_a_phrase_that_is_too_long_stops_the_videos_of_whoever_gave_it() -> None:
+    long = "a very long name " * 9
+    known = (SidecarObject(label="mug", text=long),)
+    for settings, sidecar, wanted in (((), known, BadSidecar), ((long,), (), BadSettings), ((long,), known, BadSettings)):
+        phrases = phrases_for("hand", settings, sidecar)
+        with pytest.raises(wanted) as caught, blamed(phrases, Path("raw/video.mp4")):
+            check_length(phrases.all[1], 36, 16, "OWLv2")
+        assert "it has 36 tokens, OWLv2 reads 16" in caught.value.reason
+        assert str(caught.value.culprit).startswith("raw/video" if wanted is BadSidecar else "phrase 'a very long name")
 
 
 def test_files_that_are_not_what_they_should_be(files: list[Path], tmp_path: Path) -> None:
