@@ -28,7 +28,7 @@ from egoworld_ops.errors import (
 from egoworld_ops.execution import code
 from egoworld_ops.execution.identity import clip_identity, operator_identity
 from egoworld_ops.execution.task import ClipTask
-from egoworld_ops.files.tables import make_provenance, provenance_at, read_result
+from egoworld_ops.files.tables import make_provenance, read_result
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import counted, lake, memo, states
 from egoworld_ops.lake.failure_file import Failure, is_dead_letter
@@ -290,8 +290,8 @@ class Planner:
             return StageResult(clip.video_id, clip.clip_id, "done", own.rows or 0, digest=key)
         path = self._run.clip_table(self._stage.name, clip.video_id, clip.clip_id)
         withdraw = partial(counted.withdraw, self._run, clip.video_id, clip.clip_id, self._stage.name)
-        if (state := self._run.adopt(path, key, self._others(clip, key), withdraw)) is not None:
-            return StageResult(clip.video_id, clip.clip_id, state, (provenance_at(path) or {})["rows"], digest=key)
+        if (said := self._run.link(path, key, self._others(clip, key), withdraw)) is not None:
+            return StageResult(clip.video_id, clip.clip_id, "linked", said["rows"], digest=key)
         return self.known_failure(clip, key, own.failure)
 
     def _submit(self, task: ClipTask, identity: Mapping[str, Any], own: StageState) -> StageResult | ClipTask:

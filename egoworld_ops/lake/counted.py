@@ -123,25 +123,30 @@ def withdraw(run: Run, video_id: str, clip_id: str, stage: str) -> None:
         _write(run, video_id, rows | {key: rows[key] | _PENDING for key in _that_count(rows, clip_id, gone)})
 
 
-def count(run: Run, video_id: str, clip_ids: Collection[str] | None = None) -> None:
+def count(run: Run, video_id: str, clip_ids: Collection[str] | None = None) -> dict[str, dict[str, StageState]]:
     """Write what these clips of a video are now in each stage, and whether its manifest counts; of all clips where none are named.
 
     A video whose manifest is damaged has nothing that counts.
+
+    Returns:
+        what those of the named clips are that were looked at one by one, by clip and stage.
 
     Raises:
         StorageUnavailable: the manifest cannot be read now, or the storage refuses; the table is as it was.
     """
     with _alone(run, video_id):
-        before = rows_of(run, video_id)
+        before, looked_at = rows_of(run, video_id), {}
         if clip_ids is None or before is None or not _is_of_the_manifest(run, video_id, before):
             after = as_it_is(run, video_id)
         else:
             of_the_manifest = {clip_id for clip_id, _ in before}
             after = {key: row for key, row in before.items() if key[0] not in clip_ids}
             for clip_id in of_the_manifest.intersection(clip_ids):
-                after |= _clip_rows(video_id, clip_id, states.clip_states(run, video_id, clip_id))
+                looked_at[clip_id] = states.clip_states(run, video_id, clip_id)
+                after |= _clip_rows(video_id, clip_id, looked_at[clip_id])
         if before is None or after != before:
             _write(run, video_id, after)
+        return looked_at
 
 
 class Counting:
@@ -171,10 +176,11 @@ class Counting:
     def count(self, video_id: str) -> None:
         """Count what was touched of a video since it was last counted."""
         started = time.monotonic()
-        if clip_ids := self._touched.pop(video_id, None):
-            count(self._run, video_id, clip_ids)
+        clip_ids = self._touched.pop(video_id, None)
+        looked_at = count(self._run, video_id, clip_ids) if clip_ids else {}
         for clip_id in sorted(self._behind.pop(video_id, ())):
-            self._run.write_meta(video_id, clip_id)
+            known = {stage: state.said for stage, state in looked_at.get(clip_id, {}).items()}
+            self._run.write_meta(video_id, clip_id, known)
         ended = time.monotonic()
         self._due_s[video_id] = ended + max(_EVERY_S, 10 * (ended - started))
 

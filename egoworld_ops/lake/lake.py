@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from egoworld_ops.contract import schema
@@ -107,16 +108,24 @@ class Run:
         """
         if digest_at(path) == digest:
             return "done"
+        return None if self.link(path, digest, self.lake.runs() if others is None else others, before) is None else "linked"
+
+    def link(self, path: Path, digest: str, others: Sequence[Run], before: Callable[[], object] = lambda: None) -> dict[str, Any] | None:
+        """Make `path`, which does not hold it, the result with this digest if one of these runs has it; as `adopt`.
+
+        Returns:
+            what that result says of its origin; None where it has to be computed.
+        """
         below = path.relative_to(self.path)
-        for other in self.lake.runs() if others is None else others:
+        for other in others:
             candidate = other.path / below
-            if other.run_id != self.run_id and digest_at(candidate) == digest:
+            if other.run_id != self.run_id and (said := provenance_at(candidate) or {}).get("digest") == digest:
                 before()
                 try:
                     link_or_copy(candidate, path)
                 except FileNotFoundError:  # that run was removed in this moment
                     continue
-                return "linked"
+                return said
         return None
 
     def meta_is_behind(self, video_id: str, clip_id: str, stage: str, digest: str) -> bool:
@@ -136,13 +145,17 @@ class Run:
             if not as_it_is:
                 write_table(path, name, schema.empty(name), {})
 
-    def write_meta(self, video_id: str, clip_id: str) -> None:
-        """Write the clip's `meta.json`: the provenance of every table in its folder."""
+    def write_meta(self, video_id: str, clip_id: str, known: Mapping[str, Mapping[str, Any]] = MappingProxyType({})) -> None:
+        """Write the clip's `meta.json`: the provenance of every table in its folder.
+
+        Args:
+            known: provenance of tables that was read just now; that of the others is read here.
+        """
         folder = self.clip_folder(video_id, clip_id)
         with named_errors(folder):
             make_folder(folder)  # nothing of the clip may have been stored
-            tables = [name for name in os.listdir(folder) if name.endswith(".parquet")]
-        gathered = {name.removesuffix(".parquet"): provenance_at(f"{folder}/{name}") for name in tables}
+            tables = [name.removesuffix(".parquet") for name in os.listdir(folder) if name.endswith(".parquet")]
+        gathered = {table: known.get(table) or provenance_at(f"{folder}/{table}.parquet") for table in tables}
         write_bytes(folder / "meta.json", json.dumps(gathered, sort_keys=True).encode(), durable=False)
 
 
