@@ -106,15 +106,16 @@ def _allegro(side: str, urdf_sha256: str) -> RobotHand:
     )
 
 
-def _leap() -> RobotHand:
-    """The LEAP hand, four fingers of four joints, by the links of dexsuite's `leap_hand_{left,right}.urdf`, one description for both.
+def _leap(base_position_m: tuple[float, float, float]) -> RobotHand:
+    """The LEAP hand, four fingers of four joints, by the links of dexsuite's `leap_hand_{left,right}.urdf`.
 
-    `base` has the axes of the human wrist frame. The fingers are 0.137 m long, from knuckles 0.019 m off its y-z plane at z = 0.091 m: as for
-    Allegro, the offset puts these at half of the hand's length, on the knuckles of a human hand.
+    `base` has the axes of the human wrist frame, and lies elsewhere in each of the two files. The middle finger is 0.137 m long, from a knuckle
+    at x = 0.019, z = 0.091 m in `base` on the right hand and at x = 0.007, z = 0.0875 m on the left: as for Allegro, the offset puts it at half
+    of the hand's length, on the knuckle of a human hand.
     """
     return RobotHand(
         base_link="base",
-        base_position_m=(-0.019, 0.0, 0.046),
+        base_position_m=base_position_m,
         hand_length_m=0.274,
         fingers={
             "thumb": Finger(tip="thumb_tip_head", middle="thumb_dip"),
@@ -169,7 +170,7 @@ ROBOTS: Mapping[str, Robot] = {
         left=_allegro("left", "842d0cc817f7130522daddc8ca4ef50168dddc79eb848af657cdc160511089ee"),
         right=_allegro("right", "79d43eb18475a2d6b1fa7cdf072f0f1077375519bab7c82ce88c4dce62d67d40"),
     ),
-    "leap": Robot(left=_leap(), right=_leap()),
+    "leap": Robot(left=_leap((-0.007, 0.0, 0.0495)), right=_leap((-0.019, 0.0, 0.046))),
     "panda": Robot(left=_panda(), right=_panda()),
     "shadow": Robot(left=_shadow(), right=_shadow()),
 }

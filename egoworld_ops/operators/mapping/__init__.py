@@ -62,7 +62,7 @@ TABLE = schema.Table(
         schema.Column(
             "self_collision",
             pa.bool_(),
-            "whether links overlap by more than 1 mm; null where the URDF has no collision shapes",
+            "whether links overlap by more than 1 mm; null where the URDF has no collision shapes, or a mesh of them is missing",
             "",
             "",
             True,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pinocchio as pin
 
 from egoworld_ops.operators.mapping._kinematics import HandModel
+
+log = logging.getLogger(__name__)
 
 ALLOWED_M = 1e-3
 """Shapes that overlap by less only touch."""
@@ -33,7 +37,7 @@ class Collisions:
         self._ask_for_overlap()
 
     def at(self, qpos: np.ndarray) -> bool | None:
-        """Whether links overlap by more than 1 mm at (n_joints,) joint values; None where the URDF has no collision shapes."""
+        """Whether links overlap by more than 1 mm at (n_joints,) joint values; None where the shapes are not known."""
         if self._geometry is None or not len(self._geometry.collisionPairs):
             return None
         return self._collide(qpos)
@@ -49,13 +53,17 @@ class Collisions:
 
 
 def _shapes(model: HandModel) -> pin.GeometryModel | None:
-    """The collision shapes of the hand's own links, with all pairs of links that are no neighbours; None where there are none."""
+    """The collision shapes of the hand's own links, with all pairs of links that are no neighbours; None where one cannot be read.
+
+    A hand without the shapes of some links would seem to run into nothing with them.
+    """
     pin_model = model.pin_model
     try:
         shapes = pin.buildGeomFromUrdf(
             pin_model, str(model.path), pin.GeometryType.COLLISION, package_dirs=[str(p) for p in model.path.parents]
         )
-    except ValueError:
+    except ValueError as error:
+        log.warning("%s: self_collision stays unknown: %s Put the meshes where the URDF says, beside it", model.path, error)
         return None
     own = {pin_model.getJointId(name) for name in model.joint_names}
     base = int(pin_model.frames[pin_model.getFrameId(model.hand.base_link, pin.FrameType.BODY)].parentJoint)
