@@ -1,6 +1,7 @@
 """The asset graph, made from the registry of stages: `manifest` and one asset a stage. A new stage needs no line here."""
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import dagster as dg
@@ -101,17 +102,22 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
 def _stored(context: dg.AssetExecutionContext, outcome: Outcome, results: Iterator[StageResult]) -> Outcome:
     """Store each result when it arrives, so that it is durable at once, and report the outcome of each video."""
     stage = outcome.stage
+    said: Counter[str] = Counter()
     reported = started = time.monotonic()
     for n, result in enumerate(results, 1):
         pipeline.store(outcome.run, stage, result)
         outcome.add(result)
-        if result.error is not None and result.dead_letter and not result.tables:
-            context.log.warning(f"{stage}: a dead letter from before, not tried again until it is redriven: {result.error}")
-        elif result.error is not None:
-            context.log.warning(f"{stage} failed: {result.error}")
+        if result.error is not None:
+            old = result.dead_letter and not result.tables
+            line = f"{stage}{': a dead letter from before, not tried again until it is redriven' if old else ' failed'}: {result.error}"
+            said[line] += 1
+            if said[line] == 1:  # a sidecar or a disk fails all clips of a video alike
+                context.log.warning(line)
         if time.monotonic() - reported > PROGRESS_EVERY_S:
             reported = time.monotonic()
             context.log.info(f"{stage}: {n} results in {reported - started:.0f} s, now at video {result.video_id}")
+    if again := said.total() - len(said):
+        context.log.warning(f"{stage}: {again} more, for what is said above")
     for video_id in outcome.video_ids:
         context.add_asset_metadata(outcome.metadata(video_id), partition_key=video_id)
     context.set_data_version(context.asset_key, outcome.data_version())

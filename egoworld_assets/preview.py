@@ -14,8 +14,9 @@ from egoworld_assets.resources import Egoworld
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import classify
-from egoworld_ops.files.tables import provenance_at, read_table
+from egoworld_ops.files.tables import read_table
 from egoworld_ops.files.whole import write_bytes
+from egoworld_ops.lake import states
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.types import Clip
 
@@ -76,8 +77,8 @@ def _clip_to_show(run: Run, video_id: str) -> Clip | None:
 
 
 def _rows(run: Run, clip: Clip) -> int:
-    paths = [run.clip_table(stage, clip.video_id, clip.clip_id) for stage in operators.stages()]
-    return sum((provenance_at(p) or {}).get("rows", 0) for p in paths)
+    there = states.clip_states(run, clip.video_id, clip.clip_id)
+    return sum(state.rows or 0 for state in there.values() if state.counts)
 
 
 def _sheet(run: Run, clip: Clip, sample_stride: int, threads: int) -> bytes:
@@ -91,8 +92,11 @@ def _sheet(run: Run, clip: Clip, sample_stride: int, threads: int) -> bytes:
 
 
 def _tables(run: Run, clip: Clip) -> Mapping[str, pa.Table]:
-    paths = {stage: run.clip_table(stage, clip.video_id, clip.clip_id) for stage in operators.stages()}
-    return {stage: read_table(path, stage) if path.exists() else schema.empty(stage) for stage, path in paths.items()}
+    """The rows that count; a table that cannot be read is named."""
+    there = states.clip_states(run, clip.video_id, clip.clip_id)
+    read = [stage for stage, state in there.items() if state.state in ("done", "damaged", "unreadable")]
+    paths = {stage: run.clip_table(stage, clip.video_id, clip.clip_id) for stage in read}
+    return {stage: read_table(paths[stage], stage) if stage in paths else schema.empty(stage) for stage in there}
 
 
 def _picture(png: bytes) -> str:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from egoworld_ops import exports, models, robots
 from egoworld_ops.errors import StorageUnavailable, WeightsMissing
 from egoworld_ops.exports.base import rows_of
 from egoworld_ops.files import locks
-from egoworld_ops.lake import pointer
+from egoworld_ops.lake import failures, judging, pointer, runs, states
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.ledger.leases import Process
 from egoworld_ops.raw import register, walk
@@ -181,3 +182,28 @@ def test_an_export_is_not_written_where_it_cannot_be_told_what_is_there(run: Run
     with unreadable(tmp_path / "out", errno.ESTALE, ("stat",)), pytest.raises(StorageUnavailable):
         exports.write("csv", rows_of(run), tmp_path / "out")
     assert not list(tmp_path.glob(".tmp-*"))
+
+
+LISTED: list[tuple[str, Callable[[Run, str], object]]] = [
+    ("lake", lambda run, video_id: run.lake.runs()),
+    ("lake", lambda run, video_id: run.lake.open_run({}, None, dict)),
+    ("run", lambda run, video_id: list(runs.results(run, run))),
+    ("video", lambda run, video_id: gc.largest(run.lake)),
+    ("video", lambda run, video_id: judging.files(run, "masks", video_id)),
+    ("clip", lambda run, video_id: judging.files(run, "masks", video_id)),
+    ("clip", lambda run, video_id: list(failures.find(run, failures.Which()))),
+    ("release", lambda run, video_id: place.part_names(run)),
+]
+
+
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(run: Run) -> None:
+    [video_id] = states.video_ids(run)
+    make_release(run, ReleaseSettings(writers=1))
+    clip = next(run.video_folder(video_id).glob("clip_id=*"))
+    places = {"lake": run.lake.root, "run": run.path, "video": run.video_folder(video_id), "clip": clip, "release": place.folder(run)}
+    before = sorted(run.lake.root.iterdir())
+    for number in (errno.EACCES, errno.ESTALE):
+        for where, listed in LISTED:
+            with unreadable(places[where], number), pytest.raises(StorageUnavailable):
+                listed(run, video_id)
+    assert sorted(run.lake.root.iterdir()) == before, "no run was opened beside those that cannot be seen"

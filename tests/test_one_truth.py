@@ -1,5 +1,6 @@
 """All agree on which results exist and count: checks, runs, ledger, dead letters, releases, views and loaded inputs."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -8,14 +9,15 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from egoworld_assets import checks
+from egoworld_assets import checks, preview
 from egoworld_assets.chain import pipeline
+from egoworld_assets.chain.planning import clips_of
 from egoworld_assets.io import LakeIOManager
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
 from egoworld_ops import ledger
 from egoworld_ops.files.tables import read_result, read_table, write_table
-from egoworld_ops.lake import counted, failures, runs, states
+from egoworld_ops.lake import counted, failures, judging, runs, states
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.ledger import State
 from egoworld_ops.query import catalog
@@ -65,6 +67,28 @@ def test_a_stale_table_is_nowhere_done(settings: Settings, stale: tuple[Run, str
         assert found == [(stage, 1) for stage in sorted(STALE)]
     _, results = finished.go(run, video_id, settings, first="movement", last="movement")
     assert Counter(result.state for result in results) == {"done": 2, "blocked": 1}
+
+
+def test_metrics_pictures_and_comparisons_are_of_rows_that_count(settings: Settings, stale: tuple[Run, str, str]) -> None:
+    run, video_id, clip_id = stale
+    with duckdb.connect() as connection:
+        said = {stage: judging.judge(connection, run, stage, video_id, {}).values for stage in ("masks", "object_pose")}
+    [shown] = [clip for clip in clips_of(run, video_id) if clip.clip_id == clip_id]
+    drawn = preview._tables(run, shown)
+    assert {stage for stage, rows in drawn.items() if not rows.num_rows} >= STALE
+    assert drawn["masks"].num_rows > 0
+    counted_rows = sum(
+        state.rows or 0
+        for clip in states.video_state(run, video_id).clips  # type: ignore[union-attr]
+        if (state := clip.stages["object_pose"]).counts
+    )
+    assert said["object_pose"] == f"{counted_rows} of {counted_rows}"
+    other = Run(run.lake, "another")
+    shutil.copytree(run.path, other.path)
+    path = other.clip_table("movement", video_id, clip_id)
+    rows, origin = read_result(path, "movement")
+    write_table(path, "movement", rows, origin | {"digest": "other movement"})
+    assert list(runs.results(run, other)) == [], "neither of the two counts"
 
 
 def test_loaded_inputs_are_the_rows_that_count_each_owned_frame_once(

@@ -9,6 +9,7 @@ import pyarrow as pa
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.files.tables import read_table
+from egoworld_ops.files.whole import matching
 from egoworld_ops.lake.lake import Run
 
 
@@ -16,6 +17,6 @@ def tables_of(run: Run, video_id: str, stages: Iterable[str] | None = None) -> d
     """`clips` and the tables of these stages, of all where none are named; of each stage the clips one after the other."""
     tables = {"clips": read_table(run.video_table("clips", video_id), "clips")}
     for stage in operators.stages() if stages is None else stages:
-        paths = sorted(run.video_folder(video_id).glob(f"clip_id=*/{stage}.parquet"))
+        paths = matching(run.video_folder(video_id), f"clip_id=*/{stage}.parquet")
         tables[stage] = pa.concat_tables([schema.empty(stage), *(read_table(p, stage) for p in paths)])
     return tables

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from egoworld_assets.console import was_interrupted
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import CURES
+from egoworld_ops.lake import judging
 from egoworld_ops.lake.assumed import has_assumed
 from egoworld_ops.lake.judging import without_lengths
+from egoworld_ops.lake.lake import Lake, Run
 
 ERROR = dg.AssetCheckSeverity.ERROR
 
@@ -69,7 +71,7 @@ def _line(stage: str, metadata: Mapping[str, Any]) -> str:
 
 def _without_value(stage: str, metadata: Mapping[str, Any]) -> Iterator[str]:
     """A note on rows without a value: how many rows have one, and the cure of the most frequent kind of reason."""
-    rows, missing = _reasons(Path(metadata["folder"]), stage)
+    rows, missing = _reasons(_that_count(metadata, stage), stage)
     if missing:
         kinds: Counter[str] = Counter()
         for (kind, _), n in missing.items():
@@ -82,21 +84,30 @@ def _without_value(stage: str, metadata: Mapping[str, Any]) -> Iterator[str]:
 def not_metric(done: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """A warning where lengths of the video rest on an assumed focal length."""
     stages = [stage for stage in operators.stages() if stage in done]
-    found = {stage: share for stage in stages if (share := _assumed(Path(done[stage].get("folder", "")), stage)) is not None}
+    found = {stage: share for stage in stages if (share := _assumed(_that_count(done[stage], stage), stage)) is not None}
     if found:
         error = max(found.values())
         how_far = f", which may be wrong by {error:.0%} (standard error)" if error else ""
         yield f"  not metric   lengths in {', '.join(found)} rest on an assumed focal length{how_far}. {schema.INTRINSICS_CURE}"
 
 
-def _assumed(folder: Path, stage: str) -> float | None:
+def _that_count(metadata: Mapping[str, Any], stage: str) -> list[Path]:
+    """The tables of a stage, in the folder of a video that the metadata names, whose rows count."""
+    if "folder" not in metadata or stage == pipeline.MANIFEST:
+        return []
+    folder = Path(metadata["folder"])
+    run = Run(Lake(folder.parent.parent), metadata["run"])
+    return list(judging.files_that_count(run, stage, folder.name.removeprefix("video_id=")))
+
+
+def _assumed(paths: Sequence[Path], stage: str) -> float | None:
     """The standard error of the assumed focal length, as a share of it, 0 where the stage's table does not say; None where none is assumed."""
     import pyarrow.parquet as pq
 
     if not schema.table(stage).assumed_lengths:
         return None
     errors = []
-    for path in sorted(folder.glob(f"clip_id=*/{stage}.parquet")):
+    for path in paths:
         if has_assumed(path, stage):
             with pq.ParquetFile(path) as file:
                 known = "focal_error_share" in file.schema_arrow.names
@@ -104,15 +115,15 @@ def _assumed(folder: Path, stage: str) -> float | None:
     return max(errors, default=None)
 
 
-def _reasons(folder: Path, stage: str) -> tuple[int, Counter[tuple[str, str]]]:
-    """Rows of a stage in a video's folder, and how many lack a value, by kind of reason, with an example."""
+def _reasons(paths: Sequence[Path], stage: str) -> tuple[int, Counter[tuple[str, str]]]:
+    """Rows in tables of a stage, and how many lack a value, by kind of reason, with an example."""
     import pyarrow.parquet as pq
 
     found: Counter[tuple[str, str]] = Counter()
     wanted = ["reason", "reason_class"]
     rows = 0
-    if stage != pipeline.MANIFEST and set(wanted) <= {column.name for column in schema.table(stage).columns}:
-        for path in sorted(folder.glob(f"clip_id=*/{stage}.parquet")):
+    if paths and set(wanted) <= {column.name for column in schema.table(stage).columns}:
+        for path in paths:
             with pq.ParquetFile(path) as file:
                 given = file.read(columns=wanted).to_pylist()
             rows += len(given)

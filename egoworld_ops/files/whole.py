@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
 import logging
 import os
 import secrets
@@ -76,6 +77,31 @@ def is_there(path: Path) -> bool:
             raise away from error
         return False
     return True
+
+
+def names_in(folder: str | Path) -> set[str]:
+    """The names in a folder; none where there is no such folder.
+
+    Raises:
+        StorageUnavailable: it is there and cannot be listed now. `Path.glob` takes one that must not be listed for an empty one.
+    """
+    try:
+        return set(os.listdir(folder))
+    except OSError as error:
+        if (away := unreadable(error, folder)) is not None:
+            raise away from error
+        return set()
+
+
+def matching(folder: Path, pattern: str) -> Iterator[Path]:
+    """The paths below a folder that match a pattern, in order; as `Path.glob`, but for what cannot be listed.
+
+    Raises:
+        StorageUnavailable: as `names_in`, of each folder on the way.
+    """
+    first, _, rest = pattern.partition("/")
+    for name in sorted(fnmatch.filter(names_in(folder), first)):
+        yield from matching(folder / name, rest) if rest else (folder / name,)
 
 
 def make_folder(folder: Path) -> None:

@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import ContractError
+from egoworld_ops.errors import ContractError, StorageUnavailable
 from egoworld_ops.files import locks
 from egoworld_ops.files.tables import digest_at, read_table, write_table
 from egoworld_ops.files.whole import make_folder, named_errors
@@ -69,6 +69,21 @@ def rows_of(run: Run, video_id: str) -> Rows | None:
         known = state, {(row["clip_id"], row["stage"]): row for row in listed}
         _remember(str(path), *known)
     return known[1]
+
+
+def that_count(run: Run, video_id: str) -> dict[Key, str]:
+    """The digest of each result of a video that counts, by clip and stage: as the table has it, and as the files are where there is no table.
+
+    Raises:
+        StorageUnavailable: that cannot be told now.
+    """
+    rows = rows_of(run, video_id)
+    if rows is None:
+        rows = as_it_is(run, video_id)
+        if lost := next((key for key, row in rows.items() if row["state"] == "unreadable"), None):
+            raise StorageUnavailable(run.clip_folder(video_id, lost[0]), f"{lost[1]} cannot be read", "Restore the storage, then run again")
+    manifest = WHOLE_VIDEO, MANIFEST
+    return {key: row["digest"] for key, row in rows.items() if row["state"] == "done" or (key == manifest and row["state"] == "failed")}
 
 
 def digests_of(run: Run, video_id: str, stage: str) -> dict[str, str] | None:

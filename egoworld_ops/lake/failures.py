@@ -10,7 +10,7 @@ from pathlib import Path
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import ContractError
 from egoworld_ops.files.tables import write_table
-from egoworld_ops.files.whole import hold_swept
+from egoworld_ops.files.whole import hold_swept, matching
 from egoworld_ops.lake import counted, states
 from egoworld_ops.lake.failure_file import TABLE, Failure, on_record
 from egoworld_ops.lake.lake import Run
@@ -79,7 +79,7 @@ def _of_video(run: Run, manifest: states.VideoManifest, which: Which) -> Iterato
         yield _letter(run, rejected, run.video_table("videos", video_id), video_id)
     for clip_id in manifest.clip_ids:
         if which.clip_id in (None, clip_id):
-            for path in sorted(run.clip_folder(video_id, clip_id).glob(f"{which.stage or '*'}.failure.parquet")):
+            for path in matching(run.clip_folder(video_id, clip_id), f"{which.stage or '*'}.failure.parquet"):
                 if (failed := on_record(path)) is not None and failed.dead_letter:
                     yield _letter(run, failed, path, video_id)
 

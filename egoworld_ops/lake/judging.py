@@ -11,8 +11,8 @@ from egoworld_ops import operators
 from egoworld_ops.contract import quality, schema
 from egoworld_ops.contract.quality import Span
 from egoworld_ops.files.tables import provenance_at, read_table
-from egoworld_ops.files.whole import named_errors
-from egoworld_ops.lake import measured
+from egoworld_ops.files.whole import matching, named_errors
+from egoworld_ops.lake import counted, measured
 from egoworld_ops.lake.lake import VIDEO_TABLES, Run
 from egoworld_ops.lake.measured import Measured
 from egoworld_ops.lake.states import MANIFEST, video_ids
@@ -66,7 +66,7 @@ def without_lengths(warnings: Sequence[str]) -> list[str]:
 
 
 def files(run: Run, stage: str, video_id: str) -> dict[Path, str]:
-    """The files of a stage for a video, and the table each holds.
+    """The files of a stage for a video, whether they count or not, and the table each holds.
 
     Raises:
         StorageUnavailable: the folder cannot be read now.
@@ -74,7 +74,19 @@ def files(run: Run, stage: str, video_id: str) -> dict[Path, str]:
     with named_errors(run.video_folder(video_id)):
         if stage == MANIFEST:
             return {path: t for t in VIDEO_TABLES if (path := run.video_table(t, video_id)).exists()}
-        return dict.fromkeys(sorted(run.video_folder(video_id).glob(f"clip_id=*/{stage}.parquet")), stage)
+        return dict.fromkeys(matching(run.video_folder(video_id), f"clip_id=*/{stage}.parquet"), stage)
+
+
+def files_that_count(run: Run, stage: str, video_id: str) -> dict[Path, str]:
+    """Those whose rows the views show.
+
+    Raises:
+        StorageUnavailable: what counts cannot be told now.
+    """
+    clip_ids = sorted(clip_id for clip_id, name in counted.that_count(run, video_id) if name == stage)
+    if stage == MANIFEST:
+        return files(run, stage, video_id) if clip_ids else {}
+    return {run.clip_table(stage, video_id, clip_id): stage for clip_id in clip_ids}
 
 
 def spans(paths: Sequence[Path]) -> list[Span]:
@@ -94,7 +106,7 @@ def measure(connection: DuckDBPyConnection, stage: str, paths: Sequence[Path]) -
 
 
 def judge(connection: DuckDBPyConnection, run: Run, stage: str, video_id: str, bounds: Mapping[str, Bounds]) -> Judged:
-    """What one stage, `manifest` included, says of a video. What was measured is kept, see `measured.py`; bounds are not.
+    """What the rows of one stage, `manifest` included, that count say of a video. What was measured is kept, see `measured.py`; bounds are not.
 
     Args:
         bounds: of the settings, by metric.
@@ -102,7 +114,7 @@ def judge(connection: DuckDBPyConnection, run: Run, stage: str, video_id: str, b
     Raises:
         StorageUnavailable: a file cannot be read now.
     """
-    folder, found = run.video_folder(video_id), files(run, stage, video_id)
+    folder, found = run.video_folder(video_id), files_that_count(run, stage, video_id)
     digest = measured.digest_of(stage, list(found))
     known = measured.recall(folder, stage, digest)
     if known is None:
@@ -145,9 +157,9 @@ def _looked_at(connection: DuckDBPyConnection, stage: str, found: Mapping[Path, 
         for table in VIDEO_TABLES:
             metrics |= quality.measure(connection, stage, [p for p, t in found.items() if t == table], table)
         return Measured(metrics, _oddities(found), "", False)
-    counted = quality.count_values(connection, stage, list(found))
-    values = counted.said(stage)
-    odd = [f"rows with a value that stands: {values}"] if counted.rows and not counted.with_value else []
+    valued = quality.count_values(connection, stage, list(found))
+    values = valued.said(stage)
+    odd = [f"rows with a value that stands: {values}"] if valued.rows and not valued.with_value else []
     return Measured(measure(connection, stage, list(found)), odd, values, any(has_assumed(path, stage) for path in found))
 
 

@@ -15,7 +15,17 @@ from egoworld_ops.contract import schema
 from egoworld_ops.contract.links import LINKS
 from egoworld_ops.errors import BadSettings, ContractError, SetupError, unreadable
 from egoworld_ops.files.tables import digest_at, provenance_at, read_table, write_table
-from egoworld_ops.files.whole import hold_swept, link_or_copy, make_folder, named_errors, remove, sync_folder, temporary_folder, write_bytes
+from egoworld_ops.files.whole import (
+    hold_swept,
+    link_or_copy,
+    make_folder,
+    matching,
+    named_errors,
+    remove,
+    sync_folder,
+    temporary_folder,
+    write_bytes,
+)
 from egoworld_ops.lake import pointer
 from egoworld_ops.types import check_id
 
@@ -172,7 +182,7 @@ class Lake:
             StorageUnavailable: what is there, or the run.json of one, cannot be read now.
         """
         try:
-            names = [p.name.removeprefix("run_id=") for p in self.root.glob("run_id=*") if (p / "run.json").is_file()]
+            names = [p.name.removeprefix("run_id=") for p in matching(self.root, "run_id=*") if (p / "run.json").is_file()]
         except OSError as error:
             raise unreadable(error, self.root) or error from error
         return sorted((Run(self, n) for n in names), key=_created, reverse=True)

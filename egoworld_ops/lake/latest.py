@@ -7,15 +7,12 @@ a person pins it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
 from itertools import islice
-from pathlib import Path
 
 from egoworld_ops import operators
 from egoworld_ops.errors import ContractError
-from egoworld_ops.files.whole import named_errors
+from egoworld_ops.files.whole import matching, names_in
 from egoworld_ops.lake import pointer, runs, states
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.pointer import Pointer
@@ -65,8 +62,8 @@ def advance(run: Run, video_ids: Iterable[str], without: Collection[str] = ()) -
 def with_results(run: Run) -> Iterator[str]:
     """The videos of a run of which a clip has come to the end of the chain, by the names of the files alone."""
     last = {f"{stage}.parquet" for stage in operators.stages()}
-    for folder in _named(run.path, "video_id="):
-        if any(last.issubset(_names(clip)) for clip in _named(folder, "clip_id=")):
+    for folder in matching(run.path, "video_id=*"):
+        if any(last.issubset(names_in(clip)) for clip in matching(folder, "clip_id=*")):
             yield folder.name.removeprefix("video_id=")
 
 
@@ -75,7 +72,7 @@ def _counted(run: Run, without: Collection[str]) -> Iterator[str]:
 
 
 def _folders(run: Run) -> int:
-    return sum(1 for _ in _named(run.path, "video_id="))
+    return sum(1 for _ in matching(run.path, "video_id=*"))
 
 
 def _is_whole(run: Run, video_id: str) -> bool:
@@ -88,13 +85,3 @@ def _is_whole(run: Run, video_id: str) -> bool:
         return False
     ended = all(state in ("done", "failed", "blocked") for clip in video.clips for state in clip.states.values())
     return ended and all(any(clip.states[stage] == "done" for clip in video.clips) for stage in operators.stages())
-
-
-def _named(folder: Path, prefix: str) -> list[Path]:
-    return [folder / name for name in sorted(_names(folder)) if name.startswith(prefix)]
-
-
-def _names(folder: Path) -> list[str]:
-    with named_errors(folder), suppress(FileNotFoundError, NotADirectoryError):
-        return os.listdir(folder)
-    return []

@@ -11,8 +11,7 @@ from typing import Any
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import ContractError, SetupError, unreadable
-from egoworld_ops.files.tables import digest_at
-from egoworld_ops.lake import judging, pointer, states
+from egoworld_ops.lake import counted, judging, pointer, states
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import StageState
 from egoworld_ops.naming import did_you_mean
@@ -147,16 +146,16 @@ class ClipDifference:
 
 
 def results(a: Run, b: Run) -> Iterator[ClipDifference]:
-    """Clips of both runs whose results have other digests, with the quality metrics of each side; and those only one run has."""
+    """Clips of both runs whose results that count have other digests, with the quality metrics of each side; and those only one run has."""
     import duckdb
 
+    order = list(operators.stages())
     with duckdb.connect(":memory:") as connection:
-        for stage in operators.stages():
-            paths = [{p.relative_to(run.path): p for p in run.path.glob(f"video_id=*/clip_id=*/{stage}.parquet")} for run in (a, b)]
-            for below in sorted({*paths[0], *paths[1]}):
-                pair = [side.get(below) for side in paths]
-                if len({digest_at(p) if p else None for p in pair}) == 1:
-                    continue
-                measured = [judging.measure(connection, stage, [p]) if p else {} for p in pair]
-                video, clip = (part.partition("=")[2] for part in below.parts[:2])
-                yield ClipDifference(video, clip, stage, differences(*measured))
+        for video_id in sorted({*states.video_ids(a), *states.video_ids(b)}):
+            sides = [(run, counted.that_count(run, video_id)) for run in (a, b)]
+            keys = {key for _, digests in sides for key in digests if key[1] in order}
+            for clip_id, stage in sorted(keys, key=lambda key: (order.index(key[1]), key[0])):
+                if len({digests.get((clip_id, stage)) for _, digests in sides}) > 1:
+                    paths = [[run.clip_table(stage, video_id, clip_id)] if (clip_id, stage) in digests else [] for run, digests in sides]
+                    measured = [judging.measure(connection, stage, of_run) if of_run else {} for of_run in paths]
+                    yield ClipDifference(video_id, clip_id, stage, differences(*measured))

@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import ContractError, EgoworldError, StorageUnavailable, recorded, unreadable
+from egoworld_ops.errors import ContractError, EgoworldError, StorageUnavailable, recorded
 from egoworld_ops.files.tables import provenance_at, read_any
+from egoworld_ops.files.whole import names_in
 from egoworld_ops.lake import lake
 from egoworld_ops.lake.failure_file import Failure, is_dead_letter, on_record
 from egoworld_ops.lake.lake import Run
@@ -153,7 +154,7 @@ def video_ids(run: Run) -> list[str]:
     Raises:
         StorageUnavailable: the run's folder cannot be listed now.
     """
-    return sorted(name.removeprefix("video_id=") for name in _names(run.path) if name.startswith("video_id="))
+    return sorted(name.removeprefix("video_id=") for name in names_in(run.path) if name.startswith("video_id="))
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +186,7 @@ def manifest_of(run: Run, video_id: str) -> VideoManifest | None:
         path, clips_path = (run.video_table(name, video_id) for name in lake.VIDEO_TABLES)
     except ValueError as error:
         raise ContractError(run.path / f"video_id={video_id}", f"is no folder of a video: {error}", "Remove it, or rename it") from error
-    if path.name not in _names(path.parent):
+    if path.name not in names_in(path.parent):
         return None
     (videos, said), (clips, of_clips) = _rows(path, "videos"), _rows(clips_path, "clips")
     if len(videos) != 1:
@@ -251,7 +252,7 @@ def clip_states(run: Run, video_id: str, clip_id: str, stages: Collection[str] |
     """What a clip is in each stage, in order; where `stages` are named, in those alone, which must hold all that they depend on."""
     folder = os.fspath(run.clip_folder(video_id, clip_id))
     try:
-        there = _names(folder)
+        there = names_in(folder)
     except StorageUnavailable as error:
         return {name: StageState("unreadable", error=error) for name in operators.stages() if stages is None or name in stages}
     found: dict[str, StageState] = {}
@@ -298,12 +299,3 @@ def _inputs(said: Mapping[str, Any]) -> Mapping[str, Any]:
     identity = said.get("identity")
     inputs = identity.get("inputs") if isinstance(identity, dict) else None
     return inputs if isinstance(inputs, dict) else {}
-
-
-def _names(folder: str | Path) -> set[str]:
-    try:
-        return set(os.listdir(folder))
-    except OSError as error:
-        if (away := unreadable(error, folder)) is not None:
-            raise away from error
-        return set()

@@ -21,7 +21,7 @@ from egoworld_ops.contract.schema import empty
 from egoworld_ops.errors import ContractError, unreadable
 from egoworld_ops.files import locks
 from egoworld_ops.files.tables import write_table
-from egoworld_ops.files.whole import NO_LINKS, is_there, make_folder, named_errors, sweep, sync_folder, write_bytes
+from egoworld_ops.files.whole import NO_LINKS, is_there, make_folder, matching, named_errors, sweep, sync_folder, write_bytes
 from egoworld_ops.lake.lake import PLACEHOLDER_SUFFIX, RUN_TABLES, Lake, Run
 
 MANIFEST_NAME = "release.json"
@@ -136,7 +136,7 @@ def part_number(run: Run, name: str) -> int:
 
 def part_names(run: Run) -> set[str]:
     """The parts that have files in a run's release, whatever its `release.json` says."""
-    return {path.stem for path in folder(run).glob("*/part-*.parquet")}
+    return {path.stem for path in matching(folder(run), "*/part-*.parquet")}
 
 
 def _parts_of(run: Run) -> str:

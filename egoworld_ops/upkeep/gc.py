@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.files import locks
-from egoworld_ops.files.whole import RUN, TEMPORARY, sync_folder
+from egoworld_ops.files.whole import RUN, TEMPORARY, matching, sync_folder
 from egoworld_ops.lake import pointer
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.ledger import State
@@ -117,7 +117,7 @@ def changed(run: Run) -> float:
 def largest(store: Lake) -> tuple[str, int] | None:
     """The run with the most results and how many tables of clips those are; of equals the latest, else the newest. None where no run has any."""
     latest = store.latest_run()
-    sizes = [(sum(1 for _ in run.path.glob("video_id=*/clip_id=*/[!.]*.parquet")), run == latest, run.run_id) for run in store.runs()]
+    sizes = [(sum(1 for _ in matching(run.path, "video_id=*/clip_id=*/[!.]*.parquet")), run == latest, run.run_id) for run in store.runs()]
     results, _, run_id = max(sizes, default=(0, False, ""))
     return (run_id, results) if results else None
 
@@ -133,7 +133,7 @@ def _named_errors(store: Lake) -> Iterator[None]:
 def _choose(store: Lake, keep: Keep, older_than_s: float) -> tuple[list[Doomed], list[tuple[str, str]]]:
     """The things to remove, orphans first; and the runs that stay, with the reason."""
     runs = {run.run_id for run in store.runs()}
-    reasons = {path.name.removeprefix(RUN): "has no run.json that says what it is" for path in sorted(store.root.glob(f"{RUN}*"))}
+    reasons = {path.name.removeprefix(RUN): "has no run.json that says what it is" for path in matching(store.root, f"{RUN}*")}
     reasons |= {run_id: _reason_to_stay(Run(store, run_id), keep) or _held(Run(store, run_id)) for run_id in runs}
     doomed = [Doomed(Run(store, run_id).path, "not released") for run_id, reason in reasons.items() if not reason]
     left = sorted(_left_behind(store, {one.path for one in doomed}, older_than_s), key=lambda one: one.path)

@@ -31,7 +31,7 @@ from tests.egoworld_ops import media
 from tests.rows import detection_row, hand_pose_row
 
 
-def test_metadata_and_checks_of_a_run_over_many_videos(place: Place, tmp_path: Path) -> None:
+def test_metadata_and_checks_of_a_run_over_many_videos(place: Place, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     raw = tmp_path / "raw"
     paths = [
         media.make(raw / "one.mp4", 20, picture=media.scenes([])),
@@ -65,6 +65,13 @@ def test_metadata_and_checks_of_a_run_over_many_videos(place: Place, tmp_path: P
     again = metadata(place.run([one, two, three, bad], "manifest", "detections"), "detections")
     clips = {one: "1 done before", two: "2 done before", three: "3 done before", bad: "none: see the check manifest_complete"}
     assert {v: m["clips"] for v, m in again.items()} == clips
+
+    sidecar_path(paths[2]).write_text("{ not JSON")
+    capfd.readouterr()
+    place.run([three], "detections")
+    said = capfd.readouterr().err
+    assert said.count("detections failed: ") == 1, "what fails all clips alike is said once"
+    assert "detections: 2 more, for what is said above" in said
 
 
 def test_a_video_of_which_a_part_decodes_is_not_green_everywhere(place: Place, tmp_path: Path) -> None:
