@@ -210,6 +210,16 @@ def test_a_broker_of_another_user_is_not_trusted(folder: Path) -> None:
             brokers.run(on_demand(folder), [order("a")])
 
 
+def test_one_client_too_many_is_told_so_and_taken_once_another_has_left() -> None:
+    with brokers.broker("--workers", "1") as settings, contextlib.ExitStack() as others:
+        first, *_ = [others.enter_context(contextlib.closing(client._Session(settings, f"step {n}"))) for n in range(256)]
+        with pytest.raises(PoolRefused, match=r"256 clients are connected\. Wait until one has ended"):
+            brokers.run(settings, [order("a")])
+        first.close()
+        wait_until(lambda: len(client.status(settings)["clients"]) <= 256, "it to be gone")
+        assert brokers.run(settings, [order("a")])["a"].result.outcome == "done"
+
+
 def test_status_is_a_table_for_people_and_json_for_programs(folder: Path) -> None:
     go = folder.parent / "go"
     with serve(folder) as broker:
