@@ -7,6 +7,7 @@ from egoworld_ops.models.entries import Download, HubFile, Licence, Member, Pack
 APACHE = Licence("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0", "yes")
 HAMER = Licence("MIT", "https://github.com/geopavlakos/hamer/blob/main/LICENSE.md", "ask")
 """The code is MIT's; the network was trained on data for research, and what it gives are parameters of MANO."""
+WILOR = Licence("CC-BY-NC-ND-4.0", "https://github.com/rolpotamias/WiLoR/blob/main/license.txt", "no")
 MANO = Licence("MANO", "https://mano.is.tue.mpg.de/license.html", "no")
 MOGE = Licence("MIT", "https://github.com/microsoft/MoGe/blob/main/LICENSE", "yes")
 NVIDIA = Licence(
@@ -24,10 +25,6 @@ _MEDIAPIPE = Wheel(
 _SAM2 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824"
 _OPENMMLAB = "https://download.openmmlab.com/mmpose/v1/projects/rtmposev1/onnx_sdk"
 _FOUNDATIONPOSE = "18d8309afc9790cddc03a1d50bc69954dc058693"
-_MANO = Supplied(
-    "https://mano.is.tue.mpg.de",
-    f"Register at https://mano.is.tue.mpg.de, accept the licence ({MANO.url}), download `Models & Code` (mano_v1_2.zip) and unpack it",
-)
 
 
 def _hands(name: str, n_bytes: int, sha256: str) -> Weight:
@@ -44,6 +41,12 @@ def _rtm(name: str, file: str, folder: str, n_bytes: int | None, sha256: str) ->
     """The SHA-256 are those that several projects have pinned independently of each other; OpenMMLab publishes none."""
     member = Packed(f"{_OPENMMLAB}/{file}.zip", f"20230831/{folder}/{file}/end2end.onnx")
     return Weight(name, f"{name}.onnx", sha256, n_bytes, APACHE, member)
+
+
+def _mano(side: str, n_bytes: int, sha256: str) -> Weight:
+    page = "https://mano.is.tue.mpg.de"
+    steps = f"Register at {page}, accept the licence ({MANO.url}), download `Models & Code` (mano_v1_2.zip) and unpack it"
+    return Weight(f"mano_{side}", f"MANO_{side.upper()}.pkl", sha256, n_bytes, MANO, Supplied(page, steps), converted=True)
 
 
 def _moge2(size: str) -> Weight:
@@ -95,14 +98,16 @@ REGISTRY: dict[str, Weight] = {
             converted=True,
         ),
         Weight(
-            "mano_right",
-            "MANO_RIGHT.pkl",
-            "45d60aa3b27ef9107a7afd4e00808f307fd91111e1cfa35afd5c4a62de264767",
-            3821356,
-            MANO,
-            _MANO,
+            "wilor",
+            "wilor_final.ckpt",
+            "3e97aafc7dd08d883a4cc5a027df61fdb6fda6136dbd1319405413862ada6bb2",
+            2564989533,
+            WILOR,
+            HubFile("spaces/rolpotamias/WiLoR", "pretrained_models/wilor_final.ckpt", "99fe3d7acff8104ecca1055df7467709506c2fa6"),
             converted=True,
         ),
+        _mano("right", 3821356, "45d60aa3b27ef9107a7afd4e00808f307fd91111e1cfa35afd5c4a62de264767"),
+        _mano("left", 3821391, "c4022f7083f2ca7c78b2b3d595abbab52debd32b09d372b16923a801f0ea6a30"),
         _foundationpose("refiner_net"),
         _foundationpose("score_net"),
         _sam3("sam3", "model.safetensors"),

@@ -49,11 +49,14 @@ def test_weights_that_are_ruled_out_are_not_asked_to_be_fetched(
 ) -> None:
     """Red before: a user of `hamer` was told to fetch it, and refused once it was there."""
     monkeypatch.setenv("EGOWORLD_WEIGHTS", str(tmp_path / "weights"))
-    hands = settings.model_copy(update={"stages": {"hand_pose": StageSettings(backend="hamer")}})
-    with pytest.raises(BadSettings, match=r"backend hamer of stage hand_pose: .*hamer \(MIT, commercial use: ask.*mano_right \(MANO"):
-        pipeline.open_run(hands)
-    with pytest.raises(WeightsMissing, match="egoworld models fetch hamer"):
-        pipeline.open_run(hands.model_copy(update={"policy": PolicySettings()}))
+    for name, licence in (("hamer", "MIT, commercial use: ask"), ("wilor", "CC-BY-NC-ND-4.0, commercial use: no")):
+        hands = settings.model_copy(update={"stages": {"hand_pose": StageSettings(backend=name)}})
+        with pytest.raises(BadSettings, match=f"backend {name} of stage hand_pose: ") as ruled_out:
+            pipeline.open_run(hands)
+        assert all(said in str(ruled_out.value) for said in (f"{name} ({licence}", "mano_right (MANO, commercial use: no"))
+        if models.weight(name).sha256 is None:
+            with pytest.raises(WeightsMissing, match=f"egoworld models fetch {name}"):
+                pipeline.open_run(hands.model_copy(update={"policy": PolicySettings()}))
 
 
 def test_a_fallback_counts_too(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
+from egoworld_ops.operators.hand_pose import _wilor_network
 from egoworld_ops.operators.hand_pose._hamer_network import Sizes
 from egoworld_ops.operators.hand_pose._mano import PARENTS
+from egoworld_ops.operators.hand_pose._mesh_model import Sizes as AnySizes
 
 TINY = Sizes(width=96, depth=3, heads=4, head_width=80, head_depth=2, head_heads=2, head_dim=16, head_hidden=64)
+TINY_WILOR = _wilor_network.Sizes(width=96, depth=3, heads=4)
 
 
 def generator(name: str) -> np.random.Generator:
@@ -37,7 +40,7 @@ def tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return n / np.sqrt(np.float32(np.prod(shape[1:])))
 
 
-def hamer(sizes: Sizes) -> dict[str, torch.Tensor]:
+def network(sizes: AnySizes) -> dict[str, torch.Tensor]:
     """The tensors of a network."""
     return {name: torch.from_numpy(tensor(name, shape)) for name, shape in sizes.shapes().items()}
 

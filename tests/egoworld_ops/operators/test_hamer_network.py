@@ -12,8 +12,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from egoworld_ops.operators.hand_pose._hamer_network import CROP_PX, FOCAL_PX, Network, Sizes, rotations_of
+from egoworld_ops.operators.hand_pose._hamer_network import Network, Sizes
 from egoworld_ops.operators.hand_pose._mano import Mano, axis_angles
+from egoworld_ops.operators.hand_pose._vit import CROP_PX, FOCAL_PX, rotations_of
 from tests.egoworld_ops.operators import seeded
 
 CPU = torch.device("cpu")
@@ -39,7 +40,7 @@ def differences(sizes: Sizes, golden: Path) -> dict[str, float]:
     want = np.load(golden)
     crops = seeded.crops(len(want["betas"]))
     assert hashlib.sha256(crops.tobytes()).digest() == want["crops_sha256"].tobytes()
-    network = Network(seeded.hamer(sizes), sizes)
+    network = Network(seeded.network(sizes), sizes)
     features = network.backbone(network.normalised(torch.from_numpy(crops)))
     found = network.head(features)
     joints, vertices = Mano(seeded.mano(), CPU)(found.rotations, found.betas)
@@ -113,7 +114,7 @@ def test_axis_angles_are_those_of_the_rotations() -> None:
 
 
 def test_a_batch_of_eight_is_eight_batches_of_one() -> None:
-    network, crops = Network(seeded.hamer(seeded.TINY), seeded.TINY), torch.from_numpy(seeded.crops(8))
+    network, crops = Network(seeded.network(seeded.TINY), seeded.TINY), torch.from_numpy(seeded.crops(8))
     together = network(crops)
     for i in range(8):
         alone = network(crops[i : i + 1])

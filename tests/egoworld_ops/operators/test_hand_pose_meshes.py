@@ -1,9 +1,9 @@
-"""The backend `hamer` without its weights: a network that tells the truth, one of random numbers, and files that are not what they should be."""
+"""The backends `hamer` and `wilor` without their weights: a network that tells the truth, ones of random numbers, and files that are not right."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from scipy.spatial.transform import Rotation
 
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import EgoworldError, OutOfMemory, WeightsMismatch, WeightsMissing, WeightsUnreadable
-from egoworld_ops.operators.hand_pose import _hamer_model, hamer
+from egoworld_ops.operators.hand_pose import _mesh_model, hamer, wilor
 from egoworld_ops.operators.hand_pose._crops import HandCrop, cut
-from egoworld_ops.operators.hand_pose._hamer_model import Hands
-from egoworld_ops.operators.hand_pose._hamer_network import CROP_PX, FOCAL_PX
 from egoworld_ops.operators.hand_pose._mano import Mano, axis_angles
+from egoworld_ops.operators.hand_pose._mesh_backend import MeshBackend, Settings
+from egoworld_ops.operators.hand_pose._mesh_model import Hands
+from egoworld_ops.operators.hand_pose._vit import CROP_PX, FOCAL_PX
 from egoworld_ops.types import HANDS, Camera, Frame, Hand
 from egoworld_ops.vision.geometry import project, rotation_angle_deg, towards
 from egoworld_ops.vision.lenses import unproject
@@ -37,6 +38,9 @@ CAMERAS = {"pinhole": PINHOLE, "fisheye": WIDE, "plumb_bob": BROWN}
 BLANK = np.zeros((480, 640, 3), np.uint8)
 MIRROR = np.diag([-1.0, 1.0, 1.0])
 MODEL = Mano(seeded.mano(), CPU)
+BACKENDS: dict[str, type[MeshBackend]] = {"hamer": hamer.Backend, "wilor": wilor.Backend}
+TINY = {"hamer": seeded.TINY, "wilor": seeded.TINY_WILOR}
+both = pytest.mark.parametrize("name", BACKENDS)
 
 
 @pytest.fixture(autouse=True)
@@ -47,13 +51,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def make(**options: Any) -> hamer.Backend:
-    return hamer.Backend(hamer.Settings(**{"device": "cpu", "random_weights_seed": 3, **options}), threads=1)
+def make(name: str = "hamer", **options: Any) -> MeshBackend:
+    return BACKENDS[name](Settings(**{"device": "cpu", "random_weights_seed": 3, **options}), threads=1)
 
 
-def run(
-    operator: hamer.Backend, rows: list[dict[str, Any]], camera: Camera = PINHOLE, pictures: list[np.ndarray] | None = None
-) -> pa.Table:
+def run(operator: MeshBackend, rows: list[dict[str, Any]], camera: Camera = PINHOLE, pictures: list[np.ndarray] | None = None) -> pa.Table:
     item = pictures_input(pictures or [BLANK] * (1 + max((row["frame_index"] for row in rows), default=0)))
     table = operator.run(replace(item, camera=camera, tables={"detections": schema.from_rows("detections", rows)}))
     validation.validate("hand_pose", table)
@@ -119,22 +121,22 @@ class TrueHand:
         return Hands(self.rotations[None], self.betas[None], camera[None], self.model_m[None], np.zeros((1, 778, 3)))
 
 
-def solved(hand: TrueHand, camera: Camera | None = None) -> tuple[dict[str, Any], np.ndarray]:
+def solved(hand: TrueHand, camera: Camera | None = None, name: str = "hamer") -> tuple[dict[str, Any], np.ndarray]:
     """The backend's row of a hand by the network that knows it, and the true joints."""
     row, crop, joints_m = hand.seen()
-    operator = make()
+    operator = make(name)
     operator._model = lambda crops: hand.said(crop, joints_m)
     return run(operator, [row], camera or hand.camera).to_pylist()[0], joints_m
 
 
-@pytest.mark.parametrize("name", CAMERAS)
-def test_a_hand_lands_where_it_is_up_to_the_corners_of_the_picture(name: str) -> None:
+@pytest.mark.parametrize("lens", CAMERAS)
+def test_a_hand_lands_where_it_is_up_to_the_corners_of_the_picture(lens: str) -> None:
     """A network that tells the truth through its own, nearly parallel camera: what is left is the difference between those rays and the true ones."""
-    camera, rng, off_mm, turned_deg, depths = CAMERAS[name], np.random.default_rng(2029), [], [], []
+    camera, rng, off_mm, turned_deg, depths = CAMERAS[lens], np.random.default_rng(2029), [], [], []
     for i in range(16):
         corner_px = np.array([(90, 80), (550, 80), (90, 400), (550, 400)][i % 4]) + rng.uniform(-20, 20, 2)
         hand = TrueHand(HANDS[i % 2], camera, unproject(camera, corner_px) * rng.uniform(0.45, 0.8), rng)
-        row, truth_m = solved(hand)
+        row, truth_m = solved(hand, name=list(BACKENDS)[i // 2 % 2])
         assert row["reason"] is None, row["reason"]
         joints_m = np.array(row["joints_m"])
         off_mm.append(np.linalg.norm(joints_m - truth_m, axis=1).mean() * 1e3)
@@ -142,7 +144,7 @@ def test_a_hand_lands_where_it_is_up_to_the_corners_of_the_picture(name: str) ->
         turned_deg.append(np.degrees(Rotation.align_vectors(rooted[1][1:], rooted[0][1:])[0].magnitude()))
         depths.append(joints_m[:, 2].mean() / truth_m[:, 2].mean())
     print(
-        f"FIGURE hamer, truthful network, corners of a {name}: joints {np.mean(off_mm):.1f} mm off (max {max(off_mm):.1f}), {max(turned_deg):.2f} deg"
+        f"FIGURE hamer, truthful network, corners of a {lens}: joints {np.mean(off_mm):.1f} mm off (max {max(off_mm):.1f}), {max(turned_deg):.2f} deg"
     )
     assert np.mean(off_mm) < 8
     assert max(turned_deg) < 0.1
@@ -159,10 +161,10 @@ def test_far_away_all_rays_are_parallel_and_nothing_is_left() -> None:
 
 
 @pytest.mark.parametrize("side", HANDS)
-@pytest.mark.parametrize("name", CAMERAS)
-def test_the_models_parameters_give_the_joints_again(name: str, side: Hand) -> None:
+@pytest.mark.parametrize("lens", CAMERAS)
+def test_the_models_parameters_give_the_joints_again(lens: str, side: Hand) -> None:
     """`mano_pose` in the camera frame and `mano_betas`, put into the model (mirrored for a left hand), are `joints_m` about the wrist."""
-    hand = TrueHand(side, CAMERAS[name], unproject(CAMERAS[name], np.array([120.0, 100.0])) * 0.5, np.random.default_rng(7))
+    hand = TrueHand(side, CAMERAS[lens], unproject(CAMERAS[lens], np.array([120.0, 100.0])) * 0.5, np.random.default_rng(7))
     row, _ = solved(hand)
     rotations = Rotation.from_rotvec(np.array(row["mano_pose"]).reshape(16, 3)).as_matrix()
     assert row["mano_betas"] == pytest.approx(hand.betas, abs=1e-5)
@@ -171,6 +173,32 @@ def test_the_models_parameters_give_the_joints_again(name: str, side: Hand) -> N
     again_m = hand.joints_of(rotations) @ (MIRROR if side == "left" else np.eye(3))
     joints_m = np.array(row["joints_m"])
     assert again_m - again_m[0] == pytest.approx(joints_m - joints_m[0], abs=2e-5)
+
+
+def of_left(right: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """MANO's file for the left hand of a model whose hands are mirror images, with the sign that is wrong in the official one."""
+    signs = np.diag(MIRROR)
+    entries = np.tile(np.outer(signs, signs).ravel(), 15)  # of the rotations that bend the surface
+    return {
+        **right,
+        "v_template": right["v_template"] * signs,
+        "shapedirs": right["shapedirs"] * signs[:, None] * signs[:, None],  # the second is the fault
+        "posedirs": right["posedirs"] * signs[:, None] * entries,
+    }
+
+
+def test_manos_left_model_takes_the_parameters_of_a_left_hand_once_a_sign_of_its_file_is_set_right() -> None:
+    hand = TrueHand("left", PINHOLE, np.array([0.05, 0.02, 0.5]), np.random.default_rng(9))
+    row, _ = solved(hand)
+    rotations = torch.from_numpy(Rotation.from_rotvec(np.array(row["mano_pose"]).reshape(1, 16, 3)[0]).as_matrix()[None]).float()
+    betas, joints_m = torch.tensor([row["mano_betas"]]), np.array(row["joints_m"])
+    off_m = {}
+    for sign in (1.0, -1.0):
+        arrays = of_left(seeded.mano())
+        arrays["shapedirs"][:, 0] *= sign
+        again_m = Mano(arrays, CPU)(rotations, betas)[0][0].numpy()
+        off_m[sign] = np.abs(again_m - again_m[0] - (joints_m - joints_m[0])).max()
+    assert off_m[-1.0] < 2e-5 < 1e-3 < off_m[1.0]
 
 
 def test_a_focal_length_of_half_halves_the_depth() -> None:
@@ -183,13 +211,14 @@ def test_a_focal_length_of_half_halves_the_depth() -> None:
     assert (full["metric"], full["fx_px"], halved["fx_px"]) == (True, 600.0, 300.0)
 
 
-def test_a_left_hand_is_the_mirror_image_of_a_right_one() -> None:
+@both
+def test_a_left_hand_is_the_mirror_image_of_a_right_one(name: str) -> None:
     """The mirrored picture of a left hand gives the mirrored hand, number by number: only the side's name and signs differ."""
     picture = noise(1)[0]
     points_px = some_points(200, 150)
     mirrored_px = points_px * [-1, 1] + [639, 0]
     mirror = replace(PINHOLE, cx_px=639 - PINHOLE.cx_px)
-    operator = make()
+    operator = make(name)
     right = run(operator, [hand_row(0, "right", points_px)], PINHOLE, [picture]).to_pylist()[0]
     left = run(operator, [hand_row(0, "left", mirrored_px)], mirror, [np.ascontiguousarray(picture[:, ::-1])]).to_pylist()[0]
     assert right["reason"] is left["reason"] is None
@@ -201,7 +230,8 @@ def test_a_left_hand_is_the_mirror_image_of_a_right_one() -> None:
     assert np.array(left["joints_wrist_m"]) == pytest.approx(np.array(right["joints_wrist_m"]) * [1, -1, 1], abs=1e-5)
 
 
-def test_hands_of_several_frames_go_through_the_network_together() -> None:
+@both
+def test_hands_of_several_frames_go_through_the_network_together(name: str) -> None:
     """Five frames with two hands, one or none; other people's hands are not solved. A batch of 1 gives what a batch of 8 does."""
     pictures = noise(5)
     rows = [
@@ -213,7 +243,7 @@ def test_hands_of_several_frames_go_through_the_network_together() -> None:
     ]
     tables, batches = {}, {}
     for size in (1, 8):
-        operator, sizes = make(micro_batch=size), []
+        operator, sizes = make(name, micro_batch=size), []
         model = operator._model
 
         def counted(crops: np.ndarray, model: Callable[[np.ndarray], Hands] = model, sizes: list[int] = sizes) -> Hands:
@@ -224,9 +254,8 @@ def test_hands_of_several_frames_go_through_the_network_together() -> None:
         tables[size], batches[size] = run(operator, rows, PINHOLE, pictures).to_pylist(), sizes
     assert batches == {1: [1] * 5, 8: [5]}
     assert [(r["frame_index"], r["hand"], r["backend"]) for r in tables[8]] == [
-        (0, "left", "hamer-random"), (0, "right", "hamer-random"), (1, "right", "hamer-random"),
-        (3, "right", "hamer-random"), (4, "right", "hamer-random"),
-    ]  # fmt: skip
+        (frame, side, f"{name}-random") for frame, side in ((0, "left"), (0, "right"), (1, "right"), (3, "right"), (4, "right"))
+    ]
     for one, eight in zip(tables[1], tables[8], strict=True):
         assert one["reason"] is None
         assert np.array(one["joints_m"]) == pytest.approx(np.array(eight["joints_m"]), abs=1e-4)
@@ -280,27 +309,33 @@ def test_a_box_is_used_where_there_are_no_points_and_where_it_is_asked_for() -> 
     assert not larger.equals(run(make(), [row], PINHOLE, pictures))
 
 
-def saved(folder: Path, **change: Any) -> tuple[Path, Path]:
+def saved(folder: Path, name: str = "hamer", **change: Any) -> tuple[Path, Path]:
     """A checkpoint as Lightning writes it, with what only training needs, and MANO's file, of the seeded tiny network."""
     folder.mkdir(exist_ok=True)
-    tensors = seeded.hamer(seeded.TINY) | {"discriminator.w": torch.zeros(3), "initialized": torch.tensor(True), "mano.v": torch.zeros(2)}
-    torch.save({"state_dict": tensors | change, "epoch": 3, "hyper_parameters": {"lr": 1e-5}}, folder / "hamer.ckpt")
+    of_training = {"discriminator.w": torch.zeros(3), "initialized": torch.tensor(True), "mano.v": torch.zeros(2)}
+    of_training |= {"refine_net.deconv.deconv.0.1.num_batches_tracked": torch.tensor(7)} if name == "wilor" else {}
+    tensors = seeded.network(TINY[name]) | of_training
+    torch.save({"state_dict": tensors | change, "epoch": 3, "hyper_parameters": {"lr": 1e-5}}, folder / f"{name}.ckpt")
     (folder / "MANO_RIGHT.pkl").write_bytes(pickle.dumps(dict(seeded.mano()), protocol=2))
-    return folder / "hamer.ckpt", folder / "MANO_RIGHT.pkl"
+    return folder / f"{name}.ckpt", folder / "MANO_RIGHT.pkl"
+
+
+def loaded(name: str, files: tuple[Path, Path], precision: _mesh_model.Precision = "float32") -> _mesh_model.Model:
+    return _mesh_model.load(BACKENDS[name].kind(), *files, CPU, precision, TINY[name])
 
 
 def test_a_checkpoint_and_manos_file_give_the_goldens(tmp_path: Path, shared_data: Path) -> None:
     golden = np.load(shared_data / "goldens" / "hamer_tiny.npz")
-    model = _hamer_model.load(*saved(tmp_path), CPU, "float32", seeded.TINY)
-    found = model(seeded.crops(3).astype(np.float32))
+    found = loaded("hamer", saved(tmp_path))(seeded.crops(3).astype(np.float32))
     assert found.vertices_m == pytest.approx(golden["vertices"], abs=1e-4)
     assert found.joints_m == pytest.approx(golden["joints"], abs=1e-4)
     assert found.camera == pytest.approx(golden["pred_cam"], abs=1e-4)
 
 
-def test_reduced_precision_is_near_and_is_not_the_same(tmp_path: Path) -> None:
-    crops = seeded.crops(2).astype(np.float32)
-    exact, reduced = (_hamer_model.load(*saved(tmp_path), CPU, p, seeded.TINY)(crops) for p in ("float32", "bfloat16"))
+@both
+def test_reduced_precision_is_near_and_is_not_the_same(name: str, tmp_path: Path) -> None:
+    crops, files = seeded.crops(2).astype(np.float32), saved(tmp_path, name)
+    exact, reduced = (loaded(name, files, precision)(crops) for precision in ("float32", "bfloat16"))
     turned = [rotation_angle_deg(a, b) for a, b in zip(exact.rotations.reshape(-1, 3, 3), reduced.rotations.reshape(-1, 3, 3), strict=True)]
     assert 0 < np.median(turned) < 3
 
@@ -332,29 +367,44 @@ def test_files_that_are_not_right_are_named(
     files = saved(tmp_path)
     break_it(*files)
     with pytest.raises(kind, match=words):
-        _hamer_model.load(*files, CPU, "float32", seeded.TINY)
+        loaded("hamer", files)
 
 
-def test_the_published_sizes_are_asked_for() -> None:
-    numbers = sum(int(np.prod(shape)) for shape in _hamer_model.PUBLISHED.shapes().values())
-    assert numbers == 670_409_946
-    assert hamer.Backend.weights(hamer.Settings()) == ("hamer", "mano_right")
-    assert hamer.Backend.weights(hamer.Settings(random_weights_seed=1)) == ()
-    assert 4 * numbers / 1e6 + 700 < hamer.Backend.memory_mb(hamer.Settings(device="cpu")) < 4500
-    assert hamer.Backend.memory_mb(hamer.Settings(precision="bfloat16")) > hamer.Backend.memory_mb(hamer.Settings())
+def test_a_checkpoint_of_the_other_network_is_named(tmp_path: Path) -> None:
+    """Both are files of the same kind, and the image network of both has the same names and shapes."""
+    for name, other, words in (
+        ("wilor", "hamer", r"not the file of WiLoR.*fetch wilor"),
+        ("hamer", "wilor", r"not the file of HaMeR.*fetch hamer"),
+    ):
+        with pytest.raises(WeightsMismatch, match=words):
+            loaded(name, saved(tmp_path, other))
 
 
-def test_where_memory_runs_out_that_is_an_error_that_may_be_tried_again() -> None:
+@pytest.mark.parametrize(("name", "numbers"), [("hamer", 670_409_946), ("wilor", 639_282_637)])
+def test_the_published_sizes_are_asked_for(name: str, numbers: int) -> None:
+    backend = BACKENDS[name]
+    assert sum(int(np.prod(shape)) for shape in backend.kind().published.shapes().values()) == numbers
+    assert backend.network_mb == round(4 * numbers / 1e6)
+    assert backend.weights(Settings()) == (name, "mano_right")
+    assert backend.weights(Settings(random_weights_seed=1)) == ()
+    assert 4 * numbers / 1e6 + 700 < backend.memory_mb(Settings(device="cpu")) < 4500
+    assert backend.memory_mb(Settings(precision="bfloat16")) > backend.memory_mb(Settings())
+
+
+@both
+def test_where_memory_runs_out_that_is_an_error_that_may_be_tried_again(name: str) -> None:
     def full(crops: np.ndarray) -> Hands:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    operator = make()
+    operator = make(name)
     operator._model = full
-    with pytest.raises(OutOfMemory, match=r"clip c of v-0123456789ab.*HaMeR.*micro_batch in stages\.hand_pose\.hamer"):
+    words = rf"clip c of v-0123456789ab.*{operator.kind().name}.*micro_batch in stages\.hand_pose\.{name}"
+    with pytest.raises(OutOfMemory, match=words):
         run(operator, [hand_row(0, "right", some_points(300, 200))])
 
 
-def test_memory_is_flat_over_a_thousand_frames() -> None:
+@both
+def test_memory_is_flat_over_a_thousand_frames(name: str) -> None:
     n, seen = 1000, {}
     picture = np.random.default_rng(4).integers(0, 256, (120, 160, 3)).astype(np.uint8)
 
@@ -366,9 +416,9 @@ def test_memory_is_flat_over_a_thousand_frames() -> None:
 
     rows = [hand_row(i, "right", some_points(80, 60, 40)) for i in range(n)]
     item = replace(clip_input(Path("p.mp4"), 0, n, 160, 120, frames), tables={"detections": schema.from_rows("detections", rows)})
-    assert make().run(item).num_rows == n
+    assert make(name).run(item).num_rows == n
     growth_mb = seen[n - 1] - seen[200]
-    print(f"FIGURE hamer memory (small network): {growth_mb:+.1f} MB from frame 200 to {n} (limit +30), peak {seen[n - 1]:.0f} MB")
+    print(f"FIGURE {name} memory (small network): {growth_mb:+.1f} MB from frame 200 to {n} (limit +30), peak {seen[n - 1]:.0f} MB")
     assert growth_mb < 30
 
 
