@@ -68,11 +68,7 @@ class _Verdict:
 
 def _files(run: Run, stage: str, video_id: str) -> dict[Path, str]:
     """The files of a stage for a video, and the table each holds; none if the key cannot be that of a video."""
-    try:
-        planning.check_key(video_id)
-    except UnknownVideo:
-        return {}
-    return judging.files(run, stage, video_id)
+    return judging.files(run, stage, video_id) if _can_be(video_id) else {}
 
 
 def _broken(files: Mapping[Path, str]) -> Iterator[str]:
@@ -145,16 +141,28 @@ def _readable(video: states.VideoState) -> _Verdict:
     return _Verdict([str(failed.error)] if failed else [], ERROR, numbers)
 
 
-def _quality(run: Run, stage: str, video_id: str, connection: "DuckDBPyConnection", bounds: "Mapping[str, Bounds]") -> _Verdict:
+def _quality(
+    run: Run, stage: str, videos: Sequence[str], connection: "DuckDBPyConnection", bounds: "Mapping[str, Bounds]"
+) -> Iterator[_Verdict]:
+    """Of each video, measured together."""
+    judged = judging.judge_videos(connection, run, stage, [v for v in videos if _can_be(v)], bounds)
+    for video_id in videos:
+        if (said := judged.get(video_id)) is None:
+            yield _Verdict([], WARN, {})
+        elif stage == pipeline.MANIFEST:
+            yield _Verdict(said.warnings, WARN, _numbers(said.measured))
+        else:
+            numbers = _numbers(said.measured) | {"rows with a value that stands": said.values}
+            yield _Verdict(said.warnings, WARN, numbers, _LOOK.format(stage=stage))
+
+
+def _can_be(video_id: str) -> bool:
+    """Whether a key can be that of a video."""
     try:
         planning.check_key(video_id)
     except UnknownVideo:
-        return _Verdict([], WARN, {})
-    judged = judging.judge(connection, run, stage, video_id, bounds)
-    if stage == pipeline.MANIFEST:
-        return _Verdict(judged.warnings, WARN, _numbers(judged.measured))
-    said = _numbers(judged.measured) | {"rows with a value that stands": judged.values}
-    return _Verdict(judged.warnings, WARN, said, _LOOK.format(stage=stage))
+        return False
+    return True
 
 
 def _numbers(measured: Mapping[str, float | None]) -> dict[str, float | str]:
@@ -179,17 +187,20 @@ def _checks(stage: str) -> dg.AssetChecksDefinition:
         bounds = egoworld.settings.quality.get(stage, {})
         with duckdb.get_connection() as connection:
             for kind in (k for k in KINDS if any(key.name == f"{stage}_{k}" for key in wanted)):
-                for video_id in videos:
-                    yield _evaluation(stage, kind, video_id, _judge(kind, run, stage, video_id, connection, bounds), targets[video_id])
+                for video_id, verdict in zip(videos, _judge(kind, run, stage, videos, connection, bounds), strict=True):
+                    yield _evaluation(stage, kind, video_id, verdict, targets[video_id])
                 yield dg.Output(None, f"{stage}_{stage}_{kind}")
 
     return check
 
 
-def _judge(kind: str, run: Run, stage: str, video_id: str, connection: "DuckDBPyConnection", bounds: "Mapping[str, Bounds]") -> _Verdict:
-    if kind == "contract":
-        return _contract(run, stage, video_id)
-    return _complete(run, stage, video_id) if kind == "complete" else _quality(run, stage, video_id, connection, bounds)
+def _judge(
+    kind: str, run: Run, stage: str, videos: Sequence[str], connection: "DuckDBPyConnection", bounds: "Mapping[str, Bounds]"
+) -> Iterator[_Verdict]:
+    if kind == "quality":
+        return _quality(run, stage, videos, connection, bounds)
+    of_video = _contract if kind == "contract" else _complete
+    return (of_video(run, stage, video_id) for video_id in videos)
 
 
 def _evaluation(

@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
-from egoworld_ops.contract import gathered, schema
+import pyarrow as pa
+
+from egoworld_ops.contract import gathered, schema, sketch
 from egoworld_ops.contract.values import REASON, Values
 from egoworld_ops.section import Section
 
@@ -68,6 +71,11 @@ class Span:
     end: int
     stride: int
 
+    @property
+    def frames(self) -> int:
+        """How many they are."""
+        return -(-self.end // self.stride) - -(-self.start // self.stride)
+
 
 METRIC_SHARE = Metric(
     "metric_share",
@@ -95,7 +103,6 @@ def answered_share(stage: str, where: str = "true") -> Metric:
     )
 
 
-_READ = "read_parquet(${}, hive_partitioning = false)"
 _MANIFEST = (
     Metric(
         "clip_s_median",
@@ -124,52 +131,151 @@ def metrics(stage: str) -> tuple[Metric, ...]:
     return known.metrics if known else ()
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Files of a stage that are measured together: those of a video, or that of one clip.
+
+    Args:
+        files: one a clip.
+        spans: which frames of each clip were processed; without them a metric over frames is None.
+    """
+
+    files: Sequence[Path]
+    spans: Sequence[Span] = ()
+
+
+Groups = Mapping[str, Group]
+"""By a name of the caller's choice. A file may be in several."""
+
+
 def measure(
     connection: duckdb.DuckDBPyConnection, stage: str, files: Sequence[Path], table: str = "", spans: Sequence[Span] = ()
 ) -> dict[str, float | None]:
-    """The metrics of a stage over the rows of `files`, by name; all None where there are no files.
+    """The metrics of a stage over the rows of `files`, by name; all None where there are no files. As `measure_groups` of one group."""
+    return measure_groups(connection, stage, {"": Group(files, spans)}, table)[""]
+
+
+def measure_groups(
+    connection: duckdb.DuckDBPyConnection, stage: str, groups: Groups, table: str = ""
+) -> dict[str, dict[str, float | None]]:
+    """The metrics of a stage over the rows of each group, by group and name, in one query; all None where a group has no files.
 
     Args:
         table: that the files hold, where it is not the stage's own.
-        spans: which frames of each file's clip were processed; without them a metric over frames is None.
     """
     wanted = [m for m in metrics(stage) if m.table == table]
-    measured: dict[str, float | None] = dict.fromkeys(m.name for m in wanted)
-    beside = {name: _there([f.with_name(f"{name}.parquet") for f in files]) for m in wanted for name in m.beside}
-    able = [m for m in wanted if all(beside[name] for name in m.beside)]
-    if not files or not able:
+    beside = {
+        name: {key: _there([f.with_name(f"{name}.parquet") for f in group.files]) for key, group in groups.items()}
+        for name in sorted({name for m in wanted for name in m.beside})
+    }
+    able = [m for m in wanted if all(any(beside[name].values()) for name in m.beside)]
+    there = {key: _there(group.files) for key, group in groups.items()}
+    measured: dict[str, dict[str, float | None]] = {key: dict.fromkeys(m.name for m in wanted) for key in groups}
+    if not able or not any(there.values()):
         return measured
-    given = {"files": _there(files), "clips": [s.clip_id for s in spans], "frames": _new_frames(spans), **beside}
-    select = ", ".join(f"{m.sql} AS {m.name}" for m in able)
-    relations = [f"{name} AS (SELECT * FROM {_READ.format(name)})" for name in beside]
-    relations.append("processed AS (SELECT unnest($clips::VARCHAR[]) AS clip_id, unnest($frames::BIGINT[]) AS frames)")
-    query = f"WITH {', '.join(relations)} SELECT {select} FROM {_READ.format('files')}"
-    row = connection.execute(query, given).fetchall()[0]
-    return measured | {m.name: None if value is None else float(value) for m, value in zip(able, row, strict=True)}
+    query = _Grouped({"files": there, **beside})
+    of_group = [f"{name} AS (SELECT * FROM all_{name} AS f WHERE f.group_key = g.group_key)" for name in beside]
+    of_group.append("processed AS (SELECT * FROM all_processed AS f WHERE f.group_key = g.group_key)")
+    one = f"WITH {', '.join(of_group)} SELECT {', '.join(f'({m.sql})::DOUBLE' for m in able)} FROM all_files AS r WHERE r.group_key = g.group_key"
+    spans = [(key, span.clip_id, frames) for key, group in groups.items() for span, frames in _new_frames(group.spans)]
+    keys, clips, frames = (list(column) for column in zip(*spans, strict=True)) if spans else ([], [], [])
+    processed = (
+        "SELECT unnest($processed_keys::VARCHAR[]) AS group_key, unnest($clips::VARCHAR[]) AS clip_id, unnest($frames::BIGINT[]) AS frames"
+    )
+    asked = {"asked": [key for key, files in there.items() if files], "processed_keys": keys, "clips": clips, "frames": frames}
+    found = query.run(
+        connection,
+        f"SELECT g.group_key, l.* FROM (SELECT unnest($asked::VARCHAR[]) AS group_key) AS g, LATERAL ({one}) AS l",
+        asked,
+        [f"all_processed AS ({processed})"],
+    )
+    for key, *values in found:
+        for metric, value in zip(able, values, strict=True):
+            if all(beside[name][key] for name in metric.beside):
+                measured[key][metric.name] = value
+    return measured
+
+
+def columns(stage: str) -> tuple[str, ...]:
+    """The columns of a stage's table whose distributions are kept: its own numbers, without times, quaternions and the camera's."""
+    common = {c.name for c in (*schema.INTRINSICS, *schema.pose("", ""))} - {"z_m"}
+    known = gathered.stages().get(stage)
+    own = known.table.columns if known else ()
+    return tuple(c.name for c in own if pa.types.is_floating(c.type) and c.name != "timestamp_s" and c.name not in common)
+
+
+def distributions(connection: duckdb.DuckDBPyConnection, stage: str, groups: Groups) -> dict[str, dict[str, tuple[float, dict[int, int]]]]:
+    """By group and column, of those in which a row has a number: the mean of the numbers, and their sketch."""
+    names, there = columns(stage), {key: _there(group.files) for key, group in groups.items()}
+    found: dict[str, dict[str, tuple[float, dict[int, int]]]] = {key: {} for key in groups}
+    if not names or not any(there.values()):
+        return found
+    pairs = ", ".join(f"{{'name': '{name}', 'value': {name}::DOUBLE}}" for name in names)
+    numbers = f"SELECT group_key, unnest([{pairs}], recursive := true) FROM all_files"
+    bucket = sketch.BUCKET.format("value")
+    counted = f"SELECT group_key, name, {bucket} AS bucket, count(*) AS n, sum(value) AS total FROM ({numbers}) WHERE isfinite(value) GROUP BY ALL"
+    of_bucket = "map(list(bucket ORDER BY bucket), list(n ORDER BY bucket))"
+    query = f"SELECT group_key, name, sum(total) / sum(n), {of_bucket} FROM ({counted}) GROUP BY ALL"
+    for key, name, mean, buckets in _Grouped({"files": there}).run(connection, query):
+        found[key][name] = mean, buckets
+    return found
+
+
+class _Grouped:
+    """A query over rows of groups of files: relation `all_NAME` has the rows of each file once for each group it is in, with its `group_key`.
+
+    Args:
+        files: by name of the relation and by group.
+    """
+
+    def __init__(self, files: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+        self._relations: list[str] = []
+        self._given: dict[str, list[str]] = {}
+        for name, of_groups in files.items():
+            pairs = [(key, path) for key, paths in of_groups.items() for path in paths]
+            self._given |= {
+                name: [glob.escape(path) for path in dict.fromkeys(path for _, path in pairs)],
+                f"{name}_keys": [key for key, _ in pairs],
+                f"{name}_paths": [path for _, path in pairs],
+            }
+            places = f"(SELECT unnest(${name}_keys) AS group_key, unnest(${name}_paths) AS filename)"
+            read = f"read_parquet(${name}, hive_partitioning = false, filename = true)"
+            self._relations.append(f"all_{name} AS (SELECT * FROM {read} JOIN {places} USING (filename))")
+
+    def run(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        query: str,
+        given: Mapping[str, Any] = MappingProxyType({}),
+        relations: Sequence[str] = (),
+    ) -> list[tuple[Any, ...]]:
+        return connection.execute(f"WITH {', '.join([*self._relations, *relations])} {query}", {**self._given, **given}).fetchall()
 
 
 def _there(files: Sequence[Path]) -> list[str]:
-    """The files that exist, as DuckDB takes them."""
-    return [glob.escape(str(f)) for f in files if f.exists()]
+    """The files that exist."""
+    return [str(f) for f in files if f.exists()]
 
 
-def _new_frames(spans: Sequence[Span]) -> list[int]:
+def _new_frames(spans: Sequence[Span]) -> list[tuple[Span, int]]:
     """How many processed frames of each clip are in none of an earlier place in the video."""
-    found, done = {}, 0
+    found, done = [], 0
     for span in sorted(spans, key=lambda s: s.start):
-        found[span] = max(-(-span.end // span.stride) - -(-max(span.start, done) // span.stride), 0)
+        found.append((span, max(replace(span, start=max(span.start, done)).frames, 0)))
         done = max(done, span.end)
-    return [found[span] for span in spans]
+    return found
 
 
-def count_values(connection: duckdb.DuckDBPyConnection, stage: str, files: Sequence[Path]) -> Values:
-    """Rows of `files`, and why some have no value; all rows have one where the table has no column that says why not."""
+def count_values(connection: duckdb.DuckDBPyConnection, stage: str, groups: Groups) -> dict[str, Values]:
+    """By group its rows, and why some have no value; all rows have one where the table has no column that says why not."""
     reason = REASON if any(c.name == REASON for c in schema.table(stage).columns) else "NULL"
-    if not files:
-        return Values()
-    query = f"SELECT {reason}, count(*) FROM {_READ.format('files')} GROUP BY 1 ORDER BY 1"
-    counted = dict(connection.execute(query, {"files": [glob.escape(str(f)) for f in files]}).fetchall())
-    return Values(sum(counted.values()), Counter({why: n for why, n in counted.items() if why is not None}))
+    there = {key: _there(group.files) for key, group in groups.items()}
+    counted = dict.fromkeys(groups, Values())
+    if any(there.values()):
+        query = f"SELECT group_key, {reason}, count(*) FROM all_files GROUP BY ALL ORDER BY ALL"
+        for key, why, n in _Grouped({"files": there}).run(connection, query):
+            counted[key] += Values(n, Counter({} if why is None else {why: n}))
+    return counted
 
 
 def verdicts(stage: str, measured: Mapping[str, float | None], bounds: Mapping[str, Bounds]) -> list[str]:

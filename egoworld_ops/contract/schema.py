@@ -416,6 +416,30 @@ STATES = Table(
     ),
 )
 
+METRICS = Table(
+    "metrics",
+    "One number about one clip, or about a whole video, in one stage: a quality metric, or a column's mean with its distribution. Derived from the "
+    "files of the video when they are judged; the views show those of files that count and are as they were then.",
+    ("video_id", "clip_id", "stage", "metric"),
+    (
+        video_id(),
+        Column("clip_id", pa.string(), "the clip; empty for the whole video"),
+        Column("stage", pa.string(), "the stage, `manifest` included"),
+        Column("metric", pa.string(), "name of the metric, with its unit; of a column, its name and `.mean`"),
+        Column("value", pa.float64(), "its value: of a column, the mean; null where nothing can be said", nullable=True),
+        Column("rows", pa.int64(), "rows that were looked at; of a column, those that have a number", minimum=0),
+        Column("digest", pa.string(), "digest of the clip's table; null for a whole video, whose clips have theirs", nullable=True),
+        Column("computed_at", pa.timestamp("ms", "UTC"), "when the result, of a video the last one, was computed", nullable=True),
+        Column(
+            "sketch",
+            pa.list_(pa.struct([pa.field("bucket", pa.int32()), pa.field("count", pa.int64())])),
+            "distribution of a column over the whole video; counts of equal buckets add up over videos. Bucket 0 holds zero, bucket k > 0 values in "
+            "(g^(k-40001), g^(k-40000)] with g = 1.01 / 0.99, and -k those of the other sign; null for a metric",
+            nullable=True,
+        ),
+    ),
+)
+
 INTAKE = Table(
     "intake",
     "One entry of the raw folder, and what became of it.",
@@ -436,7 +460,7 @@ INTAKE = Table(
 )
 
 
-OWN_TABLES = (VIDEOS, CLIPS, FAILURES, STATES, INTAKE)
+OWN_TABLES = (VIDEOS, CLIPS, FAILURES, STATES, METRICS, INTAKE)
 """The tables that belong to no stage of `egoworld_ops.operators`; those of stages are declared with their stage."""
 
 
@@ -459,7 +483,7 @@ TABLES: Mapping[str, Table] = _Tables()
 @cache
 def _tables() -> dict[str, Table]:
     of_stages = [stage.table for stage in gathered.stages().values()]
-    return {t.name: t for t in (VIDEOS, CLIPS, *of_stages, FAILURES, STATES, INTAKE)}
+    return {t.name: t for t in (VIDEOS, CLIPS, *of_stages, FAILURES, STATES, METRICS, INTAKE)}
 
 
 def table(name: str) -> Table:

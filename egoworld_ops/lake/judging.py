@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from egoworld_ops import operators
 from egoworld_ops.contract import quality, schema
-from egoworld_ops.contract.quality import Span
+from egoworld_ops.contract.quality import Group, Span
+from egoworld_ops.contract.values import Values
+from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.files.tables import provenance_at, read_table
 from egoworld_ops.files.whole import matching, named_errors
-from egoworld_ops.lake import counted, measured
+from egoworld_ops.lake import counted, measured, memo, metrics
 from egoworld_ops.lake.lake import VIDEO_TABLES, Run
 from egoworld_ops.lake.measured import Measured
+from egoworld_ops.lake.metrics import Numbers
 from egoworld_ops.lake.states import MANIFEST, video_ids
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
     from egoworld_ops.contract.quality import Bounds
+
+
+_TOGETHER = 64
+"""Videos that are measured by one query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +115,16 @@ def measure(connection: DuckDBPyConnection, stage: str, paths: Sequence[Path]) -
 
 
 def judge(connection: DuckDBPyConnection, run: Run, stage: str, video_id: str, bounds: Mapping[str, Bounds]) -> Judged:
-    """What the rows of one stage, `manifest` included, that count say of a video. What was measured is kept, see `measured.py`; bounds are not.
+    """As `judge_videos`, of one."""
+    return judge_videos(connection, run, stage, [video_id], bounds)[video_id]
+
+
+def judge_videos(
+    connection: DuckDBPyConnection, run: Run, stage: str, videos: Sequence[str], bounds: Mapping[str, Bounds]
+) -> dict[str, Judged]:
+    """What the rows of one stage, `manifest` included, that count say of each of these videos.
+
+    What was measured is kept, see `measured.py` and `metrics.py`; bounds are not.
 
     Args:
         bounds: of the settings, by metric.
@@ -114,13 +132,23 @@ def judge(connection: DuckDBPyConnection, run: Run, stage: str, video_id: str, b
     Raises:
         StorageUnavailable: a file cannot be read now.
     """
-    folder, found = run.video_folder(video_id), files_that_count(run, stage, video_id)
-    digest = measured.digest_of(stage, list(found))
-    known = measured.recall(folder, stage, digest)
-    if known is None:
-        known = _looked_at(connection, stage, found)
-        measured.keep(folder, stage, digest, known)
-    return Judged(known.metrics, [*quality.verdicts(stage, known.metrics, bounds), *known.odd], known.values, known.assumed)
+    known: dict[str, Measured] = {}
+    unknown: dict[str, _Found] = {}
+    for video_id in videos:
+        found = files_that_count(run, stage, video_id)
+        digest = measured.digest_of(stage, list(found))
+        there = memo.file_state(run.video_table(metrics.TABLE, video_id)) is not None
+        if there and (recalled := measured.recall(run.video_folder(video_id), stage, digest)) is not None:
+            known[video_id] = recalled
+        else:
+            unknown[video_id] = _Found(found, spans(list(found)), digest)
+    for start in range(0, len(unknown), _TOGETHER):
+        part = dict(islice(unknown.items(), start, start + _TOGETHER))
+        known |= _measure_videos(connection, run, stage, part)
+    return {
+        v: Judged(m.metrics, [*quality.verdicts(stage, m.metrics, bounds), *m.odd], m.values, m.assumed)
+        for v, m in ((v, known[v]) for v in videos)
+    }
 
 
 def of_run(run: Run, bounds: Mapping[str, Mapping[str, Bounds]]) -> RunJudged:
@@ -137,8 +165,10 @@ def of_run(run: Run, bounds: Mapping[str, Mapping[str, Bounds]]) -> RunJudged:
     said: dict[tuple[str, str], list[tuple[str, str]]] = {}
     assumed = []
     with duckdb.connect(":memory:") as connection:
-        for video_id in video_ids(run):
-            judged = {s: judge(connection, run, s, video_id, bounds.get(s, {})) for s in (MANIFEST, *operators.stages())}
+        videos, stages = video_ids(run), (MANIFEST, *operators.stages())
+        by_stage = {stage: judge_videos(connection, run, stage, videos, bounds.get(stage, {})) for stage in stages}
+        for video_id in videos:
+            judged = {stage: by_stage[stage][video_id] for stage in stages}
             for stage, of_stage in judged.items():
                 for warning in without_lengths(of_stage.warnings):
                     said.setdefault((stage, warning.partition(" ")[0]), []).append((video_id, warning))
@@ -148,19 +178,62 @@ def of_run(run: Run, bounds: Mapping[str, Mapping[str, Bounds]]) -> RunJudged:
     return RunJudged(warned, assumed)
 
 
-def _looked_at(connection: DuckDBPyConnection, stage: str, found: Mapping[Path, str]) -> Measured:
-    """What the files of a stage say, without any bounds."""
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The files of a stage of a video with the table each holds, the processed frames of its clips, and what all that depends on."""
+
+    files: Mapping[Path, str]
+    spans: Sequence[Span]
+    digest: str
+
+    @property
+    def whole(self) -> Group:
+        return Group(list(self.files), self.spans)
+
+    @property
+    def clips(self) -> dict[str, Group]:
+        by_clip = {path.parent.name.removeprefix("clip_id="): path for path in self.files}
+        return {span.clip_id: Group([by_clip[span.clip_id]], [span]) for span in self.spans}
+
+
+def _measure_videos(connection: DuckDBPyConnection, run: Run, stage: str, found: Mapping[str, _Found]) -> dict[str, Measured]:
+    """What the files of a stage say of each video, without any bounds; measured together and noted."""
+    numbers, known = _numbers(connection, stage, found), {}
+    valued = {} if stage == MANIFEST else quality.count_values(connection, stage, {v: of.whole for v, of in found.items()})
+    for video_id, of in found.items():
+        known[video_id] = _said(stage, of, numbers[video_id].whole, valued.get(video_id))
+        if not run.video_folder(video_id).is_dir():
+            continue
+        with suppress(StorageUnavailable, PermissionError):  # of a lake that cannot be written to
+            metrics.write(run, video_id, stage, list(of.files), of.spans, numbers[video_id])
+            measured.keep(run.video_folder(video_id), stage, of.digest, known[video_id])
+    return known
+
+
+def _numbers(connection: DuckDBPyConnection, stage: str, found: Mapping[str, _Found]) -> dict[str, Numbers]:
+    if stage == MANIFEST:
+        of_tables = [
+            quality.measure_groups(
+                connection, stage, {v: Group([p for p, t in of.files.items() if t == table]) for v, of in found.items()}, table
+            )
+            for table in VIDEO_TABLES
+        ]
+        return {v: Numbers({name: value for of in of_tables for name, value in of[v].items()}, {}, {}) for v in found}
+    whole = {v: of.whole for v, of in found.items()}
+    clips = {f"{v}/{clip_id}": group for v, of in found.items() for clip_id, group in of.clips.items()}
+    of_groups = quality.measure_groups(connection, stage, whole | clips)
+    columns = quality.distributions(connection, stage, whole)
+    return {v: Numbers(of_groups[v], {clip_id: of_groups[f"{v}/{clip_id}"] for clip_id in of.clips}, columns[v]) for v, of in found.items()}
+
+
+def _said(stage: str, found: _Found, metrics: Mapping[str, float | None], valued: Values | None) -> Measured:
     from egoworld_ops.lake.assumed import has_assumed
 
-    if stage == MANIFEST:
-        metrics: dict[str, float | None] = {}
-        for table in VIDEO_TABLES:
-            metrics |= quality.measure(connection, stage, [p for p, t in found.items() if t == table], table)
-        return Measured(metrics, _oddities(found), "", False)
-    valued = quality.count_values(connection, stage, list(found))
+    if valued is None:
+        return Measured(metrics, _oddities(found.files), "", False)
     values = valued.said(stage)
     odd = [f"rows with a value that stands: {values}"] if valued.rows and not valued.with_value else []
-    return Measured(measure(connection, stage, list(found)), odd, values, any(has_assumed(path, stage) for path in found))
+    return Measured(metrics, odd, values, any(has_assumed(path, stage) for path in found.files))
 
 
 def _oddities(found: Mapping[Path, str]) -> list[str]:

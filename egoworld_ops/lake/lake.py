@@ -31,7 +31,9 @@ from egoworld_ops.types import check_id
 
 VIDEO_TABLES = ("videos", "clips")
 RUN_TABLES = tuple(name for name in schema.TABLES if name != "intake")
-RELEASED_TABLES = (*(name for name in RUN_TABLES if name != "states"), *LINKS)
+DERIVED_TABLES = ("states", "metrics")
+"""Of a whole video, each in one file beside its tables, derived from them."""
+RELEASED_TABLES = (*(name for name in RUN_TABLES if name not in DERIVED_TABLES), *LINKS)
 """A release holds only what counts, so that it needs no table `states`; and links of clips, which its rows no longer tell."""
 
 
@@ -43,7 +45,7 @@ PLACEHOLDER_SUFFIX = ".parque_"
 
 def clip_depth(name: str) -> int:
     """How many folders below that of its video the files of a table lie: 1 for those of clips."""
-    return 0 if name in (*VIDEO_TABLES, "states") else 1
+    return 0 if name in (*VIDEO_TABLES, *DERIVED_TABLES) else 1
 
 
 def table_glob(name: str) -> str:

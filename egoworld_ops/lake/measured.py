@@ -45,7 +45,7 @@ def digest_of(stage: str, files: Sequence[Path]) -> str:
     Raises:
         StorageUnavailable: whether one is there cannot be told now.
     """
-    metrics = [[m.name, m.sql, m.table, *m.beside] for m in quality.metrics(stage)]
+    metrics = [[m.name, m.sql, m.table, *m.beside] for m in quality.metrics(stage)] + [[name] for name in quality.columns(stage)]
     names = sorted({name for m in quality.metrics(stage) for name in m.beside})
     read = [*files, *(path.with_name(f"{name}.parquet") for path in files for name in names)]
     states = [[path.parent.name, path.name, file_state(path)] for path in read]

@@ -117,6 +117,8 @@ class _Maker:
         rows, guard = self._all_rows(name, run, older), self._guard()
         if name == "states":
             return f"{rows} AND {guard}"
+        if name == "metrics":
+            return f"{self._measured(rows, run, older)} WHERE {guard}"
         said, clip = f"({self._all_rows('states', run, older)})", " AND s.clip_id = r.clip_id"
         if name in VIDEO_TABLES:
             said, clip = f"(SELECT * FROM {said} WHERE stage = 'manifest' AND state IN ('done', 'failed'))", ""
@@ -131,6 +133,16 @@ class _Maker:
         of_clip = "c.run_id = r.run_id AND c.video_id = r.video_id AND c.clip_id = r.clip_id"
         own = "r.frame_index >= c.own_start AND r.frame_index < c.own_end"
         return f"SELECT r.* FROM ({counted}) AS r JOIN {clips} AS c ON {of_clip} WHERE {own} AND {guard}"
+
+    def _measured(self, rows: str, run: str, older: bool) -> str:
+        """The rows of `metrics` of stages of videos that were measured as they count now: with each clip's digest, and no others."""
+        done = f"(SELECT run_id, video_id, clip_id, stage, digest FROM ({self._all_rows('states', run, older)}) WHERE state = 'done')"
+        measured = f"(SELECT DISTINCT run_id, video_id, clip_id, stage, digest FROM ({rows}) WHERE digest IS NOT NULL)"
+        both = f"{done} AS s FULL JOIN {measured} AS m USING (run_id, video_id, clip_id, stage, digest)"
+        now = f"SELECT run_id, video_id, stage FROM {both} GROUP BY ALL HAVING bool_and(s.digest IS NOT NULL AND m.digest IS NOT NULL)"
+        return (
+            f"SELECT r.* FROM ({rows}) AS r SEMI JOIN ({now}) AS n ON n.run_id = r.run_id AND n.video_id = r.video_id AND n.stage = r.stage"
+        )
 
     def _all_rows(self, name: str, run: str, older: bool) -> str:
         """All rows of the files of a table, in one run or in all."""
