@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -21,11 +21,9 @@ _NEAR = 0.8
 
 def check_names(settings: type[BaseModel]) -> None:
     """Raise BadSettings where an environment variable has a name like ours and no setting has that name."""
-    known = {f"{PREFIX}{name}" for name in OTHERS} | {PREFIX + DELIMITER.join(path).upper() for path in _paths(settings)}
-    first = {path[0] for path in _paths(settings)} | {name.lower() for name in OTHERS}
-    unread = [
-        name for name in os.environ if _is_meant(name, known) and name.upper().removeprefix(PREFIX).lower().split(DELIMITER)[0] not in first
-    ]
+    paths = {(name.lower(),): False for name in OTHERS} | dict(_paths(settings))
+    known = {PREFIX + DELIMITER.join(path).upper() for path in paths}
+    unread = [name for name in os.environ if _is_meant(name, known) and not _is_read(_parts(name), paths)]
     if unread:
         near = (difflib.get_close_matches(unread[0].upper(), sorted(known), 1, _NEAR) or [""])[0]
         meant = f"Did you mean {near}? " if near else ""
@@ -34,18 +32,28 @@ def check_names(settings: type[BaseModel]) -> None:
         raise BadSettings(f"environment variable {unread[0]}", f"is read by nobody{others}", cure)
 
 
+def _is_read(parts: Sequence[str], paths: Mapping[tuple[str, ...], bool]) -> bool:
+    """Whether a setting begins with these parts of a name and has parts of its own where they go on. Names in a section are checked with it."""
+    return (parts[0],) in paths and all(paths.get(tuple(parts[:n]), True) for n in range(1, len(parts)))
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(name.upper().removeprefix(PREFIX).lower().split(DELIMITER))
+
+
 def _is_meant(name: str, known: set[str]) -> bool:
     """Whether a variable has our prefix, or is a misspelling of one of ours."""
     upper = name.upper()
     return upper.startswith(PREFIX) or (upper.startswith("EGO") and bool(difflib.get_close_matches(upper, known, 1, 0.9)))
 
 
-def _paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
-    """Names of all settings, those within sections as paths; a section that is a table of free names ends at its own."""
+def _paths(model: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """Names of all settings, those within sections as paths, and whether a setting has parts: a table of free names has, and is not gone into."""
     for name, field in model.model_fields.items():
-        yield (name,)
-        if section := _section(field.annotation):
-            yield from ((name, *path) for path in _paths(section))
+        section = _section(field.annotation)
+        yield (name,), section is not None or get_origin(field.annotation) is dict
+        if section:
+            yield from (((name, *path), parted) for path, parted in _paths(section))
 
 
 def _section(kind: Any) -> type[BaseModel] | None:
@@ -61,8 +69,6 @@ def variables_of(location: Sequence[int | str]) -> list[str]:
         location: where an error is, as pydantic says it.
     """
     path = tuple(str(part).lower() for part in location)
-    given = {
-        name: tuple(name.lower().removeprefix(PREFIX.lower()).split(DELIMITER)) for name in os.environ if name.upper().startswith(PREFIX)
-    }
+    given = {name: _parts(name) for name in os.environ if name.upper().startswith(PREFIX)}
     found = [name for name, parts in given.items() if parts[: len(path)] == path or path[: len(parts)] == parts]
     return sorted(found, key=lambda name: given[name] != path)

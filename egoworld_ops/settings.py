@@ -40,6 +40,8 @@ def _expanded(given: Any) -> Any:
         return given
     if not str(given).strip():
         raise ValueError("is empty: name a folder, '.' for the working one")
+    if "://" in str(given):
+        raise ValueError(f"{given} is a URL, and no folder: mount it, and name the folder where it is mounted")
     try:
         return Path(given).expanduser()
     except RuntimeError as error:

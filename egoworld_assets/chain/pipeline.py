@@ -51,8 +51,9 @@ def frozen_configuration(settings: Settings) -> dict[str, Any]:
     """The configuration that identifies a run: schema, scene, camera and sampling settings, and every stage's code, settings and weights.
 
     Raises:
-        BadSettings: a stage rests on weights whose licence `policy.licences` does not allow.
+        BadSettings: an option is unknown, or a stage rests on weights whose licence `policy.licences` does not allow.
     """
+    _check_options(settings)
     _check_licences(settings)
     return {
         "schema": schema.SCHEMA_VERSION,
@@ -70,6 +71,13 @@ def frozen_configuration(settings: Settings) -> dict[str, Any]:
             if chosen.fallback
         },
     }
+
+
+def _check_options(settings: Settings) -> None:
+    """Raise BadSettings where an option is unknown, also one of a backend that is not chosen: else nobody would say that it is misspelt."""
+    for stage, chosen in settings.stages.items():
+        for backend in chosen.model_extra or {}:
+            operators.check_options(operators.load(stage, backend), stage, backend, chosen.options(backend))
 
 
 def _check_licences(settings: Settings) -> None:

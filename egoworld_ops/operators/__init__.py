@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from graphlib import TopologicalSorter
 from types import ModuleType
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 
 from egoworld_ops import plugins, sources
 from egoworld_ops.contract import links, schema, world
+from egoworld_ops.environment import variables_of
 from egoworld_ops.errors import BadSettings, BrokenPlugin, UnknownBackend
 from egoworld_ops.operators.base import BackendSettings, Operator, Stage
 from egoworld_ops.plugins import Plugin
@@ -122,9 +124,12 @@ def check_options(operator: type[Operator], stage: str, backend: str, options: M
         return operator.Settings.model_validate(dict(options))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(p) for p in (stage, backend, *first["loc"]))
+        location = ("stages", stage, backend, *first["loc"])
+        culprit = ", ".join([*(f"environment variable {v}" for v in variables_of(location)[:1]), f"setting {'.'.join(map(str, location))}"])
         known = ", ".join(operator.Settings.model_fields) or "none"
-        raise BadSettings(f"setting stages.{where}", first["msg"], f"Options of this backend: {known}") from error
+        near = get_close_matches(str(first["loc"][-1]), operator.Settings.model_fields, 1) if first["type"] == "extra_forbidden" else []
+        meant = f"Did you mean {near[0]}? " if near else ""
+        raise BadSettings(culprit, first["msg"], f"{meant}Options of this backend: {known}") from error
 
 
 def _find(stage: str, backend: str) -> _Found:

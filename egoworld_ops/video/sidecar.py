@@ -306,8 +306,7 @@ def read_sidecar(video_path: Path) -> Sidecar:
     if others and others != [video_path.name]:
         raise BadSidecar(path, f"stands beside several videos of that name: {sorted(others)}", "Rename all but one of the videos")
     try:
-        value: Any = json.loads(read_regular(path, MAX_BYTES), object_pairs_hook=_distinct)
-        sidecar = Sidecar.model_validate(value)
+        sidecar = Sidecar.model_validate(as_written(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"]) or "the whole file"
@@ -322,6 +321,16 @@ def read_sidecar(video_path: Path) -> Sidecar:
     if sidecar.depth:
         sidecar.depth.files(path.parent)
     return sidecar
+
+
+def as_written(path: Path) -> Any:
+    """What the file of a sidecar says, in UTF-8 or UTF-16, with or without a byte order mark.
+
+    Raises:
+        BadSidecar, StorageUnavailable: as `read_regular`.
+        ValueError, RecursionError: it is no JSON, or a key stands twice.
+    """
+    return json.loads(read_regular(path, MAX_BYTES), object_pairs_hook=_distinct)
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from egoworld_ops.errors import BadSettings, BadSidecar
 from egoworld_ops.files.whole import is_there, write_bytes
-from egoworld_ops.video.sidecar import Sidecar, read_sidecar, sidecar_path
+from egoworld_ops.video.sidecar import Sidecar, as_written, read_sidecar, sidecar_path
 
 
 def refuse_another(video_path: Path) -> None:
@@ -38,7 +38,7 @@ def with_camera(video_path: Path, camera: Mapping[str, Any], force: bool) -> dic
     """
     path = sidecar_path(video_path)
     before = read_sidecar(video_path)
-    said: dict[str, Any] = json.loads(path.read_text("utf-8")) if is_there(path) else {}
+    said: dict[str, Any] = as_written(path) if is_there(path) else {}
     try:
         after = Sidecar.model_validate(said | {"camera": dict(camera)})
     except ValidationError as error:

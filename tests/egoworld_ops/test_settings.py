@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from egoworld_assets.chain.pipeline import frozen_configuration
 from egoworld_ops import operators
 from egoworld_ops.errors import BadSettings, UnknownBackend
 from egoworld_ops.execution.identity import operator_of
@@ -87,6 +88,9 @@ def test_what_no_stage_would_read_is_refused(tmp_path: Path, text: str) -> None:
         ("EGOWROLD_LAKE", "EGOWORLD_LAKE"),
         ("EGO_WORLD_LAKE", "EGOWORLD_LAKE"),
         ("EGOWORLD_ZEBRA", "read by nobody"),
+        ("EGOWORLD_LAKE__ROOT", "EGOWORLD_LAKE"),
+        ("EGOWORLD_POOL__START__LATE", "EGOWORLD_POOL__START"),
+        ("EGOWORLD_PROFILE__NAME", "EGOWORLD_PROFILE"),
     ],
 )
 def test_a_variable_that_nobody_reads_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
@@ -113,6 +117,7 @@ def test_a_variable_that_is_read_or_not_ours_is_left_alone(monkeypatch: pytest.M
         ("EGOWORLD_STAGES__MAKS__BACKEND", "classical", "no stage 'maks'"),
         ("EGOWORLD_LAKE", "", "is empty"),
         ("EGOWORLD_RAW", " ", "is empty"),
+        ("EGOWORLD_LAKE", "s3://bucket/lake", "is a URL"),
         ("EGOWORLD_POOL__FOLDER", "~nobody-of-that-name/pool", "home"),
     ],
 )
@@ -123,6 +128,14 @@ def test_an_error_in_a_variable_names_the_variable_and_not_the_profile(
     with pytest.raises(BadSettings, match=f"environment variable {name}.*{said}") as caught:
         load_settings("laptop")
     assert "laptop.toml" not in str(caught.value)
+
+
+@pytest.mark.parametrize("backend", ["sam2", "classical"], ids=["chosen", "not chosen"])
+def test_a_misspelt_option_of_a_backend_is_named_whether_it_is_chosen_or_not(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    monkeypatch.setenv("EGOWORLD_STAGES__MASKS__BACKEND", backend)
+    monkeypatch.setenv("EGOWORLD_STAGES__MASKS__SAM2__MODL", "tiny")
+    with pytest.raises(BadSettings, match=r"environment variable EGOWORLD_STAGES__MASKS__SAM2__MODL, setting .*Did you mean model\?"):
+        frozen_configuration(load_settings("laptop"))
 
 
 def test_an_error_in_the_profile_is_not_laid_on_a_variable_beside_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -347,6 +347,9 @@ def test_the_command_says_what_it_read_and_keeps_the_rest_of_the_sidecar(video: 
     assert (said["recording"], said["objects"]) == ("Größe", [{"label": "mug"}])
     assert [path.name for path in video.parent.iterdir() if path.name.startswith(".")] == []
     assert run(colmap, video).exit_code == 0, "the same camera again is no conflict"
+    sidecar.write_text(json.dumps({"recording": "Größe"}), "utf-8-sig")
+    assert run(colmap, video).exit_code == 0, "a byte order mark is understood here too"
+    assert json.loads(sidecar.read_text())["recording"] == "Größe"
 
 
 @pytest.mark.parametrize(
