@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
 from egoworld_assets.chain.planning import clips_of
 from egoworld_assets.partitions import BACKFILL, GROUP, VIDEO_IDS
 from egoworld_assets.resources import Egoworld
 from egoworld_ops import operators
-from egoworld_ops.contract import schema
 from egoworld_ops.errors import classify
-from egoworld_ops.files.tables import read_table
 from egoworld_ops.files.whole import write_bytes
 from egoworld_ops.lake import states
 from egoworld_ops.lake.lake import Run
@@ -57,19 +54,23 @@ def _metadata(run: Run, video_id: str, sample_stride: int, threads: int) -> dict
     written = write_sheet(run, video_id, sample_stride, threads)
     if written is None:
         return {"no preview": "the video has no clips: see the check manifest_complete"}
-    clip, png, path = written
-    return {"preview": dg.MetadataValue.md(_picture(png)), "clip": clip.clip_id, "file": dg.MetadataValue.path(str(path.absolute()))}
+    clip, png, path, without = written
+    shown = {"preview": dg.MetadataValue.md(_picture(png)), "clip": clip.clip_id, "file": dg.MetadataValue.path(str(path.absolute()))}
+    return shown | ({"nothing to draw": dict(without)} if without else {})
 
 
-def write_sheet(run: Run, video_id: str, sample_stride: int, threads: int) -> tuple[Clip, bytes, Path] | None:
-    """Write a video's contact sheet; returns the clip that it shows, the PNG and where it lies. None for a video without clips."""
+def write_sheet(run: Run, video_id: str, sample_stride: int, threads: int) -> tuple[Clip, bytes, Path, Mapping[str, str]] | None:
+    """Write a video's contact sheet; returns the clip that it shows, the PNG, where it lies, and why layers of it are empty.
+
+    None for a video without clips.
+    """
     clip = _clip_to_show(run, video_id)
     if clip is None:
         return None
-    png = _sheet(run, clip, sample_stride, threads)
+    png, without = _sheet(run, clip, sample_stride, threads)
     path = run.video_folder(video_id) / FILE_NAME
     write_bytes(path, png)
-    return clip, png, path
+    return clip, png, path, without
 
 
 def _clip_to_show(run: Run, video_id: str) -> Clip | None:
@@ -81,22 +82,16 @@ def _rows(run: Run, clip: Clip) -> int:
     return sum(state.rows or 0 for state in there.values() if state.counts)
 
 
-def _sheet(run: Run, clip: Clip, sample_stride: int, threads: int) -> bytes:
+def _sheet(run: Run, clip: Clip, sample_stride: int, threads: int) -> tuple[bytes, Mapping[str, str]]:
     from egoworld_ops.report.contact_sheet import contact_sheet
+    from egoworld_ops.report.layers import read_layers
     from egoworld_ops.video import decoding
 
     end = min(clip.frame_end, clip.frame_start + MAX_FRAMES)
     stride = sample_stride * max(1, (end - clip.frame_start) // (PICTURES * sample_stride))
     frames = decoding.decode_clip(clip, stride, threads, end)
-    return contact_sheet(frames, _tables(run, clip), n=PICTURES, tile_px=TILE_PX)
-
-
-def _tables(run: Run, clip: Clip) -> Mapping[str, pa.Table]:
-    """The rows that count; a table that cannot be read is named."""
-    there = states.clip_states(run, clip.video_id, clip.clip_id)
-    read = [stage for stage, state in there.items() if state.state in ("done", "damaged", "unreadable")]
-    paths = {stage: run.clip_table(stage, clip.video_id, clip.clip_id) for stage in read}
-    return {stage: read_table(paths[stage], stage) if stage in paths else schema.empty(stage) for stage in there}
+    layers = read_layers(run, clip.video_id, clip.clip_id)
+    return contact_sheet(frames, layers, n=PICTURES, tile_px=TILE_PX), layers.without
 
 
 def _picture(png: bytes) -> str:

@@ -132,6 +132,7 @@ from egoworld_ops.contract import schema, validation
 from egoworld_ops.execution.identity import operator_identity
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.report import _robot_view
+from egoworld_ops.report.layers import ClipLayers
 from egoworld_ops.settings import StageSettings, load_settings
 from egoworld_ops.types import Camera, Clip
 from egoworld_ops.video.sidecar import Sidecar
@@ -148,7 +149,7 @@ item = ClipInput(clip, {"fusion": schema.from_rows("fusion", [pose])}, Sidecar()
 rows = operator.run(item)
 [row] = rows.to_pylist()
 inset = np.zeros((120, 160, 3), np.uint8)
-_robot_view.draw(inset, row, (255, 0, 0))
+_robot_view.draw(inset, ClipLayers({"mapping": rows}).frame(0).robots[0], (255, 0, 0))
 stages = {"mapping": StageSettings(backend="dex", dex={"robot": "claw"})}
 identity = operator_identity("mapping", load_settings("laptop").model_copy(update={"stages": stages}))
 wrong = list(validation.violations("mapping", rows))

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from egoworld_ops.types import HANDS, Camera, Frame
+from egoworld_ops.report.layer_values import FrameLayers, Robot
+from egoworld_ops.report.layers import ClipLayers
+from egoworld_ops.types import HANDS, Frame
 
 STRIP_HEIGHT_PX = 108
 INSET_WIDTH_PX = 104
@@ -26,8 +24,8 @@ PALETTES = (256, 128, 64, 32, 16, 8)
 """Numbers of colours that are tried until the PNG is small enough."""
 
 _HELD = {"none": "free", "unknown": "hold unknown"}
-
-Rows = Mapping[str, list[dict[str, Any]]]
+SHOWN = ("masks", "objects", "hands")
+"""The layers that are drawn onto a picture; robots and holds stand below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +39,9 @@ class _Picture:
 
 
 def contact_sheet(
-    frames: Iterable[Frame], tables: Mapping[str, pa.Table], columns: int = 4, n: int = 8, tile_px: int = 320, max_bytes: int = MAX_BYTES
+    frames: Iterable[Frame], layers: ClipLayers, columns: int = 4, n: int = 8, tile_px: int = 320, max_bytes: int = MAX_BYTES
 ) -> bytes:
-    """A PNG with up to `n` frames, evenly spaced over `frames`, and what the clip's tables say about them.
+    """A PNG with up to `n` frames, evenly spaced over `frames`, and what was found in them.
 
     Masks are outlined and tinted by role; hands are drawn as skeletons after fusion (coloured where solved in 3D from the frame, grey where filled
     in or seen only), with thin grey lines as they were found where that differs; objects as axes and cuboids; a picture says so where lengths rest on
@@ -52,7 +50,7 @@ def contact_sheet(
 
     Args:
         frames: decoded frames of one clip, in order.
-        tables: any of the contract's tables of that clip by stage, other tables are ignored; a missing or empty one draws nothing.
+        layers: of that clip; one that has nothing draws nothing.
         columns: pictures a row.
         n: pictures at most.
         tile_px: the longer side of a picture.
@@ -64,17 +62,7 @@ def contact_sheet(
     pictures = _spread(frames, n, tile_px)
     if not pictures:
         return _png(_message("no frames", tile_px), max_bytes)
-    rows = _rows_by_frame(tables, [p.index for p in pictures])
-    camera = _camera_of_hands(tables)
-    return _png(_grid([_tile(p, rows[p.index], camera) for p in pictures], columns), max_bytes)
-
-
-def _camera_of_hands(tables: Mapping[str, pa.Table]) -> Camera | None:
-    """The camera of the clip, as the hands in it name it."""
-    from egoworld_ops.operators.rows import camera_of
-
-    first = tables["hand_pose"].slice(0, 1).to_pylist() if "hand_pose" in tables else []
-    return camera_of(first[0]) if first else None
+    return _png(_grid([_tile(p, layers.frame(p.index)) for p in pictures], columns), max_bytes)
 
 
 def _spread(frames: Iterable[Frame], n: int, tile_px: int) -> list[_Picture]:
@@ -103,60 +91,48 @@ def _shrink(frame: Frame, tile_px: int) -> _Picture:
     return _Picture(frame.index, frame.timestamp_s, cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA), scale)
 
 
-def _rows_by_frame(tables: Mapping[str, pa.Table], indices: list[int]) -> Mapping[int, Rows]:
-    found: dict[int, dict[str, list[dict[str, Any]]]] = {i: defaultdict(list) for i in indices}
-    for name, table in tables.items():
-        if "frame_index" not in table.schema.names:
-            continue
-        wanted = table.filter(pc.is_in(table["frame_index"], value_set=pa.array(indices, pa.int64())))
-        for row in wanted.to_pylist():
-            found[row["frame_index"]][name].append(row)
-    return found
-
-
-def _tile(picture: _Picture, rows: Rows, camera: Camera | None) -> np.ndarray:
+def _tile(picture: _Picture, frame: FrameLayers) -> np.ndarray:
     """(H, W, 3) uint8: the picture with its overlay, and the strip below it."""
     from egoworld_ops.report import _overlay
 
-    drawn = _overlay.draw(picture.rgb, picture.scale, rows, camera)
+    drawn = _overlay.draw(picture.rgb, picture.scale, frame, SHOWN)
     _overlay.text(drawn, f"{picture.index}  {picture.timestamp_s:.2f} s", (4, 13), TEXT)
-    if any(row.get("metric") is False for of_stage in rows.values() for row in of_stage):
+    if not frame.metric:
         _overlay.text(drawn, NOT_METRIC, (4, drawn.shape[0] - 6), WARNING)
     width = max(drawn.shape[1], 2 * INSET_WIDTH_PX)
     tile = np.full((drawn.shape[0] + STRIP_HEIGHT_PX, width, 3), BACKGROUND, np.uint8)
     tile[: drawn.shape[0], : drawn.shape[1]] = drawn
-    _strip(tile[drawn.shape[0] :], rows)
+    _strip(tile[drawn.shape[0] :], frame)
     return tile
 
 
-def _strip(strip: np.ndarray, rows: Rows) -> None:
+def _strip(strip: np.ndarray, frame: FrameLayers) -> None:
     """Draw the robot hands, left to the left, and between them what is held."""
     from egoworld_ops.report import _overlay, _robot_view
 
     places = {"left": strip[:, :INSET_WIDTH_PX], "right": strip[:, -INSET_WIDTH_PX:]}
-    mapped = {row["hand"]: row for row in rows.get("mapping", ())}
+    mapped = {robot.hand: robot for robot in frame.robots}
     for hand in HANDS:
         color = _overlay.ROLE_COLORS[f"hand_{hand}"]
-        row = mapped.get(hand)
-        if row is not None:
-            _robot_view.draw(places[hand], row, color)
-        _overlay.text(places[hand], _title(hand, row), (4, 12), color)
-    for i, line in enumerate(_held(rows)[:5]):
+        robot = mapped.get(hand)
+        if robot is not None:
+            _robot_view.draw(places[hand], robot, color)
+        _overlay.text(places[hand], _title(hand, robot), (4, 12), color)
+    for i, line in enumerate(_held(frame)[:5]):
         _overlay.text(strip[:, INSET_WIDTH_PX:-INSET_WIDTH_PX], line, (4, 28 + 14 * i), TEXT)
 
 
-def _title(hand: str, row: Mapping[str, Any] | None) -> str:
-    if row is None:
+def _title(hand: str, robot: Robot | None) -> str:
+    if robot is None:
         return f"no robot {hand}"
-    return f"robot {hand}" + (f" {row['residual_m'] * 1e3:.0f} mm" if row["residual_m"] is not None else "")
+    return f"robot {hand}" + (f" {robot.residual_m * 1e3:.0f} mm" if robot.residual_m is not None else "")
 
 
-def _held(rows: Rows) -> list[str]:
-    """A sentence an object: its name, how it moves and who holds it."""
+def _held(frame: FrameLayers) -> list[str]:
+    """Two lines an object: its name; how it moves and who holds it."""
     lines = []
-    for row in rows.get("movement", ()):
-        name = row["label"] or f"object {row['track_id']}"
-        lines += [name[:16], f" {row['state'] or 'unknown'}, " + _HELD.get(row["held_by"], f"held {row['held_by']}")]
+    for hold in frame.holds:
+        lines += [hold.name[:16], f" {hold.state or 'unknown'}, " + _HELD.get(hold.held_by, f"held {hold.held_by}")]
     return lines
 
 

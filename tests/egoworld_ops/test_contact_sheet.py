@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from egoworld_ops.contract import schema
 from egoworld_ops.operators.mapping._kinematics import HandModel
 from egoworld_ops.operators.rows import intrinsics
 from egoworld_ops.report import _overlay
-from egoworld_ops.report.contact_sheet import GAP_PX, INSET_WIDTH_PX, STRIP_HEIGHT_PX, contact_sheet
+from egoworld_ops.report.contact_sheet import GAP_PX, INSET_WIDTH_PX, STRIP_HEIGHT_PX
+from egoworld_ops.report.contact_sheet import contact_sheet as sheet_of
+from egoworld_ops.report.layers import ClipLayers
 from egoworld_ops.robots import ROBOTS
 from egoworld_ops.types import Camera, Frame
 from egoworld_ops.vision import rle
@@ -30,6 +32,10 @@ INTRINSICS |= {"focal_error_share": 0.0, "metric": True}
 GREY = 60
 NO_POSE: dict[str, Any] = dict.fromkeys(("qw", "qx", "qy", "qz", "x_m", "y_m", "z_m"))
 POSE = {"qw": 1.0, "qx": 0.0, "qy": 0.0, "qz": 0.0, "x_m": 0.0, "y_m": 0.0, "z_m": 0.5}
+
+
+def contact_sheet(of: Iterable[Frame], tables: Mapping[str, pa.Table], **how: int) -> bytes:
+    return sheet_of(of, ClipLayers(tables), **how)
 
 
 def frames(count: int, gray: int | None = GREY, width: int = WIDTH, height: int = HEIGHT) -> Iterator[Frame]:
