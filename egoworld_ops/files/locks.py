@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from egoworld_ops.errors import unreadable
+from egoworld_ops.errors import StorageUnavailable, unreadable
 
 LOCK_NAME = ".lock"
 _NOTHING_IS_WRITTEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP})
 _ENDED_OR_ANOTHERS = frozenset({errno.ENOENT, errno.ESRCH, errno.EACCES, errno.EPERM})
 MOST_HELD = 64
 """The largest number of folders that a process holds: those it opened last."""
@@ -46,7 +47,7 @@ def hold(folder: Path) -> bool:
             raise away from error
         raise
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        _flock(descriptor, fcntl.LOCK_SH, path)
         if _is_at(descriptor, path):
             _held[path] = descriptor
     except OSError as error:
@@ -69,10 +70,15 @@ def let_go(folder: Path) -> None:
 
 @contextmanager
 def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
-    """Take an exclusive lock on a folder. Without `wait`, gives False where another process has a lock."""
+    """Take an exclusive lock on a folder. Without `wait`, gives False where another process has a lock.
+
+    Raises:
+        StorageUnavailable: it cannot be locked now, or not at all.
+        OSError: there is no such folder, or nothing can be written there.
+    """
     descriptor = _open(folder / LOCK_NAME)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        _flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), folder / LOCK_NAME)
     except BlockingIOError:
         yield False
     else:
@@ -110,6 +116,18 @@ def open_files(below: Path) -> set[Path]:
 
 def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+
+def _flock(descriptor: int, how: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, how)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            cure = "Mount it with locks (`flock`), or use a folder on another file system"
+            raise StorageUnavailable(path, "its file system has no locks, by which processes that write there keep apart", cure) from error
+        raise unreadable(error, path) or error from error
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

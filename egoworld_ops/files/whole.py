@@ -20,6 +20,7 @@ TEMPORARY, RUN = ".tmp-", "run_id="
 
 NO_LINKS = {errno.EPERM, errno.EACCES, errno.EXDEV, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP}
 """Errors that say that no link can be made; a copy may be."""
+_NO_FSYNC = {errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP}
 _LOG = logging.getLogger(__name__)
 _said = False
 
@@ -142,10 +143,13 @@ def hold_swept(folder: Path) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and links in a folder durable."""
+    """Make renames and links in a folder durable, where its file system can: SMB and FUSE may have no fsync of folders, as PostgreSQL notes too."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_FSYNC:
+            raise
     finally:
         os.close(handle)
 

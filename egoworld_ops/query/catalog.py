@@ -13,7 +13,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -60,7 +60,8 @@ def write_catalog(lake: Lake) -> Path:
         _write(fresh, said)
         with named_errors(target):
             content = _sha256(fresh)
-            os.chmod(fresh, _FOR_READING & fresh.stat().st_mode)
+            with suppress(OSError):  # exFAT and SMB may have no modes
+                os.chmod(fresh, _FOR_READING & fresh.stat().st_mode)
             stamp.unlink(missing_ok=True)
             _set_aside(target)
             os.replace(fresh, target)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ import pyarrow as pa
 
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import EgoworldError, printable
+from egoworld_ops.files import locks
 from egoworld_ops.files.tables import read_table, write_table
 from egoworld_ops.files.whole import make_folder, named_errors, sweep, write_bytes
 from egoworld_ops.lake.lake import Lake
@@ -116,7 +116,6 @@ def _lock(store: Lake) -> Iterator[None]:
     folder = store.root / "intake"
     with named_errors(folder):
         make_folder(folder)
-        with (folder / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with locks.alone(folder):
             sweep(folder)
             yield

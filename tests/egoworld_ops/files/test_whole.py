@@ -1,6 +1,7 @@
 """Orphans of killed writers are removed, files of running ones stay; a full disk is named."""
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.files import locks
 from egoworld_ops.files.whole import hold_swept, link_or_copy, write_bytes
+from egoworld_ops.lake.lake import Lake
+from egoworld_ops.raw import intake
 
 HOLDS = (
     "import sys; from pathlib import Path; "
@@ -65,3 +68,15 @@ def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path: Path, monkeypa
 def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         link_or_copy(tmp_path / "gone", tmp_path / "b")
+
+
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK], ids=lambda n: errno.errorcode[n])
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    said = "cannot be read" if number == errno.ENOLCK else r"\.lock: its file system has no locks.*Mount it with locks"
+    for taken in (hold_swept, lambda folder: intake.update(Lake(folder), [])):
+        with pytest.raises(StorageUnavailable, match=said):
+            taken(tmp_path)

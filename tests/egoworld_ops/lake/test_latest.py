@@ -152,15 +152,21 @@ def test_a_pointer_that_cannot_be_read_now_is_unavailable(store: Lake, monkeypat
         runs.latest(store)
 
 
-NO_LINKS = """
-import errno, os, sys
+POOR = """
+import errno, os, stat, sys
 def refuse(*_, **__): raise PermissionError(errno.EPERM, "Operation not permitted")
-os.symlink = os.link = refuse
+os.symlink = os.link = os.chmod = refuse
+fsync = os.fsync
+def of_files(handle):
+    if stat.S_ISDIR(os.fstat(handle).st_mode): raise OSError(errno.EINVAL, "Invalid argument")
+    fsync(handle)
+os.fsync = of_files
 """
+"""A file system without links and modes that syncs no folders, as exFAT, SMB and FUSE may be."""
 
 
-def test_a_file_system_without_links_has_a_latest_run_and_linked_results(tmp_path: Path) -> None:
-    code = f"""{NO_LINKS}
+def test_a_file_system_that_can_little_has_a_latest_run_linked_results_a_release_and_a_catalog(tmp_path: Path) -> None:
+    code = f"""{POOR}
 import duckdb
 from pathlib import Path
 from egoworld_ops.files.whole import link_or_copy
