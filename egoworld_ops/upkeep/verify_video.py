@@ -24,6 +24,7 @@ from egoworld_ops.video import index_file
 
 _MANIFEST_AGAIN = "Materialize the manifest of the video again"
 _REMOVE = "Remove it; the views show its rows"
+_USELESS = "Remove it; nothing reads it"
 _COPY = "Copy it from another run of this version of the contract"
 _KNOWN_FILES = {f"{stage}{suffix}" for stage in operators.stages() for suffix in (".parquet", ".failure.parquet")}
 _ROUNDING_S = 1e-6
@@ -103,7 +104,7 @@ def _strays(run: Run, state: VideoState) -> Iterator[EgoworldError]:
         if folder.name in known:
             for path in sorted(folder.iterdir()):
                 if ".parquet" in path.name and path.name not in _KNOWN_FILES:
-                    yield ContractError(path, "is of no stage", _REMOVE)
+                    yield ContractError(path, "is of no stage", _USELESS)
         elif folder.name.startswith("clip_id=") or any(_shown(run, folder)):
             yield ContractError(folder, "is of no clip of the video", _REMOVE)
 

@@ -39,6 +39,7 @@ MAX_MESH_BYTES = 512 * 1024 * 1024
 _LENS_CURE = (
     "Give as many coefficients as the model has, in the order of docs/data_contract.md, section Sidecar; or name the model they are of"
 )
+MAX_ON_DEVICE_M = 3.0
 MAX_TRAJECTORY_BYTES = 512 * 1024 * 1024
 _ENTRIES, _RIGID = 16, 1e-3
 """Of a 4 x 4 pose: its entries, and how far its rotation may be from one."""
@@ -152,6 +153,9 @@ class SidecarTrajectory(_Part):
                 or np.abs(T[3] - [0, 0, 0, 1]).max() > _RIGID
             ):
                 raise ValueError("T_device_camera: want 16 numbers of a 4 x 4 rotation and translation, row by row")
+            if (far_m := float(np.linalg.norm(T[:3, 3]))) > MAX_ON_DEVICE_M:
+                said = {"far": f"{far_m:.4g}", "cure": "Give its translation in metres"}
+                raise PydanticCustomError("far", "{far} m from the device that it is on, no camera is", said)
         return values
 
 

@@ -54,6 +54,8 @@ class Trajectory:
 
 
 _SAME_S = 1e-4
+MAX_SPEED_M_S = 100.0
+"""Faster than a camera on a head in a car or a train; a head that hardly moves, given in millimetres, exceeds it."""
 
 
 def read_trajectory(folder: Path, given: SidecarTrajectory) -> Trajectory:
@@ -81,10 +83,18 @@ def read_trajectory(folder: Path, given: SidecarTrajectory) -> Trajectory:
         raise BadSidecar(
             path, f"its times do not ascend: {at[where]:.6f} is followed by {at[where + 1]:.6f}", "Sort its poses by time, each once"
         )
+    if given.format != "colmap" and (fast := _speed_m_s(at, T)) > MAX_SPEED_M_S:
+        raise BadSidecar(path, f"moves at {fast:.4g} m/s, as no camera does", "Give positions in metres and times in seconds")
     if given.T_device_camera is not None:
         T = T @ np.array(given.T_device_camera).reshape(4, 4)
     by_frame = given.format == "colmap"
     return Trajectory(at if by_frame else at - given.starts_at_s, T, by_frame)
+
+
+def _speed_m_s(at_s: np.ndarray, T: np.ndarray) -> float:
+    """The speed of a path that one step in twenty exceeds: where it is found anew it may jump."""
+    steps_m = np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=1)
+    return float(np.percentile(steps_m / np.diff(at_s), 95)) if len(steps_m) else 0.0
 
 
 def _between(T_a: np.ndarray, T_b: np.ndarray, share: float) -> np.ndarray:

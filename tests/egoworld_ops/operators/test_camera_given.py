@@ -132,6 +132,7 @@ GOOD = tum(np.arange(3) / 30)
         ("tum", "0 inf 0 0 0 0 0 1\n", "not finite"),
         ("tum", GOOD + GOOD, "do not ascend"),
         ("tum", "\x00\x00", "has 1 numbers"),
+        ("tum", "0 0 0 0 0 0 0 1\n0.1 20 0 0 0 0 0 1\n0.2 35 0 0 0 0 0 1\n", "metres"),
         ("colmap", "1 1 0 0 0 0 0 0 1 picture.jpg\n\n", "no number of a frame"),
         ("colmap", "1 1 0 0 0 0 0 0 1 a1.jpg\n\n2 1 0 0 0 0 0 0 1 b1.jpg\n\n", "two images"),
         ("aria", "a,b\n1,2\n", "tracking_timestamp_us"),
@@ -165,3 +166,5 @@ def test_the_file_is_part_of_the_digest_and_must_be_a_plain_file_beside_the_vide
         SidecarTrajectory(file="../path.txt", format="tum")
     with pytest.raises(ValueError, match="16 numbers"):
         SidecarTrajectory(file="path.txt", format="tum", T_device_camera=(1.0,) * 16)
+    with pytest.raises(ValueError, match=r"12\.5 m from the device"):
+        SidecarTrajectory(file="path.txt", format="tum", T_device_camera=(1, 0, 0, 12.5, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1))
