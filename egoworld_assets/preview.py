@@ -55,7 +55,12 @@ def _metadata(run: Run, video_id: str, sample_stride: int, threads: int) -> dict
     if written is None:
         return {"no preview": "the video has no clips: see the check manifest_complete"}
     clip, png, path, without = written
-    shown = {"preview": dg.MetadataValue.md(_picture(png)), "clip": clip.clip_id, "file": dg.MetadataValue.path(str(path.absolute()))}
+    shown: dict[str, Any] = {
+        "preview": dg.MetadataValue.md(_picture(png)),
+        "clip": clip.clip_id,
+        "file": dg.MetadataValue.path(str(path.absolute())),
+    }
+    shown["watch it"] = f"egoworld render {video_id} --run {run.run_id}"
     return shown | ({"nothing to draw": dict(without)} if without else {})
 
 

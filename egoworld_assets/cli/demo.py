@@ -46,6 +46,7 @@ def run(profile: str | None, video: Path | None, say: Say) -> bool:
         say(f"Status    {described(state)}")
     if (picture := folder / PREVIEW).is_file():
         say(f"Picture   {picture}")
+    say(f"Watch it  egoworld render {video_id}")
     if not ok:
         say("\nNot everything could be done; what stopped it is said above. `egoworld dead-letters` lists clips that failed")
         return False

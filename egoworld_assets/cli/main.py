@@ -21,6 +21,7 @@ from egoworld_assets.cli import (
     part,
     questions,
     releases,
+    rendering,
     runs,
     scoring,
     videos,
@@ -125,7 +126,7 @@ def contract() -> None:
     click.echo(contract_page(), nl=False)
 
 
-for _module in (videos, part, letters, runs, questions, releases, weights, exporting, calibrating, scoring, doctor, accepting):
+for _module in (videos, part, letters, runs, questions, releases, rendering, weights, exporting, calibrating, scoring, doctor, accepting):
     for _command in _module.COMMANDS:
         egoworld.add_command(_command)
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import ContractError, SetupError, unreadable
-from egoworld_ops.lake import counted, judging, pointer, states
+from egoworld_ops.errors import ContractError, SetupError, UnknownVideo, unreadable
+from egoworld_ops.lake import counted, judging, memo, pointer, states
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import StageState
 from egoworld_ops.naming import did_you_mean
@@ -47,6 +47,31 @@ def latest(store: Lake) -> Run:
     said = pointer.read(store.root)
     reason = f"its latest run, {said.run_id}, is gone" if said else "does not say which of its runs is the latest"
     raise SetupError(where, reason, f"Choose one: `egoworld runs use RUN`. {did_you_mean('', known)}")
+
+
+def video_of(run: Run, wanted: str | None = None) -> str:
+    """The video of a run that is meant: that of this name, or the only one whose name begins so; where none is named, the one last worked on.
+
+    Raises:
+        UnknownVideo: there is none, or several begin so.
+        StorageUnavailable: the run's folder cannot be read now.
+    """
+    known = states.video_ids(run)
+    if wanted in known:
+        return str(wanted)
+    if wanted is None and known:
+        return max(known, key=lambda video_id: (_changed_ns(run, video_id), video_id))
+    begin_so = [video_id for video_id in known if wanted and video_id.startswith(wanted)]
+    if len(begin_so) == 1:
+        return begin_so[0]
+    reason = f"is the beginning of {len(begin_so)} videos" if begin_so else f"is not in run {run.run_id}"
+    raise UnknownVideo(f"video {wanted or ''}".strip(), reason, did_you_mean(wanted or "", begin_so or known))
+
+
+def _changed_ns(run: Run, video_id: str) -> int:
+    """When the states of a video last changed; 0 where it has none."""
+    state = memo.file_state(run.video_table("states", video_id))
+    return state[2] if state else 0
 
 
 def described(run: Run) -> dict[str, Any]:

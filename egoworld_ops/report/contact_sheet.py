@@ -8,24 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from egoworld_ops.report.layer_values import FrameLayers, Robot
 from egoworld_ops.report.layers import ClipLayers
-from egoworld_ops.types import HANDS, Frame
+from egoworld_ops.types import Frame
 
-STRIP_HEIGHT_PX = 108
-INSET_WIDTH_PX = 104
 GAP_PX = 4
-BACKGROUND = (24, 24, 28)
-TEXT = (235, 235, 235)
-WARNING = (255, 190, 60)
-NOT_METRIC = "assumed focal length: not metric"
 MAX_BYTES = 400_000
 PALETTES = (256, 128, 64, 32, 16, 8)
 """Numbers of colours that are tried until the PNG is small enough."""
-
-_HELD = {"none": "free", "unknown": "hold unknown"}
-SHOWN = ("masks", "objects", "hands")
-"""The layers that are drawn onto a picture; robots and holds stand below it."""
+OVER, BELOW = ("masks", "objects", "hands"), ("robots", "holds")
+"""The layers that are drawn onto a picture, and those that stand below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +53,11 @@ def contact_sheet(
     pictures = _spread(frames, n, tile_px)
     if not pictures:
         return _png(_message("no frames", tile_px), max_bytes)
-    return _png(_grid([_tile(p, layers.frame(p.index)) for p in pictures], columns), max_bytes)
+    from egoworld_ops.report._tile import Look, tile
+
+    look = Look(OVER, BELOW)
+    tiles = [tile(p.rgb, p.scale, p.timestamp_s, layers.frame(p.index, (*OVER, *BELOW)), look) for p in pictures]
+    return _png(_grid(tiles, columns), max_bytes)
 
 
 def _spread(frames: Iterable[Frame], n: int, tile_px: int) -> list[_Picture]:
@@ -91,52 +86,9 @@ def _shrink(frame: Frame, tile_px: int) -> _Picture:
     return _Picture(frame.index, frame.timestamp_s, cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA), scale)
 
 
-def _tile(picture: _Picture, frame: FrameLayers) -> np.ndarray:
-    """(H, W, 3) uint8: the picture with its overlay, and the strip below it."""
-    from egoworld_ops.report import _overlay
-
-    drawn = _overlay.draw(picture.rgb, picture.scale, frame, SHOWN)
-    _overlay.text(drawn, f"{picture.index}  {picture.timestamp_s:.2f} s", (4, 13), TEXT)
-    if not frame.metric:
-        _overlay.text(drawn, NOT_METRIC, (4, drawn.shape[0] - 6), WARNING)
-    width = max(drawn.shape[1], 2 * INSET_WIDTH_PX)
-    tile = np.full((drawn.shape[0] + STRIP_HEIGHT_PX, width, 3), BACKGROUND, np.uint8)
-    tile[: drawn.shape[0], : drawn.shape[1]] = drawn
-    _strip(tile[drawn.shape[0] :], frame)
-    return tile
-
-
-def _strip(strip: np.ndarray, frame: FrameLayers) -> None:
-    """Draw the robot hands, left to the left, and between them what is held."""
-    from egoworld_ops.report import _overlay, _robot_view
-
-    places = {"left": strip[:, :INSET_WIDTH_PX], "right": strip[:, -INSET_WIDTH_PX:]}
-    mapped = {robot.hand: robot for robot in frame.robots}
-    for hand in HANDS:
-        color = _overlay.ROLE_COLORS[f"hand_{hand}"]
-        robot = mapped.get(hand)
-        if robot is not None:
-            _robot_view.draw(places[hand], robot, color)
-        _overlay.text(places[hand], _title(hand, robot), (4, 12), color)
-    for i, line in enumerate(_held(frame)[:5]):
-        _overlay.text(strip[:, INSET_WIDTH_PX:-INSET_WIDTH_PX], line, (4, 28 + 14 * i), TEXT)
-
-
-def _title(hand: str, robot: Robot | None) -> str:
-    if robot is None:
-        return f"no robot {hand}"
-    return f"robot {hand}" + (f" {robot.residual_m * 1e3:.0f} mm" if robot.residual_m is not None else "")
-
-
-def _held(frame: FrameLayers) -> list[str]:
-    """Two lines an object: its name; how it moves and who holds it."""
-    lines = []
-    for hold in frame.holds:
-        lines += [hold.name[:16], f" {hold.state or 'unknown'}, " + _HELD.get(hold.held_by, f"held {hold.held_by}")]
-    return lines
-
-
 def _grid(tiles: list[np.ndarray], columns: int) -> np.ndarray:
+    from egoworld_ops.report._tile import BACKGROUND
+
     height, width = max(t.shape[0] for t in tiles), max(t.shape[1] for t in tiles)
     columns = max(min(columns, len(tiles)), 1)
     n_rows = -(-len(tiles) // columns)
@@ -149,6 +101,7 @@ def _grid(tiles: list[np.ndarray], columns: int) -> np.ndarray:
 
 def _message(message: str, width_px: int) -> np.ndarray:
     from egoworld_ops.report import _overlay
+    from egoworld_ops.report._tile import BACKGROUND, TEXT
 
     picture = np.full((48, width_px, 3), BACKGROUND, np.uint8)
     _overlay.text(picture, message, (8, 28), TEXT)

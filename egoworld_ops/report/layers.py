@@ -6,7 +6,7 @@ Belongs here: which rows a frame has, and why a layer has none. Does not belong 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -87,9 +87,14 @@ class ClipLayers:
     def _why_not(self, stage: str) -> str:
         return f"{stage} {_WHY.get(self._states[stage], self._states[stage])}" if stage in self._states else f"{stage} found nothing"
 
-    def frame(self, frame_index: int) -> FrameLayers:
-        """What is drawn over one frame of the video."""
-        rows = {stage: self._rows(stage, frame_index) for stage in self._tables if stage != "events"}
+    def frame(self, frame_index: int, layers: Collection[str] = tuple(LAYERS)) -> FrameLayers:
+        """What is drawn over one frame of the video; layers that are not asked for are empty.
+
+        Raises:
+            ContractError: a mask is damaged.
+        """
+        wanted = {stage for layer in layers for stage in LAYERS[layer]} - {"events"}
+        rows = {stage: self._rows(stage, frame_index) if stage in wanted else [] for stage in self._tables}
         on = tuple(e for e in self.events if e.frame_index <= frame_index <= e.last_frame_index)
         hands = [made.found_hand(row) for row in rows["hand_pose"]]
         fused = [made.fused_hand(row, self.camera) for row in rows["fusion"]]
@@ -103,7 +108,7 @@ class ClipLayers:
             objects=tuple(thing for row in rows["object_pose"] if (thing := made.thing(row))),
             robots=tuple(made.robot(row, self.camera) for row in rows["mapping"]),
             holds=tuple(map(made.hold, rows["movement"])),
-            events=on,
+            events=on if "events" in layers else (),
             flags=tuple(flag for row in rows["agreement"] if (flag := made.flag(row))),
             camera=next((made.camera_at(row) for row in rows["camera"]), None),
         )

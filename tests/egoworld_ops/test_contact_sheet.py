@@ -15,7 +15,8 @@ from egoworld_ops.contract import schema
 from egoworld_ops.operators.mapping._kinematics import HandModel
 from egoworld_ops.operators.rows import intrinsics
 from egoworld_ops.report import _overlay
-from egoworld_ops.report.contact_sheet import GAP_PX, INSET_WIDTH_PX, STRIP_HEIGHT_PX
+from egoworld_ops.report._tile import INSET_WIDTH_PX, STRIP_HEIGHT_PX
+from egoworld_ops.report.contact_sheet import GAP_PX
 from egoworld_ops.report.contact_sheet import contact_sheet as sheet_of
 from egoworld_ops.report.layers import ClipLayers
 from egoworld_ops.robots import ROBOTS

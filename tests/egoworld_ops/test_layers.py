@@ -123,6 +123,8 @@ def test_layers_are_read_from_the_tables_that_count(run: Run) -> None:
     assert lacking.without["masks"] == "masks was not computed"
     assert "no longer count" in lacking.without["objects"], "its rows were made of masks that are gone"
     assert lacking.frame(4).objects == ()
+    only = lacking.frame(4, ["hands"])
+    assert (len(only.hands), only.boxes, only.holds, only.events) == (2, (), (), ())
 
 
 def test_every_stage_with_a_layer_is_a_stage() -> None:

@@ -1,0 +1,121 @@
+"""The command `render`: a video with what was found in it drawn over it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from egoworld_ops.lake.lake import Run
+    from egoworld_ops.report.rendering import Rendering
+    from egoworld_ops.settings import Settings
+    from egoworld_ops.types import Clip
+
+EVERY_S = 2.0
+
+
+@click.command()
+@click.argument("video_id", required=False)
+@click.option("--run", "run_id", default="latest", show_default=True, help="The run whose results are drawn.")
+@click.option("--layers", help="Which layers, with commas between: masks, boxes, hands, objects, robots, holds, events, flags, camera.")
+@click.option("--raw", "hands", flag_value="raw", help="Hands as they were found in each frame, not after fusion.")
+@click.option("--fused", "hands", flag_value="fused", help="Hands after fusion only.")
+@click.option("--clip", "clip_id", help="Only the frames that this clip owns.")
+@click.option(
+    "--size", "size_px", type=click.IntRange(64, 8192), default=1280, show_default=True, help="Longer side of the picture, at most."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="The MP4 to write.  [default: VIDEO_ID.render.mp4 in the working folder]")
+@click.pass_obj
+def render(profile: str | None, /, video_id: str | None, run_id: str, clip_id: str | None, out: Path | None, **look: Any) -> None:
+    """Draw what counts of the results over VIDEO_ID, or the beginning of its name, and write an MP4. Without one: the video last worked on."""
+    from egoworld_assets.cli.videos import described
+    from egoworld_ops.lake import runs, states
+    from egoworld_ops.lake.lake import Lake
+    from egoworld_ops.report import rendering
+    from egoworld_ops.report.layers import read_layers
+    from egoworld_ops.settings import load_settings
+
+    settings = load_settings(profile)
+    run = runs.find(Lake(settings.lake), run_id)
+    wanted = runs.video_of(run, video_id)
+    clips = _clips(run, wanted, clip_id)
+    how = _rendering(settings.pool.threads, **look)
+    place = _checked(settings, out or Path(f"{wanted}.render.mp4"))
+    total = clips[-1].own_end - clips[0].own_start
+    click.echo(f"{wanted}, run {run.run_id}: {total} frames, {len(clips)} clip(s)", err=True)
+    if (state := states.video_state(run, wanted)) is not None and state.lacking():
+        click.echo(f"not all of it is drawn: {described(state)}", err=True)
+    n = rendering.render(clips, lambda clip: read_layers(run, wanted, clip.clip_id), place, how, _Progress(total))
+    click.echo(f"{place}  {n} frames, {place.stat().st_size / 1e6:.1f} MB")
+
+
+def _clips(run: Run, video_id: str, clip_id: str | None) -> list[Clip]:
+    """The clips that are drawn, in order, at the place where their raw file is known to be."""
+    from egoworld_assets.chain.planning import clips_of
+    from egoworld_assets.chain.raw_files import RawFiles
+    from egoworld_ops.errors import UnknownVideo
+    from egoworld_ops.naming import did_you_mean
+    from egoworld_ops.raw.intake import registered
+
+    known = sorted(clips_of(run, video_id), key=lambda clip: clip.own_start)
+    if not known:
+        raise UnknownVideo(f"video {video_id}", "has no clips: it was rejected", "`egoworld videos` says why")
+    wanted = [clip for clip in known if clip_id in (None, clip.clip_id)]
+    if not wanted:
+        raise UnknownVideo(f"clip {clip_id}", f"is not one of video {video_id}", did_you_mean(str(clip_id), [c.clip_id for c in known]))
+    entry = registered(run.lake).get(video_id)
+    clips = [replace(clip, video_path=entry.path) if entry else clip for clip in wanted]
+    RawFiles(None).check(clips[0], entry)
+    return clips
+
+
+def _rendering(threads: int, layers: str | None, hands: str | None, size_px: int) -> Rendering:
+    from egoworld_ops.naming import did_you_mean
+    from egoworld_ops.report.layer_values import LAYERS
+    from egoworld_ops.report.rendering import DEFAULT, Rendering
+
+    named: Sequence[str] = [layer.strip() for layer in layers.split(",")] if layers else DEFAULT
+    for layer in named:
+        if layer not in LAYERS:
+            raise click.UsageError(f"there is no layer {layer!r}. {did_you_mean(layer, LAYERS)}")
+    return Rendering(named, hands or "both", layers is not None, size_px, threads=threads)  # type: ignore[arg-type]  # click gives one of the flags' values
+
+
+def _checked(settings: Settings, out: Path) -> Path:
+    """The place to write to, where that may and can be done.
+
+    Raises:
+        SetupError: it may not.
+    """
+    from egoworld_ops.errors import SetupError
+
+    if out.suffix.lower() != ".mp4":
+        raise SetupError(out, "is no name of an MP4", "Name a file that ends in .mp4 with --out")
+    if not out.parent.is_dir():
+        raise SetupError(out.parent, "is no folder", f"Make it: `mkdir -p {out.parent}`; or name another place with --out")
+    if out.resolve().is_relative_to(settings.raw.resolve()):
+        raise SetupError(out, "lies in the raw folder, where it would be taken for a new video", "Name another place with --out")
+    return out
+
+
+class _Progress:
+    """Says now and then how far the rendering is."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._began_s = total, time.monotonic()
+        self._said_s = self._began_s
+
+    def __call__(self, n: int) -> None:
+        now_s = time.monotonic()
+        if now_s - self._said_s >= EVERY_S:
+            rate = n / (now_s - self._began_s)
+            click.echo(f"  frame {n} of {self._total}, {rate:.0f} a second, about {(self._total - n) / rate:.0f} s left", err=True)
+            self._said_s = now_s
+
+
+COMMANDS = (render,)
