@@ -60,13 +60,14 @@ def lacks(settings: Settings, video_id: str) -> bool:
 def list_videos(profile: str | None, patterns: Sequence[str]) -> None:
     """List the registered videos with their status in the run of these settings, or else in the latest one."""
     from egoworld_assets.chain import pipeline
+    from egoworld_ops.lake import runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.raw.intake import registered
     from egoworld_ops.settings import load_settings
 
     settings = load_settings(profile)
     store = Lake(settings.lake)
-    run = pipeline.find_run(settings) or store.latest_run()
+    run = pipeline.find_run(settings) or (runs.latest(store) if store.runs() else None)
     known = registered(store)
     names = chosen(settings, patterns)
     for video_id in names:

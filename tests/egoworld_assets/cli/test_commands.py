@@ -124,6 +124,9 @@ def test_videos_are_listed_with_what_became_of_them(settings: Settings) -> None:
     assert ids["new"] not in said("videos", "done*")
     paths["new"].unlink()
     assert f"its raw file is away: {paths['new']}" in said("videos")
+    for pointer in ("latest", "latest.json"):
+        (settings.lake / pointer).unlink()
+    assert "does not say which of its runs is the latest. Choose one: `egoworld runs use RUN`" in refused("videos")
 
 
 def write_video_as(run: object, video_id: str) -> bool:
