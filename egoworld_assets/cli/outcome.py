@@ -41,9 +41,9 @@ def table(result: dg.ExecuteInProcessResult) -> Iterator[str]:
 
 
 def _findings(check: dg.AssetCheckEvaluation) -> list[str]:
-    """What a check says is wrong, but for lengths that are not metric."""
+    """What a check says is wrong, but for lengths that are not metric and rows without a value, which have lines of their own."""
     said: Any = check.metadata["findings"].value if "findings" in check.metadata else []
-    return without_lengths(said)
+    return [line for line in without_lengths(said) if not line.startswith(judging.VALUES)]
 
 
 def interrupted(result: dg.ExecuteInProcessResult) -> bool:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from egoworld_ops.contract.quality import Bounds
 
 
+VALUES = "rows with a value that stands"
+"""The warning of a stage none of whose rows has one begins so."""
 _TOGETHER = 64
 """Videos that are measured by one query."""
 
@@ -232,7 +234,7 @@ def _said(stage: str, found: _Found, metrics: Mapping[str, float | None], valued
     if valued is None:
         return Measured(metrics, _oddities(found.files), "", False)
     values = valued.said(stage)
-    odd = [f"rows with a value that stands: {values}"] if valued.rows and not valued.with_value else []
+    odd = [f"{VALUES}: {values}"] if valued.rows and not valued.with_value else []
     return Measured(metrics, odd, values, any(has_assumed(path, stage) for path in found.files))
 
 

@@ -226,6 +226,13 @@ def test_numbers_that_are_not_plausible_warn(place: Place, written: tuple[str, P
         "warning: reprojection_share_median is 80, want at most 0.2"
     ]
 
+    pose = ("joints_m", "joints_wrist_m", "qw", "qx", "qy", "qz", "x_m", "y_m", "z_m", "reprojection_px", "depth_error_share")
+    none = dict.fromkeys(pose) | {"reason": "no fit", "reason_class": "no_fit"}
+    rows = schema.from_rows("hand_pose", [hand_pose_row(i, **of_clip, **none) for i in range(5)])
+    write_table(far, "hand_pose", rows, provenance_at(far) or {})
+    shown = [line for line in outcome.table(place.run([video_id], "hand_pose")) if "with a value" in line]
+    assert [line.split(";")[0].strip() for line in shown] == ["0 of 5 rows with a value that stands"], "said once"
+
 
 def test_an_asset_of_a_users_own_gets_the_rows_of_its_videos(place: Place, written: tuple[str, Path]) -> None:
     video_id, path = written
