@@ -7,7 +7,7 @@ export DAGSTER_HOME := $(CURDIR)
 export DAGSTER_DISABLE_TELEMETRY := 1
 export VIDEO
 
-.PHONY: demo test models-full check bench bench-pool chaos chaos-runs chaos-stack docs versions ui clean
+.PHONY: demo test models-full check bench bench-pool chaos chaos-runs chaos-stack docs versions ui review clean
 
 demo: $(VENV)/.installed $(VENV)/.weights
 	@$(BIN)/egoworld demo $${VIDEO:+"$$VIDEO"}
@@ -57,6 +57,10 @@ ui: $(VENV)/.installed $(VENV)/.weights
 	@! $(BIN)/python -c "import socket; socket.create_connection(('127.0.0.1', $(PORT)), 1)" 2> /dev/null || \
 		{ echo "make ui: port $(PORT) is in use, perhaps by another \`make ui\`: end that, or say make ui PORT=3001"; exit 1; }
 	$(BIN)/dg dev --host 127.0.0.1 --port $(PORT)
+
+# The review page over the lake of this folder; `make demo` fills it.
+review: $(VENV)/.installed
+	@$(BIN)/egoworld review
 
 $(VENV)/.installed: requirements.lock pyproject.toml
 	@echo "Setting up $(VENV): about 8 GB and a few minutes, once"

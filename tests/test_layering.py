@@ -26,6 +26,7 @@ FLOORS = (
     ("execution", "raw", "report"),
     ("exports", "query", "upkeep", "gpu_workers"),
     ("egoworld_assets.chain",),
+    ("egoworld_assets.review",),
     ("egoworld_assets",),
     ("egoworld_assets.acceptance",),
     ("egoworld_assets.cli",),

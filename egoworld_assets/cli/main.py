@@ -22,6 +22,7 @@ from egoworld_assets.cli import (
     questions,
     releases,
     rendering,
+    reviewing,
     runs,
     scoring,
     videos,
@@ -126,7 +127,22 @@ def contract() -> None:
     click.echo(contract_page(), nl=False)
 
 
-for _module in (videos, part, letters, runs, questions, releases, rendering, weights, exporting, calibrating, scoring, doctor, accepting):
+for _module in (
+    videos,
+    part,
+    letters,
+    runs,
+    questions,
+    releases,
+    rendering,
+    reviewing,
+    weights,
+    exporting,
+    calibrating,
+    scoring,
+    doctor,
+    accepting,
+):
     for _command in _module.COMMANDS:
         egoworld.add_command(_command)
 

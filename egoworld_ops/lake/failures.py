@@ -56,6 +56,14 @@ class DeadLetter:
         words = ["egoworld", "run", "--video", self.video_id, *clip, "--from", self.stage, "--to", self.stage]
         return shlex.join([*words, "--inline", "--dry"])
 
+    @property
+    def redriving(self) -> str:
+        """Lets the next materialization try it again; makes the manifest anew of a video that was rejected."""
+        if not self.clip_id:
+            return shlex.join(["egoworld", "run", "--video", self.video_id, "--to", self.stage, "--anew"])
+        chosen = ["--run", self.run_id, "--video", self.video_id, "--clip", self.clip_id, "--stage", self.stage]
+        return shlex.join(["egoworld", "redrive", *chosen])
+
 
 def find(run: Run, which: Which) -> Iterator[DeadLetter]:
     """The dead letters of a run, by video, clip and stage: clips, and videos that were rejected. What is damaged is left out.

@@ -1,0 +1,79 @@
+"""The web application of the review page: which address is which page, and what a page says where something is wrong."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from egoworld_assets.review import lists
+from egoworld_assets.review.asked import BadRequest, NotThere
+from egoworld_assets.review.guard import Guard, Secrets
+from egoworld_assets.review.index import Indexes
+from egoworld_assets.review.pages import page
+from egoworld_assets.review.shown import Shown
+from egoworld_ops.errors import EgoworldError, InputError, SetupError, StorageUnavailable, classify
+from egoworld_ops.lake.lake import Lake
+from egoworld_ops.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_RUN = "/run/{run_id}"
+STATUS = ((BadRequest, 400), (NotThere, 404), (InputError, 404), (SetupError, 404), (StorageUnavailable, 503))
+"""Of the page that an error becomes; 500 for all others."""
+
+
+def make(settings: Settings, scratch: Path, known: Secrets, hosts: Collection[str] = ()) -> Guard:
+    """The application for a lake.
+
+    Args:
+        scratch: folder for what this process keeps of the lake.
+        known: what browsers must show.
+        hosts: see `Guard`.
+    """
+    shown = Shown(Lake(settings.lake), Indexes(scratch, settings.quality), known)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        shown.indexes.close()
+
+    routes = [
+        Route("/", lists.home),
+        Route(_RUN, lists.run_page),
+        Route(f"{_RUN}/clips", lists.clips_page),
+        Route(f"{_RUN}/failures", lists.failures_page),
+        Route(f"{_RUN}/warnings", lists.warnings_page),
+        Mount("/static", StaticFiles(packages=[("egoworld_assets.review", "static")])),
+    ]
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers={Exception: _on_error, EgoworldError: _on_error, HTTPException: _on_http_error},
+    )
+    app.state.shown = shown
+    return Guard(app, known, hosts)  # outside of all, so that answers to errors have its headers too
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    """An error is a page that says what is at fault, why, and what to do; only a bug is logged, with where it is."""
+    known = classify(error, f"page {request.url.path}")
+    status = next((code for kind, code in STATUS if isinstance(known, kind)), 500)
+    if status == 500:
+        _LOG.error("page %s", request.url.path, exc_info=error)
+    shown: Shown = request.app.state.shown
+    return page("error", status, status=status, error=known, **shown.common(request))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    said = NotThere(f"page {request.url.path[:100]}", error.detail.lower(), "Begin at the list of runs")
+    shown: Shown = request.app.state.shown
+    return page("error", error.status_code, status=error.status_code, error=said, **shown.common(request))

@@ -1,0 +1,199 @@
+"""What the pages list of one run: its videos, clips, states, failures and metrics, in a DuckDB file of this process alone.
+
+The lake has a few small files for each video; a page that opened all of them would take minutes in a lake of 100,000 clips. So they are read once, in
+chunks, and again where their state (inode, size, times) has changed. Until a large run has been gone through, pages show what is known so far, and
+say so.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from egoworld_assets.review import gathering
+from egoworld_ops.contract.quality import Bounds
+from egoworld_ops.errors import StorageUnavailable
+from egoworld_ops.lake import memo, states
+from egoworld_ops.lake.lake import Run
+from egoworld_ops.lake.measured import FILE_NAME as QUALITY
+
+CHUNK = 256
+MEMORY = "512MB"
+WATCHED = ("states.parquet", "videos.parquet", "clips.parquet", QUALITY)
+_RATE_OVER_S = 600.0
+_TABLES = """
+CREATE TABLE videos (video_id VARCHAR, path VARCHAR, bytes BIGINT, status VARCHAR, error_class VARCHAR, reason VARCHAR, cure VARCHAR,
+    warning VARCHAR, duration_s DOUBLE, n_frames BIGINT, width INT, height INT);
+CREATE TABLE clips (video_id VARCHAR, clip_id VARCHAR, frame_start BIGINT, frame_end BIGINT, own_start BIGINT, own_end BIGINT, start_s DOUBLE,
+    end_s DOUBLE);
+CREATE TABLE states (video_id VARCHAR, clip_id VARCHAR, stage VARCHAR, state VARCHAR, rows BIGINT);
+CREATE TABLE failures (video_id VARCHAR, clip_id VARCHAR, stage VARCHAR, backend VARCHAR, culprit VARCHAR, error_class VARCHAR, reason VARCHAR,
+    cure VARCHAR, attempts INT, frame_index BIGINT, traceback VARCHAR, dead_letter BOOLEAN);
+CREATE TABLE metrics (video_id VARCHAR, clip_id VARCHAR, stage VARCHAR, metric VARCHAR, value DOUBLE);
+CREATE TABLE warnings (video_id VARCHAR, stage VARCHAR, metric VARCHAR, said VARCHAR);
+CREATE TABLE unreadable (video_id VARCHAR, reason VARCHAR);
+"""
+
+
+class Index:
+    """The tables above for one run, kept up to date by `refresh`.
+
+    Args:
+        run: whose files are read; nothing is written there.
+        path: of the DuckDB file, which is made.
+        bounds: of the settings, by stage and metric.
+    """
+
+    def __init__(self, run: Run, path: Path, bounds: Mapping[str, Mapping[str, Bounds]]) -> None:
+        self.run, self._bounds = run, bounds
+        self._database = duckdb.connect(str(path), config={"threads": 2, "memory_limit": MEMORY})
+        self._database.execute(_TABLES)
+        self._known: dict[str, Any] = {}
+        self._alone = threading.Lock()
+        self._counted: deque[tuple[float, int]] = deque()
+        self.whole = threading.Event()
+        """Set once all videos that the run had were gone through."""
+        self.seen, self.total = 0, 0
+        self.away: StorageUnavailable | None = None
+        """Why the run could not be read when it was last tried."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with self._alone:
+            self._database.close()
+
+    def rows(self, sql: str, values: Mapping[str, Any] | Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The rows of a query, by column; safe in any thread."""
+        cursor = self._database.cursor()
+        try:
+            found = cursor.execute(sql, values)
+            names = [column[0] for column in found.description]
+            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        finally:
+            cursor.close()
+
+    def refresh(self) -> None:
+        """Read what has changed since, and forget what is gone. One thread at a time."""
+        with self._alone:
+            try:
+                self._read_changed()
+                self.away = None
+            except StorageUnavailable as error:
+                self.away = error
+            self._note_progress()
+            self.whole.set()
+
+    def _read_changed(self) -> None:
+        there = states.video_ids(self.run)
+        self.total = len(there)
+        gone = set(self._known).difference(there)
+        changed = [video_id for video_id in there if self._file_states(video_id) != self._known.get(video_id)]
+        self.seen = self.total - len(changed)
+        reader = duckdb.connect(config={"threads": 2, "memory_limit": MEMORY})
+        touched = [*changed, *gone]
+        for chunk in (touched[at : at + CHUNK] for at in range(0, len(touched), CHUNK)):
+            states_now = {video_id: self._file_states(video_id) for video_id in chunk}
+            there = [video_id for video_id in chunk if video_id not in gone]
+            self._replace(chunk, gathering.gather(reader, self.run, there, self._bounds))
+            self._known |= states_now
+            self.seen += len(there)
+        reader.close()
+        for video_id in gone:
+            self._known.pop(video_id, None)
+        self.seen = self.total
+
+    def _replace(self, video_ids: Sequence[str], found: gathering.Found) -> None:
+        """Put the rows of these videos in the place of those there were, all in one step."""
+        cursor = self._database.cursor()
+        cursor.execute("BEGIN")
+        for table, rows in found.items():
+            cursor.execute(f"DELETE FROM {table} WHERE video_id IN (SELECT unnest($ids))", {"ids": list(video_ids)})
+            if rows.num_rows:
+                cursor.register("gathered", rows)
+                cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM gathered")
+                cursor.unregister("gathered")
+        cursor.execute("COMMIT")
+        cursor.close()
+
+    def _file_states(self, video_id: str) -> list[Any]:
+        folder = f"{self.run.path}/video_id={video_id}"
+        return [memo.file_state(Path(f"{folder}/{name}")) for name in WATCHED]
+
+    def _note_progress(self) -> None:
+        [row] = self.rows("SELECT count(*) AS n FROM states WHERE state = 'done'")
+        now = time.monotonic()
+        self._counted.append((now, row["n"]))
+        while now - self._counted[0][0] > _RATE_OVER_S:
+            self._counted.popleft()
+
+    def rate(self) -> float:
+        """Results a second that were added while this index looked on, over the last ten minutes at most."""
+        if not self._counted:
+            return 0.0
+        (began_s, before), (now_s, after) = self._counted[0], self._counted[-1]
+        return max(after - before, 0) / (now_s - began_s) if now_s > began_s else 0.0
+
+
+class Indexes:
+    """The indexes of the runs that pages ask for, kept up to date by one thread; those asked for least lately are let go.
+
+    Args:
+        folder: for their files.
+        bounds: as for `Index`.
+        every_s: pause between two looks at the files.
+    """
+
+    MOST = 4
+    PATIENCE_S = 0.4
+    """How long the first page of a run waits for its index, which a small run has by then."""
+
+    def __init__(self, folder: Path, bounds: Mapping[str, Mapping[str, Bounds]], every_s: float = 2.0) -> None:
+        self._folder, self._bounds, self._every_s = folder, bounds, every_s
+        self._open: dict[str, Index] = {}
+        self._locked, self._wanted, self._ended = threading.Lock(), threading.Event(), threading.Event()
+        self._n_made = 0
+        self._thread = threading.Thread(target=self._keep_up, name="review-index", daemon=True)
+        self._thread.start()
+
+    def of(self, run: Run) -> Index:
+        """The index of a run, made where there is none."""
+        with self._locked:
+            index = self._open.pop(run.run_id, None)
+            if index is None or index.run != run:
+                self._n_made += 1
+                index = Index(run, self._folder / f"{self._n_made}.duckdb", self._bounds)
+                self._wanted.set()
+            self._open[run.run_id] = index
+            for name in list(self._open)[: -self.MOST]:
+                del self._open[name]  # its file is closed with its last reader
+        index.whole.wait(self.PATIENCE_S)
+        return index
+
+    def close(self) -> None:
+        """End the thread, and let go of all files."""
+        self._ended.set()
+        self._wanted.set()
+        self._thread.join()
+        for index in self._open.values():
+            index.close()
+
+    def _keep_up(self) -> None:
+        while not self._ended.is_set():
+            started = time.monotonic()
+            for index in self._newest_first():
+                if not self._ended.is_set():
+                    index.refresh()
+            pause_s = max(self._every_s, 5 * (time.monotonic() - started))
+            self._wanted.wait(pause_s)
+            self._wanted.clear()
+
+    def _newest_first(self) -> Iterator[Index]:
+        with self._locked:
+            indexes = list(self._open.values())
+        return reversed(indexes)
