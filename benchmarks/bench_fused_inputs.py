@@ -66,7 +66,7 @@ def figures(item: ClipInput, path: Path) -> Iterator[tuple[str, Found]]:
     """Of one shot: the values of each figure, from hand_pose and from fusion."""
     truth = load_truth(path.with_suffix(".truth"))
     things = {row["frame_index"]: row for row in truth.objects.to_pylist()}
-    tables: dict[str, pa.Table] = {"camera": schema.empty("camera")}
+    tables: dict[str, pa.Table] = {"camera": schema.empty("camera"), "depth": schema.empty("depth")}
     for stage in ("detections", "hand_pose", "fusion", "masks", "object_pose"):
         tables[stage] = through(item, stage, tables)
     hands = {"hand_pose": tables["hand_pose"], "fusion": as_found(tables["hand_pose"], tables["fusion"])}

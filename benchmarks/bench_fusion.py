@@ -83,7 +83,8 @@ def fused(found: Input) -> list[dict[str, Any]]:
         return (Frame(i, i / found.fps, blank) for i in range(end))
 
     backend = operators.load("fusion", "smoothing")
-    item = ClipInput(clip, {"hand_pose": found.poses}, Sidecar(), Camera(500, 500, 319.5, 239.5, 640, 480, "file"), 1, pictures)
+    tables = {"hand_pose": found.poses, "depth": schema.empty("depth")}
+    item = ClipInput(clip, tables, Sidecar(), Camera(500, 500, 319.5, 239.5, 640, 480, "file"), 1, pictures)
     return backend(SmoothingSettings(), 1).run(item).to_pylist()
 
 
@@ -174,7 +175,7 @@ INPUTS: dict[str, Callable[[], Iterator[Input]]] = {
 
 def _through(item: ClipInput, *stages: str) -> dict[str, pa.Table]:
     """The tables of stages of the laptop's backends, one after the other."""
-    tables: dict[str, pa.Table] = {}
+    tables: dict[str, pa.Table] = {"depth": schema.empty("depth")}
     for stage in stages:
         backend = operators.load(stage, operators.stages()[stage].default_backend)
         inputs = {name: tables[name] for name in operators.stages()[stage].inputs}

@@ -97,6 +97,7 @@ def clip_of(
         Fraction(FPS), CAMERA.width, CAMERA.height,
     )  # fmt: skip
     tables = {"masks": masks, "hand_pose": hand_pose or schema.empty("hand_pose"), "camera": schema.empty("camera")}
+    tables["depth"] = schema.empty("depth")
     return ClipInput(clip, tables, Sidecar(objects=tuple(objects)), CAMERA, 1, lambda: iter(frames))
 
 

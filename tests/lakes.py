@@ -197,7 +197,8 @@ def _hand_pose(n: int, rng: np.random.Generator) -> dict[str, Any]:
 
 def _fusion(n: int, rng: np.random.Generator) -> dict[str, Any]:
     joints = {"joints_m": _walk(rng, n, 63, 1e-3), "joints_wrist_m": _walk(rng, n, 63, 1e-3)}
-    return _pose(n, rng) | joints | {"hand": np.tile(HANDS, n // 2), "track": 0, **{name: rng.random(n) for name in FUSED}}
+    said = {"hand": np.tile(HANDS, n // 2), "track": 0, "size_source": "network"}
+    return _pose(n, rng) | joints | said | {name: rng.random(n) for name in FUSED}
 
 
 def _object_pose(n: int, rng: np.random.Generator) -> dict[str, Any]:

@@ -46,6 +46,7 @@ ALL = frozenset(operators.stages())
 CAMERA = frozenset(name for name, stage in operators.stages().items() if "camera" in stage.sidecar)
 OBJECTS = frozenset(name for name, stage in operators.stages().items() if "objects" in stage.sidecar)
 TRAJECTORY = frozenset(name for name, stage in operators.stages().items() if "trajectory" in stage.sidecar)
+HANDS = frozenset(name for name, stage in operators.stages().items() if "hands" in stage.sidecar)
 DEPTH = frozenset(name for name, stage in operators.stages().items() if "depth" in stage.sidecar)
 OF_MANIFEST = frozenset({MANIFEST})
 NONE: frozenset[str] = frozenset()
@@ -76,8 +77,9 @@ OF_SIDECAR: Mapping[str, frozenset[str]] = {
     **{f"trajectory.{name}": TRAJECTORY for name in ("file", "format", "starts_at_s", "T_device_camera")},
     **{
         f"depth.{name}": DEPTH
-        for name in ("folder", "prefix", "encoding", "metres_per_unit", "measures", "numbered_by", "fps", "starts_at_s")
+        for name in ("folder", "prefix", "encoding", "metres_per_unit", "measures", "numbered_by", "fps", "starts_at_s", "error_share")
     },
+    "hands.length_m": HANDS,
     "recording": OF_MANIFEST,
     "picture.use_as_pinhole": OF_MANIFEST,
 }
@@ -229,6 +231,7 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> World:
             }
         ],
         "trajectory": {"file": "path.txt", "format": "tum", "starts_at_s": 1.0, "T_device_camera": np.eye(4).ravel().tolist()},
+        "hands": {"length_m": 0.185},
         "depth": {"folder": "depth", "fps": 30.0},
         "recording": "r",
         "picture": {"use_as_pinhole": False},

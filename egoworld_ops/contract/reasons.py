@@ -30,7 +30,7 @@ CURES: Mapping[str, str] = {
     "not_metric": "Give the camera's intrinsics in VIDEO.egoworld.json",
     "no_depth": "Name pictures of depth that cover the video in VIDEO.egoworld.json, or choose a network as stages.depth.backend",
     "no_mesh": "Give the object's mesh in VIDEO.egoworld.json; or take the backend classical, which needs dimensions only",
-    "wrong_scale": "Give the mesh in metres; and see that the depth is in metres, and the mask that of this object",
+    "wrong_scale": "Give the mesh in metres; and see that the depth is in metres and of the right scale, and the mask that of this object",
     "lost": "Nothing to do where the object is hidden, blurred or out of sight; a smaller retry_s of the backend looks for it more often",
     "random_weights": "Fetch the weights, and leave random_weights_seed out of the settings",
     "no_trajectory": "Name a trajectory that covers the video in VIDEO.egoworld.json",

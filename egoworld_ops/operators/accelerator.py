@@ -33,12 +33,16 @@ def auto_device(nodes: Path = Path("/dev")) -> Literal["cpu", "cuda"]:
 def pick_device(name: str, operator: str) -> torch.device:
     """The device of a backend, `stage.backend`, by its setting `device`; `auto` means CUDA if there is one.
 
+    From here on this process computes float32 with all of its bits: cuDNN otherwise rounds it to TF32, 10 bits of 23, on GPUs that have it, and the
+    machine would choose the precision.
+
     Raises:
         BadSettings: CUDA is asked for and not there.
         NoDevice: `auto`, and there is a GPU that torch cannot use: a CPU in its place would silently be a hundred times slower.
     """
     import torch
 
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     usable = torch.cuda.is_available()
     if name == "cuda" and not usable:
         reason = "it is `cuda`, and this machine has no usable CUDA device"

@@ -59,6 +59,7 @@ def _sidecar() -> list[str]:
         sidecar.SidecarPicture,
         sidecar.SidecarTrajectory,
         SidecarDepth,
+        sidecar.SidecarHands,
     )
     for model in parts_of_it:
         parts += ["", f"`{model.__name__.removeprefix('Sidecar').lower()}`: {inspect.cleandoc(model.__doc__ or '')}"]

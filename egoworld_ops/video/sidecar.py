@@ -7,7 +7,8 @@
  "recording": "name", "picture": {"use_as_pinhole": true},
  "trajectory": {"file": "file beside the video", "format": "tum", "starts_at_s": 0.0, "T_device_camera": [16 numbers]},
  "depth": {"folder": "folder beside the video", "prefix": "", "encoding": "linear", "metres_per_unit": 0.001, "measures": "z",
-           "numbered_by": "frame", "fps": 30, "starts_at_s": 0.0}}
+           "numbered_by": "frame", "fps": 30, "starts_at_s": 0.0, "error_share": 0.02},
+ "hands": {"length_m": 0.185}}
 
 `recording`: files that name the same one are parts or copies of one recording and fall in one split.
 """
@@ -190,6 +191,12 @@ class SidecarObject(_Part):
         return name if name is None else plain_file(name, "mesh")
 
 
+class SidecarHands(_Part):
+    """The hands of the person who films. `length_m`: from the crease of the wrist to the tip of the middle finger, hand flat."""
+
+    length_m: Annotated[float, Field(ge=0.08, le=0.26)]
+
+
 class Sidecar(_Part):
     """All that the sidecar says; empty where there is no file."""
 
@@ -199,6 +206,7 @@ class Sidecar(_Part):
     picture: SidecarPicture = SidecarPicture()
     trajectory: SidecarTrajectory | None = None
     depth: SidecarDepth | None = None
+    hands: SidecarHands | None = None
 
     @field_validator("objects")
     @classmethod

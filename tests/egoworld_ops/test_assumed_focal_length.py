@@ -119,7 +119,7 @@ def test_rows_of_an_assumed_camera_say_that_they_are_not_metric() -> None:
     assert known["metric"]
     assert row["depth_error_share"] > row["focal_error_share"] == camera.focal_error_share
     assert np.array(row["joints_wrist_m"]) == pytest.approx(np.array(known["joints_wrist_m"])), "the hand's own shape needs no camera"
-    tables = {"hand_pose": schema.from_rows("hand_pose", [row])}
+    tables = {"hand_pose": schema.from_rows("hand_pose", [row]), "depth": schema.empty("depth")}
     item = pictures_input([np.zeros((480, 640, 3), np.uint8)])
     for stage in ("fusion", "mapping"):
         kind, options = operator_of(stage, load_settings("laptop"))

@@ -6,6 +6,8 @@ from egoworld_ops.contract import schema
 from egoworld_ops.contract.quality import METRIC_SHARE, Metric
 from egoworld_ops.operators.base import Stage
 
+_UNIT = "See that metres_per_unit and encoding of the sidecar's depth, the camera's focal length, and sizes of hands and objects there, are right"
+
 TABLE = schema.Table(
     "depth",
     "The depth map of one frame. No rows where the backend is `given` and no depth is named in the sidecar.",
@@ -55,8 +57,8 @@ TABLE = schema.Table(
         schema.Column(
             "scale",
             pa.float64(),
-            "by which the depths of the clip are to be multiplied so that its hands, or an object of known dimensions, have their size. It is not "
-            "applied. Null where the clip shows neither",
+            "by which the depths of the clip, as their source has them, are to be multiplied so that its hands, or an object of known dimensions, "
+            "have their size. Null where the clip shows neither",
             "",
             "",
             True,
@@ -64,6 +66,34 @@ TABLE = schema.Table(
         ),
         schema.Column("scale_source", pa.string(), "what it was fitted to", allowed=("hands", "dimensions", "none")),
         schema.Column("scale_error_share", pa.float32(), "standard error of scale as a share of it", "", "", True, minimum=0),
+        schema.Column(
+            "scale_applied",
+            pa.bool_(),
+            "whether step_m and median_m have been multiplied by scale: a network's are where scale is sure enough and contradicts them by more than "
+            "two standard errors, those of a depth camera never",
+        ),
+        schema.Column(
+            "depth_error_share",
+            pa.float64(),
+            "standard error of the depths that all of the clip have in common, as a share of them: of a depth camera as the sidecar says; of a "
+            "network that of a scale that is sure enough, and what it differs from 1 where it was not applied. Null where nobody knows it",
+            "",
+            "",
+            True,
+            minimum=0,
+        ),
+        schema.Column(
+            "hand_scale",
+            pa.float64(),
+            "by which size and distance of the clip's hands in hand_pose are to be multiplied so that they lie where the depth shows them; fusion "
+            "does so. Null where depth_error_share or the focal length is unknown, where hands gave the scale or are surer of their own, and beyond "
+            "0.67 to 1.5, where it is not the hands that are wrong",
+            "",
+            "",
+            True,
+            minimum=0,
+        ),
+        schema.Column("hand_scale_error_share", pa.float64(), "standard error of hand_scale as a share of it", "", "", True, minimum=0),
         *schema.INTRINSICS,
         schema.reason("the map"),
         schema.reason_class(),
@@ -75,7 +105,7 @@ STAGE = Stage(
     doc="Metric depth of each pixel, with what is not known, and how it fits to the hands of the clip.",
     inputs=("masks", "hand_pose"),
     default_backend="given",
-    sidecar=("camera", "objects", "depth"),
+    sidecar=("camera", "objects", "depth", "hands"),
     table=TABLE,
     metrics=(
         METRIC_SHARE,
@@ -93,7 +123,14 @@ STAGE = Stage(
             "factor that brings the depth to the size of the hands, or of an object of known dimensions",
             0.67,
             1.5,
-            cure="See that metres_per_unit and encoding of the sidecar's depth, and the camera's focal length, are right",
+            cure=_UNIT,
+        ),
+        Metric(
+            "depth_scale_errors",
+            "median(abs(ln(scale)) / scale_error_share) FILTER (NOT scale_applied AND scale > 0 AND scale_error_share > 0)",
+            "standard errors by which the depth contradicts the size of the hands, or of an object of known dimensions",
+            maximum=3.0,
+            cure=_UNIT,
         ),
     ),
     sample=(
@@ -112,6 +149,10 @@ STAGE = Stage(
             "scale": 1.02,
             "scale_source": "hands",
             "scale_error_share": 0.1,
+            "scale_applied": False,
+            "depth_error_share": 0.02,
+            "hand_scale": 0.98,
+            "hand_scale_error_share": 0.03,
             "fx_px": 500.0,
             "fy_px": 500.0,
             "cx_px": 319.5,

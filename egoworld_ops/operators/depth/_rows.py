@@ -15,6 +15,9 @@ from egoworld_ops.operators.depth_maps import MOST_COUNTS, DepthMap, columns
 from egoworld_ops.operators.rows import common, intrinsics
 from egoworld_ops.types import Camera
 
+FIT_ERROR_SHARE = 0.1
+"""Between the errors of sizes that a person gives, and those of hands whose size a network assumes."""
+
 
 class Rows:
     """Rows of table `depth` of one clip.
@@ -25,10 +28,21 @@ class Rows:
         source: column `depth_source`.
         camera: of the maps, from `depth_maps.map_camera`.
         step_m: what depths are rounded to.
+        fit_error_share: largest error of the scale with which the depths are multiplied by it; None: never.
     """
 
-    def __init__(self, item: ClipInput, backend: str, source: Literal["given", "network"], camera: Camera, step_m: float) -> None:
+    def __init__(
+        self,
+        item: ClipInput,
+        backend: str,
+        source: Literal["given", "network"],
+        camera: Camera,
+        step_m: float,
+        fit_error_share: float | None = None,
+    ) -> None:
         self._item, self._backend, self._camera, self._step_m = item, backend, camera, step_m
+        self._error_share = item.sidecar.depth.error_share if source == "given" and item.sidecar.depth else None
+        self._fit_error_share = fit_error_share
         self._every = intrinsics(item.camera) | {"depth_source": source}
         if source == "given" and item.sidecar.depth and item.sidecar.depth.measures == "z":
             self._every["metric"] = True  # what was measured does not rest on the focal length; z of a range rests on the ray
@@ -53,5 +67,13 @@ class Rows:
         """Table `depth`; empty where no row was added."""
         if not self._rows:
             return schema.empty("depth")
-        scale = self._evidence.fitted().columns()
-        return schema.from_rows("depth", [row | scale for row in self._rows])
+        scale, error_share = self._evidence.fitted(), self._error_share
+        applied, by_hands = 1.0, False
+        if error_share is None and self._fit_error_share is not None:
+            applied, error_share = scale.beside(self._fit_error_share)
+            by_hands = scale.source == "hands"
+        every = scale.columns() | {"scale_applied": applied != 1.0, "depth_error_share": error_share}
+        if error_share is not None and not by_hands:
+            every |= self._evidence.of_hands(applied, error_share)
+        lengths = ({name: row[name] * applied for name in ("step_m", "median_m") if name in row} for row in self._rows)
+        return schema.from_rows("depth", [row | every | of_row for row, of_row in zip(self._rows, lengths, strict=True)])

@@ -20,7 +20,7 @@ from egoworld_ops import models
 from egoworld_ops.operators import accelerator
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.depth._pictures import Pictures
-from egoworld_ops.operators.depth._rows import Rows
+from egoworld_ops.operators.depth._rows import FIT_ERROR_SHARE, Rows
 from egoworld_ops.types import Frame
 
 CANONICAL_PX = 300.0
@@ -48,7 +48,10 @@ class Settings(BackendSettings):
     side_px: Annotated[int, Field(ge=56, le=2016)] = _FULL_PX
     """Longer side of the picture that the network sees, and of the maps. Its authors have 504; its depth changes with it."""
     step_m: Annotated[float, Field(ge=1e-5, le=0.1)] = 0.0005
-    """What depths are rounded to; 65535 steps are the farthest."""
+    """What depths are rounded to, before they are multiplied; 65535 steps are the farthest."""
+    fit_error_share: Annotated[float, Field(ge=0, le=1)] = FIT_ERROR_SHARE
+    """The clip's depths are multiplied by `scale`, which things of known size give, where its standard error is at most so large and they are more
+    than two of them off; 0: never. Hands whose size the network of `hand_pose` assumes are known to 0.1 to 0.2."""
     random_weights_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """A small random network from this seed, to test the pipeline without weights. Rows then say `da3metric-random` and mean nothing."""
 
@@ -56,7 +59,7 @@ class Settings(BackendSettings):
 class Backend(Operator):
     """DA3METRIC-LARGE (Lin et al., "Depth Anything 3", 2025)."""
 
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     packages: ClassVar[tuple[str, ...]] = ("torch", "opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 1.0
@@ -113,7 +116,7 @@ class Backend(Operator):
         torch.set_num_threads(self.threads)
         pictures = Pictures(item.camera, self._options.side_px, _PATCH_PX)
         focal_px = (pictures.camera.fx_px + pictures.camera.fy_px) / 2
-        rows = Rows(item, self._label, "network", pictures.camera, self._options.step_m)
+        rows = Rows(item, self._label, "network", pictures.camera, self._options.step_m, self._options.fit_error_share)
         with _out_of_memory(f"clip {item.clip.clip_id} of {item.clip.video_id}"):
             for batch in self._batches(item):
                 depth, sky = self._model(np.stack([pictures.of(frame.rgb) for frame in batch]))

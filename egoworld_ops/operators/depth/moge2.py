@@ -17,7 +17,7 @@ from egoworld_ops import models
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.depth._pictures import Pictures
-from egoworld_ops.operators.depth._rows import Rows
+from egoworld_ops.operators.depth._rows import FIT_ERROR_SHARE, Rows
 from egoworld_ops.operators.onnx_network import OnnxNetwork, Shape
 from egoworld_ops.types import Camera
 
@@ -44,13 +44,16 @@ class Settings(BackendSettings):
     side_px: Annotated[int, Field(ge=56, le=2016)] = 640
     """Longer side of the picture that the network gets, and of the maps."""
     step_m: Annotated[float, Field(ge=1e-5, le=0.1)] = 0.0005
-    """What depths are rounded to; 65535 steps are the farthest."""
+    """What depths are rounded to, before they are multiplied; 65535 steps are the farthest."""
+    fit_error_share: Annotated[float, Field(ge=0, le=1)] = FIT_ERROR_SHARE
+    """The clip's depths are multiplied by `scale`, which things of known size give, where its standard error is at most so large and they are more
+    than two of them off; 0: never. Hands whose size the network of `hand_pose` assumes are known to 0.1 to 0.2."""
 
 
 class Backend(Operator):
     """MoGe-2 (Wang et al., "MoGe-2: Accurate Monocular Geometry with Metric Scale and Sharp Details", 2025)."""
 
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 2.0
@@ -90,7 +93,7 @@ class Backend(Operator):
             OutOfMemory: host or device memory ran out.
         """
         pictures = Pictures(item.camera, self._options.side_px)
-        rows = Rows(item, "moge2", "network", pictures.camera, self._options.step_m)
+        rows = Rows(item, "moge2", "network", pictures.camera, self._options.step_m, self._options.fit_error_share)
         tokens = {"num_tokens": np.array(self._options.num_tokens, np.int64)} if "num_tokens" in self._network.shapes else {}
         for frame in item.frames():
             image = (pictures.of(frame.rgb).astype(np.float32) / 255).transpose(2, 0, 1)[None]

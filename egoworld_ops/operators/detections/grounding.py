@@ -79,7 +79,7 @@ class Settings(BackendSettings):
 class Backend(Operator):
     """OWLv2 (Minderer et al., "Scaling Open-Vocabulary Object Detection", 2023) by `transformers`. `score` is that of the last search."""
 
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     packages: ClassVar[tuple[str, ...]] = (
         "transformers",
         "tokenizers",

@@ -81,7 +81,7 @@ class Backend(Operator):
     """SAM 3 (Carion et al., 2025) by `transformers`. `score` is the probability that the thing is visible in the frame, at most that of its first
     detection. A thing that is hidden has no row."""
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     packages: ClassVar[tuple[str, ...]] = (
         "transformers",
         "tokenizers",

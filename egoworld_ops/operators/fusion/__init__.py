@@ -6,6 +6,7 @@ from egoworld_ops.contract import schema
 from egoworld_ops.contract.quality import Metric, answered_share
 from egoworld_ops.contract.references import Parent
 from egoworld_ops.operators.base import Stage
+from egoworld_ops.operators.hand_size import SOURCES
 
 TABLE = schema.Table(
     "fusion",
@@ -28,6 +29,12 @@ TABLE = schema.Table(
             "",
             True,
             minimum=0,
+        ),
+        schema.Column(
+            "size_source",
+            pa.string(),
+            "whose word the size of the hands is: the sidecar's (given), that of depth of known error (depth), or that of hand_pose (network)",
+            allowed=SOURCES,
         ),
         schema.Column(
             "shift_m", pa.float64(), "distance of the wrist from that in hand_pose; null likewise", "m", "camera", True, minimum=0
@@ -60,6 +67,7 @@ TABLE = schema.Table(
             True,
             ("gap", "outlier"),
         ),
+        schema.DEPTH_ERROR,
         schema.METRIC,
         schema.reason("the pose"),
         schema.reason_class(),
@@ -69,8 +77,9 @@ TABLE = schema.Table(
 STAGE = Stage(
     name="fusion",
     doc="Hands over the frames of a clip: one set of bone lengths, smooth motion, short gaps filled.",
-    inputs=("hand_pose",),
+    inputs=("hand_pose", "depth"),
     default_backend="smoothing",
+    sidecar=("hands",),
     table=TABLE,
     metrics=(
         answered_share("hand_pose"),
@@ -119,6 +128,8 @@ STAGE = Stage(
             "y_m": 0.0,
             "z_m": 0.5,
             "scaling": 1.0,
+            "size_source": "network",
+            "depth_error_share": 0.1,
             "shift_m": 0.001,
             "speed_m_s": 0.2,
             "measured_speed_m_s": 0.4,

@@ -2,7 +2,8 @@
 
 A hand's rows are cut into tracks at gaps longer than `gap_s`; shorter gaps are filled. The bones of both hands have one set of lengths in a clip:
 they are one person's. Each frame's hand is scaled about the camera to these lengths, so that it stays where it is in the picture. Then wrist and
-bones are smoothed along each track (`_smooth`), those of the palm together (`_palm`). scipy is imported only when a clip is computed.
+bones are smoothed along each track (`_smooth`), those of the palm together (`_palm`). Where somebody knows the size of the hands better than the
+network that saw them (`operators/hand_size.py`), these lengths are brought to it. scipy is imported only when a clip is computed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.along_time import Tracks
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
+from egoworld_ops.operators.hand_size import ASSUMED, HandSize, hand_size
 from egoworld_ops.operators.rows import common, passed_on, pose_columns
 from egoworld_ops.types import HANDS, Hand, sampled_frames
 from egoworld_ops.vision.hand_frame import in_wrist_frame, wrist_rotations
@@ -41,6 +43,8 @@ class SmoothingSettings(BackendSettings):
     """That of its bones against each other: a palm hollows slowly."""
     gap_s: Annotated[float, Field(gt=0, le=2)] = 0.3
     """The longest time between two poses that is filled; after a longer one a new track begins."""
+    size: Literal["surest", "network"] = "surest"
+    """Whose word the size of the hands is: the sidecar's, else that of depth of known error, else the network's; or the network's always."""
     outlier_errors: Annotated[float, Field(ge=3, allow_inf_nan=False)] = 6.0
     """A pose farther off than so many standard errors is an outlier."""
 
@@ -65,7 +69,7 @@ class _Timeline:
 class Backend(Operator):
     """Smooths the hands of a clip along their tracks."""
 
-    version = "2"
+    version = "3"
     packages = ("scipy",)
     Settings: ClassVar[type[BackendSettings]] = SmoothingSettings
     seconds_per_frame: ClassVar[float] = 0.0005
@@ -86,13 +90,15 @@ class Backend(Operator):
         by_hand = {hand: {row["frame_index"]: row for row in rows if row["hand"] == hand} for hand in HANDS}
         solved = {hand: _solved(found) for hand, found in by_hand.items()}
         measured = [np.array(list(joints.values())) for joints in solved.values() if joints]
-        lengths_m = person_lengths(measured) if measured else np.zeros(0)
+        size = hand_size(item.tables, item.sidecar) if self.settings.size == "surest" else ASSUMED
+        lengths_m = person_lengths(measured) * size.factor if measured else np.zeros(0)
         made: list[dict[str, Any]] = []
         for hand, found in by_hand.items():
             fused = self._fused(item, hand, found, solved[hand], times_s, lengths_m) if solved[hand] else {}
-            made += fused.values()
+            error_share = _depth_error_share(found, size)
+            made += [row | {"depth_error_share": error_share} if "joints_m" in row else row for row in fused.values()]
             made += [_without(row) for frame, row in found.items() if frame not in fused]
-        return schema.from_rows("fusion", made)
+        return schema.from_rows("fusion", [row | {"size_source": size.source} for row in made])
 
     def _fused(
         self,
@@ -157,6 +163,14 @@ class Backend(Operator):
         nowhere = np.full((21, 3), np.nan)
         joints_m = np.array([solved.get(frame, nowhere) for frame in frames])
         return _Timeline(np.array(frames), np.array([known[f] for f in frames]), joints_m, np.array([f in solved for f in frames]))
+
+
+def _depth_error_share(rows: Mapping[int, Row], size: HandSize) -> float | None:
+    """Of a hand's poses: that of its size, which is the same in all of them; where it is the network's, the median of what hand_pose says."""
+    if size.error_share is not None:
+        return size.error_share
+    known = [row["depth_error_share"] for row in rows.values() if row["depth_error_share"] is not None]
+    return float(np.median(known)) if known else None
 
 
 def _solved(rows: Mapping[int, Row]) -> dict[int, np.ndarray]:

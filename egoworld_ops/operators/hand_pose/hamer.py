@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Backend(MeshBackend):
     """HaMeR (Pavlakos et al., CVPR 2024): 670,409,946 numbers."""
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     backend: ClassVar[str] = "hamer"
     network_mb: ClassVar[int] = 2682
 

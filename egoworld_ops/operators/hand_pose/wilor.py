@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 class Backend(MeshBackend):
     """WiLoR (Potamias et al., CVPR 2025), without its detector: 639,282,637 numbers."""
 
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     backend: ClassVar[str] = "wilor"
     network_mb: ClassVar[int] = 2557
 

@@ -27,7 +27,7 @@ TABLE = schema.Table(
             "object",
             True,
         ),
-        schema.Column("scale_source", pa.string(), "what fixes the metric scale", allowed=("mesh", "dimensions", "hand", "none")),
+        schema.Column("scale_source", pa.string(), "what fixes the metric scale", allowed=("mesh", "dimensions", "depth", "hand", "none")),
         schema.SCORE,
         schema.Column("method", pa.string(), "how the pose was found", "", "", True, ("registered", "tracked", "reregistered", "outline")),
         schema.Column(
@@ -104,7 +104,7 @@ STAGE = Stage(
     doc="6D pose of each masked object in the camera frame, with what fixed its scale.",
     inputs=("masks", "hand_pose", "depth"),
     default_backend="classical",
-    sidecar=("camera", "objects"),
+    sidecar=("camera", "objects", "hands"),
     table=TABLE,
     metrics=(
         METRIC_SHARE,

@@ -1,13 +1,15 @@
 """FoundationPose's way to a pose: many first rotations refined and the best taken, then followed from frame to frame; and whether it may be believed.
 
 Wen, Yang, Kautz, Birchfield: "FoundationPose: Unified 6D Pose Estimation and Tracking of Novel Objects", CVPR 2024. Poses here are of the middle of
-the mesh's box; `Estimator` alone knows of that. The networks detect no loss: each pose is rendered and compared with mask and depth.
+the mesh's box; `Estimator` alone knows of that. The networks detect no loss: each pose is rendered and compared with mask and depth. And a pose
+follows its depth: where that is of another scale, so is the pose, and only the size of its outline, which the mesh's own size fixes, tells.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from egoworld_ops.contract.reasons import Reason
@@ -29,6 +31,9 @@ LEAST_SIZE, MOST_SIZE = 0.6, 8.0
 """The mesh's diameter over the extent that mask and depth show: hidden parts and a thin side make it larger, little makes it smaller than 1."""
 USUAL_SIZE = 1.3
 ROOM = 1.5
+_SCALES = 1.02 ** np.arange(-16, 17)
+_CLEARER = 0.02
+"""Of overlap, by which an outline of another size must be better."""
 _UNITS = {"millimetres": 1000.0, "centimetres": 100.0, "inches": 39.37}
 
 
@@ -39,10 +44,14 @@ class Fit:
     Args:
         mask_iou: intersection over union with the mask.
         depth_off_m: median distance along the camera's axis from the depth seen; NaN where too few depths are known.
+        outline_scale: by which the outline must grow about the object's middle to overlap most with the mask; 1 where that is hardly better.
+        pixel_share: a pixel over the width of the mask, the root of its area.
     """
 
     mask_iou: float
     depth_off_m: float
+    outline_scale: float = 1.0
+    pixel_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -99,15 +108,16 @@ class Estimator:
             return Fit(0.0, np.nan)
         window = windows(target.view.camera, t_m, self._mesh.diameter_m, SCORED)
         rendered = self._renderer(target.view.camera, R, t_m, window, SIDE_PX)
-        free = ~nearest(target.hidden, window[0])
+        free = nearest(~target.hidden, window[0])
         seen, masked = rendered.seen[0] & free, nearest(target.mask & ~target.hidden, window[0])
         depth_m = nearest(target.view.depth_m, window[0])
         both, pixel = seen & masked, window[0, 2] ** 2
         union_px = pixel * (seen.sum() - both.sum()) + (target.mask & ~target.hidden).sum()
         known = both & (depth_m > 0)
         off_m = np.abs(rendered.xyz_m[0, ..., 2] - depth_m)[known]
-        enough = known.sum() >= LEAST_PIXELS
-        return Fit(float(min(pixel * both.sum() / max(union_px, 1), 1)), float(np.median(off_m)) if enough else np.nan)
+        iou = float(min(pixel * both.sum() / max(union_px, 1), 1))
+        off = float(np.median(off_m)) if known.sum() >= LEAST_PIXELS else np.nan
+        return Fit(iou, off, outline_scale(rendered.seen[0], masked, free), 1 / np.sqrt(max(target.mask.sum(), 1)))
 
     def _refined(self, view: View, R: np.ndarray, t_m: np.ndarray, rounds: int) -> tuple[np.ndarray, np.ndarray]:
         for _ in range(rounds):
@@ -134,6 +144,17 @@ class Estimator:
 
     def _of_object(self, R: np.ndarray, t_m: np.ndarray) -> np.ndarray:
         return make_transform(R, t_m - R @ self._mesh.centre_m)
+
+
+def outline_scale(seen: np.ndarray, masked: np.ndarray, free: np.ndarray) -> float:
+    """By which an outline must grow about the middle of its window to overlap most with a mask, where nothing is in front; (n, n) bool each."""
+    middle, overlaps = (SIDE_PX - 1) / 2, []
+    for scale in _SCALES:
+        grown = np.array([[scale, 0, middle * (1 - scale)], [0, scale, middle * (1 - scale)]])
+        outline = cv2.warpAffine(seen.astype(np.uint8), grown, (SIDE_PX, SIDE_PX), flags=cv2.INTER_NEAREST).astype(bool) & free
+        overlaps.append((outline & masked).sum() / max((outline | masked).sum(), 1))
+    best = int(np.argmax(overlaps))
+    return float(_SCALES[best]) if overlaps[best] - overlaps[len(_SCALES) // 2] > _CLEARER else 1.0
 
 
 def first_rotations(symmetry: Symmetry) -> np.ndarray:

@@ -2,20 +2,24 @@
 
 Two keyframes with enough turning between them give a first structure (five-point algorithm, Nister, 2004; plane-induced homographies, Malis and
 Vargas, 2007, since a followed surface is often flat); the others are added by PnP, and all is adjusted together. The picture of a moving object
-has no metric scale: it comes from the hand's metric depth where the fingertips touch the object.
+has no metric scale: it comes from depth of known error where the points are seen, or else from the hand's metric depth where the fingertips touch the
+object.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import cv2
 import numpy as np
-import pyarrow as pa
 
 from egoworld_ops.contract.reasons import Reason
+from egoworld_ops.operators.base import ClipInput
+from egoworld_ops.operators.depth_maps import DepthMaps
+from egoworld_ops.operators.hand_size import hand_size
 from egoworld_ops.operators.object_pose._bundle import Points
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
 from egoworld_ops.operators.object_pose._points import solve_points
@@ -41,11 +45,41 @@ _NEIGHBOURS = 6
 
 @dataclass(frozen=True, slots=True)
 class Structured:
-    """The result for one object: an estimate or a reason per sighting; its size (3,) in metres if known; what fixed the scale."""
+    """The result for one object: an estimate or a reason per sighting; its size (3,) in metres if known; what fixed the scale, and how surely."""
 
     outcomes: list[Estimate | Reason]
     dimensions_m: np.ndarray | None
     scale_source: str
+    size_error_share: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What is known in metres of a clip beside its objects: depth of a known error, and hands.
+
+    Args:
+        depths: maps as the camera sees them; none where their error is not known.
+        depth_error_share: standard error of their depths.
+        hands: joints (21, 3) of the hands in each frame in which they are seen, of their surest size.
+        hand_error_share: standard error of that size.
+    """
+
+    depths: DepthMaps | None
+    depth_error_share: float
+    hands: Mapping[int, Sequence[np.ndarray]]
+    hand_error_share: float
+
+    @staticmethod
+    def of(item: ClipInput, hand_error_share: float) -> Measured:
+        """Of a clip; `hand_error_share` is that of hands whose size is a network's."""
+        size, depth = hand_size(item.tables, item.sidecar), item.tables["depth"]
+        hands: dict[int, list[np.ndarray]] = {}
+        for row in item.tables["hand_pose"].select(["frame_index", "joints_m", "observed"]).to_pylist():
+            if row["observed"] and row["joints_m"] is not None:
+                hands.setdefault(row["frame_index"], []).append(np.asarray(row["joints_m"], np.float64) * size.factor)
+        error_share = depth["depth_error_share"][0].as_py() if depth.num_rows else None
+        known = DepthMaps(depth) if error_share is not None else None
+        return Measured(known, error_share or 0.0, hands, hand_error_share if size.error_share is None else size.error_share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +90,22 @@ class Structure:
     places: dict[int, np.ndarray]
 
 
-def solve_unknown(camera: Camera, track: Track, hand_pose: pa.Table) -> Structured:
+def solve_unknown(camera: Camera, track: Track, measured: Measured) -> Structured:
     """Poses of an object without given shape; null, with the reason, where turning or a holding hand is missing."""
     structure = recover(camera, track)
     if structure is None:
         return _none(track, f"no size is given, and the object turns less than {MIN_PARALLAX_DEG:g} degrees: its shape cannot be recovered")
-    scale = scale_from_hand(camera, track, structure, hand_pose)
+    scale, source, error_share = scale_from_depth(camera, track, structure, measured.depths), "depth", measured.depth_error_share
     if scale is None:
-        return _none(track, "no size is given, and no hand that holds the object fixes the scale")
+        scale, source, error_share = scale_from_hand(camera, track, structure, measured.hands), "hand", measured.hand_error_share
+    if scale is None:
+        return _none(track, "no size is given, and neither depth of known error nor a hand that holds the object fixes the scale")
     structure, dimensions_m = _own_frame(structure, scale)
     anchors = {track.keyframes[k].position: (T, "tracked") for k, T in structure.poses.items()}
     first = min(anchors)
     anchors[first] = (anchors[first][0], "registered")
     outcomes = every_frame(camera, None, track, SurfaceMap(dict(structure.places)), anchors)
-    return Structured(outcomes, dimensions_m, "hand")
+    return Structured(outcomes, dimensions_m, source, error_share)
 
 
 def _none(track: Track, reason: str) -> Structured:
@@ -250,16 +286,26 @@ def _vectors(poses: np.ndarray) -> np.ndarray:
     return np.stack([np.concatenate([cv2.Rodrigues(T[:3, :3])[0].ravel(), T[:3, 3]]) for T in poses])
 
 
-def scale_from_hand(camera: Camera, track: Track, structure: Structure, hand_pose: pa.Table) -> float | None:
+def scale_from_depth(camera: Camera, track: Track, structure: Structure, depths: DepthMaps | None) -> float | None:
+    """Metres per unit of the structure: depth of the map where its points are seen over their own, median over the keyframes; None as with hands."""
+    ratios = []
+    for k, T in structure.poses.items() if depths is not None else ():
+        found = depths.of(track.sightings[track.keyframes[k].position].frame_index) if depths is not None else None
+        places, pixels = SurfaceMap(structure.places).known(*points_in(track, track.keyframes[k]))
+        if found is None or len(places) < _NEIGHBOURS:
+            continue
+        seen = found.along(rays(camera, pixels)) / transform(T, places)[:, 2]
+        if np.isfinite(seen).sum() >= _NEIGHBOURS:
+            ratios.append(float(np.nanmedian(seen)))
+    return _agreed(ratios)
+
+
+def scale_from_hand(camera: Camera, track: Track, structure: Structure, hands: Mapping[int, Sequence[np.ndarray]]) -> float | None:
     """Metres per unit of the structure: depth of the touching fingertips over that of the points beside them, median over the keyframes.
 
     A hand touches where its thumb and another fingertip lie on the object or at its border. None where fewer than MIN_TOUCHES keyframes show
     that, or where they contradict each other.
     """
-    hands: dict[int, list[np.ndarray]] = {}
-    for row in hand_pose.select(["frame_index", "joints_m", "observed"]).to_pylist():
-        if row["observed"] and row["joints_m"] is not None:
-            hands.setdefault(row["frame_index"], []).append(np.asarray(row["joints_m"], np.float64))
     ratios = []
     for k, T in structure.poses.items():
         keyframe = track.keyframes[k]
@@ -267,6 +313,10 @@ def scale_from_hand(camera: Camera, track: Track, structure: Structure, hand_pos
             ratio = _touch_ratio(camera, track, keyframe, T, structure, joints_m)
             if ratio is not None:
                 ratios.append(ratio)
+    return _agreed(ratios)
+
+
+def _agreed(ratios: Sequence[float]) -> float | None:
     if len(ratios) < MIN_TOUCHES:
         return None
     middle = float(np.median(ratios))

@@ -1,7 +1,7 @@
 """Object poses without learned weights: followed points, edges and outlines against a known shape; shape from motion where none is known.
 
-With `dimensions_m` or `mesh` in the sidecar the size is metric by itself. Without either, shape and motion are recovered up to one factor, and a
-hand that holds the object gives that factor; where none does, the pose is null.
+With `dimensions_m` or `mesh` in the sidecar the size is metric by itself. Without either, shape and motion are recovered up to one factor, and depth
+of known error, or a hand that holds the object, gives that factor; where neither does, the pose is null.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
 from egoworld_ops.operators.object_pose._solve import Estimate, solve
-from egoworld_ops.operators.object_pose._structure import Structured, solve_unknown
+from egoworld_ops.operators.object_pose._structure import Measured, Structured, solve_unknown
 from egoworld_ops.operators.object_pose._tracking import MIN_MASK_SHARE, Follower, Track
 from egoworld_ops.operators.object_pose._twins import exchangeable
 from egoworld_ops.operators.object_pose._verify import UNVERIFIED, Judged, held_between, judge_track
@@ -31,16 +31,15 @@ from egoworld_ops.vision import rle
 
 NAME = "classical"
 _MASK_COLUMNS = ("frame_index", "track_id", "role", "label", "rle", "area_px", "observed")
-SIZE_ERROR_SHARE = {"mesh": 0.0, "dimensions": 0.0, "hand": 0.2, "none": 0.0}
-"""Standard error of an object's size by what fixes it: what is given counts as exact, a hand is as long as the network says."""
+HAND_ERROR_SHARE = 0.2
+"""Standard error of an object's size where a hand fixes it that is as long as the network says. What is given counts as exact."""
 MAX_CONVERGED_PX = 2.0
-UNSURE_SCALE = Reason("scale_uncertain", "no size is given; a hand's size, which fixes the scale, is known to some 20 % only")
 
 
 class Backend(Operator):
     """The `classical` backend of object_pose."""
 
-    version = "12"
+    version = "13"
     packages = ("opencv-python-headless", "scipy", "trimesh", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     seconds_per_frame: ClassVar[float] = 0.06
@@ -72,9 +71,10 @@ class Backend(Operator):
         rows: list[dict[str, Any]] = []
         for track in tracks:
             shape, camera, judged = shapes[track.track_id], scaled(item.camera, track.scale), None
-            reasons: list[Reason | None] = [UNSURE_SCALE] * len(track.sightings)
+            reasons: list[Reason | None] = []
             if shape is None:
-                solved = solve_unknown(camera, track, item.tables["hand_pose"])
+                solved = solve_unknown(camera, track, Measured.of(item, HAND_ERROR_SHARE))
+                reasons = [_unsure(solved)] * len(track.sightings)
             else:
                 outcomes, runners_up = solve(camera, shape, track)
                 solved = Structured(outcomes, shape.dimensions_m, shape.scale_source)
@@ -93,6 +93,15 @@ def _judge(
     judged = judge_track(camera, shape, poses, times_s, seen, track.checks, track.keyframes, runners_up)
     alone = [o if isinstance(o, Reason) else judged.reason(i, o.turn_sd_deg) or _misfit(o) for i, o in enumerate(outcomes)]
     return judged, held_between(shape, poses, times_s, alone)
+
+
+def _unsure(solved: Structured) -> Reason:
+    """What speaks against a pose of a shape that was itself found from the pictures."""
+    fixes = "depth" if solved.scale_source == "depth" else "a hand's size"
+    share = f"{100 * solved.size_error_share:.0f} %"
+    return Reason(
+        "scale_uncertain", f"no size is given to check the pose by; {fixes}, which fixes the scale, is known to some {share} only"
+    )
 
 
 def _twin(twins: Mapping[tuple[int, int], int], track: Track, frame_index: int) -> Reason | None:
@@ -227,8 +236,8 @@ def _depth_error(camera: Camera, estimate: Estimate, solved: Structured, scale: 
         return None
     if estimate.reprojection_px is not None:
         extent_px = camera.fx_px * float(np.max(solved.dimensions_m)) / float(estimate.T_camera_object[2, 3])
-        return depth_error_share(camera, SIZE_ERROR_SHARE[solved.scale_source], estimate.reprojection_px / scale / extent_px)
-    return None if iou is None else depth_error_share(camera, SIZE_ERROR_SHARE[solved.scale_source], (1 - iou) / 2)
+        return depth_error_share(camera, solved.size_error_share, estimate.reprojection_px / scale / extent_px)
+    return None if iou is None else depth_error_share(camera, solved.size_error_share, (1 - iou) / 2)
 
 
 def _pose_columns(estimate: Estimate, scale: float) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 An object is registered in the first frame in which mask and depth show it, and followed from frame to frame after that (`_foundationpose.py`). The
 networks do not say when they have lost it: each pose is rendered and compared with the mask and with the depth. What does not agree is registered
-anew, and where that does not agree either the pose is null and says so. Nothing is smoothed or carried over time.
+anew, and where that does not agree either the pose is null and says so. A pose whose outline is of another size than the mask rests on depth of
+another scale, and is not verified. Nothing is smoothed or carried over time.
 
 onnxruntime and Warp are imported only where a model is built: reading settings or digests does not load them.
 """
@@ -67,6 +68,9 @@ class Settings(BackendSettings):
     """Intersection over union of rendered pose and mask, where nothing is in front, below which a pose is lost. A guess, not fitted to anything."""
     max_depth_off_share: Annotated[float, Field(gt=0)] = 0.1
     """Median distance of the rendered surface from the depth seen, over the mesh's diameter, above which a pose is lost. A guess as well."""
+    max_outline_off_share: Annotated[float, Field(gt=0)] = 0.05
+    """By which the rendered outline may be larger or smaller than the mask, beside a pixel: above it the pose stays and is not verified, as the depth
+    that it follows must be of another scale. A depth camera is within 2 %."""
     max_gap_s: Annotated[float, Field(ge=0)] = 0.5
     """An object that was not seen for longer is registered anew."""
     retry_s: Annotated[float, Field(ge=0)] = 0.5
@@ -98,7 +102,7 @@ class _Found:
 class Backend(Operator):
     """FoundationPose (Wen et al., CVPR 2024) with NVIDIA's networks for commercial use. `score` is `mask_iou`, at most half where not verified."""
 
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "warp-lang", "opencv-python-headless", "scipy", "trimesh", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 0.5
@@ -277,20 +281,27 @@ class Backend(Operator):
             "method": found.method,
             "mask_iou": fit.mask_iou,
             "symmetry": of.mesh.symmetry.kind,
-            "depth_error_share": None if _by_network(item) else depth_error_share(item.camera, 0.0, fit.depth_off_m / T[2, 3]),
+            "depth_error_share": _depth_error_share(item, fit.depth_off_m / T[2, 3]),
         }
         if self._options.random_weights_seed is not None:
             random = Reason("random_weights", "the networks are random numbers: no pose of theirs means anything")
             return columns | {"score": UNVERIFIED * fit.mask_iou, "converged": False} | random.columns()
+        if (off := abs(np.log(fit.outline_scale))) > self._options.max_outline_off_share + fit.pixel_share:
+            scaled = Reason(
+                "wrong_scale",
+                f"the mesh fills the mask at {1 / fit.outline_scale:.2f} times this distance, {100 * off:.0f} % off: the depth is of another scale",
+            )
+            return columns | {"score": UNVERIFIED * fit.mask_iou, "converged": False} | scaled.columns()
         return columns | {"score": fit.mask_iou, "converged": True}
 
 
 _NO_DEPTH = Reason("no_depth", "no depth is known of this frame, and the networks need it in metres")
 
 
-def _by_network(item: ClipInput) -> bool:
-    """Whether the depth is a network's, whose own error nobody states: a pose that agrees with it is as far off as it is."""
-    return "network" in item.tables["depth"]["depth_source"].unique().to_pylist()
+def _depth_error_share(item: ClipInput, off_share: float) -> float | None:
+    """Of a pose that agrees with the depth but for a share of it: it is as far off as the depth is; null where nobody states that."""
+    of_depth = item.tables["depth"]["depth_error_share"][0].as_py()
+    return None if of_depth is None else depth_error_share(item.camera, of_depth, off_share)
 
 
 def _objects_of(masks: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -46,3 +46,9 @@ def test_a_gpu_that_torch_cannot_use_is_no_silent_reason_to_compute_on_the_cpu(m
     with pytest.raises(NoDevice, match=r"torch .* cannot use it.*`cpu`"):
         pick("auto")
     assert pick("cpu") == CPU
+
+
+def test_float32_keeps_all_of_its_bits() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    pick("cpu")
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (False, False)

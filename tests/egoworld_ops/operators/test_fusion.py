@@ -74,7 +74,8 @@ def fused(rows: Sequence[dict[str, Any]], times_s: np.ndarray | None = None, **s
         "kitchen-0123456789ab", "f0000000_0000010", Path("kitchen.mp4"), "0" * 64, 0, 1000, 0, 1000, 0.0, 33.3, Fraction(30), 640, 480
     )
     backend = load("fusion", "smoothing")
-    item = ClipInput(clip, {"hand_pose": schema.from_rows("hand_pose", rows)}, Sidecar(), CAMERA, 1, frames)
+    tables = {"hand_pose": schema.from_rows("hand_pose", rows), "depth": schema.empty("depth")}
+    item = ClipInput(clip, tables, Sidecar(), CAMERA, 1, frames)
     table = backend(backend.Settings(**settings), 1).run(item)
     validation.validate("fusion", table)
     return table.to_pylist()

@@ -13,10 +13,12 @@ import trimesh
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import BadSidecar
 from egoworld_ops.operators.base import ClipInput
+from egoworld_ops.operators.depth_maps import columns
 from egoworld_ops.operators.object_pose import classical
 from egoworld_ops.operators.object_pose._points import fit_points, sample_points
 from egoworld_ops.operators.object_pose._shapes import cuboid, read_mesh
 from egoworld_ops.operators.object_pose._solve import Estimate
+from egoworld_ops.operators.object_pose._structure import Measured
 from egoworld_ops.operators.object_pose._tracking import MAX_POINTS, Follower, Track
 from egoworld_ops.operators.object_pose._view import lift
 from egoworld_ops.operators.object_pose.classical import Backend, described
@@ -26,7 +28,7 @@ from egoworld_ops.vision.geometry import project, rotation_angle_deg, transform
 from tests.boxes import CAMERA, SIZE_M, clip_of, mask_row, pose, pose_of
 from tests.kitchen import SHOTS, shot_input
 from tests.real_chain import Kitchen, pose_errors, true_objects
-from tests.rows import hand_pose_row
+from tests.rows import hand_pose_row, sample_row
 from tests.shapes import Shot, thing
 from tests.shapes import clip_of as things_clip
 
@@ -214,6 +216,37 @@ def test_without_size_the_holding_hand_gives_it() -> None:
     assert np.median([rotation_angle_deg(T[:3, :3] @ turn, true[:3, :3]) for T, true in posed]) < 6
 
 
+def test_without_size_depth_of_known_error_gives_it() -> None:
+    truth = turning(14)
+    item = clip_of(truth, [WALL] * 14, [BARE])
+
+    def tables(error_share: float | None) -> dict[str, pa.Table]:
+        every = {"depth_source": "network", "step_m": 0.0005, "depth_error_share": error_share}
+        rows = [sample_row("depth", i) | columns(depth_of(T), CAMERA, 0.0005) | every for i, T in enumerate(truth)]
+        return {**item.tables, "depth": schema.from_rows("depth", rows)}
+
+    found = run(replace(item, tables=tables(0.02))).to_pylist()
+    assert {r["scale_source"] for r in found} == {"depth"}
+    posed = [(r, T, truth[r["frame_index"]]) for r in found if (T := pose_of(r)) is not None]
+    assert len(posed) >= 12
+    factor, *_ = np.linalg.lstsq(
+        np.concatenate([np.c_[true[:3, 3], true[:3, :3]] for _, _, true in posed]), np.concatenate([T[:3, 3] for _, T, _ in posed])
+    )[0]  # of the distance; the rest is where the middle of what was seen lies in the box
+    assert factor == pytest.approx(1, abs=0.02)
+    assert all(0.02 <= r["depth_error_share"] < 0.05 and not r["converged"] and "some 2 %" in r["reason"] for r, _, _ in posed)
+    assert Measured.of(replace(item, tables=tables(None)), 0.2).depths is None
+
+
+def depth_of(T_camera_object: np.ndarray) -> np.ndarray:
+    """(H, W) float32 depth of the box; NaN beside it. A ray is within the box from where it has entered all of its slabs."""
+    v, u = np.mgrid[0 : CAMERA.height, 0 : CAMERA.width]
+    rays = np.stack([(u - CAMERA.cx_px) / CAMERA.fx_px, (v - CAMERA.cy_px) / CAMERA.fy_px, np.ones(u.shape)], -1)
+    at, along = -T_camera_object[:3, :3].T @ T_camera_object[:3, 3], rays @ T_camera_object[:3, :3]
+    ends = np.stack([(side * np.array(SIZE_M) / 2 - at) / along for side in (-1, 1)])
+    enter, leave = ends.min(0).max(-1), ends.max(0).min(-1)
+    return np.where(enter < leave, enter, np.nan).astype(np.float32)
+
+
 def test_the_grain_of_a_plain_surface_is_hardly_followed() -> None:
     rng, mask = np.random.default_rng(0), np.zeros((240, 320), bool)
     mask[60:200, 90:230] = True
@@ -276,7 +309,7 @@ def test_kitchen_without_dimensions_takes_its_scale_from_the_hand(kitchen_chain:
     bare = Sidecar(objects=(BARE,))
     errors, posed, masked = [], 0, 0
     for shot, made in zip(SHOTS, kitchen_chain.shots, strict=True):
-        tables = {name: made[name] for name in ("masks", "hand_pose")}
+        tables = {name: made[name] for name in ("masks", "hand_pose", "depth")}
         rows = run(replace(shot_input(kitchen_chain.mp4, shot, tables, bare))).to_pylist()
         found = [(T, truth[r["frame_index"]]) for r in rows if (T := pose_of(r)) is not None]
         posed, masked = posed + len(found), masked + len(rows)

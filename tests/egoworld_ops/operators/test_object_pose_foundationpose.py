@@ -162,21 +162,34 @@ def test_without_depth_it_says_what_it_needs_and_looks_at_nothing(make: Callable
     assert [row["reason_class"] for row in run(operator, gap)] == [None, "no_depth", None]
 
 
-def test_the_error_of_a_pose_in_a_networks_depth_is_not_made_up(make: Callable[..., Backend], tmp_path: Path) -> None:
-    """A network that says 8 % too much: the refiner reads poses from the depth, and the pose is as far off as it."""
+@pytest.mark.parametrize("wrong", [0.8, 0.9, 0.98, 1.02, 1.08, 1.3])
+def test_a_pose_that_agrees_with_depth_of_another_scale_is_not_verified(wrong: float, make: Callable[..., Backend], tmp_path: Path) -> None:
+    """The refiner reads poses from the depth: they agree with it, and are as far off. The outline does not."""
     item = clip(tmp_path, MOVING[:1])
     [held] = item.tables["depth"].to_pylist()
-    said = {
-        source: schema.from_rows("depth", [held | {"step_m": held["step_m"] * 1.08, "depth_source": source}])
-        for source in ("given", "network")
-    }
-    of_depth = {source: run(make(), replace(item, tables={**item.tables, "depth": table}))[0] for source, table in said.items()}
-    z_m = MOVING[0][2, 3]
-    for row in of_depth.values():
-        assert row["converged"]
-        assert row["z_m"] / z_m - 1 > 0.05
-    assert of_depth["given"]["depth_error_share"] < 0.02
-    assert of_depth["network"]["depth_error_share"] is None
+    depth = schema.from_rows("depth", [held | {"step_m": held["step_m"] * wrong}])
+    [row] = run(make(min_mask_iou=0.5), replace(item, tables={**item.tables, "depth": depth}))
+    assert row["z_m"] / MOVING[0][2, 3] == pytest.approx(wrong, abs=0.04)
+    assert (row["converged"], row["reason_class"]) == ((True, None) if abs(wrong - 1) < 0.05 else (False, "wrong_scale"))
+    assert row["converged"] or (row["score"] <= 0.5 and row["mask_iou"] > 0.5)
+
+
+@pytest.mark.parametrize(("of_depth", "low"), [(0.02, 0.02), (0.1, 0.1), (None, None)])
+def test_the_error_of_a_pose_is_that_of_the_depth_it_rests_on_and_is_not_made_up(
+    of_depth: float | None, low: float | None, make: Callable[..., Backend], tmp_path: Path
+) -> None:
+    item = clip(tmp_path, MOVING[:1])
+    [held] = item.tables["depth"].to_pylist()
+    depth = schema.from_rows("depth", [held | {"depth_source": "network", "depth_error_share": of_depth}])
+    [row] = run(make(), replace(item, tables={**item.tables, "depth": depth}))
+    assert row["depth_error_share"] == (None if low is None else pytest.approx(low, abs=0.005))
+
+
+def test_a_thing_half_out_of_the_picture_is_compared_with_what_is_seen_of_it(make: Callable[..., Backend], tmp_path: Path) -> None:
+    poses = [pose((0.3, 1.0, -0.5), (x, -0.03, 0.45)) for x in (0.15, 0.19, 0.225)]
+    rows = run(make(), clip(tmp_path, poses))
+    print([(row["mask_iou"], row["method"], row["reason"]) for row in rows])
+    assert all(row["converged"] and row["mask_iou"] > 0.85 for row in rows)
 
 
 def test_a_thing_without_a_mesh_says_so(make: Callable[..., Backend], tmp_path: Path) -> None:
