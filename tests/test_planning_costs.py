@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -201,3 +202,32 @@ def test_under_fallback_the_manifest_is_read_once_a_backend(settings: Settings, 
         results = list(pipeline.stage_results(run, "masks", [video_id], chosen, Failing()))
     assert Counter(r.state for r in results) == {"computed": N_CLIPS}
     assert opens[str(run.video_table("clips", video_id))] <= 4, "once a planner, and a footer where it is counted"
+
+
+def test_pictures_of_depth_are_looked_at_once_for_all_clips_and_a_changed_one_is_seen(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, video_id = finished.registered_video(settings, n_frames=120)
+    folder = settings.raw / "depth"
+    folder.mkdir()
+    for i in range(10):
+        (folder / f"{i}.png").write_bytes(b"a picture of depth")
+    sidecar_path(raw(settings)).write_text(json.dumps({"depth": {"folder": "depth"}}))
+    finished.go(run, video_id, settings, last="hand_pose")
+    finished.go(run, video_id, settings, "masks", "masks")
+    seen: Counter[str] = Counter()
+    whole = Path.stat
+
+    def counted(path: Path, *args: Any, **kwargs: Any) -> os.stat_result:
+        seen[path.name] += path.parent == folder
+        return whole(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "stat", counted)
+    planner = Planner(run, "depth", settings)
+    keys = [{p.clip.clip_id: p.key for p in planner.plan(video_id) if isinstance(p, ClipTask)} for _ in range(2)]
+    assert keys[0] == keys[1]
+    assert len(keys[0]) == 5
+    assert {seen[f"{i}.png"] for i in range(10)} == {2}
+    (folder / "3.png").write_bytes(b"another picture")
+    changed = {p.clip.clip_id: p.key for p in planner.plan(video_id) if isinstance(p, ClipTask)}
+    assert not set(changed.values()) & set(keys[0].values())

@@ -26,7 +26,7 @@ from egoworld_ops.errors import (
     UnsupportedLens,
 )
 from egoworld_ops.execution import code
-from egoworld_ops.execution.identity import clip_identity, operator_identity
+from egoworld_ops.execution.identity import clip_identity, operator_identity, sidecar_identity
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import make_provenance, read_result
 from egoworld_ops.hashing import sha256_of
@@ -150,7 +150,8 @@ class Planner:
         yield from (StageResult(video_id, f.clip_id, "done", f.rows, digest=f.digest, recalled=True) for f in found or ())
         if video is not None:
             clips = video.clips.values() if clip_id is None else filter(None, [video.clips.get(clip_id)])
-            yield from (self._plan_clip(clip, video.sidecar) for clip in clips)
+            said: dict[str, str] = {}
+            yield from (self._plan_clip(clip, video.sidecar, said) for clip in clips)
 
     def _video(self, video_id: str) -> _Video:
         """A video's clips and sidecar, read once as long as their files stay as they are.
@@ -217,7 +218,8 @@ class Planner:
             }
         )
 
-    def _plan_clip(self, clip: Clip, sidecar: Sidecar | InputError) -> StageResult | ClipTask:
+    def _plan_clip(self, clip: Clip, sidecar: Sidecar | InputError, said: dict[str, str]) -> StageResult | ClipTask:
+        """`said` is what `sidecar_identity` says, the same for all clips of a video; it is filled when the first of them asks for it."""
         there = self._states(clip)
         inputs = {name: self._run.clip_table(name, clip.video_id, clip.clip_id) for name in self._stage.inputs}
         if away := next((state.error for state in there.values() if state.error), None):
@@ -229,7 +231,9 @@ class Planner:
         if isinstance(sidecar, InputError):
             return self._refused(clip, sidecar, sha256_of({"sidecar": str(sidecar)}), own)
         try:
-            task, identity = self.task(clip, sidecar, inputs, {name: value for name, value in digests.items() if value is not None})
+            counting = {name: value for name, value in digests.items() if value is not None}
+            said.update(said or sidecar_identity(self._stage, clip, sidecar))
+            task, identity = self.task(clip, sidecar, inputs, counting, said)
         except InputError as error:
             return self._refused(clip, error, sha256_of({"input": str(error)}), own)
         except StorageUnavailable as error:  # a mesh
@@ -245,9 +249,17 @@ class Planner:
         return states.clip_states(self._run, clip.video_id, clip.clip_id, {self._stage.name, *states.upstream(self._stage.name)})
 
     def task(
-        self, clip: Clip, sidecar: Sidecar, inputs: Mapping[str, Path], input_digests: Mapping[str, str]
+        self,
+        clip: Clip,
+        sidecar: Sidecar,
+        inputs: Mapping[str, Path],
+        input_digests: Mapping[str, str],
+        said: Mapping[str, str] | None = None,
     ) -> tuple[ClipTask, dict[str, Any]]:
         """The work on one clip with inputs of these digests, and everything that decides its result, as JSON; its digest is the task's key.
+
+        Args:
+            said: what `sidecar_identity` says, where it is known already.
 
         Raises:
             InputError: the sidecar does not allow it.
@@ -258,7 +270,8 @@ class Planner:
         intrinsics = resolve(clip.width, clip.height, sidecar, chosen, clip.video_path, clip.raster, clip.focal_35mm_mm, clip.lens)
         if "camera" in self._stage.sidecar:
             self._check_lens(clip, intrinsics)
-        identity = clip_identity(self._stage, self._operator, clip, intrinsics, sidecar, self._settings.sample_stride, input_digests)
+        said = sidecar_identity(self._stage, clip, sidecar) if said is None else said
+        identity = clip_identity(self._stage, self._operator, clip, intrinsics, said, self._settings.sample_stride, input_digests)
         task = ClipTask(
             key=sha256_of(identity),
             stage=self._stage.name,

@@ -62,16 +62,31 @@ def code_version(stage: str, settings: Settings) -> str:
     return f"{backend}-{sha256_of(json.loads(json.dumps(parts, default=str)))[:12]}"
 
 
+def sidecar_identity(stage: Stage, clip: Clip, sidecar: Sidecar) -> dict[str, str]:
+    """What of a sidecar, and of the files that it names, decides a stage's tables: the same for all clips of a video. Every file is looked at.
+
+    Raises:
+        BadSidecar, StorageUnavailable: as `Sidecar.section_digest`.
+    """
+    return {s: sidecar.section_digest(s, clip.video_path.parent) for s in stage.sidecar if s != "camera"}
+
+
 def clip_identity(
-    stage: Stage, operator: Mapping[str, Any], clip: Clip, camera: Camera, sidecar: Sidecar, sample_stride: int, inputs: Mapping[str, str]
+    stage: Stage,
+    operator: Mapping[str, Any],
+    clip: Clip,
+    camera: Camera,
+    sidecar: Mapping[str, str],
+    sample_stride: int,
+    inputs: Mapping[str, str],
 ) -> dict[str, Any]:
     """Everything that decides the table of one clip and stage, as JSON; its `sha256_of` is the digest.
 
     Args:
         operator: as from `operator_identity`.
+        sidecar: as from `sidecar_identity`.
         inputs: digests of the input tables, by stage.
     """
-    sections = {s: sidecar.section_digest(s, clip.video_path.parent) for s in stage.sidecar if s != "camera"}
     return {
         "schema": SCHEMA_VERSION,
         "decode": code.version(code.DECODE),
@@ -80,7 +95,7 @@ def clip_identity(
         "frames": [clip.frame_start, clip.frame_end],
         "sample_stride": sample_stride,
         "camera": _camera_identity(camera) if "camera" in stage.sidecar else None,
-        "sidecar": sections,
+        "sidecar": dict(sidecar),
         "inputs": dict(inputs),
     }
 
