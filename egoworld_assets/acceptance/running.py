@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,23 @@ def accepted(settings: Settings, out: Path, media: Sequence[Path], say: Callable
     for _, result in pipeline.process(run, video_ids, settings, InlinePool(1), pipeline.Part(last=pipeline.MANIFEST)):
         if result.error is not None:
             raise result.error
+    with _told(found, out):
+        _measure(run, video_ids, settings, found, say)
+    return found
+
+
+@contextmanager
+def _told(found: Acceptance, out: Path) -> Iterator[None]:
+    """Where somebody interrupts it, the exception says what was measured."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        measured = f"measured were {', '.join(stage.stage for stage in found.stages) or 'no stages'}"
+        raise KeyboardInterrupt(f"{measured}; nothing is accepted, and no report written. Remove {out}, then run it again") from None
+
+
+def _measure(run: Run, video_ids: Sequence[str], settings: Settings, found: Acceptance, say: Callable[[str], None]) -> None:
+    scene = video_ids[0]
     for measured in measuring.stages(run, video_ids, settings):
         say(f"{measured.stage}.{measured.backend}: {next(iter(measured.failures), f'{measured.seconds:.1f} s')}")
         found.stages.append(measured)
@@ -64,7 +82,6 @@ def accepted(settings: Settings, out: Path, media: Sequence[Path], say: Callable
             found.broken.append(f"the pool: {error}")
     found.pictures += _pictures(run, video_ids, settings, found)
     found.warned += [w for w in judging.of_run(run, settings.quality).warned if set(w.videos) != {scene}]
-    return found
 
 
 def _registered(settings: Settings, path: Path, say: Callable[[str], None]) -> Sequence[str]:

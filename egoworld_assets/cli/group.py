@@ -1,10 +1,13 @@
-"""Groups of commands that suggest the nearest name for a misspelt one."""
+"""Groups of commands that suggest the nearest name for a misspelt one, and how commands end that are interrupted."""
 
 from __future__ import annotations
 
 import click
 
 from egoworld_ops.naming import did_you_mean
+
+INTERRUPTED = 130
+"""The status of a command that Ctrl-C ended: 128 and the number of the signal, as shells have it."""
 
 
 class Group(click.Group):

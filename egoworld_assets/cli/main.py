@@ -28,7 +28,7 @@ from egoworld_assets.cli import (
     videos,
     weights,
 )
-from egoworld_assets.cli.group import Group
+from egoworld_assets.cli.group import INTERRUPTED, Group
 from egoworld_ops.errors import EgoworldError, printable
 
 
@@ -36,9 +36,12 @@ class _Root(Group):
     """All commands; other libraries' errors become errors of ours, which say in one line what to do."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was named."""
+        """Run the command that was named. Ctrl-C ends it with one line, which says what was done where the command knows."""
         try:
             return super().invoke(ctx)
+        except (KeyboardInterrupt, click.Abort) as error:
+            click.echo(f"interrupted: {str(error) or f'egoworld {ctx.invoked_subcommand} did not finish; run it again'}", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
         except Exception as error:
             if ctx.params.get("debug") or (named := faults.named(error)) is None:
                 raise
@@ -116,7 +119,7 @@ def pool(arguments: Sequence[str]) -> None:
     """Run the worker pool of this host, look at it, change its size: serve, status, scale."""
     from gpu_workers.__main__ import pool as group
 
-    group(list(arguments) or ["--help"], prog_name="egoworld pool")
+    sys.exit(group.main(list(arguments) or ["--help"], prog_name="egoworld pool", standalone_mode=False))
 
 
 @egoworld.command()

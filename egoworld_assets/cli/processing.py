@@ -17,6 +17,7 @@ from dagster._core.instance import InstanceRef
 
 from egoworld_assets.chain import pipeline
 from egoworld_assets.cli import outcome
+from egoworld_assets.cli.group import INTERRUPTED
 from egoworld_assets.partitions import VIDEO_IDS, add_videos
 from egoworld_assets.resources import profile_tags
 from egoworld_ops import home
@@ -30,8 +31,6 @@ Say = Callable[[str], None]
 SHIPPED = Path(__file__).parents[1] / "home"
 """The files that make a folder a DAGSTER_HOME, and from which `dagster dev` starts."""
 RAW = "raw"
-INTERRUPTED = 130
-"""The exit status of shells for a command interrupted by Ctrl-C."""
 _AT_A_TERMINAL = {"compute_logs": {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}}
 """Output goes to the terminal only: the processes by which Dagster copies it into files die with tracebacks at Ctrl-C (docs/adr/0030)."""
 

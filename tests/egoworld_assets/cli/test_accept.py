@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import click
 import numpy as np
 import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
-from egoworld_assets.acceptance import accuracy, comparing, resources
+from egoworld_assets.acceptance import accuracy, comparing, measuring, resources
 from egoworld_assets.acceptance.accuracy import Verdict
 from egoworld_assets.acceptance.report import Acceptance
+from egoworld_assets.chain import pipeline
+from egoworld_assets.cli.group import INTERRUPTED
 from egoworld_assets.cli.main import egoworld
 from egoworld_ops.contract import schema
 from egoworld_ops.settings import Settings, load_settings
 from egoworld_ops.synthetic import load_truth
 from egoworld_ops.vision import rle
+from gpu_workers.__main__ import pool
 from tests.conftest import ROOT
 from tests.real_chain import Kitchen
 from tests.rows import sample_row
@@ -65,6 +72,38 @@ def test_a_random_network_is_measured_and_never_called_good(tmp_path: Path) -> N
     assert said["chain"]["failed"] == 0
     assert all(Path(picture).is_file() for picture in said["pictures"])
     assert "hand_pose    hamer RANDOM" in (tmp_path / "out" / "acceptance.txt").read_text()
+
+
+def test_ctrl_c_says_what_was_measured_and_is_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = tmp_path / "random.toml"
+    profile.write_text(RANDOM)
+
+    def until_the_second(*_: Any) -> Iterator[Any]:
+        yield SimpleNamespace(stage="detections", backend="mediapipe", failures=[], seconds=0.1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measuring, "stages", until_the_second)
+    monkeypatch.setattr(pipeline, "process", lambda *_: iter(()))  # no manifest
+    done = accept(tmp_path / "out", "--profile", str(profile))
+    assert done.exit_code == INTERRUPTED
+    assert done.stderr.splitlines()[-1] == (
+        f"interrupted: measured were detections; nothing is accepted, and no report written. Remove {tmp_path / 'out'}, then run it again"
+    )
+    assert not (tmp_path / "out" / "acceptance.json").exists()
+
+
+@pytest.mark.parametrize("command", [["verify"], ["models", "verify"], ["pool", "status"]])
+def test_ctrl_c_ends_every_command_with_one_line_and_the_status_of_shells(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    group: Any = pool if command[0] == "pool" else egoworld
+    for name in command[command[0] == "pool" :]:
+        found, group = group, group.commands[name]
+    assert isinstance(found, click.Group)
+    monkeypatch.setattr(group, "callback", pressed)
+    done = CliRunner().invoke(egoworld, command)
+    assert (done.exit_code, done.stderr.strip()) == (INTERRUPTED, f"interrupted: egoworld {command[0]} did not finish; run it again")
 
 
 def test_what_cannot_run_is_named_with_the_cure_and_what_needs_it_is_not_blamed(tmp_path: Path) -> None:
