@@ -13,6 +13,8 @@ from gpu_workers.wire.messages import Result
 PYTHON = Environment("python3", "tests.runner", "c1")
 OTHER = Environment("other", "tests.runner", "c1")
 LIMITS = Limits(hang_base_s=10.0, start_s=20.0, grace_s=5.0, cooldown_s=60.0)
+UNLEARNED_S = LIMITS.hang_base_s + LIMITS.unlearned_factor
+"""Maximum time of a task whose client estimates one second."""
 
 
 class Host:
