@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -43,6 +44,17 @@ def group(nodeid: str) -> str:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long groups come first."""
     items.sort(key=lambda item: next((i for i, first in enumerate(LONG_FIRST) if group(item.nodeid).startswith(first)), len(LONG_FIRST)))
+
+
+def pytest_collection_finish() -> None:
+    """All that is imported and collected by now stays to the end: no collection of garbage need go through it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the interpreter end as usual: some libraries look then for what was never collected."""
+    gc.unfreeze()
 
 
 @pytest.hookimpl(optionalhook=True)
