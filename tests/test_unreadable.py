@@ -148,7 +148,8 @@ def test_a_release_json_that_cannot_be_read_is_not_called_damaged(tmp_path: Path
     assert place.read(run) is not None
 
 
-def test_a_sidecar_that_cannot_be_seen_does_not_change_what_is_made(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EACCES], ids=lambda n: errno.errorcode[n])
+def test_a_sidecar_that_cannot_be_seen_does_not_change_what_is_made(tmp_path: Path, number: int) -> None:
     settings = finished.settings_in(tmp_path)
     run, video_id = finished.registered_video(settings)
     path = sidecar_path(settings.raw / "v.mp4")
@@ -156,7 +157,7 @@ def test_a_sidecar_that_cannot_be_seen_does_not_change_what_is_made(tmp_path: Pa
     finished.go(run, video_id, settings)
     before = state(settings.lake)
     for calls in (("open",), ("open", "stat")):
-        with unreadable(path, errno.ESTALE, calls):
+        with unreadable(path, number, calls):
             (run.video_folder(video_id) / "memo.json").unlink(missing_ok=True)
             pool, results = finished.go(run, video_id, settings, first="hand_pose", last="hand_pose")
         assert pool.tasks == []

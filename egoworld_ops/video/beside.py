@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from egoworld_ops.errors import STORAGE_ERRNOS, BadSidecar, StorageUnavailable, unreadable
+from egoworld_ops.errors import BadSidecar, unreadable
 
 CURE = "Mend the file or move it away; the format is in docs/data_contract.md, section Sidecar"
 MAX_FILES = 200_000
@@ -67,8 +67,8 @@ def read_regular(path: Path, limit: int) -> bytes:
     """The content of a regular file of at most `limit` bytes; never blocks on a pipe or device.
 
     Raises:
-        BadSidecar: it is not regular, not readable, or larger.
-        StorageUnavailable: it cannot be read now.
+        BadSidecar: it is not regular, or larger.
+        StorageUnavailable: it is there and cannot be read now, for whatever reason.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -77,8 +77,8 @@ def read_regular(path: Path, limit: int) -> bytes:
                 raise BadSidecar(path, "is not a regular file", CURE)
             content = file.read(limit + 1)
     except OSError as error:
-        if error.errno in STORAGE_ERRNOS and error.errno != errno.ENXIO:  # ENXIO: opening a socket
-            raise StorageUnavailable(path, f"cannot be read: {error.strerror}", "Restore the storage, then run again") from error
+        if error.errno != errno.ENXIO and (away := unreadable(error, path)) is not None:  # ENXIO: opening a socket
+            raise away from error
         raise BadSidecar(path, f"cannot be read: {error.strerror}", CURE) from error
     if len(content) > limit:
         raise BadSidecar(path, f"is larger than {limit} bytes", CURE)
