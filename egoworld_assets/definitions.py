@@ -6,6 +6,7 @@ from egoworld_assets.assets import ASSETS
 from egoworld_assets.checks import CHECKS
 from egoworld_assets.console import brief_console
 from egoworld_assets.dead_letters_asset import dead_letters
+from egoworld_assets.drift_asset import drift
 from egoworld_assets.io import LakeIOManager
 from egoworld_assets.jobs import JOBS
 from egoworld_assets.release_asset import release
@@ -15,7 +16,7 @@ from egoworld_assets.sensors import SENSORS
 _egoworld = Egoworld()
 
 defs = dg.Definitions(
-    assets=[*ASSETS, dead_letters, release],
+    assets=[*ASSETS, dead_letters, drift, release],
     asset_checks=CHECKS,
     jobs=JOBS,
     sensors=SENSORS,

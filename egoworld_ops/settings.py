@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from egoworld_ops import environment, operators, plugins
-from egoworld_ops.contract.quality import Bounds, metrics
+from egoworld_ops.contract.quality import Bounds, DriftSettings, metrics
 from egoworld_ops.errors import BadSettings, unreadable
 from egoworld_ops.home import anchored
 from egoworld_ops.models.policy import PolicySettings
@@ -163,6 +163,7 @@ class Settings(BaseSettings):
     stages: Annotated[dict[str, StageSettings], AfterValidator(_check_stages)] = {}
     quality: Annotated[dict[str, dict[str, Bounds]], AfterValidator(_check_quality)] = {}
     """Thresholds of quality metrics, by stage and metric. Not part of any digest: results do not depend on them."""
+    drift: DriftSettings = DriftSettings()
     pool: PoolSettings = PoolSettings()
     release: ReleaseSettings = ReleaseSettings()
     policy: PolicySettings = PolicySettings()

@@ -92,6 +92,7 @@ OF_SETTINGS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("stages.fallback", "stages.python"), NONE),
     **dict.fromkeys(("raw", "lake", "run_id", "ledger", "retry_after_s"), NONE),
     **dict.fromkeys(("quality.minimum", "quality.maximum"), NONE),
+    **{f"drift.{name}": NONE for name in ("p", "share", "psi", "minimum_videos", "last_videos")},
     "policy.licences": NONE,
     **{f"pool.{name}": NONE for name in ("kind", "options", "threads", "folder", "start", "workers", "idle_exit_s", "lost_after_s")},
     **{

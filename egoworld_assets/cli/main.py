@@ -15,6 +15,7 @@ from egoworld_assets.cli import (
     accepting,
     calibrating,
     doctor,
+    drifting,
     exporting,
     faults,
     letters,
@@ -145,6 +146,7 @@ for _module in (
     scoring,
     doctor,
     accepting,
+    drifting,
 ):
     for _command in _module.COMMANDS:
         egoworld.add_command(_command)

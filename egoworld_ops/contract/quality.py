@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pyarrow as pa
+from pydantic import Field
 
 from egoworld_ops.contract import gathered, schema, sketch
 from egoworld_ops.contract.values import REASON, Values
@@ -25,6 +26,21 @@ class Bounds(Section):
 
     minimum: float | None = None
     maximum: float | None = None
+
+
+class DriftSettings(Section):
+    """When a metric of newer videos has drifted from older ones. Part of no digest."""
+
+    p: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Largest p, corrected for the number of metrics."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Smallest share of the videos that must have moved."""
+    psi: Annotated[float, Field(ge=0)] = 0.2
+    """Smallest population stability index; 0.2 is the usual mark of a real change."""
+    minimum_videos: Annotated[int, Field(ge=5)] = 20
+    """On each side; with fewer nothing is said."""
+    last_videos: Annotated[int, Field(ge=1)] = 200
+    """How many of the last videos of a run are compared with those before them, where nobody chose a reference."""
 
 
 @dataclass(frozen=True, slots=True)

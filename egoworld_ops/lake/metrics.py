@@ -89,8 +89,9 @@ def _of_clips(said: Mapping[Path, Mapping[str, Any]], spans: Sequence[quality.Sp
 
 
 def _work(said: Iterable[Mapping[str, Any]], spans: Sequence[quality.Span]) -> dict[str, float]:
-    """Seconds that results took to compute, and the frames that were processed for them."""
-    return {"compute_s": sum(float(known.get("seconds", 0)) for known in said), "processed_frames": float(sum(s.frames for s in spans))}
+    """Seconds that results took to compute, and the frames that were processed for them; without these where no clip says so."""
+    frames = {"processed_frames": float(sum(span.frames for span in spans))} if spans else {}
+    return {"compute_s": sum(float(known.get("seconds", 0)) for known in said)} | frames
 
 
 def _computed_at(said: Mapping[str, Any]) -> datetime | None:

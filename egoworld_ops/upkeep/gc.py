@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.files import locks
 from egoworld_ops.files.whole import RUN, TEMPORARY, matching, sync_folder
-from egoworld_ops.lake import pointer
+from egoworld_ops.lake import pointer, reference
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.ledger import State
 from egoworld_ops.release.place import ASIDE, exists, home, recover
@@ -143,6 +143,8 @@ def _choose(store: Lake, keep: Keep, older_than_s: float) -> tuple[list[Doomed],
 def _reason_to_stay(run: Run, keep: Keep) -> str:
     if exists(run):
         return "released"
+    if (chosen := reference.read(run.lake.root)) is not None and chosen.run_id == run.run_id:
+        return "the reference of drift"
     if (said := pointer.read(run.lake.root)) is not None and said.run_id == run.run_id:
         return "pinned as the latest run" if said.pinned else "the latest run"
     return keep(run.run_id)

@@ -16,6 +16,7 @@ from egoworld_assets.checks import _broken
 from egoworld_assets.cli import outcome
 from egoworld_assets.dead_letters_asset import dead_letters
 from egoworld_assets.definitions import defs
+from egoworld_assets.drift_asset import drift
 from egoworld_assets.io import LakeIOManager
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
@@ -332,6 +333,22 @@ def test_dead_letters_are_an_asset_with_a_table_in_the_ui(place: Place, written:
     assert record.data["error_class"] == "PoisonClip"
     assert record.data["frame_index"] == 7
     assert "egoworld run" in record.data["command"]
+
+
+def test_drift_is_an_asset_with_a_check_that_says_what_was_compared(place: Place, written: tuple[str, Path]) -> None:
+    resource = Egoworld()
+
+    result = dg.materialize(
+        [drift, *ASSETS],
+        selection=[drift],
+        instance=place.dagster,
+        resources={"egoworld": resource, "lake": LakeIOManager(egoworld=resource)},
+    )
+
+    [shown] = result.asset_materializations_for_node("drift")
+    assert "nothing to compare" in str(shown.metadata["compared"].value)
+    [checked] = result.get_asset_check_evaluations()
+    assert (checked.check_name, checked.passed) == ("drift_none", True)
 
 
 def test_versions_of_code_and_data_agree_with_the_digests(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,144 @@
+"""Drift: clean runs raise nothing, planted changes are found with the first bad video; and the command over a lake."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from egoworld_assets.cli.main import egoworld
+from egoworld_ops.contract import schema
+from egoworld_ops.contract.quality import DriftSettings
+from egoworld_ops.errors import SetupError
+from egoworld_ops.files.tables import provenance_at, write_table
+from egoworld_ops.lake import counted, reference
+from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.lake.reference import Reference
+from egoworld_ops.query.drift import Report, Values, compare
+from egoworld_ops.upkeep import gc
+from tests.lakes import write_video
+
+N_METRICS = 12
+SEEDS = 20
+
+
+def sample(rng: np.random.Generator, n: int) -> dict[tuple[str, str], Values]:
+    """Metrics of the kinds there are: shares near one, mostly one, lengths over decades, mostly zero, often missing, constant."""
+    kinds: list[Callable[[], np.ndarray]] = [
+        lambda: rng.beta(20, 2, n),
+        lambda: np.where(rng.random(n) < 0.7, 1.0, rng.beta(10, 1, n)),
+        lambda: rng.lognormal(0, 0.5, n),
+        lambda: np.where(rng.random(n) < 0.9, 0.0, rng.random(n)),
+        lambda: np.where(rng.random(n) < 0.3, np.nan, rng.normal(0.5, 0.1, n)),
+        lambda: np.ones(n),
+    ]
+    return {("s", f"m{k}"): Values([f"{i:05d}" for i in range(n)], kinds[k % len(kinds)]()) for k in range(N_METRICS)}
+
+
+@pytest.mark.parametrize(("n", "m"), [(20, 20), (25, 300), (300, 300), (1000, 30)])
+def test_clean_runs_raise_nothing(n: int, m: int) -> None:
+    for seed in range(SEEDS):
+        rng = np.random.default_rng(seed)
+        report = compare(sample(rng, n), sample(rng, m), DriftSettings())
+        assert (list(report.drifted), report.compared, list(report.too_few)) == ([], N_METRICS, [])
+
+
+def _plant(metric: int, at: int, change: Callable[[np.random.Generator, np.ndarray], np.ndarray], seed: int, m: int = 1000) -> Report:
+    rng = np.random.default_rng(seed)
+    old, new = sample(rng, 500), sample(rng, m)
+    values = new["s", f"m{metric}"].values.copy()
+    values[at:] = change(rng, values[at:])
+    return compare(old, {**new, ("s", f"m{metric}"): Values(new["s", f"m{metric}"].videos, values)}, DriftSettings())
+
+
+PLANTED = {
+    "nothing is found": (0, 500, lambda rng, v: np.full(len(v), np.nan), 2),
+    "zeros": (2, 500, lambda rng, v: np.zeros(len(v)), 2),
+    "a quarter of the clips without": (0, 500, lambda rng, v: np.where(rng.random(len(v)) < 0.6, v * 0.75, v), 10),
+    "eight times as long": (2, 500, lambda rng, v: v * 8, 10),
+    "a constant is another one": (5, 500, lambda rng, v: np.full(len(v), 0.97), 2),
+    "only the last thirty": (1, 970, lambda rng, v: np.zeros(len(v)), 2),
+    "what was missing is there": (4, 500, lambda rng, v: np.where(np.isnan(v), 0.5, v), 20),
+    "from the first on": (0, 0, lambda rng, v: v * 0.5, 0),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_change_is_found_alone_and_since_its_first_video(name: str) -> None:
+    metric, at, change, within = PLANTED[name]
+    for seed in range(SEEDS):
+        report = _plant(metric, at, change, seed)
+        assert [d.metric for d in report.drifted] == [f"m{metric}"], seed
+        assert abs(int(report.drifted[0].since) - at) <= within, seed
+
+
+def test_a_change_too_small_to_matter_is_none_however_many_videos() -> None:
+    report = _plant(0, 0, lambda rng, v: v - 0.008, 1, m=20_000)
+    assert not report.drifted
+
+
+def test_of_too_few_videos_nothing_is_said() -> None:
+    rng = np.random.default_rng(3)
+    old, new = sample(rng, 19), sample(rng, 500)
+    report = compare(old, new, DriftSettings())
+    assert (report.compared, len(report.too_few)) == (0, N_METRICS)
+    assert compare({}, new, DriftSettings()).too_few == report.too_few
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of 20 videos, made one after the other, of which the last 8 have empty masks."""
+    made = Lake(tmp_path_factory.mktemp("drift") / "lake").open_run({}, "20260101_0000", dict)
+    for n in range(20):
+        video_id = write_video(made, f"v{n:02d}", n_frames=6, seed=n)
+        for path in made.path.glob(f"video_id={video_id}/clip_id=*/masks.parquet") if n >= 12 else ():
+            write_table(path, "masks", schema.empty("masks"), (provenance_at(path) or {}) | {"rows": 0})
+        counted.count(made, video_id)
+    return made
+
+
+def drift(run: Run, *arguments: str) -> Result:
+    of_few = {"EGOWORLD_LAKE": str(run.lake.root), "EGOWORLD_DRIFT__MINIMUM_VIDEOS": "8", "EGOWORLD_DRIFT__P": "0.2"}
+    return CliRunner().invoke(egoworld, ["drift", *arguments], env=of_few, catch_exceptions=False)
+
+
+def test_the_command_names_what_moved_since_when_and_the_worst_clips(run: Run) -> None:
+    said = drift(run, "--last", "10")
+    assert said.exit_code == 1
+    lines = said.output.splitlines()
+    assert lines[0].startswith("run 20260101_0000, the last 10 videos (10 videos) against the other videos of this run (10 videos): ")
+    [moved] = [line for line in lines if line.startswith("masks        masked_share")]
+    assert " -> 0 since v12-" in moved
+    assert lines[lines.index(moved) + 1].split()[0].startswith("v12-")
+    assert not [line for line in lines if line.startswith(("detections", "hand_pose"))]
+
+
+def test_sides_without_videos_are_named(run: Run) -> None:
+    with pytest.raises(SetupError, match=r"nothing to compare: run 20260101_0000, videos of /nowhere \(0 videos\)"):
+        drift(run, "--source", "/nowhere")
+    with pytest.raises(SetupError, match="is not in"):
+        drift(run, "--against", "20260101_0001")
+    with pytest.raises(SetupError, match="there is none in lake"):
+        drift(run, "--against", "release")
+
+
+def test_a_reference_is_kept_named_and_never_removed(run: Run) -> None:
+    said = drift(run, "--keep", "latest", "--last", "8")
+    assert "reference  run 20260101_0000" in said.output
+    assert reference.read(run.lake.root) == Reference("20260101_0000")
+    other = run.lake.open_run({"other": 1}, "20260102_0000", dict)
+    reference.write(run.lake.root, Reference(other.run_id))
+    assert dict(gc.plan(run.lake).keep)[other.run_id] == "the reference of drift"
+    shutil.rmtree(other.path)
+    with pytest.raises(SetupError, match="20260102_0000"):
+        drift(run)
+    (run.lake.root / reference.FILE_NAME).unlink()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"run_id": "x"}', "[1"])
+def test_a_reference_that_says_nothing_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / reference.FILE_NAME).write_text(content)
+    with pytest.raises(SetupError, match="does not say what the reference is"):
+        reference.read(tmp_path)
