@@ -111,10 +111,10 @@ def test_a_raw_file_that_is_away_at_its_first_manifest_stops_no_other_video(plac
 def test_a_table_from_before_a_failure_is_not_complete_nor_is_what_was_made_of_it(place: Place, tmp_path: Path) -> None:
     paths = [media.make(tmp_path / "raw" / f"{name}.mp4", 20, size=(n, 96)) for name, n in (("one", 128), ("two", 144))]
     one, two = (v for path in paths for v in place.register(path))
-    assert place.run([one, two], "manifest", "detections", "hand_pose", "fusion", "mapping").success
+    assert place.run([one, two], "manifest", "detections", "hand_pose", "masks", "depth", "fusion", "mapping").success
     sidecar_path(paths[0]).write_text("{ not JSON")
 
-    result = place.run([one, two], "hand_pose", "fusion", "mapping")
+    result = place.run([one, two], "hand_pose", "depth", "fusion", "mapping")
 
     assert result.success
     judged = checks(result)
