@@ -61,22 +61,26 @@ def chunks(arrays: Mapping[str, np.ndarray], about: Mapping[str, str]) -> Iterat
         yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays of a file, by name; the arrays are not read.
+
+    Raises:
+        WeightsUnreadable: it is no such file.
+    """
+    with path.open("rb") as stream:
+        entries, size, n_bytes = _entries(path, stream)
+    if (end := 8 + size + max((place[-1] for _, _, place in entries.values() if place), default=0)) != n_bytes:
+        raise _unreadable(path, f"its arrays end at byte {end}, the file at {n_bytes}")
+    return {name: shape for name, (_, shape, _) in entries.items()}
+
+
 def read(path: Path, stream: BinaryIO) -> dict[str, np.ndarray]:
     """All arrays of a file, by name; BF16 as float32.
 
     Raises:
         WeightsUnreadable: the header contradicts itself or the file's size.
     """
-    n_bytes = stream.seek(0, 2)
-    stream.seek(0)
-    size = int.from_bytes(stream.read(8), "little")
-    if size > min(_HEADER_BYTES, n_bytes - 8):
-        raise _unreadable(path, f"its header has {size} bytes, the file {n_bytes}")
-    try:
-        header = json.loads(stream.read(size))
-        entries = {name: (e["dtype"], tuple(e["shape"]), tuple(e["data_offsets"])) for name, e in header.items() if name != "__metadata__"}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise _unreadable(path, f"its header is none: {error}") from error
+    entries, size, n_bytes = _entries(path, stream)
     arrays, at = {}, 0
     for name, (kind, shape, (begin, end)) in sorted(entries.items(), key=lambda item: item[1][2]):
         dtype = np.dtype(DTYPES[kind]) if kind in DTYPES else None
@@ -91,6 +95,21 @@ def read(path: Path, stream: BinaryIO) -> dict[str, np.ndarray]:
     if 8 + size + at != n_bytes:
         raise _unreadable(path, f"its arrays end at byte {8 + size + at}, the file at {n_bytes}")
     return arrays
+
+
+def _entries(path: Path, stream: BinaryIO) -> tuple[dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]], int, int]:
+    """Type, shape and place of each array, by name; how many bytes the header has, and the file. The stream is after the header then."""
+    n_bytes = stream.seek(0, 2)
+    stream.seek(0)
+    size = int.from_bytes(stream.read(8), "little")
+    if size > min(_HEADER_BYTES, n_bytes - 8):
+        raise _unreadable(path, f"its header has {size} bytes, the file {n_bytes}")
+    try:
+        header = json.loads(stream.read(size))
+        entries = {name: (e["dtype"], tuple(e["shape"]), tuple(e["data_offsets"])) for name, e in header.items() if name != "__metadata__"}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise _unreadable(path, f"its header is none: {error}") from error
+    return entries, size, n_bytes
 
 
 def _unreadable(path: Path, reason: str) -> WeightsUnreadable:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Commercial = Literal["yes", "no", "ask"]
@@ -139,6 +140,7 @@ class Weight:
         licence: under which terms.
         source: where `fetch` gets it.
         converted: whether it is a checkpoint that is read once and used as safetensors from then on.
+        holds: what it must hold to be what it is called, see `content.py`; for files whose SHA-256 nobody publishes.
     """
 
     name: str
@@ -148,3 +150,4 @@ class Weight:
     licence: Licence
     source: Source
     converted: bool = False
+    holds: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from typing import IO
 from egoworld_ops.errors import EgoworldError, StorageUnavailable, WeightsMismatch, WeightsMissing, WeightsUnreadable, unreadable
 from egoworld_ops.files import checkpoints, locks, safetensors
 from egoworld_ops.files.whole import named_errors, sync_folder
-from egoworld_ops.models import lock, store
+from egoworld_ops.models import content, lock, store
 from egoworld_ops.models.download import Announced, Wanted, download
 from egoworld_ops.models.entries import TOKEN, HubFile, Member, Packed, Supplied, Weight, Wheel
 
@@ -152,6 +152,12 @@ def _take(entry: Weight, fresh: Path, source: str, announced: Announced) -> None
             )
             cure = f"Get {entry.filename} from {entry.source}{again}"
             raise WeightsMismatch(entry.filename, f"SHA-256 of what came from {source} is {found}, {whose} has {want}", cure)
+    if entry.sha256 is None and pin is None and not entry.converted:
+        try:
+            content.check(entry, fresh)
+        except (WeightsMismatch, WeightsUnreadable):
+            fresh.unlink()
+            raise
     target = store.folder() / entry.filename
     with named_errors(target):
         n_bytes = fresh.stat().st_size
@@ -164,7 +170,7 @@ def _take(entry: Weight, fresh: Path, source: str, announced: Announced) -> None
     if entry.converted:
         try:
             lock.write(store.folder(), entry.name, replace(made, converted_sha256=_convert(entry, found)))
-        except WeightsUnreadable:  # it is none: to be forgotten, unlike where the disk is full
+        except (WeightsUnreadable, WeightsMismatch):  # it is none: to be forgotten, unlike where the disk is full
             lock.write(store.folder(), entry.name, pin)
             target.unlink()
             raise
@@ -187,9 +193,11 @@ def _convert(entry: Weight, original_sha256: str) -> str:
 
     Raises:
         WeightsUnreadable: it is no checkpoint.
+        WeightsMismatch: it is of another network.
     """
     target = store.place(entry)
     arrays = checkpoints.read_checkpoint(store.folder() / entry.filename)
+    content.check(entry, store.folder() / entry.filename, {name: array.shape for name, array in arrays.items()})
     fresh = target.with_name(f".{target.name}.{secrets.token_hex(8)}")
     try:
         with named_errors(target), fresh.open("xb") as out:

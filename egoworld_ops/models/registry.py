@@ -50,9 +50,8 @@ def _mano(side: str, n_bytes: int, sha256: str) -> Weight:
 
 
 def _moge2(size: str) -> Weight:
-    return Weight(
-        f"moge2_{size}", f"moge2_{size}.onnx", None, None, MOGE, HubFile(f"Ruicheng/moge-2-{size}-normal-onnx", "model.onnx", "main")
-    )
+    source = HubFile(f"Ruicheng/moge-2-{size}-normal-onnx", "model.onnx", "main")
+    return Weight(f"moge2_{size}", f"moge2_{size}.onnx", None, None, MOGE, source, holds=dict.fromkeys(("points", "mask", "metric_scale")))
 
 
 def _foundationpose(part: str) -> Weight:
@@ -63,18 +62,18 @@ def _foundationpose(part: str) -> Weight:
         None,
         NVIDIA,
         HubFile("nvidia/foundationpose", f"{part}.onnx", _FOUNDATIONPOSE),
+        holds={"input": None},
     )
 
 
-def _sam3(name: str, path: str) -> Weight:
+def _sam3(name: str, path: str, holds: str) -> Weight:
     filename = "sam3.safetensors" if name == "sam3" else f"{name}.json"
-    return Weight(name, filename, None, None, SAM, HubFile("facebook/sam3", path, "main", gated=True))
+    return Weight(name, filename, None, None, SAM, HubFile("facebook/sam3", path, "main", gated=True), holds={holds: None})
 
 
-def _owlv2(name: str, path: str) -> Weight:
-    return Weight(
-        name, f"{name}{path[path.rindex('.') :]}", None, None, APACHE, HubFile("google/owlv2-base-patch16-ensemble", path, "main")
-    )
+def _owlv2(name: str, path: str, holds: str, shape: tuple[int, ...] | None = None) -> Weight:
+    source = HubFile("google/owlv2-base-patch16-ensemble", path, "main")
+    return Weight(name, f"{name}{path[path.rindex('.') :]}", None, None, APACHE, source, holds={holds: shape})
 
 
 REGISTRY: dict[str, Weight] = {
@@ -96,6 +95,7 @@ REGISTRY: dict[str, Weight] = {
             HAMER,
             HubFile("spaces/geopavlakos/HaMeR", "_DATA/hamer_ckpts/checkpoints/hamer.ckpt", "main"),
             converted=True,
+            holds={"backbone.patch_embed.proj.weight": (1280, 3, 16, 16)},
         ),
         Weight(
             "wilor",
@@ -110,9 +110,9 @@ REGISTRY: dict[str, Weight] = {
         _mano("left", 3821391, "c4022f7083f2ca7c78b2b3d595abbab52debd32b09d372b16923a801f0ea6a30"),
         _foundationpose("refiner_net"),
         _foundationpose("score_net"),
-        _sam3("sam3", "model.safetensors"),
-        _sam3("sam3_config", "config.json"),
-        _sam3("sam3_tokenizer", "tokenizer.json"),
+        _sam3("sam3", "model.safetensors", "detector_model.vision_encoder.backbone.embeddings.patch_embeddings.projection.weight"),
+        _sam3("sam3_config", "config.json", "model_type"),
+        _sam3("sam3_tokenizer", "tokenizer.json", "model"),
         _rtm(
             "rtmdet_hand",
             "rtmdet_nano_8xb32-300e_hand-267f9c8f",
@@ -136,11 +136,12 @@ REGISTRY: dict[str, Weight] = {
             None,
             APACHE,
             HubFile("depth-anything/DA3METRIC-LARGE", "model.safetensors", "main"),
+            holds={"model.backbone.pretrained.patch_embed.proj.weight": (1024, 3, 14, 14)},
         ),
-        _owlv2("owlv2", "model.safetensors"),
-        _owlv2("owlv2_config", "config.json"),
-        _owlv2("owlv2_vocabulary", "vocab.json"),
-        _owlv2("owlv2_merges", "merges.txt"),
+        _owlv2("owlv2", "model.safetensors", "owlv2.vision_model.embeddings.patch_embedding.weight", (768, 3, 16, 16)),
+        _owlv2("owlv2_config", "config.json", "model_type"),
+        _owlv2("owlv2_vocabulary", "vocab.json", "<|endoftext|>"),
+        _owlv2("owlv2_merges", "merges.txt", "#version:"),
     )
 }
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+import onnx
+import onnx.helper
 import pytest
 import torch
 from click.testing import CliRunner
@@ -502,3 +504,65 @@ def test_a_full_disk_while_converting_costs_no_second_download(
     [made] = models.fetch(["net"])
     assert len(publisher.requests) == 1
     assert np.array_equal(checkpoints.read_checkpoint(made)["a"], [0, 1, 2])
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "json", "txt", "onnx", "ckpt"])
+def test_the_first_file_of_unknown_digest_is_pinned_only_if_it_can_be_what_it_is_called(
+    weights_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    right, other = contents(kind)
+    holds: dict[str, tuple[int, ...] | None] = {"a": (2, 3)} if kind in ("safetensors", "ckpt") else {"a": None}
+    source = models.Supplied("https://example.org", "ask")
+    entry = models.Weight("net", f"net.{kind}", None, None, FREE, source, kind == "ckpt", holds)
+    monkeypatch.setitem(models.REGISTRY, "net", entry)
+    brought = tmp_path / "brought"
+    for content in (*other, b"<html>Log in</html>", b"", right[:-1]):
+        brought.write_bytes(content)
+        if kind != "txt" or content != right[:-1]:
+            with pytest.raises((WeightsMismatch, WeightsUnreadable)) as caught:
+                models.register("net", brought)
+            assert "\n" not in str(caught.value)
+            assert models.pinned("net") is None
+            assert lying(weights_folder) in ([], [lock.NAME])
+    brought.write_bytes(right)
+    models.register("net", brought)
+    assert models.state("net") == "here"
+
+
+def contents(kind: str) -> tuple[bytes, list[bytes]]:
+    """A file that holds `a`, of shape (2, 3) where it has one; and whole ones that do not."""
+    named = {"a": torch.arange(6.0).reshape(2, 3)}, {"b": torch.arange(6.0).reshape(2, 3)}, {"a": torch.arange(6.0)}
+    if kind == "safetensors":
+        made = [b"".join(bytes(c) for c in safetensors.chunks({n: t.numpy() for n, t in arrays.items()}, {})) for arrays in named]
+    elif kind == "ckpt":
+        made = [saved(arrays) for arrays in named]
+    elif kind == "onnx":
+        made = [network(name).SerializeToString() for name in ("a", "b")]
+    else:
+        made = [b'{"a": 1}', b'{"b": 1}', b"[1]"] if kind == "json" else [b"a 0.2\nb", b"b a"]
+    return made[0], made[1:]
+
+
+def saved(arrays: dict[str, torch.Tensor]) -> bytes:
+    out = io.BytesIO()
+    torch.save(arrays, out)
+    return out.getvalue()
+
+
+def network(name: str) -> onnx.ModelProto:
+    """One that gives back its input, which has that name."""
+    value = [onnx.helper.make_tensor_value_info(side, onnx.TensorProto.FLOAT, [1]) for side in (name, "out")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", [name], ["out"])], "g", value[:1], value[1:])
+    return onnx.helper.make_model(graph, producer_name="test", producer_version="1")
+
+
+def test_what_entries_hold_is_what_their_networks_ask_for() -> None:
+    """Red where an array of the registry is not one that the backend loads."""
+    from egoworld_ops.operators.depth._da3_network import Sizes
+    from egoworld_ops.operators.hand_pose._hamer_network import Sizes as HamerSizes
+
+    for name, sizes in (("da3metric_large", Sizes()), ("hamer", HamerSizes())):
+        asked: dict[str, tuple[int, ...]] = sizes.shapes()
+        assert models.REGISTRY[name].holds.items() <= asked.items()
+    unchecked = {w.name for w in models.REGISTRY.values() if w.sha256 is None and not w.holds}
+    assert not unchecked

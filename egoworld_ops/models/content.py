@@ -1,0 +1,106 @@
+"""Whether a file whose SHA-256 nobody publishes can be what it is called, before it is pinned: afterwards no other file is taken for it."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Mapping
+from pathlib import Path
+
+from egoworld_ops.errors import WeightsMismatch, WeightsUnreadable
+from egoworld_ops.files import safetensors
+from egoworld_ops.models.entries import Weight
+
+_TEXT_BYTES = 64 * 1024 * 1024
+_GRAPH = 7
+"""Field of ONNX's ModelProto that holds the network (onnx.proto)."""
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def check(wanted: Weight, file: Path, arrays: Mapping[str, tuple[int, ...]] | None = None) -> None:
+    """Compare a file with what its entry says that it holds: arrays of safetensors or of a checkpoint, by name and shape; names in an ONNX file; keys
+    of a JSON file; the first word of another text.
+
+    Args:
+        wanted: the entry; nothing is checked where it says nothing.
+        file: what came.
+        arrays: shapes of a checkpoint's, which were read already.
+
+    Raises:
+        WeightsMismatch: it is another file.
+        WeightsUnreadable: it is no safetensors file.
+    """
+    if not wanted.holds:
+        return
+    kind, cure = Path(wanted.filename).suffix, f"Get {wanted.filename} from {wanted.source}"
+    if arrays is not None or kind == ".safetensors":
+        lacks = _lacks_of_arrays(wanted, _shapes(wanted, file, cure) if arrays is None else arrays)
+    elif kind == ".onnx":
+        lacks = _lacks_of_onnx(wanted, file)
+    else:
+        lacks = _lacks_of_text(wanted, file, kind == ".json")
+    if lacks:
+        raise WeightsMismatch(wanted.filename, f"what came is not {wanted.name}: it has no {', '.join(lacks)}", cure)
+
+
+def _shapes(wanted: Weight, file: Path, cure: str) -> Mapping[str, tuple[int, ...]]:
+    try:
+        return safetensors.shapes(file)
+    except WeightsUnreadable as error:
+        raise WeightsUnreadable(wanted.filename, f"what came is {error.reason}", cure) from error
+
+
+def _lacks_of_arrays(wanted: Weight, found: Mapping[str, tuple[int, ...]]) -> list[str]:
+    right = {name for name, shape in wanted.holds.items() if name in found and shape in (None, found[name])}
+    return [f"{name} {list(wanted.holds[name] or ())}" for name in wanted.holds if name not in right]
+
+
+def _lacks_of_text(wanted: Weight, file: Path, is_json: bool) -> list[str]:
+    if file.stat().st_size > _TEXT_BYTES:
+        return ["end: it is too large"]
+    try:
+        text = file.read_text("utf-8")
+        said = json.loads(text) if is_json else text.split()[:1]
+    except (ValueError, RecursionError):
+        return ["text of that kind"]
+    return [name for name in wanted.holds if not isinstance(said, dict | list) or name not in said]
+
+
+def _lacks_of_onnx(wanted: Weight, file: Path) -> list[str]:
+    with file.open("rb") as stream:
+        if not stream.seek(0, 2):
+            return ["network of ONNX"]
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as held:
+            if not _is_model(held):
+                return ["network of ONNX"]
+            return [name for name in wanted.holds if name and held.find(name.encode()) < 0]
+
+
+def _is_model(held: mmap.mmap) -> bool:
+    """Whether bytes are fields of protobuf to their end, one of which is a graph: a cut or foreign file is not."""
+    at, graph = 0, False
+    try:
+        while at < len(held):
+            tag, at = _number(held, at)
+            if tag & 7 == _VARINT:
+                _, at = _number(held, at)
+            elif tag & 7 == _BYTES:
+                size, at = _number(held, at)
+                at, graph = at + size, graph or tag >> 3 == _GRAPH
+            elif tag & 7 in (_FIXED64, _FIXED32):
+                at += 8 if tag & 7 == _FIXED64 else 4
+            else:
+                return False
+    except IndexError:
+        return False
+    return graph and at == len(held)
+
+
+def _number(held: mmap.mmap, at: int) -> tuple[int, int]:
+    """A number of protobuf, seven bits a byte, and where it ends."""
+    value = shift = 0
+    while True:
+        byte = held[at]
+        value, shift, at = value | (byte & 0x7F) << shift, shift + 7, at + 1
+        if byte < 0x80 or shift > 63:
+            return value, at
