@@ -219,15 +219,17 @@ def _torn_off(shape: Shape, poses: Sequence[np.ndarray | None], times_s: Sequenc
         (i, T_a), (k, T_b) = posed[a], posed[b]
         return times_s[k] - times_s[i] <= MAX_BETWEEN_S and shape.symmetry.angle_deg(T_a[:3, :3], T_b[:3, :3]) <= within_deg
 
-    kept = {posed[k][0] for k in _longest_chain(len(posed), follows)}
+    at_s = [times_s[i] for i, _ in posed]
+    reach = np.searchsorted(at_s, np.array(at_s) - MAX_BETWEEN_S - 1e-6).tolist()
+    kept = {posed[k][0] for k in _longest_chain(reach, follows)}
     return [T is not None and i not in kept for i, T in enumerate(poses)]
 
 
-def _longest_chain(count: int, follows: Callable[[int, int], bool]) -> list[int]:
-    """The most of so many numbers, in their order, of which each follows the one before; the last first."""
-    length, before = [1] * count, [-1] * count
-    for b in range(count):
-        for a in range(b - 1, -1, -1):
+def _longest_chain(reach: Sequence[int], follows: Callable[[int, int], bool]) -> list[int]:
+    """The most numbers, in their order, of which each follows the one before; the last first. Number b may follow b - 1, and all from reach[b] on."""
+    length, before = [1] * len(reach), [-1] * len(reach)
+    for b, first in enumerate(reach):
+        for a in range(b - 1, min(first, b - 1) - 1, -1):
             if length[a] >= length[b] and follows(a, b):
                 length[b], before[b] = length[a] + 1, a
     chain = [int(np.argmax(length))]

@@ -14,6 +14,7 @@ import pytest
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import ClipInput
+from egoworld_ops.operators.object_pose import _verify
 from egoworld_ops.operators.object_pose._points import sample_points
 from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
 from egoworld_ops.operators.object_pose._twins import exchangeable
@@ -223,3 +224,20 @@ def test_two_tracks_of_one_mask_are_no_fault_of_the_program() -> None:
     item = replace(item, tables=dict(item.tables) | {"masks": schema.from_rows("masks", doubled)})
     found = Backend(Backend.Settings(), 1).run(item).to_pylist()
     assert sorted((row["track_id"], row["reason_class"]) for row in found) == [(10, "too_hidden")] * 2 + [(11, "too_hidden")] * 2
+
+
+def test_the_longest_chain_looks_back_as_far_as_poses_may_be_passed_over_and_no_farther() -> None:
+    """600 poses, every second of which jumps; and as many of which each jumps: red where each was compared with all before it."""
+    reach, asked = [max(0, b - 5) for b in range(600)], 0
+
+    def second(a: int, b: int) -> bool:
+        return (b - a) % 2 == 0 and b - a <= 5
+
+    def never(a: int, b: int) -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    assert _verify._longest_chain(reach, second) == _verify._longest_chain([0] * 600, second) == list(range(598, -1, -2))
+    assert _verify._longest_chain(reach, never) == [0]
+    assert asked <= 5 * 600
