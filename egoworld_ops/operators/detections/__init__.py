@@ -40,6 +40,16 @@ TABLE = schema.Table(
         ),
         schema.SCORE,
         schema.Column(
+            "score_age_s",
+            pa.float64(),
+            "how long before the frame the network was asked that gave the score: 0 where it was asked in the frame itself; null where the score "
+            "is a rule's, or that of all of the clip",
+            "s",
+            "",
+            True,
+            minimum=0,
+        ),
+        schema.Column(
             "owner",
             pa.string(),
             "whose hand it is: `wearer` where the arms come from the bottom of the picture, `other` for another person's; `unknown` for a second "
@@ -140,6 +150,7 @@ STAGE = Stage(
             "points_px": [[15.0, 25.0]] * 21,
             "landmarks_m": [[0.0, 0.0, 0.0]] * 21,
             "score": 0.9,
+            "score_age_s": 0.0,
             "owner": "wearer",
             "jumped": None,
             "source": "palm",

@@ -38,7 +38,7 @@ class Found:
 
 @dataclass(slots=True)
 class Track:
-    """A thing: its box now; which search found it first, how many did, and how many have missed it since."""
+    """A thing: its box now; which search found it first, how many did, and how many have missed it since; when the last one found it."""
 
     number: int
     phrase: str
@@ -47,6 +47,7 @@ class Track:
     born: int
     hits: int = 0
     missed: int = 0
+    found_s: float = 0.0
 
 
 def each_once(found: Sequence[Found], max_iou: float) -> list[Found]:

@@ -10,6 +10,8 @@ from pathlib import Path
 from egoworld_ops.errors import BadSettings, BadSidecar
 from egoworld_ops.video.sidecar import SidecarObject, sidecar_path
 
+_GOOD = "a few words, other than the phrase for hands"
+
 
 class UnusablePhrase(ValueError):
     """A phrase that a network cannot read, and why."""
@@ -27,11 +29,13 @@ class Phrases:
         hands: the phrase for hands; empty where none are wanted.
         labels: the name of the things that each other phrase finds.
         of_sidecar: those of them that the sidecar names.
+        useless: those that name nothing: they are blank, or the phrase for hands.
     """
 
     hands: str
     labels: Mapping[str, str]
     of_sidecar: frozenset[str] = frozenset()
+    useless: tuple[str, ...] = ()
 
     @property
     def all(self) -> list[str]:
@@ -54,24 +58,28 @@ def phrases_for(hands: str, objects: Sequence[str], known: Sequence[SidecarObjec
     for item in known:
         of_sidecar.setdefault(_plain(item.text or item.label), []).append(item.label)
     labels |= {phrase: names[0] if len(names) == 1 else phrase for phrase, names in of_sidecar.items()}
-    wanted = {phrase: label for phrase, label in labels.items() if phrase not in ("", _plain(hands))}
-    return Phrases(_plain(hands), wanted, frozenset(of_sidecar) - {_plain(phrase) for phrase in objects})
+    useless = tuple(phrase for phrase in labels if phrase in ("", _plain(hands)))
+    wanted = {phrase: label for phrase, label in labels.items() if phrase not in useless}
+    return Phrases(_plain(hands), wanted, frozenset(of_sidecar) - {_plain(phrase) for phrase in objects}, useless)
 
 
 @contextmanager
 def blamed(phrases: Phrases, video_path: Path) -> Iterator[None]:
-    """Turn UnusablePhrase into an error of whoever gave the phrase: of one video's sidecar, or of the settings of all.
+    """Refuse phrases that name nothing, and turn UnusablePhrase into an error of whoever gave it: of one video's sidecar, or of the settings of all.
 
     Raises:
         BadSidecar: it is of the sidecar of the video at `video_path`, so that other videos go on.
         BadSettings: it is of the settings.
     """
     try:
+        for phrase in phrases.useless:
+            reason = "is the phrase for hands, so nothing would be found by it" if phrase else "is blank"
+            raise UnusablePhrase(phrase, reason)
         yield
     except UnusablePhrase as error:
         if error.phrase in phrases.of_sidecar:
-            raise BadSidecar(sidecar_path(video_path), str(error), "Give the object a `text` of a few words") from error
-        raise BadSettings(f"phrase '{error.phrase}'", error.reason, "Name the thing in a few words") from error
+            raise BadSidecar(sidecar_path(video_path), str(error), f"Give the object a `text` of {_GOOD}") from error
+        raise BadSettings(f"phrase '{error.phrase}'", error.reason, f"Name the thing in {_GOOD}") from error
 
 
 def check_length(phrase: str, tokens: int, most: int, network: str) -> None:

@@ -91,8 +91,12 @@ def phrases(tokenizer: Path, texts: Sequence[str]) -> list[Phrase]:
         reader.no_truncation()
         reader.enable_padding(length=TOKENS, pad_id=reader.token_to_id("<|endoftext|>") or 0)
         read = [reader.encode(text) for text in texts]
-    except Exception as error:  # the package raises no other class
-        raise WeightsUnreadable(tokenizer, f"no tokenizer can be made of it: {error}", cure) from error
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except (
+        BaseException
+    ) as error:  # of no class of its own; a panic of its Rust code, as at a regular expression without end, is no Exception
+        raise WeightsUnreadable(tokenizer, f"no tokenizer can be made of it: {printable(str(error))}", cure) from error
     if (greatest := max((max(said.ids) for said in read), default=0)) >= WORDS:
         raise WeightsMismatch(tokenizer, f"it has token {greatest}, and SAM 3 knows {WORDS}", cure)
     return [phrase(text, said.ids, said.attention_mask) for text, said in zip(texts, read, strict=True)]

@@ -35,6 +35,7 @@ class Thing:
         box_px: (4,) x, y, width, height.
         score: 0 to 1.
         rle: its pixels at the picture's size, where they are known.
+        age_s: of the score: how long before the frame its network was asked.
     """
 
     number: int
@@ -42,6 +43,7 @@ class Thing:
     box_px: np.ndarray
     score: float
     rle: Rle | None = None
+    age_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -70,7 +72,7 @@ def text_rows(
     for i, frame in enumerate(frames):
         shared = common(item, frame.index, frame.timestamp_s, backend) | {"source": source}
         for thing in frame.things:
-            row = shared | {"box_px": thing.box_px, "score": thing.score, "rle": thing.rle}
+            row = shared | {"box_px": thing.box_px, "score": thing.score, "score_age_s": thing.age_s, "rle": thing.rle}
             if thing.number in hands:
                 side = {"track_id": ids[i][thing.number], "jumped": jumps[i][thing.number], **verdict_columns(verdicts[i][thing.number])}
                 rows.append(row | side | _point_columns(frame.points.get(thing.number)))

@@ -77,9 +77,10 @@ class Settings(BackendSettings):
 
 
 class Backend(Operator):
-    """OWLv2 (Minderer et al., "Scaling Open-Vocabulary Object Detection", 2023) by `transformers`. `score` is that of the last search."""
+    """OWLv2 (Minderer et al., "Scaling Open-Vocabulary Object Detection", 2023) by `transformers`. `score` is that of the last search which
+    found the thing, `score_age_s` how long ago that was."""
 
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     packages: ClassVar[tuple[str, ...]] = (
         "transformers",
         "tokenizers",
@@ -136,7 +137,7 @@ class Backend(Operator):
         """Objects of the frames in which they were looked for, hands of all frames.
 
         Raises:
-            BadSettings, BadSidecar: a phrase is too long.
+            BadSettings, BadSidecar: a phrase is too long, blank, or that for hands.
             OutOfMemory: host or device memory ran out.
         """
         import torch
@@ -144,7 +145,7 @@ class Backend(Operator):
         torch.set_num_threads(self.threads)
         cv2.setNumThreads(max(1, self.threads // 2))
         phrases = phrases_for(self._options.hands, self._options.phrases, item.sidecar.objects)
-        if not phrases.all:
+        if not phrases.all and not phrases.useless:
             return schema.empty("detections")
         options = self._options
         tracks = BoxTracks(options.min_new_score, options.min_iou, options.max_missed)
@@ -164,6 +165,8 @@ class Backend(Operator):
             found: list[Track] = []
             if count % options.interval_frames == 0:
                 found = tracks.match(each_once(self._find(frame.rgb, phrases.all, options.min_score), options.nms_iou))
+                for thing in found:
+                    thing.found_s = frame.timestamp_s
             yield _looked(frame, found, [t for t in tracks.followed if t.phrase == phrases.hands], look)
 
 
@@ -176,7 +179,8 @@ def _looked(frame: Frame, found: list[Track], hands: list[Track], look: BoxedHan
             hand.box_px = hand_box(points[hand.number].points_px, size_px).astype(np.float64)
     seen = {t.number: t for t in (*found, *(hand for hand in hands if hand.number in points))}
     boxes = {number: box for number, t in seen.items() if (box := clip_box(t.box_px.astype(np.float32), *size_px)) is not None}
-    things = [Thing(number, seen[number].phrase, box, seen[number].score) for number, box in sorted(boxes.items())]
+    ages_s = {number: frame.timestamp_s - seen[number].found_s for number in boxes}
+    things = [Thing(n, seen[n].phrase, box, seen[n].score, age_s=ages_s[n]) for n, box in sorted(boxes.items())]
     scale = max(size_px) / _GRID
     sides = {
         hand.number: evidence(points[hand.number].points_px, points[hand.number].right)

@@ -69,7 +69,7 @@ class _Seen:
 class Backend(Operator):
     """Hands by MediaPipe's networks, objects by motion and colour or from the sidecar. `score` of a hand is its presence."""
 
-    version: ClassVar[str] = "7"
+    version: ClassVar[str] = "8"
     packages: ClassVar[tuple[str, ...]] = ("ai-edge-litert", "opencv-python-headless")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 0.025
@@ -159,5 +159,6 @@ def _hand_row(hand: TrackedHand, found: Verdict, size_px: tuple[int, int]) -> di
         "points_px": seen.points_px,
         "landmarks_m": seen.landmarks_m,
         "score": min(seen.presence, 1.0),
+        "score_age_s": 0.0,
         "source": hand.source,
     }

@@ -64,7 +64,7 @@ class Settings(BackendSettings):
 class Backend(Operator):
     """Hands by RTMDet-nano and RTMPose-m, objects by motion and colour or from the sidecar. `score` of a hand is its box's."""
 
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     packages: ClassVar[tuple[str, ...]] = ("onnxruntime", "ai-edge-litert", "opencv-python-headless", "scipy", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 0.1

@@ -81,7 +81,7 @@ class Backend(Operator):
     """SAM 3 (Carion et al., 2025) by `transformers`. `score` is the probability that the thing is visible in the frame, at most that of its first
     detection. A thing that is hidden has no row."""
 
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     packages: ClassVar[tuple[str, ...]] = (
         "transformers",
         "tokenizers",
@@ -143,7 +143,7 @@ class Backend(Operator):
         """Hands and objects of each processed frame in which they are seen.
 
         Raises:
-            BadSettings, BadSidecar: a phrase is too long.
+            BadSettings, BadSidecar: a phrase is too long, blank, or that for hands.
             OutOfMemory: host or device memory ran out.
         """
         import torch
@@ -151,7 +151,7 @@ class Backend(Operator):
         torch.set_num_threads(self.threads)
         cv2.setNumThreads(max(1, self.threads // 2))
         phrases = phrases_for(self._options.hands, self._options.phrases, item.sidecar.objects)
-        if not phrases.all:
+        if not phrases.all and not phrases.useless:
             return schema.empty("detections")
         with blamed(phrases, item.clip.video_path), _out_of_memory(f"clip {item.clip.clip_id} of {item.clip.video_id}"):
             frames = list(self._watch(item, phrases))

@@ -181,7 +181,8 @@ def test_hands_have_rows_in_all_frames_and_objects_where_they_are_looked_for(pic
 
     def truth(rgb: np.ndarray, phrases: Sequence[str], min_score: float) -> list[Found]:
         at = next(searches)
-        boxes = [Found("hand", np.concatenate([points[at].min(0), np.ptp(points[at], axis=0)]), 0.8)]
+        hand = Found("hand", np.concatenate([points[at].min(0), np.ptp(points[at], axis=0)]), 0.8)
+        boxes = [hand] if at < 15 else []  # the last search misses the hand
         if at >= 10:
             boxes += [Found("bottle", bottle, 0.9), Found("bottle", bottle + 2, 0.4)]
         return boxes if at != 5 else [*boxes, Found("bottle", bottle + np.array([900.0, -400.0, 0.0, 0.0]), 0.9)]
@@ -191,12 +192,14 @@ def test_hands_have_rows_in_all_frames_and_objects_where_they_are_looked_for(pic
     table = detect(operator, pictures, (SidecarObject(label="my bottle", text="bottle"),))
     hands = [row for row in table.to_pylist() if row["role"] != "object"]
     assert [(row["frame_index"], row["role"]) for row in hands] == [(i, "hand_right") for i in range(20)]
+    assert [row["score_age_s"] for row in hands] == pytest.approx([i % 5 / 30 for i in range(15)] + [i / 30 for i in range(5, 10)])
     for row, want in zip(hands, points, strict=True):
         assert np.linalg.norm(np.array(row["points_px"]) - want, axis=1).mean() < 0.03 * np.ptp(want, axis=0).max()
     things = [row for row in table.to_pylist() if row["role"] == "object"]
     assert [(row["frame_index"], row["label"], row["track_id"]) for row in things] == [(10, "my bottle", 10), (15, "my bottle", 10)], (
         "late; once; and not where one search alone saw it"
     )
+    assert {row["score_age_s"] for row in things} == {0.0}
     assert min(float(iou(np.array(row["box_px"]), bottle)) for row in things) > 0.99
     prompts = prompts_by_frame(table, (5, 9), 1280, 720)
     assert {track for frame in prompts.values() for track in frame} == {2, 10}
@@ -255,6 +258,18 @@ def test_a_phrase_that_is_too_long_stops_the_videos_of_whoever_gave_it() -> None
             check_length(phrases.all[1], 36, 16, "OWLv2")
         assert "it has 36 tokens, OWLv2 reads 16" in caught.value.reason
         assert str(caught.value.culprit).startswith("raw/video" if wanted is BadSidecar else "phrase 'a very long name")
+
+
+@pytest.mark.parametrize("phrase", ["hand", " hand ", "  "])
+@pytest.mark.parametrize("by_sidecar", [True, False])
+def test_an_object_that_has_the_phrase_for_hands_or_none_is_refused_and_not_passed_over(phrase: str, by_sidecar: bool) -> None:
+    """Red before: nothing looked for it, and nothing said so."""
+    known = (SidecarObject(label="glove", text=phrase),) if by_sidecar else ()
+    operator = make(phrases=() if by_sidecar else (phrase,))
+    with pytest.raises(
+        BadSidecar if by_sidecar else BadSettings, match=r"(is the phrase for hands|is blank).*other than the phrase for hands"
+    ):
+        detect(operator, [noise(96, 160)], known)
 
 
 def test_files_that_are_not_what_they_should_be(files: list[Path], tmp_path: Path) -> None:

@@ -290,6 +290,14 @@ def test_a_tokenizer_of_another_network_is_named(files: Path, tmp_path: Path, wo
         _sam3_model.phrases(tmp_path / "tokenizer.json", ["spoon"])
 
 
+def test_a_tokenizer_whose_rule_never_ends_is_an_error_and_no_panic(files: Path, tmp_path: Path) -> None:
+    said = json.loads((files / "tokenizer.json").read_text())
+    said["pre_tokenizer"] = {"type": "Split", "pattern": {"Regex": "(o+)+$"}, "behavior": "Isolated", "invert": False}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(said))
+    with pytest.raises(WeightsUnreadable, match=r"no tokenizer can be made of it: .*Regex.*Run: egoworld models fetch sam3_tokenizer"):
+        _sam3_model.phrases(tmp_path / "tokenizer.json", [f"sp{'o' * 40}n"])
+
+
 def test_files_that_are_not_what_they_should_be(files: Path, tmp_path: Path, model: Sam3) -> None:
     whole = (files / "sam3.safetensors").read_bytes()
     config = (files / "config.json").read_text()
