@@ -165,9 +165,12 @@ def gc(profile: str | None, yes: bool, keep: Sequence[str], remove: Sequence[str
         click.echo(f"{'removed ' if yes else 'would go'} {doomed.path}: {doomed.reason}")
         if most and doomed.run_id == most[0]:
             click.echo(f"warning: run {most[0]} is the largest of the lake, {most[1]} results", err=True)
-    freed = f"{done.freed_bytes / 1e6:,.1f} MB {'are' if yes else 'would be'} free"
-    click.echo(f"{freed}; files of {done.named_bytes / 1e6:,.1f} MB are removed here, of which other runs still link the rest")
-    if done.remove and not yes:
+    if not done.remove:
+        click.echo("nothing to remove")
+        return
+    freed = f"{done.freed_bytes / 1e6:,.1f} MB {'freed' if yes else 'would be freed'}"
+    click.echo(f"{freed}; these files have {done.named_bytes / 1e6:,.1f} MB, and those that other runs link stay on the disk")
+    if not yes:
         click.echo("nothing was removed; `egoworld gc --yes` does it")
 
 

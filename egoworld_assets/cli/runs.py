@@ -50,7 +50,10 @@ def list_runs(profile: str | None) -> None:
     store = Lake(load_settings(profile).lake)
     meant = store.latest_run()
     mark = "  latest, pinned" if latest.is_pinned(store) else "  latest"
-    for each in store.runs():
+    found = store.runs()
+    if not found:
+        click.echo(f"no run yet; lake {store.root}")
+    for each in found:
         said = runs.described(each)
         git = said.get("git") or {}
         code = f"{str(git.get('commit', ''))[:10]}{' (changed)' if git.get('dirty') else ''}"

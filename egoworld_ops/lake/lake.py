@@ -182,8 +182,11 @@ class Lake:
 
         Raises:
             StorageUnavailable: what is there, or the run.json of one, cannot be read now.
+            BadSettings: something else than a folder is there.
         """
         try:
+            if self.root.exists() and not self.root.is_dir():
+                raise BadSettings(f"lake {self.root}", "is no folder", "Name a folder: setting lake, or EGOWORLD_LAKE")
             names = [p.name.removeprefix("run_id=") for p in matching(self.root, "run_id=*") if (p / "run.json").is_file()]
         except OSError as error:
             raise unreadable(error, self.root) or error from error

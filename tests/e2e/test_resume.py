@@ -12,7 +12,7 @@ from egoworld_ops.lake.lake import Lake
 from egoworld_ops.settings import load_settings
 from tests.conftest import ROOT
 from tests.e2e.conftest import command, deployment, instance
-from tests.e2e.stack import LOCATION, Stack
+from tests.e2e.stack import LOCATION, Deployment, Stack
 from tests.egoworld_ops import media
 
 LAUNCH = """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
@@ -20,6 +20,9 @@ LAUNCH = """mutation ($params: LaunchBackfillParams!) { launchPartitionBackfill(
 AGAIN = """mutation ($id: String!, $how: ReexecutionStrategy!) {
   reexecutePartitionBackfill(reexecutionParams: {parentRunId: $id, strategy: $how}) {
     __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
+FROM_THE_PAGE_OF_THE_RUN = """mutation ($id: String!) {
+  launchRunReexecution(reexecutionParams: {parentRunId: $id, strategy: FROM_FAILURE}) {
+    __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 STAGES = ("manifest", "detections")
 OF_ASSETS = {"assetSelection": [{"path": [s]} for s in STAGES]}
 OF_JOB = {"selector": {"partitionSetName": "process_videos_partition_set", "repositorySelector": LOCATION}}
@@ -60,6 +63,12 @@ def test_a_cancelled_backfill_goes_on_with_its_profile(running: Stack, tmp_path:
     assert running.wait_for_backfill(backfill_id, 180) in ("COMPLETED_FAILED", "CANCELED", "FAILED", "COMPLETED")
     before = {path: path.stat().st_mtime_ns for path in _done(where.lake, videos)}
 
+    if target is not OF_ASSETS:  # the backfill of a job is re-executed from failure by the page of its run alone
+        one = running.graphql(FROM_THE_PAGE_OF_THE_RUN, id=run.run_id)["launchRunReexecution"]
+        assert one["__typename"] == "LaunchRunSuccess", one
+        assert running.wait_for("the run to end", lambda: _ended(where, one["run"]["runId"]), 420) == "SUCCESS", running.tails()
+        assert len(_done(where.lake, videos)) == 12
+
     how = "FROM_FAILURE" if target is OF_ASSETS else "ALL_STEPS"
     again = running.graphql(AGAIN, id=backfill_id, how=how)["reexecutePartitionBackfill"]
     assert again["__typename"] == "LaunchBackfillSuccess", again
@@ -73,6 +82,12 @@ def test_a_cancelled_backfill_goes_on_with_its_profile(running: Stack, tmp_path:
     assert {path.parents[2] for path in tables} == {meant.path}, "no run of the default profile was opened"
     assert {path: path.stat().st_mtime_ns for path in before} == before, "nothing is computed twice"
     assert all((provenance_at(path) or {})["identity"]["sample_stride"] == settings.sample_stride for path in tables)
+
+
+def _ended(where: Deployment, run_id: str) -> str | None:
+    with instance(where) as dagster:
+        run = dagster.get_run_by_id(run_id)
+        return str(run.status.value) if run and run.is_finished else None
 
 
 def _done(lake: Path, videos: list[str]) -> list[Path]:

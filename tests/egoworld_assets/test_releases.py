@@ -131,7 +131,7 @@ def test_gc_lists_and_removes_and_keeps_what_is_named(place: Place) -> None:
     assert "stays    run two: named to be kept" in listed
     assert "stays    run three: the latest run" in listed
     assert f"would go {store.root / 'run_id=one'}: not released" in listed
-    assert "MB would be free" in listed
+    assert "MB would be freed; these files have" in listed
     assert "nothing was removed; `egoworld gc --yes` does it" in listed
     assert len(store.runs()) == 3
     assert f"removed  {store.root / 'run_id=one'}" in command("gc", "--keep", "two", "--yes").output
@@ -163,6 +163,7 @@ def test_gc_leaves_a_run_that_changed_lately(place: Place) -> None:
     os.utime(path, (time.time() - 3 * 3600,) * 2)
     assert "stays    run one: changed 3.0 h ago, within 24 h (--older-h)" in command("gc", "--yes").output
     assert f"removed  {one.path}" in command("gc", "--yes", "--older-h", "2").output
+    assert command("gc").output.endswith("nothing to remove\n")
 
 
 def test_commands_name_a_run_that_is_not_there(place: Place) -> None:

@@ -88,6 +88,13 @@ def test_a_lake_without_a_run_says_so_wherever_one_is_needed(settings: Settings)
         ("ledger", "counts"),
     ):
         assert f"lake {settings.lake}: holds no run. Process a video first" in refused(*arguments)
+    assert f"no run yet; lake {settings.lake}" in said("runs", "list")
+
+
+def test_a_lake_that_is_no_folder_says_so(settings: Settings) -> None:
+    settings.lake.write_bytes(b"a file")
+    for arguments in (("videos",), ("runs", "list"), ("queries",)):
+        assert f"lake {settings.lake}: is no folder. Name a folder" in refused(*arguments)
 
 
 def test_sql_is_answered_and_what_is_wrong_with_it_is_one_line(settings: Settings) -> None:
