@@ -284,7 +284,7 @@ def test_the_catalog_tells_of_runs_and_of_the_states_of_their_clips_also_where_o
         stale = below("masks")
         lost = dict.fromkeys(("mapping", "masks", *stale), len(clip_ids) - 1)
         assert done == {"manifest": 1} | dict.fromkeys(operators.stages(), len(clip_ids)) | lost
-        undone = dict(sorted({"mapping": "dead_letter", "masks": "dead_letter", **dict.fromkeys(stale, "stale")}.items()))
+        undone = dict(sorted({**dict.fromkeys(stale, "stale"), "mapping": "dead_letter", "masks": "dead_letter"}.items()))
         assert [row for row in rows if row[1] != "done"] == [(stage, state, 1) for stage, state in undone.items()]
     in_python = runs.counts(first)
     assert {stage: in_python[stage]["done"] for stage in done} == done
