@@ -284,7 +284,7 @@ def test_every_field_is_named_as_an_input_or_as_none() -> None:
     assert {field.name for field in fields(ClipInput)} == OF_CLIP_INPUT
     assert {field.name for field in fields(Camera)} == set(CAMERA_FIELDS)
     assert set(inspect.signature(identity.clip_identity).parameters) == {
-        "stage", "operator", "clip", "camera", "sidecar", "sample_stride", "inputs",
+        "stage", "operator", "clip", "camera", "sidecar", "sample_stride", "inputs", "before",
     }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def explain(settings: Settings, video_id: str, clip_id: str, stage: str) -> Expl
     if recut := _recut(run, settings):
         verdict = "computed: the manifest is made anew first, and may cut the video into other clips"
         return Explanation(verdict, run.video_table("clips", video_id), recut)
-    return _Explainer(run, settings, clip).explanation(stage)
+    return _Explainer(run, settings, clip, clips).explanation(stage)
 
 
 def _recut(run: Run, settings: Settings) -> list[runs.Difference]:
@@ -76,10 +76,10 @@ class _Wanted:
 
 
 class _Explainer:
-    """Explains one clip, stage by stage, as if all inputs of a stage were brought up to date first."""
+    """Explains one clip, stage by stage, as if all inputs of a stage were brought up to date first; a clip that it goes on with is taken as it is."""
 
-    def __init__(self, run: Run, settings: Settings, clip: Clip) -> None:
-        self._run, self._settings, self._store = run, settings, Lake(settings.lake)
+    def __init__(self, run: Run, settings: Settings, clip: Clip, clips: Mapping[str, Clip]) -> None:
+        self._run, self._settings, self._store, self._clips = run, settings, Lake(settings.lake), clips
         self._target = pipeline.find_run(settings)
         self._known: dict[tuple[str, str], _Wanted] = {}
         self._entry = registered(self._store).get(clip.video_id)
@@ -120,9 +120,14 @@ class _Explainer:
                 return _Wanted(refused=f"blocked by {name}, which is {above.refused}")
         planner = Planner(self._run, stage, settings)
         try:
-            task, identity = planner.task(self._clip, read_sidecar(self._clip.video_path), {}, {n: i.digest for n, i in inputs.items()})
+            before = planner.before(self._clip, self._clips)
+            task, identity = planner.task(
+                self._clip, read_sidecar(self._clip.video_path), {}, {n: i.digest for n, i in inputs.items()}, before=before
+            )
         except EgoworldError as error:
             return _Wanted(refused=f"not computed: {error}")
+        if before is not None and before.waits:
+            return _Wanted(refused=f"computed after clip {before.clip_id}, with whose result it goes on")
         path = next((path for path in self._places(stage) if digest_at(path) == task.key), None)
         failed = planner.known_failure(self._clip, task.key, self._failure(stage)) if path is None and self._run == self._target else None
         chosen = settings.stages.get(stage)

@@ -310,23 +310,24 @@ def _stage_results(
     failures: list[StageResult] = []
     whole = _Whole()
     with _counting(run, stage, part.dry) as counting:
-        plans = (planner.plan(video_id, part.clip_id) for video_id in video_ids)
-        for result in settle(planner, plans, pool, settings.retry_after_s, entries):
-            if chosen and chosen.fallback and result.state == "failed" and result.clip_id is not None and result.digest:
-                failures.append(result)
-            else:
-                yield result
-                counting(result)
-            whole.add(result)
-        if chosen and failures:
-            backup = Planner(run, stage, with_backend(settings, stage, chosen.fallback), anew)
-            plans = (backup.plan(f.video_id, f.clip_id) for f in failures)
-            failed = {(f.video_id, f.clip_id): f for f in failures}
-            for result in settle(backup, plans, pool, settings.retry_after_s, entries):
-                first = failed[result.video_id, result.clip_id]  # stays on record beside the stand-in, or alone if that fails too
-                stored = first if result.state in ("failed", "blocked") else replace(result, beside=replace(first, stale=False))
-                yield stored
-                counting(stored)
+        for plans in planner.turns(video_ids, part.clip_id):
+            failures.clear()
+            for result in settle(planner, plans, pool, settings.retry_after_s, entries):
+                if chosen and chosen.fallback and result.state == "failed" and result.clip_id is not None and result.digest:
+                    failures.append(result)
+                else:
+                    yield result
+                    counting(result)
+                whole.add(result)
+            if chosen and failures:
+                backup = Planner(run, stage, with_backend(settings, stage, chosen.fallback), anew)
+                again = (backup.plan(f.video_id, f.clip_id) for f in failures)
+                failed = {(f.video_id, f.clip_id): f for f in failures}
+                for result in settle(backup, again, pool, settings.retry_after_s, entries):
+                    first = failed[result.video_id, result.clip_id]  # stays on record beside the stand-in, or alone if that fails too
+                    stored = first if result.state in ("failed", "blocked") else replace(result, beside=replace(first, stale=False))
+                    yield stored
+                    counting(stored)
     if not (part.clip_id or part.dry):
         for video_id, found in whole.videos():
             planner.remember(video_id, found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from egoworld_assets.chain import handed_on
+from egoworld_assets.chain.handed_on import Before
 from egoworld_assets.chain.raw_files import RawFiles, of_raw_file, raw_state
 from egoworld_ops import models, operators
 from egoworld_ops.contract import schema
@@ -26,7 +28,7 @@ from egoworld_ops.errors import (
     UnsupportedLens,
 )
 from egoworld_ops.execution import code
-from egoworld_ops.execution.identity import clip_identity, operator_identity, sidecar_identity
+from egoworld_ops.execution.identity import clip_identity, operator_identity, operator_of, sidecar_identity
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import make_provenance, read_result
 from egoworld_ops.hashing import sha256_of
@@ -134,24 +136,45 @@ class Planner:
         self._elsewhere: _Elsewhere | None = None
         self._raw_files = RawFiles(run.lake)
         self._videos: OrderedDict[str, _Video] = OrderedDict()
+        operator, options = operator_of(stage, settings)
+        self._continues = operator.continues(options)
+        self._next_turn: dict[str, int] = {}
 
-    def plan(self, video_id: str, clip_id: str | None = None) -> Iterator[StageResult | ClipTask]:
-        """A result for each clip that needs no work, a task for each that does; for all clips or for one.
+    def turns(self, video_ids: Iterable[str], clip_id: str | None = None) -> Iterator[Iterator[Iterator[StageResult | ClipTask]]]:
+        """The plans of these videos, or of one clip; each turn once all results of the one before are stored.
+
+        There is one turn, unless clips go on with the clip before them: then the nth clips of all scenes of all videos are the nth turn.
+        """
+        yield (self.plan(video_id, clip_id) for video_id in video_ids)
+        while self._next_turn:
+            due, self._next_turn = self._next_turn, {}
+            yield (self.plan(video_id, turn=turn) for video_id, turn in due.items())
+
+    def plan(self, video_id: str, clip_id: str | None = None, turn: int = 0) -> Iterator[StageResult | ClipTask]:
+        """A result for each clip that needs no work, a task for each that does; for all clips, for one, or for those of one turn.
 
         A video that cannot be planned at all (no manifest, a bad sidecar) is one failed result, or one a clip.
         """
         try:
             check_key(video_id)
-            found = self._recalled(video_id) if clip_id is None else None
+            found = self._recalled(video_id) if clip_id is None and turn == 0 else None
             video = self._video(video_id) if found is None else None
         except EgoworldError as error:
             yield StageResult(video_id, None, "failed", error=error)
             return
         yield from (StageResult(video_id, f.clip_id, "done", f.rows, digest=f.digest, recalled=True) for f in found or ())
         if video is not None:
-            clips = video.clips.values() if clip_id is None else filter(None, [video.clips.get(clip_id)])
+            clips = self._of_turn(video_id, video, turn) if clip_id is None else filter(None, [video.clips.get(clip_id)])
             said: dict[str, str] = {}
-            yield from (self._plan_clip(clip, video.sidecar, said) for clip in clips)
+            yield from (self._plan_clip(clip, video, said) for clip in clips)
+
+    def _of_turn(self, video_id: str, video: _Video, turn: int) -> Iterable[Clip]:
+        if not self._continues:
+            return video.clips.values()
+        turns = handed_on.turns(video.clips)
+        if max(turns.values(), default=0) > turn:
+            self._next_turn[video_id] = turn + 1
+        return [clip for clip in video.clips.values() if turns[clip.clip_id] == turn]
 
     def _video(self, video_id: str) -> _Video:
         """A video's clips and sidecar, read once as long as their files stay as they are.
@@ -218,9 +241,9 @@ class Planner:
             }
         )
 
-    def _plan_clip(self, clip: Clip, sidecar: Sidecar | InputError, said: dict[str, str]) -> StageResult | ClipTask:
+    def _plan_clip(self, clip: Clip, video: _Video, said: dict[str, str]) -> StageResult | ClipTask:
         """`said` is what `sidecar_identity` says, the same for all clips of a video; it is filled when the first of them asks for it."""
-        there = self._states(clip)
+        there, sidecar = self._states(clip), video.sidecar
         inputs = {name: self._run.clip_table(name, clip.video_id, clip.clip_id) for name in self._stage.inputs}
         if away := next((state.error for state in there.values() if state.error), None):
             return StageResult(clip.video_id, clip.clip_id, "failed", error=away)
@@ -231,12 +254,14 @@ class Planner:
         if isinstance(sidecar, InputError):
             return self._refused(clip, sidecar, sha256_of({"sidecar": str(sidecar)}), own)
         try:
+            if (before := self.before(clip, video.clips)) is not None and before.waits:
+                return StageResult(clip.video_id, clip.clip_id, "blocked")
             counting = {name: value for name, value in digests.items() if value is not None}
             said.update(said or sidecar_identity(self._stage, clip, sidecar))
-            task, identity = self.task(clip, sidecar, inputs, counting, said)
+            task, identity = self.task(clip, sidecar, inputs, counting, said, before)
         except InputError as error:
             return self._refused(clip, error, sha256_of({"input": str(error)}), own)
-        except StorageUnavailable as error:  # a mesh
+        except StorageUnavailable as error:  # a mesh, or the clip before
             return StageResult(clip.video_id, clip.clip_id, "failed", error=error)
         try:
             settled = None if self._anew else self._settled(clip, task.key, own)
@@ -245,8 +270,29 @@ class Planner:
         return settled or self._submit(task, identity, own)
 
     def _states(self, clip: Clip) -> dict[str, StageState]:
-        """The state of the clip in this stage and in all upstream."""
-        return states.clip_states(self._run, clip.video_id, clip.clip_id, {self._stage.name, *states.upstream(self._stage.name)})
+        return self._states_of(clip.video_id, clip.clip_id)
+
+    def _states_of(self, video_id: str, clip_id: str) -> dict[str, StageState]:
+        """The state of a clip in this stage and in all upstream."""
+        return states.clip_states(self._run, video_id, clip_id, {self._stage.name, *states.upstream(self._stage.name)})
+
+    def before(self, clip: Clip, clips: Mapping[str, Clip]) -> Before | None:
+        """What a clip of a video goes on with; None where it begins by itself.
+
+        A clip before that has failed, or waits for one that has, hands nothing on: this one begins by itself until that changes.
+
+        Raises:
+            StorageUnavailable: the files of the clip before cannot be read now.
+        """
+        before = handed_on.clip_before(clip, clips) if self._continues else None
+        if before is None:
+            return None
+        there = self._states(before)
+        if away := next((state.error for state in there.values() if state.error), None):
+            raise away
+        own = there[self._stage.name]
+        waits = own.counts is None and own.state != "failed" and all(there[name].counts for name in self._stage.inputs)
+        return Before(before.clip_id, own.counts, waits)
 
     def task(
         self,
@@ -255,6 +301,7 @@ class Planner:
         inputs: Mapping[str, Path],
         input_digests: Mapping[str, str],
         said: Mapping[str, str] | None = None,
+        before: Before | None = None,
     ) -> tuple[ClipTask, dict[str, Any]]:
         """The work on one clip with inputs of these digests, and everything that decides its result, as JSON; its digest is the task's key.
 
@@ -271,7 +318,10 @@ class Planner:
         if "camera" in self._stage.sidecar:
             self._check_lens(clip, intrinsics)
         said = sidecar_identity(self._stage, clip, sidecar) if said is None else said
-        identity = clip_identity(self._stage, self._operator, clip, intrinsics, said, self._settings.sample_stride, input_digests)
+        link = before.identity if before else None
+        identity = clip_identity(self._stage, self._operator, clip, intrinsics, said, self._settings.sample_stride, input_digests, link)
+        if before and before.digest:
+            inputs = {**inputs, self._stage.name: self._run.clip_table(self._stage.name, clip.video_id, before.clip_id)}
         task = ClipTask(
             key=sha256_of(identity),
             stage=self._stage.name,
@@ -357,7 +407,7 @@ class Planner:
         if isinstance(outcome, Failed):
             return self._failure(task.clip, of_raw_file(outcome.error, task.clip), task.key, outcome, attempts)
         try:
-            self._check_inputs(task.clip, submitted.identity["inputs"])
+            self._check_inputs(task.clip, submitted.identity["inputs"], submitted.identity.get("before"))
             check_result(task, outcome.table)
         except (ContractError, InputChanged, StorageUnavailable) as error:
             return self._failure(task.clip, error, task.key)
@@ -366,12 +416,14 @@ class Planner:
         tables = {self._stage.name: outcome.table}
         return StageResult(task.clip.video_id, task.clip.clip_id, "computed", rows, outcome.seconds, tables, stamp, digest=task.key)
 
-    def _check_inputs(self, clip: Clip, digests: Mapping[str, str]) -> None:
+    def _check_inputs(self, clip: Clip, digests: Mapping[str, str], before: Mapping[str, str | None] | None) -> None:
         """Raise InputChanged if the inputs that count are not those of the plan any more, and StorageUnavailable if that cannot be told."""
         there = states.clip_states(self._run, clip.video_id, clip.clip_id, states.upstream(self._stage.name))
-        if away := next((state.error for state in there.values() if state.error), None):
+        earlier = self._states_of(clip.video_id, before["clip_id"] or "") if before else {}
+        if away := next((state.error for state in (*there.values(), *earlier.values()) if state.error), None):
             raise away
-        if any(there[name].counts != digest for name, digest in digests.items()):
+        gone = before is not None and earlier[self._stage.name].counts != before["digest"]
+        if gone or any(there[name].counts != digest for name, digest in digests.items()):
             raise InputChanged(f"clip {clip.clip_id}", "an input table changed while it was worked on", "Materialize the stage again")
 
     def _failure(self, clip: Clip, error: EgoworldError, key: str, outcome: Failed | None = None, attempts: int = 1) -> StageResult:

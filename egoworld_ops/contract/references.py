@@ -37,11 +37,16 @@ def references() -> tuple[Reference, ...]:
     return tuple(Reference(stage.name, p.table, p.columns) for stage in gathered.stages().values() for p in stage.parents)
 
 
-def dangling(tables: Mapping[str, pa.Table]) -> Iterator[tuple[Reference, str]]:
-    """The references that tables of one clip break, with a sentence on each. Tables that are not given are not looked at."""
+def dangling(tables: Mapping[str, pa.Table], before: Mapping[str, pa.Table] | None = None) -> Iterator[tuple[Reference, str]]:
+    """The references that tables of one clip break, with a sentence on each. Tables that are not given are not looked at.
+
+    Args:
+        before: by stage the table of the clip before that the clip's own goes on with: what that has, needs no other parent.
+    """
     for reference in references():
         if reference.child in tables and reference.parent in tables:
             have = _keys(tables[reference.parent], reference)
+            have |= _keys(before[reference.child], reference) if before and reference.child in before else set()
             if lost := sorted(_keys(tables[reference.child], reference) - have):
                 names = ", ".join(reference.columns)
                 shown = ", ".join(str(key) for key in lost[:_SHOWN]) + (", ..." if len(lost) > _SHOWN else "")

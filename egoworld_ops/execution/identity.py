@@ -79,6 +79,7 @@ def clip_identity(
     sidecar: Mapping[str, str],
     sample_stride: int,
     inputs: Mapping[str, str],
+    before: Mapping[str, str | None] | None = None,
 ) -> dict[str, Any]:
     """Everything that decides the table of one clip and stage, as JSON; its `sha256_of` is the digest.
 
@@ -86,6 +87,7 @@ def clip_identity(
         operator: as from `operator_identity`.
         sidecar: as from `sidecar_identity`.
         inputs: digests of the input tables, by stage.
+        before: of a clip that goes on with the one before it, that clip and the digest of its table, None where it has none.
     """
     return {
         "schema": SCHEMA_VERSION,
@@ -97,6 +99,7 @@ def clip_identity(
         "camera": _camera_identity(camera) if "camera" in stage.sidecar else None,
         "sidecar": dict(sidecar),
         "inputs": dict(inputs),
+        **({"before": dict(before)} if before else {}),
     }
 
 

@@ -20,7 +20,7 @@ class ClipTask:
         stage, backend: which operator.
         options: the backend's settings as JSON values.
         clip: path and frame range.
-        inputs: paths of the clip's input tables, by stage.
+        inputs: paths of the clip's input tables, by stage; under its own stage the table of the clip before, if it goes on with that.
         camera, sidecar, sample_stride: as in `ClipInput`.
         weights: folder with the weight files of the run that asks; the digest has their content, not their place.
         python: the interpreter of the worker, if the operator needs one of its own.

@@ -9,7 +9,8 @@ without a row here does not count. `digest` is that of the table that is meant: 
 It is derived from the files, which are the truth, by `states.py` alone, and never says more than they do, whenever its writer is killed:
 
 1. `withdraw` before anything that counts is replaced or loses its standing: it forgets what `memo.py` knows of the video, and makes the rows by
-   which the clip counts in that stage and in all downstream of it `pending`. Both are durable before the first file is touched. Where nothing
+   which the clip counts in that stage and in all downstream of it `pending`, and those of clips that go on with it. Both are durable before the
+   first file is touched. Where nothing
    counts, there is nothing to do: a result that is written then counts only once it is counted.
 2. The files are written.
 3. `count` looks at the clip again and writes what it now is, downstream stages included.
@@ -23,15 +24,17 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import ContractError, StorageUnavailable
 from egoworld_ops.files import locks
-from egoworld_ops.files.tables import digest_at, read_table, write_table
+from egoworld_ops.files.tables import digest_at, provenance_at, read_table, write_table
 from egoworld_ops.files.whole import make_folder, named_errors
 from egoworld_ops.lake import memo, states
 from egoworld_ops.lake.lake import VIDEO_TABLES, Run
@@ -129,13 +132,12 @@ def withdraw(run: Run, video_id: str, clip_id: str, stage: str) -> None:
     Raises:
         StorageUnavailable: the storage refuses; everything is as it was.
     """
-    gone = {stage, *states.downstream(stage)}
-    if not _that_count(rows_of(run, video_id) or {}, clip_id, gone):
+    if not _that_rest_on(run, video_id, clip_id, stage):
         return
     with _alone(run, video_id):
         rows = rows_of(run, video_id) or {}
         memo.forget(run.video_folder(video_id))
-        _write(run, video_id, rows | {key: rows[key] | _PENDING for key in _that_count(rows, clip_id, gone)})
+        _write(run, video_id, rows | {key: rows[key] | _PENDING for key in _that_rest_on(run, video_id, clip_id, stage)})
 
 
 def count(run: Run, video_id: str, clip_ids: Collection[str] | None = None) -> dict[str, dict[str, StageState]]:
@@ -144,7 +146,7 @@ def count(run: Run, video_id: str, clip_ids: Collection[str] | None = None) -> d
     A video whose manifest is damaged has nothing that counts.
 
     Returns:
-        what those of the named clips are that were looked at one by one, by clip and stage.
+        what the clips are that were looked at one by one, by clip and stage: the named ones, and those that go on with them.
 
     Raises:
         StorageUnavailable: the manifest cannot be read now, or the storage refuses; the table is as it was.
@@ -154,10 +156,11 @@ def count(run: Run, video_id: str, clip_ids: Collection[str] | None = None) -> d
         if clip_ids is None or before is None or not _is_of_the_manifest(run, video_id, before):
             after = as_it_is(run, video_id)
         else:
-            of_the_manifest = {clip_id for clip_id, _ in before}
-            after = {key: row for key, row in before.items() if key[0] not in clip_ids}
-            for clip_id in of_the_manifest.intersection(clip_ids):
-                looked_at[clip_id] = states.clip_states(run, video_id, clip_id)
+            of_the_manifest = sorted({clip_id for clip_id, _ in before} - {WHOLE_VIDEO})
+            touched = {*clip_ids, *_go_on_with(run, video_id, clip_ids, of_the_manifest)}
+            after, known = {key: row for key, row in before.items() if key[0] not in touched}, dict[Key, StageState]()
+            for clip_id in (clip_id for clip_id in of_the_manifest if clip_id in touched):
+                looked_at[clip_id] = states.clip_states(run, video_id, clip_id, known=known)
                 after |= _clip_rows(video_id, clip_id, looked_at[clip_id])
         if before is None or after != before:
             _write(run, video_id, after)
@@ -208,6 +211,42 @@ class Counting:
         now = time.monotonic()
         if now >= self._due_s.setdefault(video_id, now + _EVERY_S):
             self.count(video_id)
+
+
+def _that_rest_on(run: Run, video_id: str, clip_id: str, stage: str) -> list[Key]:
+    """The rows by which a clip's result in a stage counts, or one that was made from it, in this clip or in those that go on with it."""
+    rows, gone = rows_of(run, video_id) or {}, {stage, *states.downstream(stage)}
+    found = _that_count(rows, clip_id, gone)
+    if clip_id != WHOLE_VIDEO:
+        for handed in gone.intersection(_handed_on()):
+            with_results = sorted(clip for clip, name in rows if name == handed and _counts(rows[clip, name]))
+            for follower in _followers(run, video_id, clip_id, handed, with_results):
+                found += _that_count(rows, follower, {handed, *states.downstream(handed)})
+    return found
+
+
+def _handed_on() -> list[str]:
+    return [name for name, stage in operators.stages().items() if stage.handed_on]
+
+
+def _go_on_with(run: Run, video_id: str, clip_ids: Collection[str], of_the_manifest: Sequence[str]) -> Iterator[str]:
+    """Further clips of a video that go on with one of these."""
+    named = set(clip_ids)
+    for stage in _handed_on():
+        for clip_id in clip_ids:
+            following = of_the_manifest[bisect_right(of_the_manifest, clip_id) :][:1]
+            if not named.issuperset(following):
+                yield from _followers(run, video_id, clip_id, stage, of_the_manifest)
+
+
+def _followers(run: Run, video_id: str, clip_id: str, stage: str, clip_ids: Sequence[str]) -> Iterator[str]:
+    """Those of some clips, in order, that go on with a clip's result in a stage, directly or one after the other."""
+    for following in clip_ids[bisect_right(clip_ids, clip_id) :]:
+        link = states.before(provenance_at(run.clip_table(stage, video_id, following)) or {})
+        if link is None or link[0] != clip_id:
+            return
+        yield following
+        clip_id = following
 
 
 def _that_count(rows: Rows, clip_id: str, stages: Collection[str]) -> list[Key]:

@@ -1,14 +1,15 @@
 """What there is in a run and whether it counts: the one reader of the files of a video. Whoever asks "is it done?" asks here.
 
 A result counts where it is `done`: its table is whole, no failure that it does not stand in for is on record beside it, and it was made from the
-tables of its inputs that count now. One listing a clip folder, one footer a table; a failure is read where there is one.
+tables of its inputs that count now, and from that of the clip before, if it goes on with one. One listing a clip folder, one footer a table; a
+failure is read where there is one.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -57,6 +58,10 @@ class StageState:
     def counts(self) -> str | None:
         """Digest of the result; None where none counts."""
         return self.digest if self.state == "done" else None
+
+
+Known = dict[tuple[str, str], StageState]
+"""States by clip and stage, of clips of one video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +219,8 @@ def video_state(run: Run, video_id: str, stages: Collection[str] | None = None) 
     """
     if (manifest := manifest_of(run, video_id)) is None:
         return None
-    return VideoState(video_id, manifest.video, manifest.state, [_clip(run, video_id, row, stages) for row in manifest.clips])
+    known: Known = {}
+    return VideoState(video_id, manifest.video, manifest.state, [_clip(run, video_id, row, stages, known) for row in manifest.clips])
 
 
 def _rows(path: Path, table: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -243,13 +249,29 @@ def _manifest(video: Mapping[str, Any], said: Mapping[str, Any], n_clips: int) -
     return StageState("failed", said.get("digest"), n_clips, failure)
 
 
-def _clip(run: Run, video_id: str, row: Mapping[str, Any], wanted: Collection[str] | None) -> ClipState:
-    stages = {name: replace(state, said={}) for name, state in clip_states(run, video_id, row["clip_id"], wanted).items()}
+def _clip(run: Run, video_id: str, row: Mapping[str, Any], wanted: Collection[str] | None, known: Known) -> ClipState:
+    stages = {name: replace(state, said={}) for name, state in clip_states(run, video_id, row["clip_id"], wanted, known).items()}
     return ClipState(stages=stages, **{name: row[name] for name in _CLIP_COLUMNS})
 
 
-def clip_states(run: Run, video_id: str, clip_id: str, stages: Collection[str] | None = None) -> dict[str, StageState]:
-    """What a clip is in each stage, in order; where `stages` are named, in those alone, which must hold all that they depend on."""
+def clip_states(
+    run: Run, video_id: str, clip_id: str, stages: Collection[str] | None = None, known: Known | None = None
+) -> dict[str, StageState]:
+    """What a clip is in each stage, in order; where `stages` are named, in those alone, which must hold all that they depend on.
+
+    Args:
+        known: of those that look at many clips of a video: what was found of clips that others go on with, to be used and added to.
+    """
+    known = {} if known is None else known
+    found = _by_own_inputs(run, video_id, clip_id, stages, lambda name, state: _beside_before(run, video_id, clip_id, name, state, known))
+    known |= {(clip_id, name): state for name, state in found.items() if operators.stages()[name].handed_on}
+    return found
+
+
+def _by_own_inputs(
+    run: Run, video_id: str, clip_id: str, stages: Collection[str] | None, handed_on: Callable[[str, StageState], StageState]
+) -> dict[str, StageState]:
+    """As `clip_states`; `handed_on` judges a result further that may go on with that of the clip before."""
     folder = os.fspath(run.clip_folder(video_id, clip_id))
     try:
         there = names_in(folder)
@@ -258,8 +280,42 @@ def clip_states(run: Run, video_id: str, clip_id: str, stages: Collection[str] |
     found: dict[str, StageState] = {}
     for name, stage in operators.stages().items():
         if stages is None or name in stages:
-            found[name] = _stage_state(folder, name, there, {i: found[i] for i in stage.inputs})
+            state = _stage_state(folder, name, there, {i: found[i] for i in stage.inputs})
+            found[name] = handed_on(name, state) if stage.handed_on else state
     return found
+
+
+def before(said: Mapping[str, Any]) -> tuple[str, str | None] | None:
+    """The clip that a result goes on with, by what its file says of its origin, and the digest of that clip's result, None where it had none.
+
+    None where it goes on with no clip (docs/adr/0062).
+    """
+    identity = said.get("identity")
+    found = identity.get("before") if isinstance(identity, dict) else None
+    return (str(found.get("clip_id")), found.get("digest")) if isinstance(found, dict) else None
+
+
+def _beside_before(run: Run, video_id: str, clip_id: str, stage: str, result: StageState, known: Known) -> StageState:
+    """A result, where the one that it goes on with is the one that counts now.
+
+    Walks back to a clip that is known, or goes on with none, and judges from there on. Names of clips sort as their frames do.
+    """
+    needed = {stage, *upstream(stage)}
+    chain = [(clip_id, result)]
+    while (link := before(chain[-1][1].said)) and link[0] < chain[-1][0] and (link[0], stage) not in known:
+        chain.append((link[0], _by_own_inputs(run, video_id, link[0], needed, lambda _, state: state)[stage]))
+    for name, state in reversed(chain):
+        known[name, stage] = _after(state, before(state.said), stage, known)
+    return known[clip_id, stage]
+
+
+def _after(result: StageState, link: tuple[str, str | None] | None, stage: str, known: Known) -> StageState:
+    if link is None or result.state != "done":
+        return result
+    earlier = known.get((link[0], stage))
+    if earlier is not None and earlier.state == "unreadable":
+        return replace(result, state="unreadable", error=earlier.error)
+    return result if earlier is not None and earlier.counts == link[1] else replace(result, state="stale")
 
 
 def _stage_state(folder: str, name: str, there: Collection[str], inputs: Mapping[str, StageState]) -> StageState:

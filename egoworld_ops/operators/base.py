@@ -33,6 +33,7 @@ class Stage:
         metrics: what is measured of its rows.
         parents: which of its rows depend on rows of another table of the clip.
         sample: rows that keep the contract, without the columns that name clip and frame: for tests and as an example.
+        handed_on: whether a clip's table may depend on that of the clip before it, see `Operator.continues`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Stage:
     metrics: tuple[Metric, ...] = ()
     parents: tuple[Parent, ...] = ()
     sample: tuple[Mapping[str, Any], ...] = ()
+    handed_on: bool = False
 
 
 class BackendSettings(BaseModel):
@@ -58,7 +60,8 @@ class ClipInput:
 
     Args:
         clip: which frames of which video.
-        tables: the clip's tables of the stages named in `Stage.inputs`, as in the data contract.
+        tables: the clip's tables of the stages named in `Stage.inputs`, as in the data contract; and under the stage's own name that of the clip
+            before in its scene, where the operator `continues` it and it has one.
         sidecar: what a person said about the video.
         camera: intrinsics, with their source.
         sample_stride: frames from one processed frame to the next; `frames()` already obeys it. Frames whose index in the video is a multiple of
@@ -137,6 +140,11 @@ class Operator(ABC):
     def brought(cls, settings: BackendSettings) -> Mapping[str, Any]:
         """What installed packages provide by names in these settings, such as a robot, as JSON: it decides results, and is part of the digest."""
         return {}
+
+    @classmethod
+    def continues(cls, settings: BackendSettings) -> bool:
+        """Whether it begins a clip with the table of the clip before in the same scene. Only of a stage that is `handed_on`. See docs/adr/0062."""
+        return False
 
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
         """Whether `run` reads frames of a clip with these input tables; only then are they decoded ahead."""

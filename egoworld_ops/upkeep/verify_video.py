@@ -18,6 +18,7 @@ from egoworld_ops.files.tables import read_table
 from egoworld_ops.lake import lake
 from egoworld_ops.lake.lake import RUN_TABLES, VIDEO_TABLES, Run
 from egoworld_ops.lake.states import ClipState, VideoState, video_ids, video_state
+from egoworld_ops.lake.states import before as handed_on
 from egoworld_ops.upkeep.verify_counted import check_states
 from egoworld_ops.upkeep.verify_file import MAKE_AGAIN, Checked, check_file
 from egoworld_ops.video import index_file
@@ -122,8 +123,10 @@ def _missing(run: Run, state: VideoState) -> Iterator[EgoworldError]:
 
 
 def _clips(run: Run, state: VideoState) -> Iterator[EgoworldError]:
+    earlier: dict[tuple[str, str], pa.Table] = {}
     for clip in state.clips:
         tables: dict[str, pa.Table] = {}
+        before: dict[str, pa.Table] = {}
         for stage, said in clip.states.items():
             path = run.clip_table(stage, state.video_id, clip.clip_id)
             if said not in ("done", "stale") and not path.exists():
@@ -133,14 +136,17 @@ def _clips(run: Run, state: VideoState) -> Iterator[EgoworldError]:
             if said != "failed" and checked.rows is not None and not checked.findings:
                 tables[stage] = checked.rows
                 yield from (checked.finding(reason) for reason in _against_clip(checked, stage, state, clip))
+                if (link := handed_on(checked.said)) is not None and (link[0], stage) in earlier:
+                    before[stage] = earlier[link[0], stage]
         for stage in clip.failures:
             checked = check_file(run.failure(stage, state.video_id, clip.clip_id), "failures")
             yield from checked.findings
             of = [(row["video_id"], row["clip_id"], row["stage"]) for row in checked.rows.to_pylist()] if checked.rows is not None else []
             if checked.rows is not None and of != [(state.video_id, clip.clip_id, stage)]:
                 yield checked.finding(f"tells of {of}, want one failure of this clip and stage")
-        for reference, reason in references.dangling(tables):
+        for reference, reason in references.dangling(tables, before):
             yield ContractError(run.clip_table(reference.child, state.video_id, clip.clip_id), reason, MAKE_AGAIN)
+        earlier = {(clip.clip_id, stage): table for stage, table in tables.items() if operators.stages()[stage].handed_on}
 
 
 def _against_clip(checked: Checked, stage: str, state: VideoState, clip: ClipState) -> Iterator[str]:
@@ -156,6 +162,10 @@ def _against_clip(checked: Checked, stage: str, state: VideoState, clip: ClipSta
     for name, digest in inputs.items():
         if digest != (footer.provenance(checked.path.with_name(f"{name}.parquet")) or {}).get("digest"):
             yield f"was made from another {name} than the one beside it"
+    if (link := handed_on(checked.said)) is not None:
+        counts = next((other.stages[stage].counts for other in state.clips if other.clip_id == link[0]), None)
+        if counts != link[1]:
+            yield f"goes on with another {stage} than clip {link[0]} has now"
     yield from _rows_against_clip(checked, state, clip, operator.get("backend"))
 
 

@@ -44,6 +44,7 @@ STAGE = Stage(
         Metric("score_mean", "avg(score)", "confidence of the masks", minimum=0.5),
     ),
     parents=(Parent("detections", ("track_id", "role")),),
+    handed_on=True,
     sample=(
         {
             "track_id": 1,

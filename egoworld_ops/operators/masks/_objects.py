@@ -90,6 +90,10 @@ class ObjectTrack:
         crop, mask = cut
         whole = np.zeros(rgb.shape[:2], bool)
         whole[crop.window] = crop.enlarge(mask.astype(np.float32)) > 0.5
+        return self.go_on(rgb, whole, hands)
+
+    def go_on(self, rgb: np.ndarray, whole: np.ndarray, hands: np.ndarray) -> Sighting | None:
+        """Start, or start again, from its pixels (H, W) bool in this frame; None where nothing of it is visible."""
         self._whole, self._unseen = whole, 0
         self._colors = ColorModel(_MEMORY)
         return self._segment(rgb, whole, hands, None)

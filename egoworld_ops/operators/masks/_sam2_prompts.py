@@ -21,6 +21,7 @@ class Prompt:
         box_px: (4,) float32, corners [x0, y0, x1, y1], within the image.
         points_px: (N, 2) float32, points on the thing, within the image; N may be 0.
         surest: no mask of it is surer: of a thing that was found automatically, the confidence that there is one.
+        named: whether the sidecar names it.
     """
 
     track_id: int
@@ -29,6 +30,7 @@ class Prompt:
     box_px: np.ndarray
     points_px: np.ndarray
     surest: float = 1.0
+    named: bool = False
 
 
 def prompts_by_frame(detections: pa.Table, hand_joints: tuple[int, ...], width: int, height: int) -> Mapping[int, Mapping[int, Prompt]]:
@@ -59,4 +61,4 @@ def _prompt(row: Mapping[str, Any], hand_joints: tuple[int, ...], width: int, he
         points = np.asarray(row["points_px"], np.float32)[list(hand_joints)].reshape(-1, 2)
         points = points[((points >= 0) & (points <= [width - 1, height - 1])).all(1)]
     surest = float(row["score"]) if row["source"] == "motion_color" else 1.0
-    return Prompt(row["track_id"], row["role"], row["label"], box, points, surest)
+    return Prompt(row["track_id"], row["role"], row["label"], box, points, surest, row["source"] == "sidecar")

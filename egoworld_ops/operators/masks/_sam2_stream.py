@@ -17,6 +17,7 @@ from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
+from egoworld_ops.operators.masks._handover import Handed
 from egoworld_ops.operators.masks._sam2_prompts import Prompt
 
 if not GlobalHydra.instance().is_initialized():
@@ -105,14 +106,17 @@ class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has 
             state["cached_features"][position] = (batch[i : i + 1], features)  # what `_get_image_feature` looks up
 
     @torch.inference_mode()
-    def step(self, state: dict[str, Any], position: int, prompts: Sequence[Prompt]) -> list[TrackedMask]:
+    def step(self, state: dict[str, Any], position: int, prompts: Sequence[Prompt], handed: Sequence[Handed] = ()) -> list[TrackedMask]:
         """Track everything prompted so far into the next frame.
 
         Args:
             state: from `start`.
             position: of the frame, which has been encoded.
-            prompts: those for this frame. Each makes it a conditioning frame of its track. The first frame stepped into must have some.
+            prompts: those for this frame. Each makes it a conditioning frame of its track. The first frame stepped into must have some, or masks.
+            handed: tracks whose mask in this frame is known, and prompts them.
         """
+        for begun in handed:
+            self.add_new_mask(state, frame_idx=position, obj_id=begun.key, mask=begun.mask)
         for prompt in prompts:
             self.add_new_points_or_box(
                 state,

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
+from egoworld_ops.operators.masks._handover import Handed, Handover
 from egoworld_ops.operators.masks._hands import HandPrompt, HandSegmenter
 from egoworld_ops.operators.masks._motion import Motion
 from egoworld_ops.operators.masks._objects import ObjectTrack, Sighting
@@ -39,45 +40,53 @@ class ClassicalSettings(BackendSettings):
     """Settings of the backend.
 
     `wrist_margin_m`: how far past the wrist joint a hand's mask may reach. `max_carried`: processed frames over which an object that is not
-    seen is carried by motion before it is dropped.
+    seen is carried by motion before it is dropped. `warm_start`: objects go on with the masks that the clip before has of them, see `_handover`.
     """
 
     wrist_margin_m: Annotated[float, Field(ge=0, le=0.1)] = 0.03
     max_carried: Annotated[int, Field(ge=0)] = 8
+    warm_start: bool = False
 
 
 class Backend(Operator):
     """The default on laptops."""
 
-    version = "6"
+    version = "7"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = ClassicalSettings
     seconds_per_frame: ClassVar[float] = 0.06
 
+    @classmethod
+    def continues(cls, settings: BackendSettings) -> bool:
+        """With `warm_start`."""
+        assert isinstance(settings, ClassicalSettings)
+        return settings.warm_start
+
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
-        """Only if something is detected."""
-        return tables["detections"].num_rows > 0
+        """Only if something is detected, or handed on."""
+        return any(table.num_rows > 0 for table in tables.values())
 
     def run(self, item: ClipInput) -> pa.Table:
-        """Masks of one clip; empty where the detections are."""
+        """Masks of one clip; empty where nothing is detected or handed on."""
         assert isinstance(self.settings, ClassicalSettings)
         prompts = by_frame(item.tables["detections"], _PROMPT_COLUMNS)
-        if not prompts:
+        handover = Handover(item.tables.get("masks"), item.clip.frame_start, ("object",))
+        if not prompts and not handover.frames:
             return schema.empty("masks")
         cv2.setNumThreads(self.threads)
-        scene = _Scene(self.settings)
+        scene = _Scene(self.settings, handover)
         rows: list[dict[str, Any]] = []
         for frame in item.frames():
             shared = common(item, frame.index, frame.timestamp_s, "classical")
             rows += [shared | found for found in scene.advance(frame, prompts.get(frame.index, []))]
-        return schema.from_rows("masks", rows)
+        return schema.from_rows("masks", handover.named(rows))
 
 
 class _Scene:
     """Everything that is followed through one clip."""
 
-    def __init__(self, settings: ClassicalSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: ClassicalSettings, handover: Handover) -> None:
+        self._settings, self._handover = settings, handover
         self._hands = HandSegmenter(settings.wrist_margin_m)
         self._motion = Motion()
         self._tracks: dict[int, ObjectTrack] = {}
@@ -93,7 +102,7 @@ class _Scene:
         found = self._segment_hands(rgb, hands)  # other people's hands too: their pixels belong to nothing else
         owner, logit = _compose(found, rgb.shape[:2])
         covered = owner > 0
-        sightings = self._segment_objects(rgb, covered, [p for p in prompts if p["role"] == "object"])
+        sightings = self._segment_objects(rgb, covered, [p for p in prompts if p["role"] == "object"], self._handover.at(frame.index))
         self._hand_pixels = covered
         _compose({track: s.evidence for track, s in sightings.items()}, rgb.shape[:2], owner, logit)
         rows = [_row(track, role, None, owner == track, logit, True) for role, track in _HAND_TRACKS.items() if track in found]
@@ -112,7 +121,9 @@ class _Scene:
                 found[track] = evidence
         return found
 
-    def _segment_objects(self, rgb: np.ndarray, hands: np.ndarray, prompts: Sequence[Mapping[str, Any]]) -> dict[int, Sighting]:
+    def _segment_objects(
+        self, rgb: np.ndarray, hands: np.ndarray, prompts: Sequence[Mapping[str, Any]], handed: Sequence[Handed]
+    ) -> dict[int, Sighting]:
         sightings: dict[int, Sighting | None] = {}
         alive = {number: track for number, track in self._tracks.items() if track.alive}
         if alive and self._hand_pixels is not None:
@@ -121,11 +132,16 @@ class _Scene:
             A_hand = self._motion.affine(self._hand_pixels, np.zeros_like(hands))
             for number, track in alive.items():
                 sightings[number] = track.follow(rgb, hands, self._motion, A_background, A_hand)
+        for begun in handed:
+            track = self._tracks[begun.key] = ObjectTrack(begun.label, self._settings.max_carried)
+            track.surest = begun.surest
+            sightings[begun.key] = track.go_on(rgb, begun.mask, hands)
+        seen = {number: rle.mask_bbox(track.whole) for number, track in self._tracks.items() if number < 0 and track.whole is not None}
         for prompt in prompts:
-            number = int(prompt["track_id"])
+            box_px, source = np.asarray(prompt["box_px"], float), prompt["source"]
+            number = self._handover.key(int(prompt["track_id"]), "object", prompt["label"], box_px, source == "sidecar", seen)
             track = self._tracks.setdefault(number, ObjectTrack(prompt["label"], self._settings.max_carried))
-            box_px = np.asarray(prompt["box_px"], float)
-            exact = prompt["source"] != "motion_color"
+            exact = source != "motion_color"
             track.surest = 1.0 if exact else float(prompt["score"])
             if exact or not _still_there(track, sightings.get(number), box_px):
                 sightings[number] = track.prompt(rgb, box_px, exact, hands)

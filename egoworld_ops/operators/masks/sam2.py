@@ -1,18 +1,21 @@
 """Backend `sam2`: SAM 2.1 tracks hands and objects through the clip, prompted by the detections; a few frames in memory at a time.
 
 A track is prompted at its first detection, by its box and, for a hand, some of its points. It is prompted again where it is detected and
-its mask was empty in the frame before. Masks begin with a track's first detection: nothing is tracked backwards.
+its mask was empty in the frame before. Masks begin with a track's first detection, or with what the clip before hands on (`warm_start`): nothing
+is tracked backwards.
 
 Torch and the `sam2` package are imported only where a model is built: reading settings or digests does not load them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from itertools import dropwhile, islice
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
+import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
@@ -21,6 +24,7 @@ from egoworld_ops.contract import schema
 from egoworld_ops.operators import accelerator
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.masks import _sam2_needs as needs
+from egoworld_ops.operators.masks._handover import Handed, Handover
 from egoworld_ops.operators.masks._pixels import pixel_columns
 from egoworld_ops.operators.masks._sam2_prompts import Prompt, prompts_by_frame
 from egoworld_ops.operators.rows import common
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     import torch
 
     from egoworld_ops.operators.masks._sam2_stream import TrackedMask
+
+_ROLES = ("hand_left", "hand_right", "object")
 
 
 class Settings(BackendSettings):
@@ -57,6 +63,8 @@ class Settings(BackendSettings):
     """Which of a hand's 21 points prompt it beside its box: by default the knuckles, which are well inside the hand."""
     reprompt_lost: bool = True
     """Prompt a track again where it is detected and its mask was empty in the frame before."""
+    warm_start: bool = False
+    """Go on with the masks that the clip before has of frames that both have: they prompt its tracks, in place of boxes. See `_handover`."""
     max_prompt_frames: Annotated[int, Field(ge=2, le=64)] = 4
     """How many of a track's prompted frames it attends to, the newest ones; bounds memory where a track is often lost."""
     non_overlapping: bool = True
@@ -117,12 +125,18 @@ class Backend(Operator):
         options = cast("Settings", settings)
         return (_weights_name(options),) if options.random_weights_seed is None else ()
 
+    @classmethod
+    def continues(cls, settings: BackendSettings) -> bool:
+        """With `warm_start`."""
+        return cast("Settings", settings).warm_start
+
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
-        """Only if something is detected."""
-        return tables["detections"].num_rows > 0
+        """Only if something is detected, or handed on."""
+        return any(table.num_rows > 0 for table in tables.values())
 
     def run(self, item: ClipInput) -> pa.Table:
-        """Masks of all detected tracks, each from its first detection on; a frame where a track's mask is empty has no row of it.
+        """Masks of all detected tracks, each from its first detection on, or from where it is handed on; a frame where a track's mask is empty has no
+        row of it.
 
         Raises:
             OutOfMemory: host or device memory ran out.
@@ -131,33 +145,38 @@ class Backend(Operator):
 
         torch.set_num_threads(self.threads)
         with _out_of_memory(f"clip {item.clip.clip_id} of {item.clip.video_id}"), self._autocast():
-            return schema.from_rows("masks", list(self._rows(item)))
+            handover = Handover(item.tables.get("masks"), item.clip.frame_start, _ROLES)
+            return schema.from_rows("masks", handover.named(list(self._rows(item, handover))))
 
-    def _rows(self, item: ClipInput) -> Iterator[dict[str, Any]]:
+    def _rows(self, item: ClipInput, handover: Handover) -> Iterator[dict[str, Any]]:
         clip, options = item.clip, self._options
         found = prompts_by_frame(item.tables["detections"], options.hand_joints, clip.width, clip.height)
-        if not found:
+        begins = found.keys() | handover.frames
+        if not begins:
             return
         n_frames = len(sampled_frames(clip.frame_start, clip.frame_end, item.sample_stride))
         state = self._predictor.start(n_frames, clip.height, clip.width)
-        tracks: dict[int, Prompt] = {}
-        visible: set[int] = set()
-        for position, index, timestamp_s in self._encoded(state, item.frames(), found):
-            prompts = self._wanted(found.get(index, {}), tracks, visible)
+        tracks: dict[int, Prompt | Handed] = {}
+        visible: dict[int, np.ndarray] = {}
+        for position, index, timestamp_s in self._encoded(state, item.frames(), begins):
+            handed = handover.at(index)
+            tracks |= {begun.key: begun for begun in handed}
+            visible |= {begun.key: begun.box_px for begun in handed}
+            prompts = self._wanted(_numbered(found.get(index, {}), handover, visible), tracks, visible)
             tracks |= {p.track_id: p for p in prompts if p.track_id not in tracks}
             visible.clear()
-            for mask in self._predictor.step(state, position, prompts):
+            for mask in self._predictor.step(state, position, prompts, handed):
                 row = _row(mask, tracks[mask.track_id])
                 if row is not None:
-                    visible.add(mask.track_id)
+                    visible[mask.track_id] = row["bbox_px"]
                     yield common(item, index, timestamp_s, self._label) | row
 
-    def _encoded(self, state: dict[str, Any], frames: Iterator[Frame], found: Mapping[int, Any]) -> Iterator[tuple[int, int, float]]:
+    def _encoded(self, state: dict[str, Any], frames: Iterator[Frame], begins: Container[int]) -> Iterator[tuple[int, int, float]]:
         """Position in the clip, index in the video and time of each frame from the first prompted one on, once its features are in the state.
 
         The next frames are read once the last of the frames before has been stepped into.
         """
-        tracked = dropwhile(lambda at: at[1].index not in found, enumerate(frames))
+        tracked = dropwhile(lambda at: at[1].index not in begins, enumerate(frames))
         while batch := self._encode(state, islice(tracked, self.micro_batch)):
             yield from batch
 
@@ -173,7 +192,7 @@ class Backend(Operator):
             self._predictor.encode(state, images, self.micro_batch if self._options.compile else 0)
         return batch
 
-    def _wanted(self, found: Mapping[int, Prompt], tracks: Mapping[int, Prompt], visible: set[int]) -> list[Prompt]:
+    def _wanted(self, found: Mapping[int, Prompt], tracks: Mapping[int, Any], visible: Collection[int]) -> list[Prompt]:
         """Which of a frame's prompts are given to the model: those of new tracks, and of tracks that were lost."""
         lost = {t for t in tracks if t not in visible} if self._options.reprompt_lost else set()
         return [found[t] for t in sorted(found) if t not in tracks or t in lost]
@@ -188,14 +207,24 @@ def _weights_name(options: Settings) -> str:
     return f"sam2.1_hiera_{options.model}"
 
 
-def _row(tracked: TrackedMask, track: Prompt) -> dict[str, Any] | None:
+def _numbered(found: Mapping[int, Prompt], handover: Handover, visible: Mapping[int, np.ndarray]) -> dict[int, Prompt]:
+    """A frame's prompts under the numbers by which their things are followed."""
+    numbered = {}
+    for prompt in found.values():
+        low, high = prompt.box_px[:2], prompt.box_px[2:]
+        key = handover.key(prompt.track_id, prompt.role, prompt.label, np.concatenate([low, high - low]), prompt.named, visible)
+        numbered[key] = replace(prompt, track_id=key)
+    return numbered
+
+
+def _row(tracked: TrackedMask, track: Prompt | Handed) -> dict[str, Any] | None:
     """The columns that describe one mask; None where it is empty."""
     mask = (tracked.logits > 0).cpu().numpy()
     pixels = pixel_columns(mask)
     if pixels is None:
         return None
     return {
-        "track_id": track.track_id,
+        "track_id": tracked.track_id,
         "role": track.role,
         "label": track.label,
         "score": min(tracked.score, track.surest),
