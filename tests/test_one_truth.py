@@ -9,9 +9,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from egoworld_assets import checks, preview
+from egoworld_assets import checks
 from egoworld_assets.chain import pipeline
-from egoworld_assets.chain.planning import clips_of
 from egoworld_assets.io import LakeIOManager
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
@@ -25,6 +24,7 @@ from egoworld_ops.raw import register
 from egoworld_ops.release import place
 from egoworld_ops.release.make import make_release
 from egoworld_ops.release.settings import ReleaseSettings
+from egoworld_ops.report.layers import read_layers
 from egoworld_ops.settings import Settings
 from tests import finished
 from tests.stages import below
@@ -73,10 +73,9 @@ def test_metrics_pictures_and_comparisons_are_of_rows_that_count(settings: Setti
     run, video_id, clip_id = stale
     with duckdb.connect() as connection:
         said = {stage: judging.judge(connection, run, stage, video_id, {}).values for stage in ("masks", "object_pose")}
-    [shown] = [clip for clip in clips_of(run, video_id) if clip.clip_id == clip_id]
-    drawn = preview._tables(run, shown)
-    assert {stage for stage, rows in drawn.items() if not rows.num_rows} >= STALE
-    assert drawn["masks"].num_rows > 0
+    drawn = read_layers(run, video_id, clip_id)
+    assert all("was made of inputs that no longer count" in drawn.without[layer] for layer in ("objects", "holds"))
+    assert "masks" not in drawn.without
     counted_rows = sum(
         state.rows or 0
         for clip in states.video_state(run, video_id).clips  # type: ignore[union-attr]

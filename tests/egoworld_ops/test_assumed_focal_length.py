@@ -189,7 +189,7 @@ def test_releases_leave_assumed_lengths_out_unless_told(run: Run) -> None:
 def test_process_and_checks_warn_of_the_video_without_intrinsics_alone(run: Run) -> None:
     for video_id in rows_of(run).videos:
         folder = run.video_folder(video_id)
-        done = {stage: {"folder": str(folder)} for stage in ("manifest", *operators.stages(), "preview")}
+        done = {stage: {"folder": str(folder), "run": run.run_id} for stage in ("manifest", *operators.stages(), "preview")}
         said = "\n".join(outcome.not_metric(done))
         files = sorted(folder.glob("clip_id=*/hand_pose.parquet"))
         with duckdb.connect() as connection:
