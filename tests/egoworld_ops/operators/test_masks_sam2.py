@@ -27,6 +27,7 @@ from egoworld_ops.operators import accelerator
 from egoworld_ops.operators.base import ClipInput
 from egoworld_ops.operators.masks import _sam2_needs as needs
 from egoworld_ops.operators.masks import sam2 as backend
+from egoworld_ops.operators.masks._handover import Handed
 from egoworld_ops.operators.masks._sam2_model import CONFIGS, _config, build
 from egoworld_ops.operators.masks._sam2_prompts import Prompt, prompts_by_frame
 from egoworld_ops.operators.masks._sam2_stream import StreamingPredictor, TrackedMask, preprocess
@@ -303,8 +304,8 @@ def watched(
         together.append(list(images))
         StreamingPredictor.encode(predictor, state, images, size)
 
-    def step(state: dict[str, Any], position: int, prompts: list[Prompt]) -> list[TrackedMask]:
-        masks = StreamingPredictor.step(predictor, state, position, prompts)
+    def step(state: dict[str, Any], position: int, prompts: list[Prompt], handed: list[Handed]) -> list[TrackedMask]:
+        masks = StreamingPredictor.step(predictor, state, position, prompts, handed)
         logits.update({(position, m.track_id): m.logits.clone() for m in masks})
         return masks
 
