@@ -1,5 +1,6 @@
 """The asset `drift`: whether the numbers of the run's newest videos are those of older ones. Materialized on demand."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,8 +30,9 @@ def drift(context: dg.AssetExecutionContext, egoworld: Egoworld) -> dg.Materiali
     try:
         seen = look(run, reference.read(run.lake.root), egoworld.settings)
     except SetupError as error:
-        return _result(True, {"compared": str(error)}, "")
-    context.log.info(f"{seen.said}: {len(seen.report.drifted)} of {seen.report.compared} metrics have drifted")
+        return _result({"compared": str(error)}, str(error))
+    report = seen.report
+    context.log.info(f"{seen.said}: {len(report.drifted)} of {report.compared} metrics have drifted")
     columns = {
         "stage": "string",
         "metric": "string",
@@ -40,20 +42,25 @@ def drift(context: dg.AssetExecutionContext, egoworld: Egoworld) -> dg.Materiali
         "psi": "float",
         "since": "string",
     }
-    records = [dg.TableRecord({name: _plain(getattr(d, name)) for name in columns}) for d in seen.report.drifted]
+    records = [dg.TableRecord({name: _plain(getattr(d, name)) for name in columns}) for d in report.drifted]
     table = dg.MetadataValue.table(records, dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()]))
-    metadata = {"compared": seen.said, "metrics": seen.report.compared, "with too few videos": len(seen.report.too_few), "drifted": table}
-    first = "; ".join(f"{d.stage} {d.metric} since {d.since}" for d in seen.report.drifted[:3])
-    return _result(not seen.report.drifted, metadata, f"{first}. Look at the worst clips: `egoworld drift`")
+    metadata = {"compared": seen.said, "metrics": report.compared, "with too few videos": len(report.too_few), "drifted": table}
+    wrong = "; ".join(f"{d.stage} {d.metric} since {d.since}" for d in report.drifted[:3])
+    if wrong:
+        wrong += ". Look at the worst clips: `egoworld drift`"
+    elif not report.compared:
+        wrong = f"nothing is known: {seen.said}, and want {egoworld.settings.drift.minimum_videos} videos on each side"
+    return _result(metadata, wrong)
 
 
-def _result(passed: bool, metadata: Mapping[str, Any], said: str) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def _result(metadata: Mapping[str, Any], wrong: str) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """The check passes where nothing is wrong: where nothing could be compared, that is not known."""
     check = dg.AssetCheckResult(
-        passed=passed, check_name=CHECK, severity=dg.AssetCheckSeverity.WARN, description=None if passed else said, metadata={}
+        passed=not wrong, check_name=CHECK, severity=dg.AssetCheckSeverity.WARN, description=wrong or None, metadata={}
     )
     return dg.MaterializeResult(metadata=metadata, check_results=[check])
 
 
 def _plain(value: str | float) -> str | float | None:
     """NaN stands in no JSON."""
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and math.isnan(value) else value

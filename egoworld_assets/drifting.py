@@ -40,11 +40,12 @@ def look(run: Run, reference: Reference | None, settings: Settings, last: int | 
     from egoworld_ops.query import catalog, drift
     from egoworld_ops.query.samples import Samples
 
-    for each in {run, runs.find(run.lake, reference.run_id) if reference else run}:
+    both = {run, runs.find(run.lake, reference.run_id) if reference else run}
+    for each in both:
         judging.of_run(each, {})
     if last is None and reference is None and source is None:
         last = settings.drift.last_videos
-    with Samples(catalog.write_catalog(run.lake)) as samples:
+    with Samples(catalog.write_catalog(run.lake), [each.run_id for each in both]) as samples:
         sides = samples.sides(run.run_id, reference, last or 0, source)
         report = drift.compare(samples.of(sides.reference), samples.of(sides.current), settings.drift)
         worst = {(d.stage, d.metric): samples.worst(sides.current, d) for d in report.drifted}

@@ -6,7 +6,7 @@ replaced together. It is derived: it may be deleted, and is never the only place
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,7 +67,7 @@ def _of_video(
         "computed_at": max((at for s in said.values() if (at := _computed_at(s))), default=None),
     }
     rows = sum(int(s.get("rows", 0)) for s in said.values())
-    for name, value in {**numbers.whole, **_work(said.values(), spans)}.items():
+    for name, value in {**numbers.whole, **_work(list(said.values()), spans)}.items():
         yield {**about, "metric": name, "value": value, "rows": rows}
     for name, (mean, buckets) in numbers.columns.items():
         sketch = [{"bucket": bucket, "count": n} for bucket, n in buckets.items()]
@@ -88,10 +88,11 @@ def _of_clips(said: Mapping[Path, Mapping[str, Any]], spans: Sequence[quality.Sp
             yield {**about, "metric": name, "value": value}
 
 
-def _work(said: Iterable[Mapping[str, Any]], spans: Sequence[quality.Span]) -> dict[str, float]:
-    """Seconds that results took to compute, and the frames that were processed for them; without these where no clip says so."""
-    frames = {"processed_frames": float(sum(span.frames for span in spans))} if spans else {}
-    return {"compute_s": sum(float(known.get("seconds", 0)) for known in said)} | frames
+def _work(said: Collection[Mapping[str, Any]], spans: Sequence[quality.Span]) -> dict[str, float]:
+    """Seconds that results took to compute, and the frames that were processed for them; each only where all say so."""
+    seconds = [float(known["seconds"]) for known in said if "seconds" in known]
+    known_s = {"compute_s": sum(seconds)} if said and len(seconds) == len(said) else {}
+    return known_s | ({"processed_frames": float(sum(span.frames for span in spans))} if spans else {})
 
 
 def _computed_at(said: Mapping[str, Any]) -> datetime | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,15 +39,29 @@ def read(root: Path) -> Pointer | None:
         StorageUnavailable: it cannot be read now.
         SetupError: it is not what this project writes.
     """
-    path = root / FILE_NAME
+    said = read_choice(root / FILE_NAME, ("pinned",), "which run is the latest", "egoworld runs use RUN")
+    return _of_link(root / LINK) if said is None else Pointer(*said)
+
+
+def read_choice(path: Path, flags: Sequence[str], what: str, command: str) -> tuple[str, *tuple[bool, ...]] | None:
+    """The run that a JSON file chooses, and its flags; None where there is no such file.
+
+    Args:
+        what: the file is to say, for a person.
+        command: that writes it.
+
+    Raises:
+        StorageUnavailable: it cannot be read now.
+        SetupError: it is not what this project writes.
+    """
     try:
         with named_errors(path):
             said = json.loads(path.read_text("utf-8"))
-        return Pointer(str(said["run_id"]), bool(said["pinned"]))
+        return str(said["run_id"]), *(bool(said[flag]) for flag in flags)
     except (FileNotFoundError, NotADirectoryError):
-        return _of_link(root / LINK)
+        return None
     except (ValueError, KeyError, TypeError) as error:
-        raise SetupError(path, f"does not say which run is the latest: {error!r}", "Choose one: `egoworld runs use RUN`") from error
+        raise SetupError(path, f"does not say {what}: {error!r}", f"Choose one: `{command}`") from error
 
 
 def write(root: Path, pointer: Pointer) -> None:

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from egoworld_ops.errors import SetupError
-from egoworld_ops.files.whole import hold_swept, named_errors, write_bytes
+from egoworld_ops.files.whole import hold_swept, write_bytes
+from egoworld_ops.lake import pointer
 
 FILE_NAME = "drift_reference.json"
 
@@ -27,15 +27,8 @@ def read(root: Path) -> Reference | None:
         StorageUnavailable: it cannot be read now.
         SetupError: it is not what this project writes.
     """
-    path = root / FILE_NAME
-    try:
-        with named_errors(path):
-            said = json.loads(path.read_text("utf-8"))
-        return Reference(str(said["run_id"]), bool(said["released"]))
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise SetupError(path, f"does not say what the reference is: {error!r}", "Choose one: `egoworld drift --keep RUN`") from error
+    said = pointer.read_choice(root / FILE_NAME, ("released",), "what the reference is", "egoworld drift --keep RUN")
+    return None if said is None else Reference(*said)
 
 
 def write(root: Path, reference: Reference) -> None:

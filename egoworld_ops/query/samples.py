@@ -37,12 +37,14 @@ class Samples:
 
     Args:
         catalog: `egoworld.duckdb`, up to date.
+        run_ids: the runs that will be asked for.
     """
 
-    def __init__(self, catalog: Path) -> None:
+    def __init__(self, catalog: Path, run_ids: Collection[str]) -> None:
         self._connection = duckdb.connect(str(catalog), read_only=True)
         every = "SELECT run_id, video_id, clip_id, stage, metric, value, computed_at FROM runs.metrics"
-        self._connection.execute(f"CREATE TEMP TABLE numbers AS {every} WHERE metric NOT IN {_OF_MACHINES}")
+        wanted = f"run_id IN (SELECT unnest(?::VARCHAR[])) AND metric NOT IN {_OF_MACHINES}"
+        self._connection.execute(f"CREATE TEMP TABLE numbers AS {every} WHERE {wanted}", [list(run_ids)])
 
     def __enter__(self) -> Samples:
         return self
@@ -72,7 +74,8 @@ class Samples:
             current = current[-last:]
             words.append(f"the last {len(current)} videos")
         old = reference or Reference(run_id)
-        videos = [v for v in self._videos(old.run_id) if old.run_id != run_id or v not in set(current)]
+        newer = set(current) if old.run_id == run_id else set()
+        videos = [v for v in self._videos(old.run_id) if v not in newer]
         if old.released:
             released = {v for (v,) in self._ask("SELECT video_id FROM releases.videos WHERE run_id = ?", [old.run_id])}
             videos = [v for v in videos if v in released]
@@ -86,8 +89,9 @@ class Samples:
         """The metrics of these videos of a run, each over the videos in the order in which it was computed."""
         run_id, videos = side
         order = "ORDER BY stage, metric, computed_at, video_id"
-        asked = "SELECT stage, metric, video_id, value FROM numbers WHERE run_id = ? AND clip_id = '' AND list_contains(?, video_id)"
-        table = self._connection.execute(f"{asked} {order}", [run_id, list(videos)]).fetchnumpy()
+        wanted = "run_id = ? AND clip_id = '' AND video_id IN (SELECT unnest(?::VARCHAR[]))"
+        asked = f"SELECT stage, metric, video_id, value FROM numbers WHERE {wanted} {order}"
+        table = self._connection.execute(asked, [run_id, list(videos)]).fetchnumpy()
         values = np.ma.filled(np.ma.asarray(table["value"], np.float64), np.nan)
         keys = list(zip(table["stage"], table["metric"], strict=True))
         starts = [i for i, key in enumerate(keys) if i == 0 or key != keys[i - 1]]
@@ -103,7 +107,7 @@ class Samples:
             "value IS NOT NULL" if np.isnan(drift.current) else f"value {'DESC' if drift.current > drift.reference else 'ASC'} NULLS LAST"
         )
         asked = f"""SELECT video_id, clip_id, value FROM numbers
-            WHERE run_id = ? AND stage = ? AND metric = ? AND clip_id {whole} '' AND list_contains(?, video_id)
+            WHERE run_id = ? AND stage = ? AND metric = ? AND clip_id {whole} '' AND video_id IN (SELECT unnest(?::VARCHAR[]))
             ORDER BY {order}, video_id, clip_id LIMIT {MOST_WORST}"""
         return self._ask(asked, [run_id, drift.stage, drift.metric, list(videos)])
 
