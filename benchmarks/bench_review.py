@@ -156,7 +156,11 @@ def measure(settings: Settings, run: Run) -> int:
             ok &= paint_s <= PAINT_S
             print(f"FIGURE review, first paint of {page.partition('/run/')[2] or 'home'}: {paint_s:.2f} s (limit {PAINT_S:g})")
         before_mb = rss_mb(server)
-        for what, query in (("by name", "?"), ("worst first", f"?metric={METRIC}&"), ("of one stage and state", "?stage=masks&state=done&")):
+        for what, query in (
+            ("by name", "?"),
+            ("worst first", f"?metric={METRIC}&"),
+            ("of one stage and state", "?stage=masks&state=done&"),
+        ):
             turns = [fetch_s(f"{clips}{query}page={n}") for n in [*range(1, 31), *range(1900, 1931)]]
             ok &= (p95_s := statistics.quantiles(turns, n=20)[-1]) <= TURN_S
             print(f"FIGURE review, turning a page, {what}: median {statistics.median(turns):.3f} s, p95 {p95_s:.3f} s (limit {TURN_S:g})")

@@ -29,7 +29,7 @@ def look(run: Run, reference: Reference | None, settings: Settings, last: int | 
     """Compare videos of a run with a reference. What was not measured yet is measured first.
 
     Args:
-        reference: None stands for the other videos of the run; then `last` is the setting's where nothing else chooses videos.
+        reference: None, or the run itself, stands for the other videos of the run; then `last` is the setting's where nothing else chooses videos.
         last, source: which videos, as `Samples.sides`.
 
     Raises:
@@ -43,7 +43,8 @@ def look(run: Run, reference: Reference | None, settings: Settings, last: int | 
     both = {run, runs.find(run.lake, reference.run_id) if reference else run}
     for each in both:
         judging.of_run(each, {})
-    if last is None and reference is None and source is None:
+    of_itself = reference is None or (reference.run_id == run.run_id and not reference.released)
+    if last is None and source is None and of_itself:
         last = settings.drift.last_videos
     with Samples(catalog.write_catalog(run.lake), [each.run_id for each in both]) as samples:
         sides = samples.sides(run.run_id, reference, last or 0, source)

@@ -36,6 +36,8 @@ EgoworldError
 ├── PoisonClip                a clip at which workers died or hung, again and again, while nothing else ran there
 ├── IllegalMove               a clip was to move between states as the ledger's table does not allow: a bug
 ├── ContractError             a table breaks the data contract: a bug in an operator, or a foreign file
+├── BadRequest                the review page has no page of this address
+├── NotThere                  what an address of the review page names is not in the lake
 └── OperatorCrash             an operator raised something that is not in this tree: a bug
 """
 

@@ -72,7 +72,7 @@ def test_a_stale_table_is_nowhere_done(settings: Settings, stale: tuple[Run, str
 def test_metrics_pictures_and_comparisons_are_of_rows_that_count(settings: Settings, stale: tuple[Run, str, str]) -> None:
     run, video_id, clip_id = stale
     with duckdb.connect() as connection:
-        said = {stage: judging.judge(connection, run, stage, video_id, {}).values for stage in ("masks", "object_pose")}
+        said = {stage: judging.judge_videos(connection, run, stage, [video_id], {})[video_id].values for stage in ("masks", "object_pose")}
     drawn = read_layers(run, video_id, clip_id)
     assert all("was made of inputs that no longer count" in drawn.without[layer] for layer in ("objects", "holds"))
     assert "masks" not in drawn.without

@@ -243,7 +243,8 @@ class Planner:
 
     def _plan_clip(self, clip: Clip, video: _Video, said: dict[str, str]) -> StageResult | ClipTask:
         """`said` is what `sidecar_identity` says, the same for all clips of a video; it is filled when the first of them asks for it."""
-        there, sidecar = self._states(clip), video.sidecar
+        known: states.Known = {}
+        there, sidecar = self._states(clip.video_id, clip.clip_id, known), video.sidecar
         inputs = {name: self._run.clip_table(name, clip.video_id, clip.clip_id) for name in self._stage.inputs}
         if away := next((state.error for state in there.values() if state.error), None):
             return StageResult(clip.video_id, clip.clip_id, "failed", error=away)
@@ -254,7 +255,7 @@ class Planner:
         if isinstance(sidecar, InputError):
             return self._refused(clip, sidecar, sha256_of({"sidecar": str(sidecar)}), own)
         try:
-            if (before := self.before(clip, video.clips)) is not None and before.waits:
+            if (before := self.before(clip, video.clips, known)) is not None and before.waits:
                 return StageResult(clip.video_id, clip.clip_id, "blocked")
             counting = {name: value for name, value in digests.items() if value is not None}
             said.update(said or sidecar_identity(self._stage, clip, sidecar))
@@ -269,14 +270,11 @@ class Planner:
             return StageResult(clip.video_id, clip.clip_id, "failed", error=error)
         return settled or self._submit(task, identity, own)
 
-    def _states(self, clip: Clip) -> dict[str, StageState]:
-        return self._states_of(clip.video_id, clip.clip_id)
+    def _states(self, video_id: str, clip_id: str, known: states.Known | None = None) -> dict[str, StageState]:
+        """The state of a clip in this stage and in all upstream; `known` as of `states.clip_states`."""
+        return states.clip_states(self._run, video_id, clip_id, {self._stage.name, *states.upstream(self._stage.name)}, known)
 
-    def _states_of(self, video_id: str, clip_id: str) -> dict[str, StageState]:
-        """The state of a clip in this stage and in all upstream."""
-        return states.clip_states(self._run, video_id, clip_id, {self._stage.name, *states.upstream(self._stage.name)})
-
-    def before(self, clip: Clip, clips: Mapping[str, Clip]) -> Before | None:
+    def before(self, clip: Clip, clips: Mapping[str, Clip], known: states.Known | None = None) -> Before | None:
         """What a clip of a video goes on with; None where it begins by itself.
 
         A clip before that has failed, or waits for one that has, hands nothing on: this one begins by itself until that changes.
@@ -287,7 +285,7 @@ class Planner:
         before = handed_on.clip_before(clip, clips) if self._continues else None
         if before is None:
             return None
-        there = self._states(before)
+        there = self._states(before.video_id, before.clip_id, known)
         if away := next((state.error for state in there.values() if state.error), None):
             raise away
         own = there[self._stage.name]
@@ -419,7 +417,7 @@ class Planner:
     def _check_inputs(self, clip: Clip, digests: Mapping[str, str], before: Mapping[str, str | None] | None) -> None:
         """Raise InputChanged if the inputs that count are not those of the plan any more, and StorageUnavailable if that cannot be told."""
         there = states.clip_states(self._run, clip.video_id, clip.clip_id, states.upstream(self._stage.name))
-        earlier = self._states_of(clip.video_id, before["clip_id"] or "") if before else {}
+        earlier = self._states(clip.video_id, before["clip_id"] or "") if before else {}
         if away := next((state.error for state in (*there.values(), *earlier.values()) if state.error), None):
             raise away
         gone = before is not None and earlier[self._stage.name].counts != before["digest"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 )
 @click.option("--last", type=click.IntRange(min=1), help="Only so many videos of RUN, those computed last.")
 @click.option("--source", type=click.Path(path_type=Path), help="Only videos of RUN whose raw file lies below this folder.")
-@click.option("--keep", metavar="RUN", help="Choose what to compare with from now on: a run, or `release`.")
+@click.option("--keep", metavar="RUN", help="Only choose what to compare with from now on: a run, or `release`.")
 @click.pass_obj
 def drift(profile: str | None, run_id: str, against: str | None, last: int | None, source: Path | None, keep: str | None) -> None:
     """Print which metrics of RUN have moved, since which video, and the clips in which most; exits with 1 where one has.
@@ -39,6 +39,7 @@ def drift(profile: str | None, run_id: str, against: str | None, last: int | Non
         chosen = _reference(store, keep)
         reference.write(store.root, chosen)
         click.echo(f"reference  {'the release of ' if chosen.released else ''}run {chosen.run_id}")
+        return
     chosen_or_none = reference.read(store.root) if against is None else _reference(store, against)
     seen = look(runs.find(store, run_id), chosen_or_none, settings, last, source)
     click.echo(f"{seen.said}: {len(seen.report.drifted)} of {seen.report.compared} metrics have drifted")

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from egoworld_assets.review import lists
 from egoworld_assets.review.asked import BadRequest, NotThere
-from egoworld_assets.review.guard import Guard, Secrets
+from egoworld_assets.review.guard import Guard
 from egoworld_assets.review.index import Indexes
 from egoworld_assets.review.pages import page
 from egoworld_assets.review.shown import Shown
@@ -30,15 +30,14 @@ STATUS = ((BadRequest, 400), (NotThere, 404), (InputError, 404), (SetupError, 40
 """Of the page that an error becomes; 500 for all others."""
 
 
-def make(settings: Settings, scratch: Path, known: Secrets, hosts: Collection[str] = ()) -> Guard:
+def make(settings: Settings, scratch: Path, token: str, hosts: Collection[str] = ()) -> Guard:
     """The application for a lake.
 
     Args:
         scratch: folder for what this process keeps of the lake.
-        known: what browsers must show.
-        hosts: see `Guard`.
+        token, hosts: see `Guard`.
     """
-    shown = Shown(Lake(settings.lake), Indexes(scratch, settings.quality), known)
+    shown = Shown(Lake(settings.lake), Indexes(scratch, settings.quality))
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -59,7 +58,7 @@ def make(settings: Settings, scratch: Path, known: Secrets, hosts: Collection[st
         exception_handlers={Exception: _on_error, EgoworldError: _on_error, HTTPException: _on_http_error},
     )
     app.state.shown = shown
-    return Guard(app, known, hosts)  # outside of all, so that answers to errors have its headers too
+    return Guard(app, token, hosts)  # outside of all, so that answers to errors have its headers too
 
 
 async def _on_error(request: Request, error: Exception) -> Response:

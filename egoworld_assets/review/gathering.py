@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,22 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from egoworld_ops import operators
 from egoworld_ops.contract import quality
 from egoworld_ops.contract.quality import Bounds
-from egoworld_ops.errors import EgoworldError, StorageUnavailable
+from egoworld_ops.errors import EgoworldError
 from egoworld_ops.lake import judging, measured
 from egoworld_ops.lake.failure_file import on_record
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.states import MANIFEST
+from egoworld_ops.query.views import as_measured
 
 _COLUMNS = {
-    "states": "video_id, clip_id, stage, CASE WHEN state = 'failed' AND dead_letter THEN 'dead letter' ELSE state END AS state, rows, error_class",
+    "states": "video_id, clip_id, stage, rows, error_class, digest, "
+    "CASE WHEN state = 'failed' AND dead_letter THEN 'dead letter' ELSE state END AS state",
     "videos": "video_id, path, bytes, status, error_class, reason, cure, warning, duration_s, n_frames, width, height",
     "clips": "video_id, clip_id, frame_start, frame_end, own_start, own_end, start_s, end_s",
+    "metrics": "video_id, clip_id, stage, metric, CASE WHEN sketch IS NULL THEN value END AS value, digest",
 }
 _FAILURE = ("backend", "culprit", "error_class", "reason", "cure", "attempts", "frame_index", "traceback", "dead_letter")
 _TEXT = dict.fromkeys(("video_id", "clip_id", "stage", "metric", "said", "reason"), pa.string())
@@ -31,7 +34,6 @@ _SHAPES = {
         [(name, pa.string()) for name in ("video_id", "clip_id", "stage")]
         + [(n, {"attempts": pa.int32(), "frame_index": pa.int64(), "dead_letter": pa.bool_()}.get(n, pa.string())) for n in _FAILURE]
     ),
-    "metrics": pa.schema([(n, _TEXT[n]) for n in ("video_id", "clip_id", "stage", "metric")] + [("value", pa.float64())]),
     "warnings": pa.schema([(n, _TEXT[n]) for n in ("video_id", "stage", "metric", "said")]),
     "unreadable": pa.schema([(n, _TEXT[n]) for n in ("video_id", "reason")]),
 }
@@ -46,25 +48,35 @@ def gather(reader: duckdb.DuckDBPyConnection, run: Run, video_ids: Sequence[str]
     Args:
         reader: a connection for this alone.
         bounds: of quality metrics, by stage and metric, of the settings.
-
-    Raises:
-        StorageUnavailable: a file is there and cannot be read now.
     """
     unreadable: list[tuple[Any, ...]] = []
     found: Found = {"states": _read(reader, run, "states", video_ids, unreadable)}
     states = found["states"].to_pylist()
     counting = [row["video_id"] for row in states if row["stage"] == MANIFEST and row["state"] in ("done", "failed", "dead letter")]
-    found |= {table: _read(reader, run, table, counting, unreadable) for table in ("videos", "clips")}
-    failures = [row for each in states if each["error_class"] and each["clip_id"] and (row := _failure(run, each)) is not None]
-    metrics, warnings = [], []
+    found |= {table: _read(reader, run, table, counting, unreadable) for table in ("videos", "clips", "metrics")}
+    failures = [row for each in states if each["error_class"] and each["clip_id"] and (row := _failure(run, each, unreadable)) is not None]
+    warnings = []
     for video_id in counting:
         for stage, said in _measured(run, video_id, unreadable):
-            metrics += [(video_id, "", stage, name, value) for name, value in said.metrics.items() if value is not None]
             sentences = [*quality.verdicts(stage, said.metrics, bounds.get(stage, {})), *said.odd]
             warnings += [(video_id, stage, text.partition(" ")[0], text) for text in judging.without_lengths(sentences)]
-    listed = {"failures": failures, "metrics": metrics, "warnings": warnings, "unreadable": unreadable}
+    listed = {"failures": failures, "warnings": warnings, "unreadable": unreadable}
     found |= {table: _table(table, rows) for table, rows in listed.items()}
-    found["states"] = found["states"].drop_columns(["error_class"])
+    found["metrics"] = _that_stand(reader, found["metrics"], found["states"])
+    found["states"] = found["states"].drop_columns(["error_class", "digest"])
+    return found
+
+
+def _that_stand(reader: duckdb.DuckDBPyConnection, metrics: pa.Table, states: pa.Table) -> pa.Table:
+    """The numbers that were measured of what counts now."""
+    if not metrics.num_rows:
+        return metrics.drop_columns(["digest"])
+    reader.register("measured", metrics)
+    reader.register("counted", states)
+    now = as_measured("SELECT * FROM measured", "SELECT * FROM counted")
+    found = reader.sql(f"SELECT video_id, clip_id, stage, metric, value FROM ({now}) WHERE value IS NOT NULL").to_arrow_table()
+    reader.unregister("measured")
+    reader.unregister("counted")
     return found
 
 
@@ -95,9 +107,13 @@ def _select(reader: duckdb.DuckDBPyConnection, table: str, files: Sequence[str])
     return reader.sql(said, params={"files": [glob.escape(path) for path in files]}).to_arrow_table()
 
 
-def _failure(run: Run, state: Mapping[str, Any]) -> tuple[Any, ...] | None:
-    """What went wrong with a clip in a stage; None where it is no longer on record."""
-    failed = on_record(run.failure(state["stage"], state["video_id"], state["clip_id"]))
+def _failure(run: Run, state: Mapping[str, Any], unreadable: list[tuple[Any, ...]]) -> tuple[Any, ...] | None:
+    """What went wrong with a clip in a stage; None where it is no longer on record, or cannot be read."""
+    try:
+        failed = on_record(run.failure(state["stage"], state["video_id"], state["clip_id"]))
+    except EgoworldError as error:
+        unreadable.append((state["video_id"], str(error)))
+        return None
     if failed is None:
         return None
     return (state["video_id"], state["clip_id"], state["stage"], *(failed.row.get(name) for name in _FAILURE))
@@ -109,25 +125,12 @@ def _measured(run: Run, video_id: str, unreadable: list[tuple[Any, ...]]) -> Ite
     if not (folder / measured.FILE_NAME).exists():
         return
     try:
-        for stage, files in _files(run, video_id).items():
-            known = measured.recall(folder, stage, measured.digest_of(stage, files))
-            if known is not None:
+        for stage in (MANIFEST, *operators.stages()):
+            digest = measured.digest_of(stage, list(judging.files_that_count(run, stage, video_id)))
+            if (known := measured.recall(folder, stage, digest)) is not None:
                 yield stage, known
-    except StorageUnavailable:
-        raise
     except EgoworldError as error:
         unreadable.append((video_id, str(error)))
-
-
-def _files(run: Run, video_id: str) -> dict[str, list[Path]]:
-    """The files of each stage as `judging.files` lists them, in one pass over the video's folders."""
-    found: dict[str, list[Path]] = {MANIFEST: list(judging.files(run, MANIFEST, video_id))}
-    folder = run.video_folder(video_id)
-    for clip in sorted(name for name in os.listdir(folder) if name.startswith("clip_id=")):
-        for name in sorted(os.listdir(folder / clip)):
-            if name.endswith(".parquet") and name.count(".") == 1:
-                found.setdefault(name.removesuffix(".parquet"), []).append(folder / clip / name)
-    return found
 
 
 def _table(table: str, rows: Sequence[Sequence[Any]]) -> pa.Table:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-import secrets
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 COOKIE = "egoworld_review"
 TOKEN = "token"  # noqa: S105 - the name of the parameter
-FIELD = "csrf"
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -32,31 +29,19 @@ HEADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Secrets:
-    """Of one process.
-
-    Args:
-        token: that a browser must show; empty where the page is bound to loopback.
-        csrf: that a write must carry; only pages of this process tell it.
-    """
-
-    token: str = ""
-    csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24))
-
-
 class Guard:
     """Lets through what may be asked, and adds the headers to each answer.
 
     A page of another site whose name was made to point here (DNS rebinding) is refused by its `Host`; so is a write that another site's page sends,
-    by `Origin` and by the secret it cannot know.
+    by its `Origin`. No page takes a write.
 
     Args:
+        token: that a browser must show; empty where the page is bound to loopback.
         hosts: names by which the page may be asked for, beside loopback's; addresses may always be.
     """
 
-    def __init__(self, app: ASGIApp, known: Secrets, hosts: Collection[str] = ()) -> None:
-        self.inner, self._known = app, known
+    def __init__(self, app: ASGIApp, token: str, hosts: Collection[str] = ()) -> None:
+        self.inner, self._token = app, token
         self._hosts = {*LOOPBACK, *(name.lower() for name in hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +66,7 @@ class Guard:
         host = headers.get("host", "")
         if not self._may_be_called(host):
             return PlainTextResponse("egoworld review: asked for by a name that is not its own; allow it with --allow-host", 421)
-        if self._known.token and (answer := self._unless_known(scope, headers)) is not None:
+        if self._token and (answer := self._unless_known(scope, headers)) is not None:
             return answer
         if scope["method"] not in ("GET", "HEAD"):
             origin = headers.get("origin")
@@ -100,22 +85,17 @@ class Guard:
             ipaddress.ip_address(name)
         except ValueError:
             return False
-        return bool(self._known.token)
+        return bool(self._token)
 
     def _unless_known(self, scope: Scope, headers: Headers) -> Response | None:
         shown = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
-        if hmac.compare_digest(shown.encode(), self._known.token.encode()):
+        if hmac.compare_digest(shown.encode(), self._token.encode()):
             return None
         asked = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = dict(asked).get(TOKEN, "")
-        if not hmac.compare_digest(given.encode(), self._known.token.encode()):
+        if not hmac.compare_digest(given.encode(), self._token.encode()):
             return PlainTextResponse("egoworld review: open the address that `egoworld review` printed; it holds the token", 401)
         rest = urlencode([(name, value) for name, value in asked if name != TOKEN])
         answer = RedirectResponse(f"{scope['path']}{'?' if rest else ''}{rest}", 303)
-        answer.set_cookie(COOKIE, self._known.token, httponly=True, samesite="strict", path="/")
+        answer.set_cookie(COOKIE, self._token, httponly=True, samesite="strict", path="/")
         return answer
-
-
-def is_ours(known: Secrets, given: str) -> bool:
-    """Whether a write carries the secret of this process's pages."""
-    return hmac.compare_digest(given.encode(), known.csrf.encode())

@@ -7,6 +7,7 @@ say so.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -18,15 +19,18 @@ import duckdb
 
 from egoworld_assets.review import gathering
 from egoworld_ops.contract.quality import Bounds
-from egoworld_ops.errors import StorageUnavailable
+from egoworld_ops.errors import EgoworldError, StorageUnavailable, classify
 from egoworld_ops.lake import memo, states
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.measured import FILE_NAME as QUALITY
 
 CHUNK = 256
 MEMORY = "512MB"
-WATCHED = ("states.parquet", "videos.parquet", "clips.parquet", QUALITY)
+WATCHED = ("states.parquet", "videos.parquet", "clips.parquet", "metrics.parquet", QUALITY)
 _RATE_OVER_S = 600.0
+ENDED = "state IN ('done', 'failed', 'dead letter')"
+"""Of results that have come to an end; a failure is one too."""
+_LOG = logging.getLogger(__name__)
 _TABLES = """
 CREATE TABLE videos (video_id VARCHAR, path VARCHAR, bytes BIGINT, status VARCHAR, error_class VARCHAR, reason VARCHAR, cure VARCHAR,
     warning VARCHAR, duration_s DOUBLE, n_frames BIGINT, width INT, height INT);
@@ -36,6 +40,7 @@ CREATE TABLE states (video_id VARCHAR, clip_id VARCHAR, stage VARCHAR, state VAR
 CREATE TABLE failures (video_id VARCHAR, clip_id VARCHAR, stage VARCHAR, backend VARCHAR, culprit VARCHAR, error_class VARCHAR, reason VARCHAR,
     cure VARCHAR, attempts INT, frame_index BIGINT, traceback VARCHAR, dead_letter BOOLEAN);
 CREATE TABLE metrics (video_id VARCHAR, clip_id VARCHAR, stage VARCHAR, metric VARCHAR, value DOUBLE);
+CREATE TABLE metric_names (stage VARCHAR, metric VARCHAR, PRIMARY KEY (stage, metric));
 CREATE TABLE warnings (video_id VARCHAR, stage VARCHAR, metric VARCHAR, said VARCHAR);
 CREATE TABLE unreadable (video_id VARCHAR, reason VARCHAR);
 """
@@ -60,7 +65,7 @@ class Index:
         self.whole = threading.Event()
         """Set once all videos that the run had were gone through."""
         self.seen, self.total = 0, 0
-        self.away: StorageUnavailable | None = None
+        self.away: EgoworldError | None = None
         """Why the run could not be read when it was last tried."""
 
     def close(self) -> None:
@@ -78,35 +83,51 @@ class Index:
         finally:
             cursor.close()
 
-    def refresh(self) -> None:
-        """Read what has changed since, and forget what is gone. One thread at a time."""
+    def refresh(self, ended: threading.Event) -> None:
+        """Read what has changed since, and forget what is gone, until `ended`. One thread at a time."""
         with self._alone:
             try:
-                self._read_changed()
+                self._read_changed(ended)
                 self.away = None
-            except StorageUnavailable as error:
-                self.away = error
+            except Exception as error:  # noqa: BLE001 - whatever it is, the page says it, and the next look may do better
+                self.away = classify(error, f"run {self.run.run_id}")
+                if not isinstance(self.away, StorageUnavailable):
+                    _LOG.error("index of run %s", self.run.run_id, exc_info=error)
             self._note_progress()
             self.whole.set()
 
-    def _read_changed(self) -> None:
+    def _read_changed(self, ended: threading.Event) -> None:
         there = states.video_ids(self.run)
         self.total = len(there)
-        gone = set(self._known).difference(there)
-        changed = [video_id for video_id in there if self._file_states(video_id) != self._known.get(video_id)]
-        self.seen = self.total - len(changed)
-        reader = duckdb.connect(config={"threads": 2, "memory_limit": MEMORY})
-        touched = [*changed, *gone]
-        for chunk in (touched[at : at + CHUNK] for at in range(0, len(touched), CHUNK)):
-            states_now = {video_id: self._file_states(video_id) for video_id in chunk}
-            there = [video_id for video_id in chunk if video_id not in gone]
-            self._replace(chunk, gathering.gather(reader, self.run, there, self._bounds))
-            self._known |= states_now
-            self.seen += len(there)
-        reader.close()
-        for video_id in gone:
-            self._known.pop(video_id, None)
-        self.seen = self.total
+        looks = {video_id: self._look(video_id) for video_id in there}
+        touched = [*(v for v, look in looks.items() if look != self._known.get(v)), *set(self._known).difference(there)]
+        self.seen = self.total - len([v for v in touched if v in looks])
+        with duckdb.connect(config={"threads": 2, "memory_limit": MEMORY}) as reader:
+            for chunk in (touched[at : at + CHUNK] for at in range(0, len(touched), CHUNK)):
+                if ended.is_set():
+                    return
+                now = {video_id: self._look(video_id) for video_id in chunk if video_id in looks}
+                readable = [video_id for video_id, look in now.items() if not isinstance(look, str)]
+                self._replace(chunk, gathering.gather(reader, self.run, readable, self._bounds))
+                self._say([(video_id, look) for video_id, look in now.items() if isinstance(look, str)])
+                for video_id in chunk:
+                    self._known.pop(video_id, None)
+                self._known |= now
+                self.seen += len(now)
+
+    def _look(self, video_id: str) -> list[Any] | str:
+        """The states of a video's files that are read; or why they cannot be."""
+        try:
+            folder = self.run.video_folder(video_id)
+            return [memo.file_state(folder / name) for name in WATCHED]
+        except (StorageUnavailable, ValueError) as error:
+            return str(error)
+
+    def _say(self, unreadable: Sequence[tuple[str, str]]) -> None:
+        cursor = self._database.cursor()
+        for row in unreadable:
+            cursor.execute("INSERT INTO unreadable VALUES (?, ?)", row)
+        cursor.close()
 
     def _replace(self, video_ids: Sequence[str], found: gathering.Found) -> None:
         """Put the rows of these videos in the place of those there were, all in one step."""
@@ -117,16 +138,14 @@ class Index:
             if rows.num_rows:
                 cursor.register("gathered", rows)
                 cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM gathered")
+                if table == "metrics":
+                    cursor.execute("INSERT OR IGNORE INTO metric_names SELECT DISTINCT stage, metric FROM gathered")
                 cursor.unregister("gathered")
         cursor.execute("COMMIT")
         cursor.close()
 
-    def _file_states(self, video_id: str) -> list[Any]:
-        folder = f"{self.run.path}/video_id={video_id}"
-        return [memo.file_state(Path(f"{folder}/{name}")) for name in WATCHED]
-
     def _note_progress(self) -> None:
-        [row] = self.rows("SELECT count(*) AS n FROM states WHERE state = 'done'")
+        [row] = self.rows(f"SELECT count(*) AS n FROM states WHERE {ENDED}")
         now = time.monotonic()
         self._counted.append((now, row["n"]))
         while now - self._counted[0][0] > _RATE_OVER_S:
@@ -188,7 +207,7 @@ class Indexes:
             started = time.monotonic()
             for index in self._newest_first():
                 if not self._ended.is_set():
-                    index.refresh()
+                    index.refresh(self._ended)
             pause_s = max(self._every_s, 5 * (time.monotonic() - started))
             self._wanted.wait(pause_s)
             self._wanted.clear()

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from egoworld_assets.review.asked import MOST_PAGES, PAGE_SIZES, Asked, BadRequest
-from egoworld_assets.review.index import Index
+from egoworld_assets.review.index import ENDED, Index
 from egoworld_assets.review.pages import page
 from egoworld_assets.review.shown import Shown
 from egoworld_ops import operators
@@ -38,7 +38,7 @@ class Progress:
     @classmethod
     def of(cls, index: Index) -> Progress:
         """That of the videos gone through so far. A failure is an end too."""
-        [row] = index.rows("SELECT count(*) FILTER (state IN ('done', 'failed', 'dead letter')) AS done, count(*) AS total FROM states")
+        [row] = index.rows(f"SELECT count(*) FILTER ({ENDED}) AS done, count(*) AS total FROM states")
         rate = index.rate()
         return cls(row["done"], row["total"], (row["total"] - row["done"]) / rate if rate else None)
 
@@ -212,7 +212,7 @@ def _wanted(q: str, stage: str, state: str) -> tuple[str, dict[str, Any]]:
 def _metrics_of(index: Index) -> dict[str, tuple[str, str]]:
     """Stage and metric of those that are declared, and of others that some video has, by the name that the address has."""
     declared = [(stage, metric.name) for stage in (MANIFEST, *operators.stages()) for metric in quality.metrics(stage)]
-    found = [(row["stage"], row["metric"]) for row in index.rows("SELECT DISTINCT stage, metric FROM metrics")]
+    found = [(row["stage"], row["metric"]) for row in index.rows("SELECT stage, metric FROM metric_names")]
     return {f"{stage}.{name}": (stage, name) for stage, name in sorted({*declared, *found})}
 
 

@@ -19,9 +19,6 @@ SIGNS = {
     "pending": "…",
     "damaged": "⚠",
     "unreadable": "?",
-    "good": "✓",
-    "bad": "✗",
-    "unsure": "?",
 }
 """Beside the word of each state, so that none is told by its colour alone."""
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from egoworld_assets.review.guard import LOOPBACK, Secrets
+from egoworld_assets.review.guard import LOOPBACK
 from egoworld_ops.errors import BadSettings
 from egoworld_ops.settings import Settings
 
@@ -31,9 +31,9 @@ def serve(settings: Settings, host: str, port: int, also_called: Sequence[str], 
     from egoworld_assets.review import app
 
     listening = _bound(host, port)
-    known = Secrets() if host in LOOPBACK else Secrets(token=secrets.token_urlsafe(24))
+    token = "" if host in LOOPBACK else secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory(prefix="egoworld-review-") as scratch, listening:
-        made = app.make(settings, Path(scratch), known, (host, socket.gethostname(), *also_called))
+        made = app.make(settings, Path(scratch), token, (host, socket.gethostname(), *also_called))
         config = uvicorn.Config(
             made,
             log_level="warning",
@@ -43,15 +43,15 @@ def serve(settings: Settings, host: str, port: int, also_called: Sequence[str], 
             limit_concurrency=100,
             timeout_graceful_shutdown=2,
         )
-        say(address(host, listening.getsockname()[1], known))
+        say(address(host, listening.getsockname()[1], token))
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def address(host: str, port: int, known: Secrets) -> str:
+def address(host: str, port: int, token: str) -> str:
     """What a person opens."""
     shown = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)  # noqa: S104 - compared with, not bound to
     name = f"[{shown}]" if ":" in shown else shown
-    return f"http://{name}:{port}/" + (f"?token={known.token}" if known.token else "")
+    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
 
 
 def _bound(host: str, port: int) -> socket.socket:

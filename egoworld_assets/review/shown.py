@@ -8,7 +8,6 @@ from typing import Any
 from starlette.requests import Request
 
 from egoworld_assets.review.asked import NotThere
-from egoworld_assets.review.guard import Secrets
 from egoworld_assets.review.index import Index, Indexes
 from egoworld_ops.errors import SetupError
 from egoworld_ops.lake import runs
@@ -21,7 +20,6 @@ class Shown:
 
     lake: Lake
     indexes: Indexes
-    secrets: Secrets
 
     def run(self, request: Request) -> tuple[Run, Index]:
         """The run that the address names, one of those the lake has, and its index.
@@ -37,4 +35,4 @@ class Shown:
 
     def common(self, request: Request, run: Run | None = None, index: Index | None = None) -> dict[str, Any]:
         """What the frame of every page shows."""
-        return {"lake": self.lake.root, "run_shown": run, "index": index, "csrf": self.secrets.csrf, "path": request.url.path}
+        return {"lake": self.lake.root, "run_shown": run, "index": index, "path": request.url.path}

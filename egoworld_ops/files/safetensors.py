@@ -107,6 +107,8 @@ def _entries(path: Path, stream: BinaryIO) -> tuple[dict[str, tuple[str, tuple[i
     try:
         header = json.loads(stream.read(size))
         entries = {name: (e["dtype"], tuple(e["shape"]), tuple(e["data_offsets"])) for name, e in header.items() if name != "__metadata__"}
+        if not all(len(place) == 2 and all(type(n) is int and n >= 0 for n in (*shape, *place)) for _, shape, place in entries.values()):
+            raise ValueError("an array has a shape or a place that is none")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise _unreadable(path, f"its header is none: {error}") from error
     return entries, size, n_bytes

@@ -48,7 +48,8 @@ Key = tuple[str, str]
 Rows = dict[Key, dict[str, Any]]
 _PENDING = {"state": "pending", "digest": None, "rows": None, "error_class": None, "dead_letter": None}
 _EVERY_S = 2.0
-_REMEMBERED = 16
+REMEMBERED = 16
+"""Videos whose rows are kept in memory."""
 _seeing = threading.Lock()
 _seen: OrderedDict[str, tuple[memo.FileState, Rows]] = OrderedDict()
 
@@ -113,7 +114,7 @@ def digests_of(run: Run, video_id: str, stage: str) -> dict[str, str] | None:
 def _remember(path: str, state: memo.FileState, rows: Rows) -> None:
     with _seeing:
         _seen[path] = state, rows
-        while len(_seen) > _REMEMBERED:
+        while len(_seen) > REMEMBERED:
             _seen.popitem(last=False)
 
 

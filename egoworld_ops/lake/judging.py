@@ -16,7 +16,7 @@ from egoworld_ops.contract.values import Values
 from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.files.tables import provenance_at, read_table
 from egoworld_ops.files.whole import matching, named_errors
-from egoworld_ops.lake import counted, measured, memo, metrics
+from egoworld_ops.lake import counted, measured, metrics
 from egoworld_ops.lake.lake import VIDEO_TABLES, Run
 from egoworld_ops.lake.measured import Measured
 from egoworld_ops.lake.metrics import Numbers
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 VALUES = "rows with a value that stands"
 """The warning of a stage none of whose rows has one begins so."""
-_TOGETHER = 64
-"""Videos that are measured by one query."""
+_TOGETHER = counted.REMEMBERED
+"""Videos that are measured by one query: as many as are gone through stage by stage without reading what counts of one again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,11 +116,6 @@ def measure(connection: DuckDBPyConnection, stage: str, paths: Sequence[Path]) -
     return quality.measure(connection, stage, paths, spans=spans(paths))
 
 
-def judge(connection: DuckDBPyConnection, run: Run, stage: str, video_id: str, bounds: Mapping[str, Bounds]) -> Judged:
-    """As `judge_videos`, of one."""
-    return judge_videos(connection, run, stage, [video_id], bounds)[video_id]
-
-
 def judge_videos(
     connection: DuckDBPyConnection, run: Run, stage: str, videos: Sequence[str], bounds: Mapping[str, Bounds]
 ) -> dict[str, Judged]:
@@ -139,7 +134,7 @@ def judge_videos(
     for video_id in videos:
         found = files_that_count(run, stage, video_id)
         digest = measured.digest_of(stage, list(found))
-        there = memo.file_state(run.video_table(metrics.TABLE, video_id)) is not None
+        there = provenance_at(run.video_table(metrics.TABLE, video_id)) is not None
         if there and (recalled := measured.recall(run.video_folder(video_id), stage, digest)) is not None:
             known[video_id] = recalled
         else:
@@ -168,14 +163,15 @@ def of_run(run: Run, bounds: Mapping[str, Mapping[str, Bounds]]) -> RunJudged:
     assumed = []
     with duckdb.connect(":memory:") as connection:
         videos, stages = video_ids(run), (MANIFEST, *operators.stages())
-        by_stage = {stage: judge_videos(connection, run, stage, videos, bounds.get(stage, {})) for stage in stages}
-        for video_id in videos:
-            judged = {stage: by_stage[stage][video_id] for stage in stages}
-            for stage, of_stage in judged.items():
-                for warning in without_lengths(of_stage.warnings):
-                    said.setdefault((stage, warning.partition(" ")[0]), []).append((video_id, warning))
-            if any(of_stage.assumed for of_stage in judged.values()):
-                assumed.append(video_id)
+        for part in (videos[at : at + _TOGETHER] for at in range(0, len(videos), _TOGETHER)):
+            by_stage = {stage: judge_videos(connection, run, stage, part, bounds.get(stage, {})) for stage in stages}
+            for video_id in part:
+                judged = {stage: by_stage[stage][video_id] for stage in stages}
+                for stage, of_stage in judged.items():
+                    for warning in without_lengths(of_stage.warnings):
+                        said.setdefault((stage, warning.partition(" ")[0]), []).append((video_id, warning))
+                if any(of_stage.assumed for of_stage in judged.values()):
+                    assumed.append(video_id)
     warned = [Warned(stage, of_metric[0][1], [video_id for video_id, _ in of_metric]) for (stage, _), of_metric in said.items()]
     return RunJudged(warned, assumed)
 

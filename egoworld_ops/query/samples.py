@@ -74,11 +74,14 @@ class Samples:
             current = current[-last:]
             words.append(f"the last {len(current)} videos")
         old = reference or Reference(run_id)
-        newer = set(current) if old.run_id == run_id else set()
-        videos = [v for v in self._videos(old.run_id) if v not in newer]
+        videos = self._videos(old.run_id)
         if old.released:
             released = {v for (v,) in self._ask("SELECT video_id FROM releases.videos WHERE run_id = ?", [old.run_id])}
             videos = [v for v in videos if v in released]
+            current = [v for v in current if old.run_id != run_id or v not in released]
+        if old.run_id == run_id:
+            newer = set(current)
+            videos = [v for v in videos if v not in newer]
         against = "the other videos of this run" if reference is None else f"{'the release of ' if old.released else ''}run {old.run_id}"
         said = f"{', '.join(words)} ({len(current)} videos) against {against} ({len(videos)} videos)"
         if not current or not videos:
@@ -117,7 +120,7 @@ class Samples:
         return [video_id for (video_id,) in self._ask(asked, [run_id])]
 
     def _below(self, run_id: str, folder: Path) -> Collection[str]:
-        prefix = f"{folder.absolute()}/"
+        prefix = f"{folder.resolve()}/"
         return {v for (v,) in self._ask("SELECT video_id FROM runs.videos WHERE run_id = ? AND starts_with(path, ?)", [run_id, prefix])}
 
     def _ask(self, question: str, given: list[Any]) -> list[tuple[Any, ...]]:

@@ -118,7 +118,7 @@ class _Maker:
         if name == "states":
             return f"{rows} AND {guard}"
         if name == "metrics":
-            return f"{self._measured(rows, run, older)} WHERE {guard}"
+            return f"{as_measured(rows, self._all_rows('states', run, older), ('run_id',))} WHERE {guard}"
         said, clip = f"({self._all_rows('states', run, older)})", " AND s.clip_id = r.clip_id"
         if name in VIDEO_TABLES:
             said, clip = f"(SELECT * FROM {said} WHERE stage = 'manifest' AND state IN ('done', 'failed'))", ""
@@ -133,16 +133,6 @@ class _Maker:
         of_clip = "c.run_id = r.run_id AND c.video_id = r.video_id AND c.clip_id = r.clip_id"
         own = "r.frame_index >= c.own_start AND r.frame_index < c.own_end"
         return f"SELECT r.* FROM ({counted}) AS r JOIN {clips} AS c ON {of_clip} WHERE {own} AND {guard}"
-
-    def _measured(self, rows: str, run: str, older: bool) -> str:
-        """The rows of `metrics` of stages of videos that were measured as they count now: with each clip's digest, and no others."""
-        done = f"(SELECT run_id, video_id, clip_id, stage, digest FROM ({self._all_rows('states', run, older)}) WHERE state = 'done')"
-        measured = f"(SELECT DISTINCT run_id, video_id, clip_id, stage, digest FROM ({rows}) WHERE digest IS NOT NULL)"
-        both = f"{done} AS s FULL JOIN {measured} AS m USING (run_id, video_id, clip_id, stage, digest)"
-        now = f"SELECT run_id, video_id, stage FROM {both} GROUP BY ALL HAVING bool_and(s.digest IS NOT NULL AND m.digest IS NOT NULL)"
-        return (
-            f"SELECT r.* FROM ({rows}) AS r SEMI JOIN ({now}) AS n ON n.run_id = r.run_id AND n.video_id = r.video_id AND n.stage = r.stage"
-        )
 
     def _all_rows(self, name: str, run: str, older: bool) -> str:
         """All rows of the files of a table, in one run or in all."""
@@ -211,6 +201,21 @@ class _Maker:
         unknown = f"count(*) = 0 OR NOT bool_and({here})"
         found = f"FROM duckdb_databases() AS d WHERE d.database_name IN ({databases})"
         return f"(SELECT CASE WHEN {unknown} THEN error({_text('egoworld: ' + cure)}) ELSE true END {found})"
+
+
+def as_measured(rows: str, states: str, keys: Sequence[str] = ()) -> str:
+    """The rows of `metrics` of stages of videos that were measured as they count now: with each clip's digest, and no others.
+
+    Args:
+        rows, states: queries for rows of both tables.
+        keys: columns that tell videos apart beside `video_id`.
+    """
+    of_stage = ", ".join([*keys, "video_id", "stage"])
+    done = f"(SELECT {of_stage}, clip_id, digest FROM ({states}) WHERE state = 'done') AS s"
+    measured = f"(SELECT DISTINCT {of_stage}, clip_id, digest FROM ({rows}) WHERE digest IS NOT NULL) AS m"
+    both = f"{done} FULL JOIN {measured} USING ({of_stage}, clip_id, digest)"
+    now = f"SELECT {of_stage} FROM {both} GROUP BY ALL HAVING bool_and(s.digest IS NOT NULL AND m.digest IS NOT NULL)"
+    return f"SELECT r.* FROM ({rows}) AS r SEMI JOIN ({now}) AS n USING ({of_stage})"
 
 
 def _refusal(reason: str) -> str:

@@ -8,12 +8,27 @@ from typing import Any
 
 from egoworld_ops.errors import ContractError
 from egoworld_ops.files.tables import read_table
-from egoworld_ops.lake import counted, memo
+from egoworld_ops.lake import counted, memo, metrics
 from egoworld_ops.lake.lake import Run
 
 _COUNT_AGAIN = "Materialize the stages of the video: nothing is computed for it, and its states are counted"
 _DELETE = f"Delete it, then m{_COUNT_AGAIN[1:]}"
 _FACTS = ("digest", "rows", "error_class", "dead_letter")
+
+
+def check_metrics(run: Run, video_id: str) -> list[ContractError]:
+    """What is wrong with the file of table `metrics` of a video; it need not be there.
+
+    Raises:
+        StorageUnavailable: it cannot be read now.
+    """
+    path = run.video_folder(video_id) / f"{metrics.TABLE}.parquet"
+    try:
+        if memo.file_state(path) is not None:
+            read_table(path, metrics.TABLE)
+    except ContractError as error:
+        return [ContractError(path, error.reason, "Delete it: `egoworld runs show RUN` measures the video again")]
+    return []
 
 
 def check_states(run: Run, video_id: str) -> list[ContractError]:

@@ -19,7 +19,7 @@ from egoworld_ops.lake import lake
 from egoworld_ops.lake.lake import RUN_TABLES, VIDEO_TABLES, Run
 from egoworld_ops.lake.states import ClipState, VideoState, video_ids, video_state
 from egoworld_ops.lake.states import before as handed_on
-from egoworld_ops.upkeep.verify_counted import check_states
+from egoworld_ops.upkeep.verify_counted import check_metrics, check_states
 from egoworld_ops.upkeep.verify_file import MAKE_AGAIN, Checked, check_file
 from egoworld_ops.video import index_file
 
@@ -42,7 +42,8 @@ def check_video(run: Run, video_id: str) -> list[EgoworldError]:
     if state is None:
         incomplete = ContractError(run.video_folder(video_id), "has no videos.parquet: its manifest is not complete", _MANIFEST_AGAIN)
         return [incomplete, *check_states(run, video_id)]
-    return [*_manifest(run, state), *_strays(run, state), *_missing(run, state), *_clips(run, state), *check_states(run, video_id)]
+    of_files = [*_manifest(run, state), *_strays(run, state), *_missing(run, state), *_clips(run, state)]
+    return [*of_files, *check_states(run, video_id), *check_metrics(run, video_id)]
 
 
 def check_strays(run: Run) -> list[EgoworldError]:
@@ -105,7 +106,7 @@ def _strays(run: Run, state: VideoState) -> Iterator[EgoworldError]:
         if folder.name in known:
             for path in sorted(folder.iterdir()):
                 if ".parquet" in path.name and path.name not in _KNOWN_FILES:
-                    yield ContractError(path, "is of no stage", _USELESS)
+                    yield ContractError(path, "is of no stage", _REMOVE if path.name.endswith(".failure.parquet") else _USELESS)
         elif folder.name.startswith("clip_id=") or any(_shown(run, folder)):
             yield ContractError(folder, "is of no clip of the video", _REMOVE)
 

@@ -163,9 +163,9 @@ class File:
 
 
 def contents(folder: Path) -> dict[str, File]:
-    """All tables below a folder, by path."""
+    """All tables below a folder, by path; without `metrics`, which checks make, and hold times."""
     found = {}
-    for path in sorted(folder.rglob("*.parquet")):
+    for path in sorted(path for path in folder.rglob("*.parquet") if path.name != "metrics.parquet"):
         said = provenance_at(path)
         assert said is not None, f"{path} is not a whole file of the lake"
         rows = pq.ParquetFile(path).read()

@@ -24,6 +24,7 @@ SCHEMA = pa.schema(
         pa.field("landmarks_m", pa.list_(pa.list_(pa.float32(), 3), 21)),
         pa.field("rle", pa.struct([pa.field("size", pa.list_(pa.int32(), 2)), pa.field("counts", pa.string())])),
         pa.field("score", pa.float32()),
+        pa.field("score_age_s", pa.float64()),
         pa.field("owner", pa.string()),
         pa.field("owner_reason", pa.string()),
         pa.field("jumped", pa.bool_()),

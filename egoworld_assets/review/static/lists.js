@@ -9,10 +9,10 @@ function go(to) {
   at = Math.max(0, Math.min(rows.length - 1, to));
   rows[at].classList.add("at");
   rows[at].scrollIntoView({ block: "nearest" });
-  rows[at].querySelector("a")?.focus({ preventScroll: true });
+  (rows[at].querySelector("a") ?? rows[at]).focus({ preventScroll: true });
 }
 
-export function isTyping(event) {
+function isTyping(event) {
   return event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select");
 }
 

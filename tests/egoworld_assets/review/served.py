@@ -12,11 +12,9 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from egoworld_assets.review import app
-from egoworld_assets.review.guard import Secrets
 from egoworld_ops.settings import Settings, load_settings
 
 LOOPBACK = "http://127.0.0.1:3080"
-CSRF = "known-to-the-test"
 
 
 def settings_of(lake: Path) -> Settings:
@@ -27,7 +25,7 @@ def settings_of(lake: Path) -> Settings:
 def asked(lake: Path, scratch: Path, token: str = "", base: str = LOOPBACK) -> Iterator[TestClient]:
     """A client of the application; errors of ours are answers, as over the wire."""
     scratch.mkdir(exist_ok=True)
-    made = app.make(settings_of(lake), scratch, Secrets(token, CSRF), ("review.local",))
+    made = app.make(settings_of(lake), scratch, token, ("review.local",))
     with TestClient(made, base_url=base, raise_server_exceptions=False, follow_redirects=False) as client:
         client.shown = made.inner.state.shown  # type: ignore[attr-defined]
         yield client
@@ -36,7 +34,7 @@ def asked(lake: Path, scratch: Path, token: str = "", base: str = LOOPBACK) -> I
 @contextmanager
 def served(lake: Path, scratch: Path) -> Iterator[str]:
     """The address of a server on loopback."""
-    made = app.make(settings_of(lake), scratch, Secrets(csrf=CSRF))
+    made = app.make(settings_of(lake), scratch, "")
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(made, log_level="warning", access_log=False, ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
+import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
 from egoworld_ops.contract import schema
-from egoworld_ops.files.tables import write_table
+from egoworld_ops.files.tables import provenance_at, read_table, write_table
 from egoworld_ops.lake import counted, judging
 from egoworld_ops.lake.lake import Lake, Run
 from tests import lakes
@@ -46,14 +50,18 @@ def fail(run: Run, video_id: str, clip_id: str, stage: str) -> None:
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two videos of three clips; a clip of one has failed in `events`, and the other was measured."""
-    import duckdb
-
+    """Two videos of three clips; a clip of one has failed in `events`, and the other was measured, whose last clip has no joints."""
     run = Lake(tmp_path_factory.mktemp("review") / "lake").open_run({}, RUN, dict)
     first, second = (lakes.write_video(run, name, 12, 0.2, 0.04) for name in ("first", "second"))
     fail(run, first, counted_clips(run, first)[1], "events")
+    [worst] = counted_clips(run, second)[2:]
+    path = run.clip_table("hand_pose", second, worst)
+    rows = read_table(path, "hand_pose")
+    nothing = pa.nulls(rows.num_rows, rows.schema.field("joints_m").type)
+    at = rows.schema.get_field_index("joints_m")
+    write_table(path, "hand_pose", rows.set_column(at, rows.schema.field(at), nothing), provenance_at(path) or {}, validated=True)
     with duckdb.connect() as connection:
-        judging.judge(connection, run, "hand_pose", second, {})
+        judging.judge_videos(connection, run, "hand_pose", [second], {})
     return run.lake.root
 
 
@@ -85,9 +93,56 @@ def test_the_run_is_counted_by_stage_and_state(client: TestClient) -> None:
 
 def test_clips_are_listed_worst_first_and_those_without_a_value_last(client: TestClient, lake: Path) -> None:
     page = client.get(f"/run/{RUN}/clips", params={"metric": "hand_pose.solved_share"}).text
-    listed = re.findall(r'class="name">([^<]+)<', page)
-    assert listed == [video_of(lake, "second")] * 3 + [video_of(lake, "first")] * 3
+    listed = re.findall(r'class="name">([^<]+)</td>\s*<th scope="row">([^<]+)<', page)
+    run = Run(Lake(lake), RUN)
+    assert [video_id for video_id, _ in listed] == [video_of(lake, "second")] * 3 + [video_of(lake, "first")] * 3
+    assert listed[0][1] == counted_clips(run, video_of(lake, "second"))[2], "the one without joints"
+    assert "of the video" not in page.partition("<tbody>")[2], "each clip has its own number"
     assert "lowest hand_pose.solved_share first" in page  # it warns below its minimum
+
+
+def test_every_link_of_a_list_leads_to_a_page(client: TestClient) -> None:
+    for path in ("/", f"/run/{RUN}", f"/run/{RUN}/clips", f"/run/{RUN}/failures?kind=all", f"/run/{RUN}/warnings"):
+        for address in set(re.findall(r'(?:href|src)="(/[^"]*)"', client.get(path).text)):
+            assert client.get(html.unescape(address)).status_code == 200, (path, address)
+
+
+def test_numbers_and_warnings_of_a_stage_stay_where_a_file_of_it_does_not_count(lake: Path, tmp_path: Path) -> None:
+    shutil.copytree(lake, tmp_path / "lake", symlinks=True)
+    run = Run(Lake(tmp_path / "lake"), RUN)
+    second = video_of(run.lake.root, "second")
+    clip_id = counted_clips(run, second)[0]
+    row = {
+        "video_id": second,
+        "clip_id": clip_id,
+        "stage": "hand_pose",
+        "backend": "toy",
+        "culprit": "c",
+        "error_class": "CorruptVideo",
+        "reason": "r",
+    }
+    row |= {"cure": "c", "retryable": False, "attempts": 1, "dead_letter": True, "frame_index": 0, "traceback": ""}
+    write_table(run.failure("hand_pose", second, clip_id), "failures", schema.from_rows("failures", [row]), {"digest": "d"})
+    counted.count(run, second)
+    with duckdb.connect() as connection:
+        judging.judge_videos(connection, run, "hand_pose", [second], {})
+    with asked(run.lake.root, tmp_path / "scratch") as client:
+        client.shown.indexes.of(run).refresh(threading.Event())  # type: ignore[attr-defined]
+        page = client.get(f"/run/{RUN}/clips", params={"metric": "hand_pose.solved_share"}).text
+        assert re.findall(r'class="n">([^<]*)</td>\s*<td data-label="Stages"', page)[0] == "0"
+        assert "solved_share" in client.get(f"/run/{RUN}/warnings").text
+
+
+def test_what_is_no_video_or_cannot_be_looked_at_is_named_and_the_rest_shown(lake: Path, tmp_path: Path) -> None:
+    shutil.copytree(lake, tmp_path / "lake", symlinks=True)
+    run = Run(Lake(tmp_path / "lake"), RUN)
+    (run.path / "video_id=A b").mkdir()
+    (run.video_folder(video_of(run.lake.root, "first")) / "clip_id=file").touch()
+    with asked(run.lake.root, tmp_path / "scratch") as client:
+        client.shown.indexes.of(run).refresh(threading.Event())  # type: ignore[attr-defined]
+        page = client.get(f"/run/{RUN}").text
+        assert "Videos: 2; clips: 6." in page
+        assert "A b" in page
 
 
 def test_clips_are_filtered_by_stage_state_and_name(client: TestClient, lake: Path) -> None:
@@ -176,15 +231,15 @@ def test_a_run_that_grows_breaks_and_goes_is_followed(lake: Path, tmp_path: Path
     run = Run(Lake(tmp_path / "lake"), RUN)
     with asked(run.lake.root, tmp_path / "scratch") as client:
         index = client.shown.indexes.of(run)  # type: ignore[attr-defined]
-        index.refresh()
+        index.refresh(threading.Event())
         third = lakes.write_video(run, "third", 12, 0.2, 0.04)
         run.video_table("clips", video_of(run.lake.root, "second")).write_bytes(b"PAR1 cut short")
-        index.refresh()
+        index.refresh(threading.Event())
         page = client.get(f"/run/{RUN}").text
         assert "Videos: 3; clips: 6." in page
         assert "Cannot be read" in page
         shutil.rmtree(run.video_folder(third))
-        index.refresh()
+        index.refresh(threading.Event())
         assert "Videos: 2; clips: 3." in client.get(f"/run/{RUN}").text
         shutil.rmtree(run.path)
         gone = client.get(f"/run/{RUN}")

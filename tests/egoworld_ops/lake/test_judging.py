@@ -58,7 +58,7 @@ def none(_: int, table: pa.Table) -> pa.Array:
 
 def judge(run: Run, stage: str, video_id: str) -> judging.Judged:
     with duckdb.connect() as connection:
-        return judging.judge(connection, run, stage, video_id, {})
+        return judging.judge_videos(connection, run, stage, [video_id], {})[video_id]
 
 
 def test_shares_of_frames_count_each_frame_of_overlapping_clips_once_and_those_without_rows(run: Run) -> None:

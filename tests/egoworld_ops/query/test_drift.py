@@ -22,6 +22,7 @@ from tests.lakes import write_video
 
 N_METRICS = 12
 SEEDS = 20
+OF_FEW = {"EGOWORLD_DRIFT__MINIMUM_VIDEOS": "8", "EGOWORLD_DRIFT__P": "0.2"}
 
 
 def sample(rng: np.random.Generator, n: int) -> dict[tuple[str, str], Values]:
@@ -100,8 +101,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def drift(run: Run, *arguments: str) -> Result:
-    of_few = {"EGOWORLD_LAKE": str(run.lake.root), "EGOWORLD_DRIFT__MINIMUM_VIDEOS": "8", "EGOWORLD_DRIFT__P": "0.2"}
-    return CliRunner().invoke(egoworld, ["drift", *arguments], env=of_few, catch_exceptions=False)
+    return CliRunner().invoke(egoworld, ["drift", *arguments], env=OF_FEW | {"EGOWORLD_LAKE": str(run.lake.root)}, catch_exceptions=False)
 
 
 def test_the_command_names_what_moved_since_when_and_the_worst_clips(run: Run) -> None:
@@ -125,9 +125,13 @@ def test_sides_without_videos_are_named(run: Run) -> None:
 
 
 def test_a_reference_is_kept_named_and_never_removed(run: Run) -> None:
-    said = drift(run, "--keep", "latest", "--last", "8")
-    assert "reference  run 20260101_0000" in said.output
+    kept = drift(run, "--keep", "latest")
+    assert (kept.exit_code, kept.output) == (0, "reference  run 20260101_0000\n")
     assert reference.read(run.lake.root) == Reference("20260101_0000")
+    of_itself = CliRunner().invoke(
+        egoworld, ["drift"], env=OF_FEW | {"EGOWORLD_LAKE": str(run.lake.root), "EGOWORLD_DRIFT__LAST_VIDEOS": "10"}
+    )
+    assert of_itself.output.startswith("run 20260101_0000, the last 10 videos (10 videos) against run 20260101_0000 (10 videos)")
     other = run.lake.open_run({"other": 1}, "20260102_0000", dict)
     reference.write(run.lake.root, Reference(other.run_id))
     assert dict(gc.plan(run.lake).keep)[other.run_id] == "the reference of drift"
