@@ -41,6 +41,24 @@ class Handed:
     surest: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A track of this clip's detections, as in its first one. `named`: whether the sidecar names it."""
+
+    track_id: int
+    role: str
+    label: str | None
+    named: bool
+
+    def may_be(self, handed: Handed) -> bool:
+        """Whether nothing speaks against its being this one."""
+        return self.role == handed.role and self.label in (None, handed.label)
+
+    def by_number(self, handed: Handed) -> bool:
+        """Whether it is this one wherever they are."""
+        return self.may_be(handed) and self.track_id == handed.track_id and (self.named or self.role != "object")
+
+
 class Handover:
     """What one clip takes over from the one before, and under which numbers.
 
@@ -58,12 +76,25 @@ class Handover:
         self.frames = frozenset(row["frame_index"] for row in self._rows.values())
         self._handed: dict[int, Handed] = {}
         self._keys: dict[int, int] = {}
+        self._found: list[_Found] = []
 
-    def at(self, frame_index: int) -> list[Handed]:
-        """The tracks that begin in this frame."""
-        begin = [_handed(row) for row in self._rows.values() if row["frame_index"] == frame_index]
-        self._handed |= {handed.key: handed for handed in begin}
+    def at(self, frame_index: int, seen: Mapping[int, np.ndarray]) -> list[Handed]:
+        """The tracks that begin in this frame; not those of things that this clip found before, and so follows already.
+
+        Args:
+            seen: boxes of the masks that are followed, by number, in this frame or the one before.
+        """
+        handed = [_handed(row) for row in self._rows.values() if row["frame_index"] == frame_index]
+        begin = [h for h in handed if not any(found.by_number(h) or self._lies_on(found, h, seen) for found in self._found)]
+        self._handed |= {h.key: h for h in begin}
         return begin
+
+    def _lies_on(self, found: _Found, handed: Handed, seen: Mapping[int, np.ndarray]) -> bool:
+        """Whether an object is the one that a detection began, by where their masks lie. What goes on with a handed mask is another track of it."""
+        key = self._keys[found.track_id]
+        if not (found.may_be(handed) and found.role == "object" and key == found.track_id and key in seen):
+            return False
+        return _overlap(seen[key], handed.box_px, guessed=False) >= LEAST_OVERLAP
 
     def key(self, track_id: int, role: str, label: str | None, box_px: np.ndarray, named: bool, seen: Mapping[int, np.ndarray]) -> int:
         """The number under which the thing of a detection is followed; asked in the order of frames.
@@ -77,14 +108,16 @@ class Handover:
             seen: boxes of the masks that are followed, by number, in this frame or the one before.
         """
         if track_id not in self._keys:
-            free = [h for h in self._handed.values() if h.key not in self._keys.values() and h.role == role and label in (None, h.label)]
-            same = [h.key for h in free if h.track_id == track_id and (named or role != "object")]
+            found = _Found(track_id, role, label, named)
+            free = [h for h in self._handed.values() if h.key not in self._keys.values() and found.may_be(h)]
+            same = [h.key for h in free if found.by_number(h)]
             over = (
                 {h.key: _overlap(seen[h.key], box_px, label is None) for h in free if h.key in seen}
                 if role == "object" and not same
                 else {}
             )
             near = max(over, key=lambda key: over[key], default=track_id)
+            self._found.append(found)
             self._keys[track_id] = same[0] if same else near if over.get(near, 0.0) >= LEAST_OVERLAP else track_id
         return self._keys[track_id]
 

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from egoworld_ops.contract import schema
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
-from egoworld_ops.operators.masks._handover import Handed, Handover
+from egoworld_ops.operators.masks._handover import Handover
 from egoworld_ops.operators.masks._hands import HandPrompt, HandSegmenter
 from egoworld_ops.operators.masks._motion import Motion
 from egoworld_ops.operators.masks._objects import ObjectTrack, Sighting
@@ -51,7 +51,7 @@ class ClassicalSettings(BackendSettings):
 class Backend(Operator):
     """The default on laptops."""
 
-    version = "7"
+    version = "8"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = ClassicalSettings
     seconds_per_frame: ClassVar[float] = 0.06
@@ -102,7 +102,7 @@ class _Scene:
         found = self._segment_hands(rgb, hands)  # other people's hands too: their pixels belong to nothing else
         owner, logit = _compose(found, rgb.shape[:2])
         covered = owner > 0
-        sightings = self._segment_objects(rgb, covered, [p for p in prompts if p["role"] == "object"], self._handover.at(frame.index))
+        sightings = self._segment_objects(rgb, covered, [p for p in prompts if p["role"] == "object"], frame.index)
         self._hand_pixels = covered
         _compose({track: s.evidence for track, s in sightings.items()}, rgb.shape[:2], owner, logit)
         rows = [_row(track, role, None, owner == track, logit, True) for role, track in _HAND_TRACKS.items() if track in found]
@@ -122,7 +122,7 @@ class _Scene:
         return found
 
     def _segment_objects(
-        self, rgb: np.ndarray, hands: np.ndarray, prompts: Sequence[Mapping[str, Any]], handed: Sequence[Handed]
+        self, rgb: np.ndarray, hands: np.ndarray, prompts: Sequence[Mapping[str, Any]], frame_index: int
     ) -> dict[int, Sighting]:
         sightings: dict[int, Sighting | None] = {}
         alive = {number: track for number, track in self._tracks.items() if track.alive}
@@ -132,11 +132,11 @@ class _Scene:
             A_hand = self._motion.affine(self._hand_pixels, np.zeros_like(hands))
             for number, track in alive.items():
                 sightings[number] = track.follow(rgb, hands, self._motion, A_background, A_hand)
-        for begun in handed:
+        for begun in self._handover.at(frame_index, self._boxes_px()):
             track = self._tracks[begun.key] = ObjectTrack(begun.label, self._settings.max_carried)
             track.surest = begun.surest
             sightings[begun.key] = track.go_on(rgb, begun.mask, hands)
-        seen = {number: rle.mask_bbox(track.whole) for number, track in self._tracks.items() if number < 0 and track.whole is not None}
+        seen = self._boxes_px()
         for prompt in prompts:
             box_px, source = np.asarray(prompt["box_px"], float), prompt["source"]
             number = self._handover.key(int(prompt["track_id"]), "object", prompt["label"], box_px, source == "sidecar", seen)
@@ -146,6 +146,11 @@ class _Scene:
             if exact or not _still_there(track, sightings.get(number), box_px):
                 sightings[number] = track.prompt(rgb, box_px, exact, hands)
         return _one_owner({number: sighting for number, sighting in sightings.items() if sighting is not None}, rgb.shape[:2])
+
+    def _boxes_px(self) -> dict[int, np.ndarray]:
+        """The boxes of all that is followed, by number, where tracks are handed on; nothing else asks for them."""
+        followed = self._tracks.items() if self._handover.frames else ()
+        return {number: rle.mask_bbox(track.whole) for number, track in followed if track.whole is not None}
 
 
 def _one_owner(found: dict[int, Sighting], shape: tuple[int, int]) -> dict[int, Sighting]:

@@ -77,7 +77,7 @@ class Backend(Operator):
     """SAM 2.1 by the `sam2` package. `score` is the probability that the track is visible in the frame (sigmoid of the object score), and of
     an object that was found automatically no higher than the confidence that there is one."""
 
-    version: ClassVar[str] = "4"
+    version: ClassVar[str] = "5"
     packages: ClassVar[tuple[str, ...]] = ("sam2", "torch", "torchvision", "hydra-core", "omegaconf", "pycocotools", "pillow")
     Settings: ClassVar[type[BackendSettings]] = Settings
     seconds_per_frame: ClassVar[float] = 1.0
@@ -159,7 +159,7 @@ class Backend(Operator):
         tracks: dict[int, Prompt | Handed] = {}
         visible: dict[int, np.ndarray] = {}
         for position, index, timestamp_s in self._encoded(state, item.frames(), begins):
-            handed = handover.at(index)
+            handed = handover.at(index, visible)
             tracks |= {begun.key: begun for begun in handed}
             visible |= {begun.key: begun.box_px for begun in handed}
             prompts = self._wanted(_numbered(found.get(index, {}), handover, visible), tracks, visible)

@@ -13,7 +13,7 @@ from egoworld_ops.operators.masks._handover import Handover
 from egoworld_ops.operators.masks._pixels import pixel_columns
 from egoworld_ops.vision import rle
 from tests.egoworld_ops.operators.clips import pictures_input
-from tests.rows import PER_FRAME
+from tests.rows import PER_FRAME, detection_row
 
 ROLES = ("hand_left", "hand_right", "object")
 BOX = np.array([10.0, 10, 20, 20])
@@ -31,7 +31,7 @@ def _before(*tracks: tuple[int, str, str | None], frames: tuple[int, ...] = (0, 
 
 
 def _key(handover: Handover, track_id: int, role: str, label: str | None, box_px: np.ndarray, named: bool = False) -> int:
-    seen = {handed.key: handed.box_px for handed in handover.at(0)}
+    seen = {handed.key: handed.box_px for handed in handover.at(0, {})}
     return handover.key(track_id, role, label, box_px, named, seen)
 
 
@@ -67,6 +67,36 @@ def test_only_frames_of_this_clip_are_taken_over() -> None:
     assert handover.frames == {5}
     assert not Handover(_before((10, "object", "cup")), 2, ROLES).frames
     assert not Handover(None, 0, ROLES).frames
+
+
+def test_what_this_clip_found_before_does_not_begin_again() -> None:
+    """A track that the clip before saw in a later frame than this clip's detections."""
+    tracks = (1, "hand_left", None), (10, "object", "cup"), (11, "object", "pot"), (12, "object", None)
+    handover = Handover(_before(*tracks, frames=(1,)), 0, ROLES)
+    far, at = BOX + np.array([0.0, 40, 0, 0]), [BOX + np.array([40.0 * n, 0, 0, 0]) for n in range(4)]
+    assert handover.key(1, "hand_left", None, far, False, {}) == 1
+    assert handover.key(10, "object", "cup", far, True, {}) == 10
+    assert handover.key(13, "object", "pot", at[2], False, {}) == 13
+    assert handover.key(14, "object", "lid", at[3], False, {}) == 14
+    followed = {1: far, 10: far, 13: at[2] + np.array([4.0, 0, 0, 0]), 14: at[3]}
+    assert [handed.key for handed in handover.at(1, followed)] == [-12], "nobody says that a thing without a name is the lid"
+    away = Handover(_before(*tracks[2:3], frames=(1,)), 0, ROLES)
+    assert away.key(13, "object", "pot", far, False, {}) == 13
+    assert [handed.key for handed in away.at(1, {13: far})] == [-11], "two pots"
+
+
+def test_a_hand_that_sam2_follows_already_loses_nothing_to_the_one_handed_on() -> None:
+    pictures = [np.full((64, 160, 3), 90, np.uint8) for _ in range(3)]
+    pictures[1][10:30, 10:30] = pictures[2][10:30, 10:30] = 200
+    item = pictures_input(pictures)
+    backend = sam2.Backend(sam2.Settings(model="tiny", image_size=128, device="cpu", random_weights_seed=3, warm_start=True), 1)
+    found = detection_row(0, role="hand_left", track_id=1, label=None, box_px=[10.0, 10, 20, 20], points_px=None)
+    made = []
+    for before in (None, _before((1, "hand_left", None), frames=(1,))):
+        tables = {"detections": schema.from_rows("detections", [found])} | ({} if before is None else {"masks": before})
+        made.append(backend.run(type(item)(item.clip, tables, item.sidecar, item.camera, 1, item.open_frames)))
+    assert made[0].num_rows == 3
+    assert made[1].equals(made[0])
 
 
 def test_sam2_begins_with_the_masks_that_are_handed_on() -> None:
