@@ -23,8 +23,8 @@ class SidecarDepth(BaseModel):
     `inverse`, counts are 65535 / (metres + 1). 0, and what is not finite, is no depth. `measures`: `z`, along the optical axis, as depth cameras have
     it, or `range`, along the ray. `numbered_by`: what the last number in a name is: the `frame` of the video, or with `fps` of the depth's own
     rate, or a time in `s`, `ms`, `us` or `ns`. `starts_at_s`: that time, in seconds, of the video's time 0.
-    `error_share`: standard error of the depths, as a share of them, that is common to a clip; null for depth that was estimated from pictures, whose
-    error nobody states.
+    `error_share`: standard error of the depths, as a share of them, that is common to a clip: of a depth camera as its maker or a measurement says.
+    null: nobody knows it, as of depth that was estimated from pictures; such depth corrects neither hands nor objects.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,7 +37,7 @@ class SidecarDepth(BaseModel):
     numbered_by: Literal["frame", "s", "ms", "us", "ns"] = "frame"
     fps: Annotated[float, Field(gt=0, le=1000)] | None = None
     starts_at_s: Annotated[float, Field(ge=-1e12, le=1e12)] = 0.0
-    error_share: Annotated[float, Field(ge=0, le=1)] | None = 0.02
+    error_share: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @field_validator("folder")
     @classmethod

@@ -75,7 +75,7 @@ TABLE = schema.Table(
         schema.Column(
             "depth_error_share",
             pa.float64(),
-            "standard error of the depths that all of the clip have in common, as a share of them: of a depth camera as the sidecar says; of a "
+            "standard error of the depths that all of the clip have in common, as a share of them: of given depth as the sidecar says; of a "
             "network that of a scale that is sure enough, and what it differs from 1 where it was not applied. Null where nobody knows it",
             "",
             "",
@@ -86,8 +86,8 @@ TABLE = schema.Table(
             "hand_scale",
             pa.float64(),
             "by which size and distance of the clip's hands in hand_pose are to be multiplied so that they lie where the depth shows them; fusion "
-            "does so. Null where depth_error_share or the focal length is unknown, where hands gave the scale or are surer of their own, and beyond "
-            "0.67 to 1.5, where it is not the hands that are wrong",
+            "does so. Null where depth_error_share or the focal length is unknown, where a network's depth has its scale from hands, where hands are "
+            "surer of their own, and beyond 0.67 to 1.5, where it is not the hands that are wrong",
             "",
             "",
             True,

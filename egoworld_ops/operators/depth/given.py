@@ -49,7 +49,7 @@ class GivenSettings(BackendSettings):
 class Backend(Operator):
     """The `given` backend of depth."""
 
-    version = "4"
+    version = "5"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = GivenSettings
     handles_lenses: ClassVar[bool] = True

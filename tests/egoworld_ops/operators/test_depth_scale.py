@@ -71,7 +71,7 @@ def item_of(hands: bool, box: bool, assumed: float = 1.0, known: bool = False) -
     sidecar = Sidecar(
         objects=(SidecarObject(label=OBJECT_LABEL, dimensions_m=config.dimensions_m),) if box else (),
         hands=SidecarHands(length_m=length_m()) if known else None,
-        depth=SidecarDepth(folder="depth"),
+        depth=SidecarDepth(folder="depth", error_share=0.02),
     )
     tables = {"hand_pose": schema.from_rows("hand_pose", poses), "masks": schema.from_rows("masks", masks)}
     return replace(item, sidecar=sidecar, tables=tables)
@@ -159,6 +159,16 @@ def test_hands_of_an_unusual_size_are_where_a_depth_camera_shows_them(assumed: f
     assert 0.02 < row["depth_error_share"] < 0.04
     assert fused(item, depth, size="network")[0] == pytest.approx(assumed, abs=0.01)
     assert fused(item, schema.empty("depth"))[0] == pytest.approx(assumed, abs=0.01)
+
+
+def test_given_depth_whose_error_nobody_states_corrects_nothing() -> None:
+    item = item_of(hands=True, box=False, assumed=1.3)
+    item = replace(item, sidecar=item.sidecar.model_copy(update={"depth": SidecarDepth(folder="depth")}))
+    depth = table_of(item, 1.0)
+    first, (share, row) = depth.slice(0, 1).to_pylist()[0], fused(item, depth)
+    assert (first["scale_applied"], first["depth_error_share"], first["hand_scale"]) == (False, None, None)
+    assert first["scale"] == pytest.approx(1.3, abs=0.02), "the contradiction is measured all the same"
+    assert (share, row["size_source"], row["depth_error_share"]) == (pytest.approx(1.3, abs=0.01), "network", pytest.approx(0.1))
 
 
 @pytest.mark.parametrize(

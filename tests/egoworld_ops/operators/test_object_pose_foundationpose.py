@@ -304,7 +304,7 @@ def test_a_real_ball_before_a_depth_camera_is_followed(
         shutil.copy(data / f"depth_{3 * i:06d}.png", tmp_path / "depth")
     trimesh.creation.icosphere(4, radius_m).export(tmp_path / "ball.ply")
     camera = {"fx": 481.979, "fy": 481.170, "cx": 479.202, "cy": 292.254, "width": 960, "height": 600}
-    objects, depth = [{"label": "ball", "mesh": "ball.ply"}], {"folder": "depth", "encoding": "inverse", "fps": 90.0}
+    objects, depth = [{"label": "ball", "mesh": "ball.ply"}], {"folder": "depth", "encoding": "inverse", "fps": 90.0, "error_share": 0.0}
     (tmp_path / "v.egoworld.json").write_text(json.dumps({"camera": camera, "objects": objects, "depth": depth}))
     pictures = [cv2.imread(str(data / f"left_{3 * i:06d}.png"))[..., ::-1] for i in range(n)]
     seen = [cv2.imread(str(data / f"masks_{3 * i:06d}.png"), cv2.IMREAD_GRAYSCALE) > 127 for i in range(n)]
