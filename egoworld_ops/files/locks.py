@@ -32,7 +32,7 @@ def hold(folder: Path) -> bool:
         StorageUnavailable: it is there, and cannot be held now.
     """
     path = folder.absolute() / LOCK_NAME
-    if path in _held and _is_at(_held[path], path):
+    if path in _held and is_at(_held[path], path):
         _held.move_to_end(path)
         return True
     let_go(folder)
@@ -47,8 +47,8 @@ def hold(folder: Path) -> bool:
             raise away from error
         raise
     try:
-        _flock(descriptor, fcntl.LOCK_SH, path)
-        if _is_at(descriptor, path):
+        flock(descriptor, fcntl.LOCK_SH, path)
+        if is_at(descriptor, path):
             _held[path] = descriptor
     except OSError as error:
         raise unreadable(error, path) or error from error
@@ -78,7 +78,7 @@ def alone(folder: Path, wait: bool = True) -> Iterator[bool]:
     """
     descriptor = _open(folder / LOCK_NAME)
     try:
-        _flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), folder / LOCK_NAME)
+        flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), folder / LOCK_NAME)
     except BlockingIOError:
         yield False
     else:
@@ -118,7 +118,16 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
 
-def _flock(descriptor: int, how: int, path: Path) -> None:
+def flock(descriptor: int, how: int, path: Path) -> None:
+    """Lock an open file, the one of `path`.
+
+    Args:
+        how: as of `fcntl.flock`.
+
+    Raises:
+        BlockingIOError: another process has a lock, and `how` says not to wait.
+        StorageUnavailable: it cannot be locked now, or not at all.
+    """
     try:
         fcntl.flock(descriptor, how)
     except BlockingIOError:
@@ -130,7 +139,7 @@ def _flock(descriptor: int, how: int, path: Path) -> None:
         raise unreadable(error, path) or error from error
 
 
-def _is_at(descriptor: int, path: Path) -> bool:
+def is_at(descriptor: int, path: Path) -> bool:
     """Whether the open file is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))

@@ -6,7 +6,7 @@ Belongs here: which rows a frame has, and why a layer has none. Does not belong 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -46,7 +46,13 @@ def read_layers(run: Run, video_id: str, clip_id: str) -> ClipLayers:
     """
     found = states.clip_states(run, video_id, clip_id)
     tables = {s: read_table(run.clip_table(s, video_id, clip_id), s) for s in STAGES if s in found and found[s].state == "done"}
-    return ClipLayers(tables, {stage: state.state for stage, state in found.items()})
+    return ClipLayers(tables, {stage: state.state for stage, state in found.items()}, _sample_stride(found.values()))
+
+
+def _sample_stride(found: Iterable[states.StageState]) -> int:
+    """Which frames of a clip were processed, as its results say of their origin: tables may be empty. 1 where there are none."""
+    identities = [state.said.get("identity") for state in found if state.state == "done"]
+    return next((int(said["sample_stride"]) for said in identities if isinstance(said, dict) and "sample_stride" in said), 1)
 
 
 class ClipLayers:
@@ -55,14 +61,14 @@ class ClipLayers:
     Args:
         tables: any of the contract's tables of the clip by stage, sorted by frame as the contract has them; others are ignored.
         stages: the state of the clip in each stage, to say why a table is not there.
+        sample_stride: frames whose index it divides were processed.
     """
 
-    def __init__(self, tables: Mapping[str, pa.Table], stages: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(self, tables: Mapping[str, pa.Table], stages: Mapping[str, str] = MappingProxyType({}), sample_stride: int = 1) -> None:
         self._tables = {stage: tables.get(stage, schema.empty(stage)) for stage in STAGES if stage in operators.stages()}
         self._frames = {stage: table["frame_index"].to_numpy() for stage, table in self._tables.items()}
         self._states = {s: stages.get(s, "not given") for s in self._tables if s not in tables}
-        strides = {v for table in self._tables.values() for v in table["sample_stride"][:1].to_pylist()}
-        self.sample_stride: int = next(iter(strides), 1)
+        self.sample_stride = sample_stride
 
     @cached_property
     def camera(self) -> Camera | None:

@@ -19,7 +19,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
 from egoworld_ops.errors import SetupError
-from egoworld_ops.files.whole import named_errors, sync_folder
+from egoworld_ops.files import locks
+from egoworld_ops.files.whole import is_there, named_errors, sync_folder
 from egoworld_ops.report._overlay import Hands
 from egoworld_ops.report._tile import Look, tile
 from egoworld_ops.report.layers import ClipLayers
@@ -72,14 +73,19 @@ def render(
         progress: called with the number of frames of the video gone through, after each.
 
     Raises:
-        SetupError: there is another file in its place, or somebody else is writing it.
-        StorageUnavailable: the disk is full or refuses.
+        SetupError: there is another file in its place, somebody else is writing it, or it would have no picture.
+        StorageUnavailable: the disk is full, refuses, or has no locks.
         InputError: the video cannot be decoded.
     """
     refuse_others(out)
     pictures = _pictures(clips, layers_of, rendering, progress)
     with named_errors(out), _place(out) as temporary:
-        return _encode(temporary, pictures, rendering, f"{MADE_BY} {clips[0].video_id}")
+        n = _encode(temporary, pictures, rendering, f"{MADE_BY} {clips[0].video_id}")
+        if not n:
+            frames = f"frames {min(clip.own_start for clip in clips)} to {max(clip.own_end for clip in clips) - 1}"
+            cure = "Draw another clip, or lower sample_stride and process the video again"
+            raise SetupError(out, f"would have no picture: of {frames} none was processed", cure)
+        return n
 
 
 def refuse_others(out: Path) -> None:
@@ -154,15 +160,12 @@ def _place(out: Path) -> Iterator[Path]:
     """A name beside `out` that becomes `out` at the end, or is removed. What a killed process left there is written anew.
 
     Raises:
-        SetupError: another process is writing there.
+        SetupError, StorageUnavailable: as `_alone`.
     """
     temporary = out.with_name(f".{out.name}.part")
-    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    while not locks.is_at(handle := _alone(temporary, out), temporary):
+        os.close(handle)  # its writer ended meanwhile, and it is another file now, or none
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SetupError(out, "is being written by another process", "Wait for it, or name another file with --out") from error
         try:
             yield temporary
             os.fsync(handle)
@@ -173,6 +176,27 @@ def _place(out: Path) -> Iterator[Path]:
     finally:
         os.close(handle)
     sync_folder(out.parent)
+
+
+def _alone(temporary: Path, out: Path) -> int:
+    """The file to write to, opened, made where it is not there, and locked.
+
+    Raises:
+        SetupError: another process has it.
+        StorageUnavailable: it cannot be locked; then it is as it was.
+    """
+    new = not is_there(temporary)
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        locks.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, temporary)
+    except BaseException as error:
+        os.close(handle)
+        if isinstance(error, BlockingIOError):
+            raise SetupError(out, "is being written by another process", "Wait for it, or name another file with --out") from error
+        if new:
+            temporary.unlink(missing_ok=True)
+        raise
+    return handle
 
 
 def _encode(path: Path, pictures: Iterator[tuple[float, np.ndarray]], rendering: Rendering, comment: str) -> int:

@@ -11,6 +11,7 @@ import pytest
 
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
+from egoworld_ops.files.tables import read_result, write_table
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.operators.rows import intrinsics
 from egoworld_ops.report.layer_values import BONES, LAYERS, FrameLayers
@@ -92,7 +93,7 @@ def test_events_flags_and_phases_are_those_of_the_frame() -> None:
 
 def test_a_frame_between_two_processed_ones_says_that_nothing_is_known() -> None:
     rows = [dict(sample_row("movement", i, sample_stride=2)) for i in (0, 2)]
-    layers = layers_of(movement=rows)
+    layers = ClipLayers({"movement": schema.from_rows("movement", rows)}, sample_stride=2)
     assert layers.frame(2).processed
     between = layers.frame(1)
     assert between == FrameLayers(1, processed=False, metric=True)
@@ -125,6 +126,17 @@ def test_layers_are_read_from_the_tables_that_count(run: Run) -> None:
     assert lacking.frame(4).objects == ()
     only = lacking.frame(4, ["hands"])
     assert (len(only.hands), only.boxes, only.holds, only.events) == (2, (), (), ())
+
+
+def test_a_clip_in_which_nothing_was_found_has_the_frames_that_were_looked_at(run: Run) -> None:
+    video_id = lakes.write_video(run, "empty", n_frames=30, sample_stride=5)
+    clip_id = next(p.name for p in run.video_folder(video_id).glob("clip_id=*")).removeprefix("clip_id=")
+    for stage in operators.stages():
+        path = run.clip_table(stage, video_id, clip_id)
+        write_table(path, stage, schema.empty(stage), read_result(path, stage)[1])
+    layers = read_layers(run, video_id, clip_id)
+    assert layers.without["masks"] == "masks found nothing"
+    assert [i for i in range(11) if layers.frame(i).processed] == [0, 5, 10]
 
 
 def test_every_stage_with_a_layer_is_a_stage() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import SetupError
+from egoworld_ops.errors import SetupError, StorageUnavailable
 from egoworld_ops.operators.rows import intrinsics
 from egoworld_ops.report import _overlay, rendering
 from egoworld_ops.report.layers import ClipLayers
@@ -73,7 +75,9 @@ def test_a_drawn_joint_is_where_the_truth_of_that_very_frame_has_it(synthetic_ex
 def test_frames_keep_their_uneven_times_and_only_processed_ones_are_shown(tmp_path: Path) -> None:
     pts = [0, 40, 50, 130, 135, 200, 300, 310]
     path = media.make(tmp_path / "vfr.mkv", 8, (128, 96), pts=pts, time_base=Fraction(1, 1000))
-    layers = ClipLayers({"movement": schema.from_rows("movement", [sample_row("movement", i, sample_stride=2) for i in (0, 2, 4, 6)])})
+    layers = ClipLayers(
+        {"movement": schema.from_rows("movement", [sample_row("movement", i, sample_stride=2) for i in (0, 2, 4, 6)])}, sample_stride=2
+    )
     out = tmp_path / "out.mp4"
     gone: list[int] = []
     assert render([clip_of(path, 0, 8, size=(128, 96))], lambda _: layers, out, Rendering(["holds"]), gone.append) == 4
@@ -143,3 +147,45 @@ def test_other_files_are_not_overwritten_and_two_do_not_write_at_once(tmp_path: 
         with pytest.raises(SetupError, match="another process"):
             render(clips, lambda _: ClipLayers({}), out, held, lambda _: None)
         assert temporary.read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_named_and_nothing_is_left_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def none(handle: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(StorageUnavailable, match="has no locks"), rendering._place(tmp_path / "out.mp4"):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_whose_writer_ended_between_opening_and_locking_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock that is had then is that of the finished video."""
+    out, lock = tmp_path / "out.mp4", fcntl.flock
+    part = tmp_path / ".out.mp4.part"
+    part.write_bytes(b"whole")
+
+    def ended(handle: int, how: int) -> None:
+        if not out.exists():
+            part.rename(out)
+        lock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", ended)
+    with rendering._place(out) as temporary:
+        monkeypatch.undo()
+        with pytest.raises(SetupError, match="another process"), rendering._place(out):
+            pass
+        temporary.write_bytes(b"mine")
+        assert out.read_bytes() == b"whole"
+    assert (os.listdir(tmp_path), out.read_bytes()) == (["out.mp4"], b"mine")
+
+
+def test_a_video_without_a_picture_is_refused_and_takes_no_place(tmp_path: Path) -> None:
+    path, out = media.make(tmp_path / "v.mp4", 6, (64, 48)), tmp_path / "out.mp4"
+    render([clip_of(path, 0, 6, size=(64, 48))], lambda _: ClipLayers({}), out, Rendering(["hands"]), lambda _: None)
+    before = out.read_bytes()
+    with pytest.raises(SetupError, match="frames 1 to 4 none was processed"):
+        render([clip_of(path, 1, 5, size=(64, 48))], lambda _: ClipLayers({}, sample_stride=5), out, Rendering(["hands"]), lambda _: None)
+    assert out.read_bytes() == before
+    assert sorted(os.listdir(tmp_path)) == ["out.mp4", "v.mp4"]
