@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from egoworld_ops.errors import WeightsMismatch, WeightsUnreadable
@@ -12,14 +12,16 @@ from egoworld_ops.files import safetensors
 from egoworld_ops.models.entries import Weight
 
 _TEXT_BYTES = 64 * 1024 * 1024
-_GRAPH = 7
-"""Field of ONNX's ModelProto that holds the network (onnx.proto)."""
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_GRAPH, _OUTPUT = 7, 12
+"""Fields of ONNX: the network in ModelProto, and a result of it in GraphProto (onnx.proto)."""
+_VARINT, _BYTES = 0, 2
+_FIXED_BYTES = {1: 8, 5: 4}
+"""Kinds of protobuf's fields, the last ones with their size."""
 
 
 def check(wanted: Weight, file: Path, arrays: Mapping[str, tuple[int, ...]] | None = None) -> None:
-    """Compare a file with what its entry says that it holds: arrays of safetensors or of a checkpoint, by name and shape; names in an ONNX file; keys
-    of a JSON file; the first word of another text.
+    """Compare a file with what its entry says that it holds: arrays of safetensors or of a checkpoint, by name and shape; names in an ONNX file, and
+    how many results its network has; keys of a JSON file; the first word of another text.
 
     Args:
         wanted: the entry; nothing is checked where it says nothing.
@@ -71,29 +73,39 @@ def _lacks_of_onnx(wanted: Weight, file: Path) -> list[str]:
         if not stream.seek(0, 2):
             return ["network of ONNX"]
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as held:
-            if not _is_model(held):
+            try:
+                graph = next((where for number, where in list(_fields(held, range(len(held)))) if number == _GRAPH), None)
+                outputs = None if graph is None else sum(number == _OUTPUT for number, _ in _fields(held, graph))
+            except (IndexError, ValueError):
+                outputs = None
+            if outputs is None:
                 return ["network of ONNX"]
-            return [name for name in wanted.holds if name and held.find(name.encode()) < 0]
+            lacks = [name for name in wanted.holds if name and held.find(name.encode()) < 0]
+            return lacks if wanted.outputs in (None, outputs) else [*lacks, f"network of {wanted.outputs} output(s), but one of {outputs}"]
 
 
-def _is_model(held: mmap.mmap) -> bool:
-    """Whether bytes are fields of protobuf to their end, one of which is a graph: a cut or foreign file is not."""
-    at, graph = 0, False
-    try:
-        while at < len(held):
-            tag, at = _number(held, at)
-            if tag & 7 == _VARINT:
-                _, at = _number(held, at)
-            elif tag & 7 == _BYTES:
-                size, at = _number(held, at)
-                at, graph = at + size, graph or tag >> 3 == _GRAPH
-            elif tag & 7 in (_FIXED64, _FIXED32):
-                at += 8 if tag & 7 == _FIXED64 else 4
-            else:
-                return False
-    except IndexError:
-        return False
-    return graph and at == len(held)
+def _fields(held: mmap.mmap, message: range) -> Iterator[tuple[int, range]]:
+    """The fields of a message of protobuf: the number of each, and where its bytes lie.
+
+    Raises:
+        IndexError, ValueError: it is no message to its end: a cut or foreign file.
+    """
+    at = message.start
+    while at < message.stop:
+        tag, at = _number(held, at)
+        kind, begin = tag & 7, at
+        if kind == _VARINT:
+            _, at = _number(held, at)
+        elif kind == _BYTES:
+            size, begin = _number(held, at)
+            at = begin + size
+        elif kind in _FIXED_BYTES:
+            at += _FIXED_BYTES[kind]
+        else:
+            raise ValueError(f"there is no kind {kind} of fields")
+        yield tag >> 3, range(begin, at)
+    if at != message.stop:
+        raise ValueError("the last field ends behind the message")
 
 
 def _number(held: mmap.mmap, at: int) -> tuple[int, int]:

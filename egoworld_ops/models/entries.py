@@ -141,6 +141,7 @@ class Weight:
         source: where `fetch` gets it.
         converted: whether it is a checkpoint that is read once and used as safetensors from then on.
         holds: what it must hold to be what it is called, see `content.py`; for files whose SHA-256 nobody publishes.
+        outputs: how many results its network has, which tells ONNX files that hold the same names; None where nothing is to be told by it.
     """
 
     name: str
@@ -151,3 +152,4 @@ class Weight:
     source: Source
     converted: bool = False
     holds: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
+    outputs: int | None = None

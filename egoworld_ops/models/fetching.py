@@ -155,7 +155,7 @@ def _take(entry: Weight, fresh: Path, source: str, announced: Announced) -> None
     if entry.sha256 is None and pin is None and not entry.converted:
         try:
             content.check(entry, fresh)
-        except (WeightsMismatch, WeightsUnreadable):
+        except BaseException:  # whatever it is: nobody has said that the file is the right one
             fresh.unlink()
             raise
     target = store.folder() / entry.filename

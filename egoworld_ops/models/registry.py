@@ -54,7 +54,8 @@ def _moge2(size: str) -> Weight:
     return Weight(f"moge2_{size}", f"moge2_{size}.onnx", None, None, MOGE, source, holds=dict.fromkeys(("points", "mask", "metric_scale")))
 
 
-def _foundationpose(part: str) -> Weight:
+def _foundationpose(part: str, outputs: int) -> Weight:
+    """Names of results differ between the publishers of these networks, their number does not."""
     return Weight(
         f"foundationpose_{part.removesuffix('_net')}",
         f"foundationpose_{part}.onnx",
@@ -63,6 +64,7 @@ def _foundationpose(part: str) -> Weight:
         NVIDIA,
         HubFile("nvidia/foundationpose", f"{part}.onnx", _FOUNDATIONPOSE),
         holds={"input": None},
+        outputs=outputs,
     )
 
 
@@ -108,8 +110,8 @@ REGISTRY: dict[str, Weight] = {
         ),
         _mano("right", 3821356, "45d60aa3b27ef9107a7afd4e00808f307fd91111e1cfa35afd5c4a62de264767"),
         _mano("left", 3821391, "c4022f7083f2ca7c78b2b3d595abbab52debd32b09d372b16923a801f0ea6a30"),
-        _foundationpose("refiner_net"),
-        _foundationpose("score_net"),
+        _foundationpose("refiner_net", 2),
+        _foundationpose("score_net", 1),
         _sam3("sam3", "model.safetensors", "detector_model.vision_encoder.backbone.embeddings.patch_embeddings.projection.weight"),
         _sam3("sam3_config", "config.json", "model_type"),
         _sam3("sam3_tokenizer", "tokenizer.json", "model"),

@@ -556,6 +556,38 @@ def network(name: str) -> onnx.ModelProto:
     return onnx.helper.make_model(graph, producer_name="test", producer_version="1")
 
 
+def test_networks_that_hold_the_same_names_are_told_by_their_results(weights_folder: Path, tmp_path: Path) -> None:
+    def value(name: str) -> onnx.ValueInfoProto:
+        return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1])
+
+    results = {"foundationpose_refiner": ("output1", "output2"), "foundationpose_score": ("output1",)}
+    for name, outputs in results.items():
+        nodes = [onnx.helper.make_node("Add", ["input1", "input2"], [output]) for output in outputs]
+        graph = onnx.helper.make_graph(nodes, "g", [value("input1"), value("input2")], [value(output) for output in outputs])
+        onnx.save(onnx.helper.make_model(graph), tmp_path / name)
+    for name, other in zip(results, reversed(results), strict=True):
+        with pytest.raises(WeightsMismatch, match=f"is not {name}.*of {len(results[name])} output"):
+            models.register(name, tmp_path / other)
+        assert models.pinned(name) is None
+        models.register(name, tmp_path / name)
+
+
+def test_a_file_that_could_not_be_looked_at_is_not_kept(
+    weights_folder: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(models.REGISTRY, "tiny", unknown(models.Download(f"{publisher.url}/tiny.bin")))
+
+    def away(wanted: models.Weight, file: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(models.content, "check", away)
+        with pytest.raises(OSError, match="Input/output"):
+            models.fetch(["tiny"])
+    assert lying(weights_folder) == []
+    models.fetch(["tiny"])
+
+
 def test_what_entries_hold_is_what_their_networks_ask_for() -> None:
     """Red where an array of the registry is not one that the backend loads."""
     from egoworld_ops.operators.depth._da3_network import Sizes
