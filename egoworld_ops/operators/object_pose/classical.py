@@ -7,6 +7,7 @@ of known error, or a hand that holds the object, gives that factor; where neithe
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, ClassVar
 
 import cv2
@@ -68,12 +69,13 @@ class Backend(Operator):
         tracks, given = observe(item), described(item.sidecar.objects, _labels(item.tables["masks"]))
         shapes = {track.track_id: _shape(item, given.get(track.track_id)) for track in tracks}
         twins = exchangeable(tracks, shapes)
+        measured = cache(lambda: Measured.of(item, HAND_ERROR_SHARE))
         rows: list[dict[str, Any]] = []
         for track in tracks:
             shape, camera, judged = shapes[track.track_id], scaled(item.camera, track.scale), None
             reasons: list[Reason | None] = []
             if shape is None:
-                solved = solve_unknown(camera, track, Measured.of(item, HAND_ERROR_SHARE))
+                solved = solve_unknown(camera, track, measured())
                 reasons = [_unsure(solved)] * len(track.sightings)
             else:
                 outcomes, runners_up = solve(camera, shape, track)
@@ -95,8 +97,10 @@ def _judge(
     return judged, held_between(shape, poses, times_s, alone)
 
 
-def _unsure(solved: Structured) -> Reason:
-    """What speaks against a pose of a shape that was itself found from the pictures."""
+def _unsure(solved: Structured) -> Reason | None:
+    """What speaks against a pose of a shape that was itself found from the pictures; None where no scale was found, and so no pose."""
+    if solved.scale_source == "none":
+        return None
     fixes = "depth" if solved.scale_source == "depth" else "a hand's size"
     share = f"{100 * solved.size_error_share:.0f} %"
     return Reason(
