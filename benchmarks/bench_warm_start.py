@@ -10,13 +10,12 @@ shot alone, and without a sidecar, where objects are found automatically.
 Figures: mean IoU with the rendered truth over all frames that have the thing (0 where it has no mask), mean IoU with the uncut pass, how often the
 number of the mask on a thing changes, by the numbers of clips alone and linked by view `track_links`, and seconds of processor time of the masks.
 
-Then SAM 2.1 tiny at 256 px with random weights, which says nothing of its accuracy: seconds and peak memory, cold and warm.
+Then SAM 2.1 tiny at 256 px with random weights, which says nothing of its accuracy: seconds and rows, cold and warm.
 """
 
 from __future__ import annotations
 
-import resource
-import sys
+import argparse
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -171,29 +170,26 @@ def measure(path: Path) -> None:
 
 
 def networks(items: Sequence[ClipInput]) -> None:
-    """Mechanics of SAM 2.1 with random weights: what a warm start costs, and that the masks handed on are the first ones."""
+    """Print what a warm start costs SAM 2.1, with random weights."""
     from egoworld_ops.operators.masks import sam2
 
     for warm in (False, True):
         backend = sam2.Backend(sam2.Settings(model="tiny", image_size=256, device="cpu", random_weights_seed=3, warm_start=warm), 1)
         way = masks(items, backend, warm)
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
         rows = sum(table.num_rows for table in way.masks)
         how = "warm" if warm else "cold"
-        print(
-            f"FIGURE warm start, SAM 2.1 tiny with random weights, {how}: {way.seconds:.1f} s, {rows} rows, peak {peak_mb:.0f} MB",
-            flush=True,
-        )
+        print(f"FIGURE warm start, SAM 2.1 tiny with random weights, {how}: {way.seconds:.1f} s, {rows} rows", flush=True)
 
 
-def main(paths: Sequence[Path]) -> int:
-    if not paths:
-        print("no scene is named; see --help of this file's first lines: render one with `python -m egoworld_ops.synthetic`")
-        return 0
-    for path in paths:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scenes", nargs="*", type=Path, metavar="SCENE", help="a rendered scene, beside its truth and its sidecar")
+    scenes = parser.parse_args().scenes
+    if not scenes:
+        print("no scene is named, and nothing measured: --help says how to render one")
+    for path in scenes:
         measure(path)
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main([Path(name) for name in sys.argv[1:]]))
+    main()
