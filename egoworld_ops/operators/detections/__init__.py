@@ -43,7 +43,7 @@ TABLE = schema.Table(
             "score_age_s",
             pa.float64(),
             "how long before the frame the network was asked that gave the score: 0 where it was asked in the frame itself; null where the score "
-            "is a rule's, or that of all of the clip",
+            "is a rule's, that of all of the clip, or one of `sam3` that is capped by the score of the thing's first detection",
             "s",
             "",
             True,

@@ -42,12 +42,14 @@ class Sighting:
         phrase: the text that found it.
         logits: (h, w) at the network's own resolution of masks, on its device; the mask is where they are above 0.
         score: probability that the object is visible in the frame, and at most that of its first detection.
+        capped: whether it is that of its first detection.
     """
 
     number: int
     phrase: str
     logits: torch.Tensor
     score: float
+    capped: bool
 
 
 class Sam3(Sam3VideoModel):
@@ -232,5 +234,5 @@ class Stream:
 
     def _sighting(self, found: Any, number: int) -> Sighting:
         phrase = self.session.prompts[self.session.obj_id_to_prompt_id[number]]
-        score = min(found.obj_id_to_tracker_score[number], found.obj_id_to_score[number])
-        return Sighting(number, phrase, found.obj_id_to_mask[number][0], min(max(float(score), 0.0), 1.0))
+        now, first = float(found.obj_id_to_tracker_score[number]), float(found.obj_id_to_score[number])
+        return Sighting(number, phrase, found.obj_id_to_mask[number][0], min(max(min(now, first), 0.0), 1.0), first < now)

@@ -35,7 +35,7 @@ class Thing:
         box_px: (4,) x, y, width, height.
         score: 0 to 1.
         rle: its pixels at the picture's size, where they are known.
-        age_s: of the score: how long before the frame its network was asked.
+        age_s: of the score: how long before the frame its network was asked; None where nobody counts that.
     """
 
     number: int
@@ -43,7 +43,7 @@ class Thing:
     box_px: np.ndarray
     score: float
     rle: Rle | None = None
-    age_s: float = 0.0
+    age_s: float | None = 0.0
 
 
 @dataclass(slots=True)

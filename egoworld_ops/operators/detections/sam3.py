@@ -81,7 +81,7 @@ class Backend(Operator):
     """SAM 3 (Carion et al., 2025) by `transformers`. `score` is the probability that the thing is visible in the frame, at most that of its first
     detection. A thing that is hidden has no row."""
 
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     packages: ClassVar[tuple[str, ...]] = (
         "transformers",
         "tokenizers",
@@ -207,8 +207,8 @@ def _shown(frame: Looked, seen: Sequence[Sighting], width: int, height: int) -> 
 
     for sighting, mask in zip(seen, full_masks(seen, height, width), strict=True):
         if mask.any():
-            box_px = np.asarray(rle.mask_bbox(mask), np.float32)
-            frame.things.append(Thing(sighting.number, sighting.phrase, box_px, sighting.score, rle.encode(mask)))
+            box_px, age_s = np.asarray(rle.mask_bbox(mask), np.float32), None if sighting.capped else 0.0
+            frame.things.append(Thing(sighting.number, sighting.phrase, box_px, sighting.score, rle.encode(mask), age_s))
     return frame
 
 

@@ -124,13 +124,14 @@ def test_a_hand_has_its_side_and_points_and_a_thing_its_label(pictures: list[np.
     for row, want in zip(hands, points, strict=True):
         size_px = np.ptp(want, axis=0).max()
         assert np.linalg.norm(np.array(row["points_px"]) - want, axis=1).mean() < 0.03 * size_px
-        assert row["score"] == pytest.approx(0.8)
+        assert (row["score"], row["score_age_s"]) == (pytest.approx(0.8), None), "that of its first detection"
         x, y, w, h = row["box_px"]
         assert iou(np.array([x, y, w, h]), np.concatenate([want.min(0), np.ptp(want, axis=0)])) > 0.9
     things = [row for row in rows if row["role"] == "object"]
     assert [row["frame_index"] for row in things] == SHOWN, "it comes late, leaves and returns; the ghost was never there"
     assert {(row["track_id"], row["label"], row["source"]) for row in things} == {(10, "my cup", "text")}
     assert things[0]["score"] == pytest.approx(0.9)
+    assert {row["score_age_s"] for row in things} == {0.0}
     assert np.abs(np.array(things[0]["box_px"]) - np.array([30, 20, 60, 40]) * np.tile([1280 / 288, 720 / 288], 2)).max() < 5
 
 
