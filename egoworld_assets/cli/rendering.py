@@ -83,7 +83,7 @@ def _rendering(threads: int, layers: str | None, hands: str | None, size_px: int
     for layer in named:
         if layer not in LAYERS:
             raise click.UsageError(f"there is no layer {layer!r}. {did_you_mean(layer, LAYERS)}")
-    return Rendering(named, hands or "both", layers is not None, size_px, threads=threads)  # type: ignore[arg-type]  # click gives one of the flags' values
+    return Rendering(named, hands or "both", bool(layers), size_px, threads=threads)  # type: ignore[arg-type]  # click gives one of the flags' values
 
 
 def _checked(settings: Settings, out: Path) -> Path:

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from egoworld_assets.chain import pipeline
 from egoworld_assets.chain.planning import clips_of
 from egoworld_assets.cli.main import egoworld
+from egoworld_assets.cli.rendering import _rendering
 from egoworld_ops.errors import EgoworldError
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.raw import register
@@ -64,6 +65,12 @@ def test_the_last_video_is_rendered_where_none_is_named_and_half_a_run_says_what
         assert len(list(video.decode(video=0))) == 10
     assert call("cup", "--run", "latest", "--layers", "hands", "--raw", "--out", "b.mp4").exit_code == 0
     assert sorted(p.name for p in Path.cwd().glob("*.mp4")) == ["b.mp4", f"{second}.render.mp4"]
+
+
+def test_empty_layers_are_those_that_are_drawn_where_none_are_named() -> None:
+    made = [_rendering(1, layers, hands=None, size_px=640) for layers in ("", None, "robots")]
+    assert made[0] == made[1]
+    assert [how.robots_over for how in made] == [False, False, True]
 
 
 def test_what_cannot_be_is_one_line_with_a_cure(settings: Settings) -> None:
