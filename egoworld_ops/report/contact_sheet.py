@@ -36,8 +36,8 @@ def contact_sheet(
 
     Masks are outlined and tinted by role; hands are drawn as skeletons after fusion (coloured where solved in 3D from the frame, grey where filled
     in or seen only), with thin grey lines as they were found where that differs; objects as axes and cuboids; a picture says so where lengths rest on
-    an assumed focal length. Below each stand the robot hands in the camera's view with
-    their residual, and which hand holds what. Frames are read once and one at a time; at most 2 n small pictures are kept.
+    an assumed focal length. Below each stand the robot hands in the camera's view with their residual, and which hand holds what. Frames are read
+    once and one at a time; at most 2 n small pictures are kept.
 
     Args:
         frames: decoded frames of one clip, in order.

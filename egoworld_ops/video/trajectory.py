@@ -55,7 +55,8 @@ class Trajectory:
 
 _SAME_S = 1e-4
 MAX_SPEED_M_S = 100.0
-"""Faster than a camera on a head in a car or a train; a head that hardly moves, given in millimetres, exceeds it."""
+"""Faster than a camera on a head in a car or a train. It tells millimetres where one step in twenty is faster than 0.1 m/s: those of a head that
+hardly moves pass."""
 
 
 def read_trajectory(folder: Path, given: SidecarTrajectory) -> Trajectory:
