@@ -507,12 +507,10 @@ def from_rows(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """
     contract = table(name)
     known = {c.name for c in contract.columns}
-    columns: dict[str, list[Any]] = {c.name: [] for c in contract.columns}
     for row in rows:
         if unknown := row.keys() - known:
             raise broken(name, f"no column {sorted(unknown)}")
-        for column, values in columns.items():
-            values.append(_plain(row.get(column)))
+    columns = {column: [_plain(row.get(column)) for row in rows] for column in known}
     schema = contract.arrow_schema()
     try:
         built = pa.Table.from_arrays([pa.array(columns[f.name], f.type) for f in schema], schema=schema)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,12 @@ _MAGIC = b"PAR1"
 _PAIR = b"\x18\x13egoworld.provenance\x18"
 _TAIL_BYTES = 16_384
 """Read at once: holds the whole footer of most files."""
+_PARSED = 1024
+"""As many texts stay parsed, a few kB each: the same few files are looked at for each stage of a clip."""
 
 
-def provenance(path: str | Path) -> dict[str, Any] | None:
-    """What a file says of its origin; None where it is not there, not whole, or not of the lake.
+def provenance(path: str | Path) -> Mapping[str, Any] | None:
+    """What a file says of its origin, to be read only; None where it is not there, not whole, or not of the lake.
 
     Raises:
         OSError: it is there and cannot be read.
@@ -32,9 +36,15 @@ def provenance(path: str | Path) -> dict[str, Any] | None:
     if start < 0:
         return None
     try:
-        value = json.loads(_text(footer, start + len(_PAIR)))
+        return _parsed(_text(footer, start + len(_PAIR)))
     except (ValueError, IndexError):
         return None
+
+
+@lru_cache(maxsize=_PARSED)
+def _parsed(text: bytes) -> Mapping[str, Any] | None:
+    """The file is read each time, so that nothing stands in for it; the same bytes are parsed once."""
+    value = json.loads(text)
     return value if isinstance(value, dict) else None
 
 

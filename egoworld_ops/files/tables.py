@@ -106,8 +106,8 @@ def _parse_small(content: bytes, name: str, columns: tuple[str, ...] | None) -> 
     return _parse(content, name, columns)
 
 
-def provenance_at(path: str | Path) -> dict[str, Any] | None:
-    """What a file says of its origin; None where there is no such file or it is not a whole file of the lake.
+def provenance_at(path: str | Path) -> Mapping[str, Any] | None:
+    """What a file says of its origin, to be read only; None where there is no such file or it is not a whole file of the lake.
 
     Raises:
         StorageUnavailable: it is there and cannot be read now.

@@ -122,7 +122,7 @@ class Run:
             return "done"
         return None if self.link(path, digest, self.lake.runs() if others is None else others, before) is None else "linked"
 
-    def link(self, path: Path, digest: str, others: Sequence[Run], before: Callable[[], object] = lambda: None) -> dict[str, Any] | None:
+    def link(self, path: Path, digest: str, others: Sequence[Run], before: Callable[[], object] = lambda: None) -> Mapping[str, Any] | None:
         """Make `path`, which does not hold it, the result with this digest if one of these runs has it; as `adopt`.
 
         Returns:
