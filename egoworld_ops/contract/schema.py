@@ -19,7 +19,7 @@ from egoworld_ops.contract.reasons import CURES
 from egoworld_ops.errors import ContractError
 from egoworld_ops.types import INTRINSICS_SOURCES, LENS_MODELS
 
-SCHEMA_VERSION = "9"
+SCHEMA_VERSION = "10"
 """Raised whenever the meaning, type or unit of a column changes. Part of every digest."""
 
 CONVENTIONS: Mapping[str, str] = {

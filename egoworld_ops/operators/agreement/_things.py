@@ -181,7 +181,8 @@ def _fused(tables: Mapping[str, pa.Table]) -> Iterator[tuple[int, int, np.ndarra
 
 def _rows(tables: Mapping[str, pa.Table]) -> Iterator[tuple[str, int, str, dict[str, Any]]]:
     for kind, stage in (("detection", "detections"), ("mask", "masks"), ("pose", "hand_pose"), ("pose", "object_pose")):
-        for row in tables[stage].to_pylist():
+        read = [name for name in tables[stage].column_names if name != "vertices_wrist_m"]
+        for row in tables[stage].select(read).to_pylist():
             if stage == "hand_pose":
                 yield kind, HAND_TRACKS[row["hand"]], f"hand_{row['hand']}", row
             elif row.get("role") != "hand_other":

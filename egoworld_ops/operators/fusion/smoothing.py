@@ -81,7 +81,7 @@ class Backend(Operator):
 
     def run(self, item: ClipInput) -> pa.Table:
         """A row for each row of hand_pose, and for each frame of a gap that is filled."""
-        rows = item.tables["hand_pose"].to_pylist()
+        rows = item.tables["hand_pose"].drop_columns("vertices_wrist_m").to_pylist()
         if not rows:
             return schema.empty("fusion")
         from egoworld_ops.operators.fusion._hands import person_lengths

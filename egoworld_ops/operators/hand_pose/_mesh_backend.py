@@ -40,6 +40,8 @@ _CROP_MB = 30
 """Activations of one crop, upwards of what the largest layer needs."""
 _PROCESS_MB = {"cpu": 700, "cuda": 1000}
 """A process with torch; CUDA's context and workspaces."""
+_VERTEX_STEP_M = 2.0**-14
+"""Vertices are rounded to it, 0.06 mm, so that they take half the space in a file."""
 _COLUMNS = ("frame_index", "role", "box_px", "points_px", "score")
 
 
@@ -61,6 +63,8 @@ class Settings(BackendSettings):
     """By which a box is grown before it is widened to 3:4. The demos of HaMeR and WiLoR have 2."""
     max_reprojection_share: Annotated[float, Field(gt=0, le=1)] = 0.15
     """Of the hand's extent in the image: above this error no place before the camera explains what the network sees, and the pose is null."""
+    vertices: bool = False
+    """Write the surface too: 778 points a hand, some 5 kB a row."""
     random_weights_seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """A small random network from this seed, to test the pipeline without weights. Rows then say `-random` behind the backend and mean nothing."""
 
@@ -181,7 +185,7 @@ class MeshBackend(Operator):
             found: dict[str, Any] | Reason
             if isinstance(detected.crop, HandCrop):
                 assert hands is not None
-                found = _pose(detected.crop, hands, at, camera, self._options.max_reprojection_share)
+                found = _pose(detected.crop, hands, at, camera, self._options)
                 at += 1
             else:
                 found = detected.crop
@@ -213,7 +217,7 @@ def _crop(rgb: np.ndarray, box_px: np.ndarray, hand: Hand, camera: Camera, paddi
         return Reason("off_lens", f"the middle of the hand's box lies where the {camera.model} lens shows nothing")
 
 
-def _pose(crop: HandCrop, hands: Hands, i: int, camera: Camera, max_share: float) -> dict[str, Any] | Reason:
+def _pose(crop: HandCrop, hands: Hands, i: int, camera: Camera, options: Settings) -> dict[str, Any] | Reason:
     """The columns of hand `i`'s pose; those that say why it is null where its image points are known; or only the reason."""
     from egoworld_ops.operators.hand_pose._vit import FOCAL_PX
 
@@ -223,8 +227,8 @@ def _pose(crop: HandCrop, hands: Hands, i: int, camera: Camera, max_share: float
     seen = {"joints_px": placed.joints_px, "reprojection_px": placed.reprojection_px}
     extent_px = float(np.ptp(placed.joints_px, axis=0).max())
     share = placed.reprojection_px / max(extent_px, 1e-9)
-    if not share <= max_share:
-        limit_px = max_share * extent_px
+    if not share <= options.max_reprojection_share:
+        limit_px = options.max_reprojection_share * extent_px
         why = f"reprojection error {placed.reprojection_px:.1f} px is above {limit_px:.1f} px for a hand of this size"
         return seen | Reason("poor_fit", why).columns()
     R_camera_wrist = wrist_rotation(placed.joints_m, crop.hand)
@@ -236,9 +240,16 @@ def _pose(crop: HandCrop, hands: Hands, i: int, camera: Camera, max_share: float
         "joints_wrist_m": in_wrist_frame(placed.joints_m, R_camera_wrist),
         "mano_pose": _mano_pose(crop, placed, hands.rotations[i]),
         "mano_betas": hands.betas[i],
+        "vertices_wrist_m": _surface(crop, placed, hands.vertices_m[i], R_camera_wrist) if options.vertices else None,
         "depth_error_share": depth_error_share(camera, SIZE_ERROR_SHARE, share),
         **pose_columns(R_camera_wrist, placed.joints_m[0]),
     }
+
+
+def _surface(crop: HandCrop, placed: Placed, vertices_m: np.ndarray, R_camera_wrist: np.ndarray) -> np.ndarray:
+    """(778, 3) the actual hand's vertices in its wrist frame, rounded."""
+    in_camera_m = crop.to_own_points(vertices_m) @ placed.R_camera_model.T + placed.t_camera_model_m
+    return np.round((in_camera_m - placed.joints_m[0]) @ R_camera_wrist / _VERTEX_STEP_M) * _VERTEX_STEP_M
 
 
 def _mano_pose(crop: HandCrop, placed: Placed, rotations: np.ndarray) -> np.ndarray:

@@ -94,8 +94,13 @@ class TrueHand:
         self.view_m = self.model_m @ (MIRROR if side == "left" else np.eye(3))
 
     def joints_of(self, rotations: np.ndarray) -> np.ndarray:
-        joints, _ = MODEL(torch.from_numpy(rotations[None]).float(), torch.from_numpy(self.betas[None]).float())
-        return joints[0].numpy().astype(np.float64) * self.size
+        return self.of_model(rotations)[0]
+
+    def of_model(self, rotations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Joints (21, 3) and vertices (778, 3)."""
+        found = MODEL(torch.from_numpy(rotations[None]).float(), torch.from_numpy(self.betas[None]).float())
+        joints, vertices = (part[0].numpy().astype(np.float64) * self.size for part in found)
+        return joints, vertices
 
     def seen(self) -> tuple[dict[str, Any], HandCrop, np.ndarray]:
         """The detection, the crop, and the joints (21, 3) in the camera frame: the crop's view is where its own box leads, found in a few rounds."""
@@ -118,13 +123,13 @@ class TrueHand:
             return (FOCAL_PX * (self.model_m[:, :2] + camera[1:]) / z[:, None] / half - wanted).ravel()
 
         camera = least_squares(off, [1 / np.abs(self.model_m[:, :2]).max(), 0, 0], x_scale=[1, 0.01, 0.01]).x
-        return Hands(self.rotations[None], self.betas[None], camera[None], self.model_m[None], np.zeros((1, 778, 3)))
+        return Hands(self.rotations[None], self.betas[None], camera[None], self.model_m[None], self.of_model(self.rotations)[1][None])
 
 
-def solved(hand: TrueHand, camera: Camera | None = None, name: str = "hamer") -> tuple[dict[str, Any], np.ndarray]:
+def solved(hand: TrueHand, camera: Camera | None = None, name: str = "hamer", **options: Any) -> tuple[dict[str, Any], np.ndarray]:
     """The backend's row of a hand by the network that knows it, and the true joints."""
     row, crop, joints_m = hand.seen()
-    operator = make(name)
+    operator = make(name, **options)
     operator._model = lambda crops: hand.said(crop, joints_m)
     return run(operator, [row], camera or hand.camera).to_pylist()[0], joints_m
 
@@ -173,6 +178,22 @@ def test_the_models_parameters_give_the_joints_again(lens: str, side: Hand) -> N
     again_m = hand.joints_of(rotations) @ (MIRROR if side == "left" else np.eye(3))
     joints_m = np.array(row["joints_m"])
     assert again_m - again_m[0] == pytest.approx(joints_m - joints_m[0], abs=2e-5)
+
+
+@pytest.mark.parametrize("side", HANDS)
+def test_the_surface_is_that_of_the_models_parameters_and_only_there_where_it_is_asked_for(side: Hand) -> None:
+    hand = TrueHand(side, WIDE, unproject(WIDE, np.array([520.0, 100.0])) * 0.5, np.random.default_rng(17))
+    row, _ = solved(hand, vertices=True)
+    R = Rotation.from_quat([row[name] for name in ("qx", "qy", "qz", "qw")]).as_matrix()
+    in_camera_m = np.array(row["vertices_wrist_m"]) @ R.T + [row["x_m"], row["y_m"], row["z_m"]]
+    rotations = Rotation.from_rotvec(np.array(row["mano_pose"]).reshape(16, 3)).as_matrix()
+    mirror = MIRROR if side == "left" else np.eye(3)
+    joints_m, vertices_m = (points @ mirror for points in hand.of_model(mirror @ rotations @ mirror))
+    assert in_camera_m == pytest.approx(vertices_m - joints_m[0] + np.array(row["joints_m"])[0], abs=8e-5)
+    assert in_camera_m[[744, 320, 443, 554, 671]] == pytest.approx(np.array(row["joints_m"])[[4, 8, 12, 16, 20]], abs=8e-5)
+    without = solved(hand)[0]
+    assert without["vertices_wrist_m"] is None
+    assert without | {"vertices_wrist_m": row["vertices_wrist_m"]} == row
 
 
 def of_left(right: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
