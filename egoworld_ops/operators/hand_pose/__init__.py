@@ -34,8 +34,8 @@ TABLE = schema.Table(
         schema.Column(
             "vertices_wrist_m",
             schema.fixed_list(pa.float32(), 778, 3),
-            "the surface, in the wrist frame and to 2^-14 m, where the backend has it and was asked for it: MANO's vertices in MANO's order, of a left "
-            "hand those of the mirrored right one, whose faces are MANO's right ones turned around",
+            "the surface, in the wrist frame and to 2^-14 m, where the backend has it and was asked for it: MANO's vertices in MANO's order, of a "
+            "left hand those of the mirrored right one, whose faces are MANO's right ones turned around",
             "m",
             "wrist",
             True,
