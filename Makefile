@@ -13,7 +13,7 @@ demo: $(VENV)/.installed $(VENV)/.weights
 	@$(BIN)/egoworld demo $${VIDEO:+"$$VIDEO"}
 
 # Tests that measure whether the pool is in time have the machine for themselves. The others share it, one process more than cores: many only wait.
-ALONE := tests/gpu_workers/test_chaos.py
+ALONE := tests/gpu_workers/test_chaos_in_time.py
 # A test that hangs ends with the stacks of all threads.
 PYTEST := $(BIN)/python -m pytest -q -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
 

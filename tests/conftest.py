@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
+MEMORY = Path("/dev/shm")
+"""A file system in memory: what tests write is fsynced often, and need not survive them."""
+ENOUGH = 6 << 30
+"""Bytes that must be free there; a whole run leaves about a third of it."""
+if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ENOUGH:
+    os.environ["TMPDIR"] = str(MEMORY)
+
 _OPERATORS = "tests/egoworld_ops/operators"
 TOGETHER = {
     "stack": ("tests/e2e/test_pool_faults.py", "tests/e2e/test_stack.py"),
@@ -29,7 +36,7 @@ TOGETHER = {
     ),
 }
 """Files that share a slow fixture (`stack`, `kitchen_chain`): their tests run in one process."""
-APART = ("tests/test_chaos_runs.py",)
+APART = ("tests/test_chaos_runs.py", "tests/gpu_workers/test_chaos.py")
 """Files whose tests are slow and share nothing: each test may run in a process of its own."""
 LONG_FIRST = ("stack", "kitchen", "tests/e2e", *APART, f"{_OPERATORS}/test_masks_sam2.py")
 """Slow groups, by the beginning of their name: run last, they would keep one core busy and leave the others idle."""

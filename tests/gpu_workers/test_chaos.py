@@ -1,4 +1,4 @@
-"""A short run of each scenario of `make chaos`, always with the same seed."""
+"""A short run of each scenario of `make chaos` that measures no time, always with the same seed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from tests.gpu_workers.chaos.scenarios import SCENARIOS
 SEED = 4
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [name for name, scenario in SCENARIOS.items() if not scenario.in_time])
 def test_the_pool_bears(name: str) -> None:
     print(f"FIGURE {name}: {SCENARIOS[name].run(SCENARIOS[name].small, SEED)}")

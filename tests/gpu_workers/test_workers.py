@@ -157,7 +157,9 @@ def test_a_worker_that_leaks_is_replaced_between_clips() -> None:
     assert pids == sorted(pids, key=pids.index), "one after the other"
     assert counts["done"] == 55
     assert not counts.get("worker deaths")
-    assert 525 < most_mb < 700
+    assert 475 < most_mb < 700, (
+        "replaced from three quarters on; what a worker says of itself may be less, where the system took pages back meanwhile"
+    )
 
 
 def test_a_clip_that_takes_more_memory_than_a_worker_may_have_is_contained() -> None:

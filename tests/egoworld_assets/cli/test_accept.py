@@ -33,7 +33,7 @@ from tests.rows import sample_row
 
 TRUTH = ROOT / "examples" / "synthetic" / "kitchen.truth"
 RANDOM = """
-sample_stride = 28
+sample_stride = 56
 [pool]
 kind = "inline"
 [stages.hand_pose]
@@ -64,7 +64,7 @@ def test_a_random_network_is_measured_and_never_called_good(tmp_path: Path) -> N
     assert verdicts["hand mask IoU"] != "RANDOM", "it rests on no pose"
     stages = {stage["stage"]: stage for stage in said["stages"]}
     assert all(stage["clips"] == 3 and stage["repeated"] for stage in stages.values()), stages
-    assert stages["hand_pose"]["frames"] == len(range(0, 168, 28))
+    assert stages["hand_pose"]["frames"] == len(range(0, 168, 56))
     [variant] = said["variants"]
     assert (variant["option"], variant["value"]) == ("precision", "bfloat16")
     assert variant["compared"]["rows"] > 0
