@@ -16,6 +16,8 @@ Hand = Literal["left", "right"]
 HANDS: tuple[Hand, ...] = ("left", "right")
 INTRINSICS_SOURCES = ("file", "container", "estimated", "assumed_fov")
 """Given in the sidecar, stated by the video's own container, estimated from its pictures, or assumed by the settings."""
+UNSTATED_ERROR_SHARE = 0.03
+"""Standard error of a focal length, or of the scale of a path, whose own nobody states: how cameras of one make differ. Not stated is not exact."""
 LensModel = Literal["pinhole", "plumb_bob", "rational_polynomial", "kannala_brandt", "fisheye62", "fisheye624"]
 LENS_MODELS: Mapping[str, tuple[int, ...]] = {
     "pinhole": (0,),

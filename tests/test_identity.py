@@ -74,7 +74,10 @@ OF_SIDECAR: Mapping[str, frozenset[str]] = {
     },
     **{f"objects.{name}": OBJECTS for name in ("label", "dimensions_m", "mesh", "text")},
     **{f"objects.prompts.{name}": OBJECTS for name in ("frame_index", "box_px", "points_px")},
-    **{f"trajectory.{name}": TRAJECTORY for name in ("file", "format", "starts_at_s", "T_device_camera")},
+    **{
+        f"trajectory.{name}": TRAJECTORY
+        for name in ("file", "format", "starts_at_s", "T_device_camera", "metres_per_unit", "scale_error_share")
+    },
     **{
         f"depth.{name}": DEPTH
         for name in ("folder", "prefix", "encoding", "metres_per_unit", "measures", "numbered_by", "fps", "starts_at_s", "error_share")
@@ -231,7 +234,14 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> World:
                 "prompts": [{"frame_index": 12, "box_px": [10, 20, 30, 40], "points_px": [[15, 25]]}],
             }
         ],
-        "trajectory": {"file": "path.txt", "format": "tum", "starts_at_s": 1.0, "T_device_camera": np.eye(4).ravel().tolist()},
+        "trajectory": {
+            "file": "path.txt",
+            "format": "tum",
+            "starts_at_s": 1.0,
+            "T_device_camera": np.eye(4).ravel().tolist(),
+            "metres_per_unit": 1.0,
+            "scale_error_share": 0.01,
+        },
         "hands": {"length_m": 0.185},
         "depth": {"folder": "depth", "fps": 30.0},
         "recording": "r",

@@ -26,7 +26,7 @@ CURES: Mapping[str, str] = {
     "no_texture": "Nothing to do where all is plain; more light or a sharper video helps",
     "not_registered": "A trajectory of the camera can be named in VIDEO.egoworld.json, with stages.camera.backend = given",
     "ambiguous_motion": "Mask what moves: name the objects in VIDEO.egoworld.json; or name a trajectory of the camera there",
-    "no_scale": "Give the dimensions of an object that lies in the scene in VIDEO.egoworld.json",
+    "no_scale": "Give the dimensions of an object that lies in the scene, or the `metres_per_unit` of a trajectory, in VIDEO.egoworld.json",
     "not_metric": "Give the camera's intrinsics in VIDEO.egoworld.json",
     "no_depth": "Name pictures of depth that cover the video in VIDEO.egoworld.json, or choose a network as stages.depth.backend",
     "no_mesh": "Give the object's mesh in VIDEO.egoworld.json; or take the backend classical, which needs dimensions only",

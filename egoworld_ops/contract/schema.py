@@ -211,7 +211,12 @@ INTRINSICS = (
     Column("lens_model", pa.string(), "model of the lens used, as in the sidecar", allowed=tuple(LENS_MODELS)),
     Column("distortion", pa.list_(pa.float64()), "coefficients of that model, in the sidecar's order; none of a pinhole"),
     Column("intrinsics_source", pa.string(), "where the intrinsics come from", allowed=INTRINSICS_SOURCES),
-    Column("focal_error_share", pa.float64(), "standard error of the focal length as a share of it", minimum=0),
+    Column(
+        "focal_error_share",
+        pa.float64(),
+        "standard error of the focal length as a share of it; 0.03 where the sidecar gives a camera without one",
+        minimum=0,
+    ),
     METRIC,
 )
 

@@ -10,6 +10,7 @@ from egoworld_ops.contract import links, world
 from egoworld_ops.contract.schema import CONVENTIONS, SCHEMA_VERSION, TABLES, Column, Table
 from egoworld_ops.video import calibrations, sidecar
 from egoworld_ops.video.sidecar_depth import SidecarDepth
+from egoworld_ops.video.sidecar_trajectory import SidecarTrajectory
 
 
 def contract_page() -> str:
@@ -57,7 +58,7 @@ def _sidecar() -> list[str]:
         sidecar.SidecarObject,
         sidecar.Prompt,
         sidecar.SidecarPicture,
-        sidecar.SidecarTrajectory,
+        SidecarTrajectory,
         SidecarDepth,
         sidecar.SidecarHands,
     )

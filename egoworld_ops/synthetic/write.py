@@ -159,6 +159,7 @@ def _sidecar(config: SceneConfig, truths: list[FrameTruth]) -> dict[str, Any]:
             "cy": camera.cy_px,
             "width": camera.width,
             "height": camera.height,
+            "focal_error_share": 0.0,
             **_lens(camera),
         },
         "objects": [{"label": OBJECT_LABEL, "dimensions_m": list(config.dimensions_m), "prompts": prompts}],

@@ -5,7 +5,8 @@
  "objects": [{"label", "dimensions_m": [x, y, z], "mesh": "file beside the video", "text": "...",
               "prompts": [{"frame_index", "box_px": [x, y, w, h], "points_px": [[x, y], ...]}]}],
  "recording": "name", "picture": {"use_as_pinhole": true},
- "trajectory": {"file": "file beside the video", "format": "tum", "starts_at_s": 0.0, "T_device_camera": [16 numbers]},
+ "trajectory": {"file": "file beside the video", "format": "tum", "starts_at_s": 0.0, "T_device_camera": [16 numbers],
+                "metres_per_unit": 1.0, "scale_error_share": 0.01},
  "depth": {"folder": "folder beside the video", "prefix": "", "encoding": "linear", "metres_per_unit": 0.001, "measures": "z",
            "numbered_by": "frame", "fps": 30, "starts_at_s": 0.0, "error_share": 0.02},
  "hands": {"length_m": 0.185}}
@@ -24,15 +25,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from egoworld_ops.errors import BadSidecar, unreadable
 from egoworld_ops.files.whole import is_there
-from egoworld_ops.types import VIDEO_SUFFIXES, Camera, LensModel, check_distortion
+from egoworld_ops.types import UNSTATED_ERROR_SHARE, VIDEO_SUFFIXES, Camera, LensModel, check_distortion
 from egoworld_ops.video.beside import CURE, file_at, file_sha256, plain_file, read_regular
 from egoworld_ops.video.sidecar_depth import SidecarDepth
+from egoworld_ops.video.sidecar_trajectory import SidecarTrajectory
 from egoworld_ops.vision.lenses import is_one_to_one
 
 MAX_BYTES = 16 * 1024 * 1024
@@ -40,10 +41,6 @@ MAX_MESH_BYTES = 512 * 1024 * 1024
 _LENS_CURE = (
     "Give as many coefficients as the model has, in the order of docs/data_contract.md, section Sidecar; or name the model they are of"
 )
-MAX_ON_DEVICE_M = 3.0
-MAX_TRAJECTORY_BYTES = 512 * 1024 * 1024
-_ENTRIES, _RIGID = 16, 1e-3
-"""Of a 4 x 4 pose: its entries, and how far its rotation may be from one."""
 MIN_FOCAL_PX, MAX_PX, MAX_SIDE_PX = 0.01, 1e6, 65_536
 """Limits far beyond every real camera; values within them stay finite and positive at any size of the picture."""
 MAX_OBJECTS = 1000
@@ -68,8 +65,9 @@ class SidecarCamera(_Part):
     `pinhole` (none), `plumb_bob` (OpenCV's k1, k2, p1, p2 or k1, k2, p1, p2, k3), `rational_polynomial` (OpenCV's k1, k2, p1, p2, k3, k4, k5, k6),
     `kannala_brandt` (k1 to k4 of OpenCV's `fisheye`), `fisheye62` (Project Aria's k0 to k5, p0, p1), `fisheye624` (and s0 to s3).
 
-    `focal_error_share`: standard error of the focal length as a share of it, where it is known. `source`: `file` where it was calibrated, `estimated`
-    where it was found from the video's own motion (`egoworld calibrate estimate`).
+    `focal_error_share`: standard error of the focal length as a share of it. Where it is not stated it counts as 0.03, as cameras of one make differ
+    (Intel states its D435's field of view as 69 +- 3 degrees); 0 is an exact camera, as of rendered pictures. `source`: `file` where it was
+    calibrated, `estimated` where it was found from the video's own motion (`egoworld calibrate estimate`).
     """
 
     fx: Focal
@@ -80,7 +78,7 @@ class SidecarCamera(_Part):
     height: Side
     model: LensModel = "pinhole"
     distortion: Annotated[tuple[Position, ...], Field(max_length=12)] = ()
-    focal_error_share: Share = 0.0
+    focal_error_share: Share | None = None
     source: Literal["file", "estimated"] = "file"
 
     @model_validator(mode="after")
@@ -116,7 +114,7 @@ class SidecarCamera(_Part):
             self.source,
             self.model,
             self.distortion,
-            self.focal_error_share,
+            UNSTATED_ERROR_SHARE if self.focal_error_share is None else self.focal_error_share,
         )
 
 
@@ -124,40 +122,6 @@ class SidecarPicture(_Part):
     """How the picture is to be taken. `use_as_pinhole`: though it says that it is stereo or spherical, it is that of a pinhole camera."""
 
     use_as_pinhole: bool = False
-
-
-class SidecarTrajectory(_Part):
-    """A file of the video's folder with poses of the camera; its formats are those of `trajectory.py`.
-
-    `starts_at_s`: the file's time, in seconds, of the video's time 0. `T_device_camera`: the camera in the device whose poses the file has, row by
-    row; for a camera that is not the one posed, such as Aria's RGB camera.
-    """
-
-    file: str
-    format: Literal["tum", "colmap", "aria", "arkit"]
-    starts_at_s: Annotated[float, Field(ge=-1e12, le=1e12)] = 0.0
-    T_device_camera: tuple[Annotated[float, Field(ge=-MAX_PX, le=MAX_PX)], ...] | None = None
-
-    @field_validator("file")
-    @classmethod
-    def _beside_the_video(cls, name: str) -> str:
-        return plain_file(name, "file")
-
-    @field_validator("T_device_camera")
-    @classmethod
-    def _rigid(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if values is not None:
-            T = np.array(values).reshape(4, 4) if len(values) == _ENTRIES else np.zeros((4, 4))
-            if (
-                np.abs(T[:3, :3] @ T[:3, :3].T - np.eye(3)).max() > _RIGID
-                or np.linalg.det(T[:3, :3]) < 0
-                or np.abs(T[3] - [0, 0, 0, 1]).max() > _RIGID
-            ):
-                raise ValueError("T_device_camera: want 16 numbers of a 4 x 4 rotation and translation, row by row")
-            if (far_m := float(np.linalg.norm(T[:3, 3]))) > MAX_ON_DEVICE_M:
-                said = {"far": f"{far_m:.4g}", "cure": "Give its translation in metres"}
-                raise PydanticCustomError("far", "{far} m from the device that it is on, no camera is", said)
-        return values
 
 
 class Prompt(_Part):
@@ -232,7 +196,7 @@ class Sidecar(_Part):
                 if item.mesh:
                     digest.update(file_sha256(mesh_path(folder, item.mesh), MAX_MESH_BYTES))
         if section == "trajectory" and self.trajectory:
-            digest.update(file_sha256(trajectory_path(folder, self.trajectory.file), MAX_TRAJECTORY_BYTES))
+            digest.update(self.trajectory.digest(folder))
         if section == "depth" and self.depth:
             digest.update(self.depth.digest(folder).encode())
         return digest.hexdigest()
@@ -329,7 +293,7 @@ def read_sidecar(video_path: Path) -> Sidecar:
         if item.mesh:
             mesh_path(path.parent, item.mesh)
     if sidecar.trajectory:
-        trajectory_path(path.parent, sidecar.trajectory.file)
+        sidecar.trajectory.path(path.parent)
     if sidecar.depth:
         sidecar.depth.files(path.parent)
     return sidecar
@@ -361,18 +325,3 @@ def mesh_path(folder: Path, name: str) -> Path:
         BadSidecar: it is not a regular file there.
     """
     return file_at(folder, name, "mesh")
-
-
-def trajectory_path(folder: Path, name: str) -> Path:
-    """The trajectory of that name in the video's folder. Raises BadSidecar as `mesh_path`."""
-    return file_at(folder, name, "trajectory")
-
-
-def trajectory_bytes(folder: Path, name: str) -> bytes:
-    """The content of a trajectory in the video's folder.
-
-    Raises:
-        BadSidecar: it is not a regular file there, or too large.
-        StorageUnavailable: it cannot be read now.
-    """
-    return read_regular(trajectory_path(folder, name), MAX_TRAJECTORY_BYTES)

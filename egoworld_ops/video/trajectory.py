@@ -1,5 +1,7 @@
 """Trajectories of the camera that stand in a file beside the video: reading four formats, and the pose at a time between two of theirs.
 
+Positions are in the file's own unit: metres, but where the sidecar says otherwise, and in reconstructions by COLMAP, whose unit is any length.
+
 - `tum`: lines `timestamp tx ty tz qx qy qz qw`, the pose of the camera in the world, as the TUM RGB-D benchmark has it.
 - `colmap`: `images.txt`, the world in the camera; the last number in each image's name is the frame of the video.
 - `aria`: `closed_loop_trajectory.csv` of Project Aria's machine perception services: the pose of the device in the world, in microseconds.
@@ -13,14 +15,14 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from egoworld_ops.errors import BadSidecar
-from egoworld_ops.video.sidecar import SidecarTrajectory, trajectory_bytes
+from egoworld_ops.video.sidecar_trajectory import SidecarTrajectory
 from egoworld_ops.vision.geometry import invert, make_transform, matrix_from_quaternion, rotations
 
 _ROTATED_BY = 1e-3
@@ -32,7 +34,7 @@ _CURE = "Give the file in the format that the sidecar names; docs/data_contract.
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """Poses of the camera: `at` (N,), ascending, seconds of the video or, where `by_frame`, frames of it; `T_world_camera` (N, 4, 4)."""
+    """Poses of the camera: `T_world_camera` (N, 4, 4), in the file's unit; `at` (N,), ascending, seconds or, where `by_frame`, frames of it."""
 
     at: np.ndarray
     T_world_camera: np.ndarray
@@ -68,7 +70,7 @@ def read_trajectory(folder: Path, given: SidecarTrajectory) -> Trajectory:
     """
     path = folder / given.file
     try:
-        text = trajectory_bytes(folder, given.file).decode("utf-8-sig")
+        text = given.content(folder).decode("utf-8-sig")
         made = list(_READERS[given.format](text))
     except BadSidecar:
         raise
@@ -84,18 +86,33 @@ def read_trajectory(folder: Path, given: SidecarTrajectory) -> Trajectory:
         raise BadSidecar(
             path, f"its times do not ascend: {at[where]:.6f} is followed by {at[where + 1]:.6f}", "Sort its poses by time, each once"
         )
-    if given.format != "colmap" and (fast := _speed_m_s(at, T)) > MAX_SPEED_M_S:
-        raise BadSidecar(path, f"moves at {fast:.4g} m/s, as no camera does", "Give positions in metres and times in seconds")
+    by_frame, unit_m = given.format == "colmap", given.unit_m
+    if unit_m is not None and not by_frame and (fast := unit_m * _speed(at, T)) > MAX_SPEED_M_S:
+        raise BadSidecar(
+            path, f"moves at {fast:.4g} m/s, as no camera does", "Give positions in metres, or `metres_per_unit`, and times in seconds"
+        )
     if given.T_device_camera is not None:
-        T = T @ np.array(given.T_device_camera).reshape(4, 4)
-    by_frame = given.format == "colmap"
+        T = T @ _on_device(given.T_device_camera, unit_m, path)
     return Trajectory(at if by_frame else at - given.starts_at_s, T, by_frame)
 
 
-def _speed_m_s(at_s: np.ndarray, T: np.ndarray) -> float:
-    """The speed of a path that one step in twenty exceeds: where it is found anew it may jump."""
-    steps_m = np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=1)
-    return float(np.percentile(steps_m / np.diff(at_s), 95)) if len(steps_m) else 0.0
+def _speed(at_s: np.ndarray, T: np.ndarray) -> float:
+    """The speed of a path that one step in twenty exceeds, units a second: where it is found anew it may jump."""
+    steps = np.linalg.norm(np.diff(T[:, :3, 3], axis=0), axis=1)
+    return float(np.percentile(steps / np.diff(at_s), 95)) if len(steps) else 0.0
+
+
+def _on_device(values: Sequence[float], unit_m: float | None, path: Path) -> np.ndarray:
+    """`T_device_camera` (4, 4) in the file's unit, from metres.
+
+    Raises:
+        BadSidecar: that unit is not known, and the camera is not where the device is.
+    """
+    T = np.array(values).reshape(4, 4)
+    if unit_m is None and T[:3, 3].any():
+        cure = "Give the trajectory's `metres_per_unit`, or a T_device_camera that only turns"
+        raise BadSidecar(path, "is of unknown scale, and its T_device_camera is in metres", cure)
+    return make_transform(T[:3, :3], T[:3, 3] / (unit_m or 1.0))
 
 
 def _between(T_a: np.ndarray, T_b: np.ndarray, share: float) -> np.ndarray:

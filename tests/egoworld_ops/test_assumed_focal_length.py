@@ -67,9 +67,11 @@ def test_every_table_with_lengths_in_the_cameras_frame_says_whether_they_are_met
 
 def test_the_camera_says_how_sure_its_focal_length_is() -> None:
     given = resolve(640, 480, Sidecar.model_validate({"camera": GIVEN}), CameraSettings(), "v")
-    assert (given.source, given.metric, given.focal_error_share) == ("file", True, 0.0)
-    measured = resolve(640, 480, Sidecar.model_validate({"camera": GIVEN | {"focal_error_share": 0.03}}), CameraSettings(), "v")
-    assert (measured.metric, measured.focal_error_share) == (True, 0.03)
+    assert (given.source, given.metric, given.focal_error_share) == ("file", True, 0.03), "an error that is not stated is not none"
+    exact = resolve(640, 480, Sidecar.model_validate({"camera": GIVEN | {"focal_error_share": 0.0}}), CameraSettings(), "v")
+    assert (exact.metric, exact.focal_error_share) == (True, 0.0)
+    measured = resolve(640, 480, Sidecar.model_validate({"camera": GIVEN | {"focal_error_share": 0.05}}), CameraSettings(), "v")
+    assert (measured.metric, measured.focal_error_share) == (True, 0.05)
     unknown = resolve(640, 480, Sidecar(), CameraSettings(), "v")
     assert (unknown.source, unknown.metric) == ("assumed_fov", False)
     assert 0.2 < unknown.focal_error_share < 0.6

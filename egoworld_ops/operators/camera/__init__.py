@@ -29,7 +29,7 @@ TABLE = schema.Table(
         schema.Column(
             "scale_error_share",
             pa.float32(),
-            "standard error of metres_per_unit, as its share; null where unknown",
+            "standard error of metres_per_unit, as its share; null where unknown (in a given trajectory it then counts as 0.03)",
             "",
             "",
             True,

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from egoworld_ops.operators.movement._flow import apply
 from egoworld_ops.operators.rows import pose_of
-from egoworld_ops.types import Camera
+from egoworld_ops.types import UNSTATED_ERROR_SHARE, Camera
 from egoworld_ops.vision.geometry import invert, make_transform, project, transform
 
 PROBES = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / 2
@@ -113,12 +113,12 @@ class _Pose:
 
 
 class CameraPath:
-    """The poses of table `camera` of a clip, by frame. An error of scale that is not stated, as of a given trajectory, counts as none."""
+    """The poses of table `camera` of a clip, by frame."""
 
     def __init__(self, camera: Camera, rows: pa.Table) -> None:
         self._camera = camera
         self._poses: Mapping[int, _Pose] = {
-            row["frame_index"]: _Pose(T, row["scale_error_share"] or 0.0)
+            row["frame_index"]: _Pose(T, UNSTATED_ERROR_SHARE if row["scale_error_share"] is None else row["scale_error_share"])
             for row in rows.select(list(_COLUMNS)).to_pylist()
             if row["x_m"] is not None and (T := pose_of(row)) is not None
         }

@@ -61,7 +61,7 @@ def arkit(times: np.ndarray) -> str:
 
 FORMATS: dict[str, tuple[Callable[[np.ndarray], str], dict[str, Any]]] = {
     "tum": (tum, {}),
-    "colmap": (colmap, {}),
+    "colmap": (colmap, {"metres_per_unit": 1.0}),
     "aria": (aria, {"starts_at_s": 100.0}),
     "arkit": (arkit, {}),
 }
@@ -109,6 +109,34 @@ def test_the_device_that_is_posed_need_not_be_the_camera(tmp_path: Path) -> None
     T = make_transform(rotations(np.array([[0.1, 0.2, -0.4]]))[0], np.array([0.01, 0.02, 0.03]))
     rows = table(tmp_path, tum(np.arange(3) / 30), 3, format="tum", T_device_camera=tuple(T.ravel())).to_pylist()
     assert np.allclose(pose(rows[1]), true_pose(1 / 30) @ T, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "about"), [("colmap", {}), ("tum", {"metres_per_unit": "unknown"})])
+def test_a_path_whose_unit_nobody_tells_has_no_metres(tmp_path: Path, name: str, about: dict[str, Any]) -> None:
+    rows = table(tmp_path, FORMATS[name][0](np.arange(4) / 30), 4, format=name, **about).to_pylist()
+    for row in rows:
+        assert (row["scale_source"], row["reason_class"], row["metres_per_unit"]) == ("none", "no_scale", None)
+        assert [row[f"{axis}_m"] for axis in "xyz"] == [None, None, None]
+        assert row["qw"] is not None, "the path itself is known"
+        assert np.allclose(row["position_units"], true_pose(row["timestamp_s"])[:3, 3], atol=1e-6)
+
+
+@pytest.mark.parametrize("unit_m", [0.4, 2.5])
+def test_a_unit_that_is_told_makes_metres_of_the_path_and_not_of_the_device(tmp_path: Path, unit_m: float) -> None:
+    T = make_transform(rotations(np.array([[0.1, 0.2, -0.4]]))[0], np.array([0.01, 0.02, 0.03]))
+    about = {"format": "tum", "metres_per_unit": unit_m, "scale_error_share": 0.02, "T_device_camera": tuple(T.ravel())}
+    for row in table(tmp_path, tum(np.arange(4) / 30), 4, **about).to_pylist():
+        device = true_pose(row["timestamp_s"])
+        expected = make_transform(device[:3, :3], unit_m * device[:3, 3]) @ T
+        assert np.allclose(pose(row), expected, atol=1e-6)
+        assert np.allclose(unit_m * np.array(row["position_units"]), expected[:3, 3], atol=1e-6)
+        assert (row["metres_per_unit"], row["scale_error_share"]) == (unit_m, pytest.approx(0.02))
+
+
+def test_a_camera_beside_a_device_whose_path_has_no_unit_is_refused(tmp_path: Path) -> None:
+    T = make_transform(np.eye(3), np.array([0.01, 0.02, 0.03]))
+    with pytest.raises(BadSidecar, match="unknown scale"):
+        table(tmp_path, tum(np.arange(4) / 30), 4, format="tum", metres_per_unit="unknown", T_device_camera=tuple(T.ravel()))
 
 
 def test_without_a_trajectory_the_table_is_empty_and_no_frame_is_read() -> None:

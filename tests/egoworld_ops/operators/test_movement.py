@@ -20,6 +20,7 @@ from egoworld_ops.operators.movement._window import Window
 from egoworld_ops.operators.movement.classical import Backend
 from egoworld_ops.operators.rows import pose_columns
 from egoworld_ops.synthetic import SceneConfig
+from egoworld_ops.types import UNSTATED_ERROR_SHARE
 from egoworld_ops.video.sidecar import SidecarObject
 from egoworld_ops.vision import rle
 from egoworld_ops.vision.geometry import invert, quaternion_from_matrix
@@ -148,10 +149,18 @@ def test_what_rests_is_still_while_the_camera_walks_past_it_where_its_poses_are_
     at_rest = walked_past([STILL_BOX] * N)
     assert {(r["state"], r["background_source"]) for r in at_rest} == {("still", "camera")}
     assert max(r["speed_background_m_s"] for r in at_rest) < 1e-6
-    moved = walked_past(along(STILL_BOX, (0.0, 0.15, 0.0)))
+    moved = walked_past(along(STILL_BOX, (0.0, 0.15, 0.0)), scale_error=0.0)
     assert {(r["state"], r["background_source"]) for r in moved} == {("moving", "camera")}
     for row in moved:
         assert row["speed_background_m_s"] == pytest.approx(0.15, rel=0.02)
+
+
+def test_a_path_whose_scale_nobody_vouches_for_is_not_exact() -> None:
+    away = along(STILL_BOX, (0.15, 0.0, 0.0))
+    unstated, stated, exact = (walked_past(away, scale_error=error) for error in (None, UNSTATED_ERROR_SHARE, 0.0))
+    speeds = [np.array([row["speed_background_m_s"] for row in rows]) for rows in (unstated, stated, exact)]
+    assert speeds[0] == pytest.approx(speeds[1])
+    assert (speeds[0] < speeds[2]).all()
 
 
 def test_a_path_of_uncertain_scale_says_nothing_that_is_wrong() -> None:

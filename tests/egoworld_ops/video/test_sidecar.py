@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from egoworld_ops.errors import BadSidecar, UnknownIntrinsics
-from egoworld_ops.types import Camera, Raster
+from egoworld_ops.types import UNSTATED_ERROR_SHARE, Camera, Raster
 from egoworld_ops.video import intrinsics
 from egoworld_ops.video.settings import CameraSettings
 from egoworld_ops.video.sidecar import MAX_PX, MAX_SIDE_PX, MIN_FOCAL_PX, Sidecar, read_sidecar, sidecar_path
@@ -274,7 +274,7 @@ def test_a_lens_of_a_stored_picture_is_cropped_and_stretched_with_it() -> None:
 
 def test_the_pinhole_is_the_default_lens() -> None:
     camera = intrinsics.resolve(640, 480, Sidecar.model_validate({"camera": CAMERA}), CameraSettings(), "v")
-    assert camera == Camera(500, 500, 319.5, 239.5, 640, 480, "file")
+    assert camera == Camera(500, 500, 319.5, 239.5, 640, 480, "file", focal_error_share=UNSTATED_ERROR_SHARE)
     assert camera.is_pinhole
 
 
