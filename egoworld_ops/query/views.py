@@ -13,11 +13,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from pydantic import ValidationError
 
 from egoworld_ops.contract import links, schema, world
+from egoworld_ops.contract.quality import Bounds
 from egoworld_ops.errors import SetupError
 from egoworld_ops.lake.lake import PLACEHOLDER_SUFFIX, RELEASED_TABLES, RUN_TABLES, VIDEO_TABLES, Lake, Run, clip_depth, table_glob
-from egoworld_ops.lake.runs import contract_of
+from egoworld_ops.lake.runs import contract_of, described
+from egoworld_ops.query import asked
 from egoworld_ops.release import place
 
 FILE_NAME = "egoworld.duckdb"
@@ -42,6 +47,8 @@ def statements(lake: Lake) -> list[str]:
     for view in world.VIEWS.values():
         said += maker.in_the_world(view, run)
     said += maker.links(run)
+    for asked_view in asked.VIEWS:
+        said += maker.asked(asked_view, run)
     said += [maker.runs(), maker.run_states()]
     return [*said, *_comments()]
 
@@ -94,12 +101,35 @@ class _Maker:
 
     def links(self, run: Run | None) -> Iterator[str]:
         """The views that link the clips of a video: computed of the latest run and of all runs; releases hold the rows."""
-        for name, link in links.LINKS.items():
-            for shown in ("", "runs."):
-                relations = {table: f"({self._shown(shown, table, run, owned=False)})" for table in link.reads}
-                yield f"CREATE VIEW {shown}{name} AS {link.sql(relations)}"
-            for shown in ("release.", "releases."):
-                yield f"CREATE VIEW {shown}{name} AS {self._shown(shown, name, run)}"
+        for name in links.LINKS:
+            for shown in ("", "runs.", "release.", "releases."):
+                yield f"CREATE VIEW {shown}{name} AS {self._linked(shown, name, run)}"
+
+    def asked(self, view: asked.AskedView, run: Run | None) -> Iterator[str]:
+        """A view that people ask for: of the latest run, of all runs, and of releases where they have what it is made of."""
+        for shown in ("", "runs.", *(("release.", "releases.") if view.is_released else ())):
+            relations = {name: self._relation(shown, name, run) for name in view.reads}
+            yield f"CREATE VIEW {shown}{view.name} AS {view.sql(relations)}"
+
+    def _relation(self, shown: str, name: str, run: Run | None) -> str:
+        if name == asked.BOUNDS:
+            return asked.bounds_of(self._moved_bounds())
+        return f"({self._linked(shown, name, run) if name in links.LINKS else self._shown(shown, name, run)})"
+
+    def _linked(self, shown: str, name: str, run: Run | None) -> str:
+        """Links: releases hold the rows, for runs they are computed from rows of all frames."""
+        if shown in ("release.", "releases."):
+            return self._shown(shown, name, run)
+        link = links.LINKS[name]
+        return link.sql({table: f"({self._shown(shown, table, run, owned=False)})" for table in link.reads})
+
+    def _moved_bounds(self) -> Iterator[tuple[str, str, str, Bounds]]:
+        """Bounds of quality metrics as the settings of each run have them; none of a run whose `run.json` is broken."""
+        for run in self._all_runs:
+            with suppress(SetupError, AttributeError, TypeError, ValidationError):
+                for stage, bounds in (described(run).get("settings") or {}).get("quality", {}).items():
+                    for metric, said in bounds.items():
+                        yield run.run_id, stage, metric, Bounds.model_validate(said)
 
     def runs(self) -> str:
         """One row a run, of nulls where its `run.json` is broken: that must not hide the others."""
@@ -226,6 +256,8 @@ def _comments() -> Iterator[str]:
     yield f"COMMENT ON VIEW about IS {_text(_ABOUT)}"
     for name in (*schema.TABLES, *world.VIEWS, *links.LINKS):
         yield f"COMMENT ON VIEW {name} IS {_text(schema.table(name).doc)}"
+    for view in asked.VIEWS:
+        yield f"COMMENT ON VIEW {view.name} IS {_text(view.doc)}"
 
 
 def _folder(at: int, prefix: str) -> str:

@@ -45,18 +45,6 @@ def owned(run: Run, table: str) -> Rows:
     return rows
 
 
-def stretches(rows: Rows) -> list[Rows]:
-    """Rows of one track, cut where who holds it changes; each row knows the time since the one before in the track."""
-    found: list[Rows] = []
-    before: dict[str, Any] = {"held_by": object(), "timestamp_s": None}
-    for row in sorted(rows, key=lambda row: row["frame_index"]):
-        if row["held_by"] != before["held_by"]:
-            found.append([])
-        found[-1].append(row | {"step_s": None if before["timestamp_s"] is None else row["timestamp_s"] - before["timestamp_s"]})
-        before = row
-    return [stretch for stretch in found if stretch[0]["held_by"] not in ("none", "unknown")]
-
-
 def test_every_video_is_there_with_its_clips(run: Run) -> None:
     files = {p.parent.name.removeprefix("video_id="): p for p in run.path.glob("video_id=*/clips.parquet")}
     clips = {video_id: read_table(path, "clips").num_rows for video_id, path in files.items()}
@@ -74,23 +62,6 @@ def test_hands_are_counted_once_a_frame(run: Run) -> None:
         assert max(counts) <= -(-row["frames"] // STRIDE)
     assert sum(row["left_hand"] + row["right_hand"] for row in answers) == truth.total() == 2 * 2 * N_FRAMES // STRIDE
     assert sum(row["frames"] for row in answers) == 2 * N_FRAMES
-
-
-def test_what_was_held_is_found_at_a_stride_and_travels_by_its_own_time(run: Run) -> None:
-    tracks: dict[tuple[str, str, str], Rows] = defaultdict(list)
-    for row in owned(run, "movement"):
-        tracks[row["video_id"], row["clip_id"], row["track_id"]].append(row)
-    held = [stretch for rows in tracks.values() for stretch in stretches(rows)]
-    long = [stretch for stretch in held if stretch[-1]["timestamp_s"] - stretch[0]["timestamp_s"] >= 0.13]
-    answers = asked(run, "held")
-    assert {row["video_id"] for row in answers} == {video_id for video_id, *_ in tracks}
-    found = {(row["video_id"], row["clip_id"], row["held_by"], row["from_s"], row["to_s"]): row["path_m"] or 0.0 for row in answers}
-    truth = {}
-    for rows in long:
-        first, last = rows[0], rows[-1]
-        place = (first["video_id"], first["clip_id"], first["held_by"], round(first["timestamp_s"], 2), round(last["timestamp_s"], 2))
-        truth[place] = sum(row["step_s"] * row["speed_background_m_s"] for row in rows if row["step_s"] and row["speed_background_m_s"])
-    assert found == pytest.approx(truth, abs=6e-4)
 
 
 def test_a_pinch_is_of_one_video(run: Run) -> None:
