@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,8 +19,9 @@ from egoworld_ops.hashing import sha256_of
 from egoworld_ops.operators.base import BackendSettings
 from egoworld_ops.settings import PoolSettings
 from gpu_workers import client
+from gpu_workers.broker.model import CAUSES
 from gpu_workers.code import file_fingerprint, operator_code, runner_code
-from gpu_workers.pool import Done, Failed
+from gpu_workers.pool import Done, Failed, Timing
 from gpu_workers.wire import messages
 
 _RUNNER = "gpu_workers.runner:OperatorRunner"
@@ -93,7 +96,7 @@ def _outcome(task: ClipTask, answer: client.Answer) -> Done | Failed:
     result = answer.result
     if result.outcome == "done":
         try:
-            return Done(task, _decoded(answer.payload), result.seconds, result.worker)
+            return Done(task, _decoded(answer.payload), result.seconds, result.worker, _timing(result))
         except pa.ArrowException as damage:
             broken = ContractError(f"{task.stage}.{task.backend}", f"its result is not an Arrow table: {damage}", "Mend the operator")
             return Failed(task, broken, "", result.seconds)
@@ -102,7 +105,19 @@ def _outcome(task: ClipTask, answer: client.Answer) -> Done | Failed:
         error = PoolLost("the pool", "the clip was cancelled", "Materialize the stage again")
     if isinstance(error, SetupError):
         raise error
-    return Failed(task, error, result.traceback, result.seconds, result.frame if result.frame >= 0 else None, result.worker)
+    return Failed(
+        task, error, result.traceback, result.seconds, result.frame if result.frame >= 0 else None, result.worker, _timing(result)
+    )
+
+
+def _timing(result: messages.Result) -> Timing | None:
+    """When it was computed, by this host's clock; None where it never was."""
+    ago_s = time.monotonic() - result.began_s
+    if not result.began_s > 0 or ago_s < 0:
+        return None
+    waited_s = {"queued": result.queued_s, "decoding": result.decoding_s, "decoded": result.decoded_s}
+    device_s: dict[str, float] = {cause: getattr(result, f"{cause}_s") for cause in CAUSES if cause != "computing"}
+    return Timing(datetime.now(UTC) - timedelta(seconds=ago_s), waited_s, device_s)
 
 
 def _decoded(payload: bytes) -> pa.Table:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING
 
 from egoworld_ops.errors import SetupError, classify
 from egoworld_ops.execution.task import ClipTask
-from gpu_workers.pool import Done, Failed
+from gpu_workers.pool import Done, Failed, Timing
 from gpu_workers.worker import innermost
 
 if TYPE_CHECKING:
@@ -34,16 +35,17 @@ class InlinePool:
             yield self._one(task)
 
     def _one(self, task: ClipTask) -> Done | Failed:
-        started = time.monotonic()
+        started, timing = time.monotonic(), Timing(datetime.now(UTC))
         taken: list[int] = []
         try:
-            return Done(task, self._warm_executor().run(task, taken.append), time.monotonic() - started)
+            table = self._warm_executor().run(task, taken.append)
+            return Done(task, table, time.monotonic() - started, timing=timing)
         except SetupError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever a hostile file raises costs its own clip and no other
             culprit = f"clip {task.clip.clip_id} of {task.clip.video_path}"
             seconds = time.monotonic() - started
-            return Failed(task, classify(error, culprit), innermost(error), seconds, taken[-1] if taken else None)
+            return Failed(task, classify(error, culprit), innermost(error), seconds, taken[-1] if taken else None, timing=timing)
 
     def _warm_executor(self) -> Executor:
         from egoworld_ops.execution.executor import Executor

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
@@ -22,13 +23,29 @@ _BUILT_IN: Mapping[str, str] = {"broker": "gpu_workers.broker_pool:BrokerPool", 
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """When a clip was computed, what it waited for, and what its device did before.
+
+    Args:
+        began_at: when computing began.
+        waited_s: seconds it was `queued`, `decoding` ahead and `decoded`, ready for its turn.
+        device_s: seconds since its device last computed, by cause: `starting`, `starved_decode`, `starved_clips`, `blocked`, `idle`.
+    """
+
+    began_at: datetime
+    waited_s: Mapping[str, float] = field(default_factory=dict)
+    device_s: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
-    """A clip's table, and the seconds it took to compute."""
+    """A clip's table, the seconds it took to compute, and when that was, where the pool says."""
 
     task: ClipTask
     table: pa.Table
     seconds: float
     worker: str = "inline"
+    timing: Timing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +58,18 @@ class Failed:
     seconds: float
     frame_index: int | None = None
     worker: str = "inline"
+    timing: Timing | None = None
+
+
+def made(outcome: Done | Failed) -> dict[str, Any]:
+    """Where and when an outcome was computed, as the file of its result says it."""
+    if outcome.timing is None:
+        return {"worker": outcome.worker}
+    began_at = outcome.timing.began_at.astimezone(UTC).isoformat(timespec="milliseconds")
+    waited_s, device_s = (
+        {of: round(s, 3) for of, s in said.items() if s >= 0.001} for said in (outcome.timing.waited_s, outcome.timing.device_s)
+    )
+    return {"worker": outcome.worker, "began_at": began_at, "waited_s": waited_s, "device_s": device_s}
 
 
 class Pool(Protocol):

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ from egoworld_ops.video.sidecar import Sidecar, SidecarPicture, read_sidecar
 from gpu_workers.pool import Pool
 
 MANIFEST = "manifest"
+IN_STEP = "step"
+"""The worker that makes manifests: the process of the step itself."""
 _LOG = logging.getLogger(__name__)
 _PACKAGES = ("egoworld", "dagster", "pyarrow", "duckdb", "av", "scenedetect-headless", "opencv-python-headless", "numpy", "pydantic")
 """Packages that every run depends on, whatever its backends."""
@@ -242,12 +245,13 @@ def _manifest_of(
     key = sha256_of(identity)
     if not anew and (found := _known_manifest(run, entry, key, others)) is not None:
         return found
-    started, maker = time.monotonic(), IndexMaker()
+    started, began_at, maker = time.monotonic(), datetime.now(UTC), IndexMaker()
     videos, clips = manifest.make_manifest(
         entry.path, entry.video_id, entry.sha256, settings.scenes, recording=shared, as_pinhole=as_pinhole, index=maker
     )
     seconds = time.monotonic() - started
-    stamp = make_provenance(key, identity, clips.num_rows, seconds, run.run_id)
+    made = {"worker": IN_STEP, "began_at": began_at.isoformat(timespec="milliseconds")}
+    stamp = make_provenance(key, identity, clips.num_rows, seconds, run.run_id, made)
     error = rejection(videos.to_pylist()[0])
     tables = {"clips": clips, "videos": videos}
     dead = error is not None and is_dead_letter(error)

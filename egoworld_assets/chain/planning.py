@@ -41,7 +41,7 @@ from egoworld_ops.settings import Settings
 from egoworld_ops.types import Camera, Clip, check_id
 from egoworld_ops.video.intrinsics import resolve
 from egoworld_ops.video.sidecar import Sidecar, read_sidecar, sidecar_path
-from gpu_workers.pool import Done, Failed
+from gpu_workers.pool import Done, Failed, made
 
 _MOST_VIDEOS = 16
 UNKNOWN_CURE = "Register the raw file (`egoworld register PATH`), which makes its partition; remove a partition that stands for no file"
@@ -410,7 +410,7 @@ class Planner:
         except (ContractError, InputChanged, StorageUnavailable) as error:
             return self._failure(task.clip, error, task.key)
         rows = outcome.table.num_rows
-        stamp = make_provenance(task.key, submitted.identity, rows, outcome.seconds, self._run.run_id)
+        stamp = make_provenance(task.key, submitted.identity, rows, outcome.seconds, self._run.run_id, made(outcome))
         tables = {self._stage.name: outcome.table}
         return StageResult(task.clip.video_id, task.clip.clip_id, "computed", rows, outcome.seconds, tables, stamp, digest=task.key)
 
@@ -441,7 +441,7 @@ class Planner:
             "traceback": outcome.traceback if outcome else "",
         }
         seconds = outcome.seconds if outcome else 0.0
-        stamp = make_provenance(key, {"raw": raw_state(clip)}, 1, seconds, self._run.run_id)
+        stamp = make_provenance(key, {"raw": raw_state(clip)}, 1, seconds, self._run.run_id, made(outcome) if outcome else {})
         tables = {"failures": schema.from_rows("failures", [row])}
         dead = is_dead_letter(error)
         return StageResult(

@@ -26,6 +26,7 @@ from egoworld_assets.cli import (
     reviewing,
     runs,
     scoring,
+    timing,
     videos,
     weights,
 )
@@ -147,6 +148,7 @@ for _module in (
     doctor,
     accepting,
     drifting,
+    timing,
 ):
     for _command in _module.COMMANDS:
         egoworld.add_command(_command)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -129,8 +130,14 @@ def digest_at(path: str | Path) -> str | None:
     return (provenance_at(path) or {}).get("digest")
 
 
-def make_provenance(digest: str, identity: Mapping[str, Any], rows: int, seconds: float, run_id: str) -> dict[str, Any]:
-    """Provenance of a file: what its result depends on, and what making it took."""
+def make_provenance(
+    digest: str, identity: Mapping[str, Any], rows: int, seconds: float, run_id: str, made: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Provenance of a file: what its result depends on, and what making it took.
+
+    Args:
+        made: what else is known of that: `worker`, `began_at`, `waited_s`, `device_s`; see `lake/timeline.py`.
+    """
     return {
         "digest": digest,
         "identity": dict(identity),
@@ -139,4 +146,5 @@ def make_provenance(digest: str, identity: Mapping[str, Any], rows: int, seconds
         "host": socket.gethostname(),
         "run_id": run_id,
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        **made,
     }

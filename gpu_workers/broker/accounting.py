@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from gpu_workers.broker.model import BrokerState, Cause, Slot
+from gpu_workers.broker.model import BrokerState, Cause, Slot, Task
+from gpu_workers.wire.messages import Result
 
 
 class Clock:
@@ -35,3 +36,18 @@ def cause(state: BrokerState, slot: Slot) -> Cause:
     if any(c.unacked and c.outstanding >= state.window() for c in state.clients.values()):
         return "blocked"
     return "starved_clips" if any(c.submitted for c in state.clients.values()) else "idle"
+
+
+def begin(task: Task, slot: Slot) -> None:
+    """Note what a slot did until it computes this task; time spent up to now is accounted for."""
+    task.slot_s = {cause: max(0.0, spent - slot.told_s[cause]) for cause, spent in slot.spent_s.items() if cause != "computing"}
+    slot.told_s = dict(slot.spent_s)
+
+
+def timed(result: Result, task: Task) -> Result:
+    """A result that says when its computing began, what it had waited for, and what its slot had done; as it is where it never began."""
+    if (began := task.entered.get("computing")) is None:
+        return result
+    decoding, decoded = (task.entered.get(phase, began) for phase in ("decoding", "decoded"))
+    waited = {"began_s": began, "queued_s": decoding - task.submitted_at, "decoding_s": decoded - decoding, "decoded_s": began - decoded}
+    return Result(**vars(result) | waited | {f"{cause}_s": seconds for cause, seconds in task.slot_s.items()})

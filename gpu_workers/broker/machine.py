@@ -221,8 +221,10 @@ class Broker:
         if not task.begun:
             self._actions.append(events.Journal("begin", task.spec.key))
         task.state, task.entered_at = phase, now
+        task.entered[phase] = now
         if phase == "computing":
             task.revoking = False
+            accounting.begin(task, self.state.slots[str(task.slot)])
         if not task.abandoned:
             task.deadline = None if phase == "decoded" else now + self._allowed_s(task)
 
@@ -245,14 +247,14 @@ class Broker:
             return
         if isinstance(message, messages.Broke):
             error = (message.error_class, message.culprit, message.reason, message.cure, message.traceback, message.frame)
-            self._end(task, messages.Result(spec.key, "failed", message.seconds, worker.name, *error))
+            self._end(task, accounting.timed(messages.Result(spec.key, "failed", message.seconds, worker.name, *error), task))
             return
         self._trust(slot)
         rate = message.seconds / max(1, spec.frames)
         known = self.state.seconds_per_frame.get(spec.operator, rate)
         self.state.seconds_per_frame[spec.operator] = (1 - _LEARNING) * known + _LEARNING * rate
         self.state.counts["frames"] += spec.frames
-        self._end(task, messages.Result(spec.key, "done", message.seconds, worker.name), payload)
+        self._end(task, accounting.timed(messages.Result(spec.key, "done", message.seconds, worker.name), task), payload)
 
     def _worker_died(self, event: events.WorkerDied, now: float) -> None:
         worker = self.state.workers.pop(event.worker, None)

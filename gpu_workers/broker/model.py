@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gpu_workers.wire.messages import Kind
+from gpu_workers.wire.messages import Kind, Phase
 
 TaskState = Literal["queued", "leased", "decoding", "decoded", "computing", "held"]
 SlotState = Literal["ok", "draining", "sick"]
@@ -110,6 +110,10 @@ class Task:
     last_words: str = ""
     deadline: float | None = None
     submitted_at: float = 0.0
+    entered: dict[Phase, float] = field(default_factory=dict)
+    """When it last entered each phase."""
+    slot_s: dict[Cause, float] = field(default_factory=dict)
+    """What its slot did since it last computed, when this task began to be computed."""
     entered_at: float = 0.0
     charged_s: float = 0.0
     frames_done: int = 0
@@ -184,6 +188,8 @@ class Slot:
     warm: bool = False
     starts: dict[Environment, Starts] = field(default_factory=dict)
     spent_s: dict[Cause, float] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0.0))
+    told_s: dict[Cause, float] = field(default_factory=lambda: dict.fromkeys(CAUSES, 0.0))
+    """`spent_s` when a task last began to be computed."""
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transfo
 
 from gpu_workers.wire.frames import FrameError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Raised whenever a message changes. Broker and client of different versions refuse each other."""
 
 Kind = Literal["cpu", "cuda"]
@@ -158,7 +158,13 @@ class Refusal(Message):
 
 
 class Result(Message):
-    """What became of a task. The payload of a `done` one is its table as an Arrow IPC stream."""
+    """What became of a task. The payload of a `done` one is its table as an Arrow IPC stream.
+
+    Args:
+        began_s: when computing began, seconds of this boot's monotonic clock; 0 where it never did.
+        queued_s, decoding_s, decoded_s: from submission until a worker began with it, opening its inputs, and ready until its turn.
+        starting_s, starved_decode_s, starved_clips_s, blocked_s, idle_s: what its device had been doing since it last computed.
+    """
 
     key: str
     outcome: Outcome
@@ -170,6 +176,15 @@ class Result(Message):
     cure: str = ""
     traceback: str = ""
     frame: int = -1
+    began_s: Seconds = 0.0
+    queued_s: Seconds = 0.0
+    decoding_s: Seconds = 0.0
+    decoded_s: Seconds = 0.0
+    starting_s: Seconds = 0.0
+    starved_decode_s: Seconds = 0.0
+    starved_clips_s: Seconds = 0.0
+    blocked_s: Seconds = 0.0
+    idle_s: Seconds = 0.0
 
 
 class Assign(Message):

@@ -26,6 +26,34 @@ def test_a_task_goes_to_an_empty_slot_before_it_is_prefetched_by_a_busy_one() ->
     assert sorted(len(host.holds(worker)) for worker in host.state.workers) == [1, 2]
 
 
+def test_a_result_says_when_it_was_computed_what_it_waited_for_and_what_its_slot_did_before() -> None:
+    host = Host()
+    host.tick(5.0)
+    host.submit("1", "2")
+    host.tick(12.0)
+    host.ready()
+    for key, phase, now in (
+        ("1", "decoding", 13.0),
+        ("1", "decoded", 16.0),
+        ("1", "computing", 16.0),
+        ("2", "decoding", 17.0),
+        ("2", "decoded", 18.0),
+    ):
+        host.now = now
+        host.enter(key, phase)
+    host.tick(30.0)
+    host.finish("1", seconds=14.0)
+    host.tick(31.0)
+    host.enter("2", "computing")
+    host.tick(33.0)
+    host.finish("2", seconds=2.0)
+    first, second = host.results["1"], host.results["2"]
+    assert (first.began_s, first.queued_s, first.decoding_s, first.decoded_s) == (16.0, 8.0, 3.0, 0.0)
+    assert (first.idle_s, first.starting_s, first.starved_decode_s) == (5.0, 7.0, 4.0), "leased at 12, computed from 16 on"
+    assert (second.began_s, second.queued_s, second.decoding_s, second.decoded_s) == (31.0, 12.0, 1.0, 13.0)
+    assert (second.idle_s, second.starting_s, second.starved_decode_s) == (0.0, 0.0, 1.0), "since the slot began the one before"
+
+
 def test_higher_priority_goes_first() -> None:
     host = Host(limits=replace(LIMITS, credits=1))
     host.submit("routine", "urgent", "dull")

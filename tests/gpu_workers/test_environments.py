@@ -8,6 +8,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from egoworld_ops import operators
 from egoworld_ops.errors import WorkersBroken
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import read_table
+from egoworld_ops.lake import timeline
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.raw import register
 from egoworld_ops.settings import PoolSettings, Settings, StageSettings, load_settings
@@ -115,6 +117,7 @@ def test_a_stage_runs_in_an_interpreter_of_its_own_and_the_next_in_ours(
     place: Place, interpreter: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     foreign(place, monkeypatch, "Foreign", interpreter)
+    began_at = datetime.now(UTC)
     results = place.results("detections")
     assert [(r.state, r.rows) for r in results] == [("computed", 1)] * CLIPS
     for result in results:
@@ -123,6 +126,16 @@ def test_a_stage_runs_in_an_interpreter_of_its_own_and_the_next_in_ours(
         _check_that_it_was_alone(json.loads(row["label"]), interpreter)
     masks = place.results("masks")
     assert [r.state for r in masks] == ["computed"] * CLIPS, [str(r.error) for r in masks]
+    _check_that_files_say_when(place.run, began_at)
+
+
+def _check_that_files_say_when(run: Run, began_at: datetime) -> None:
+    works = [work for work in timeline.of_run(run) if work.clip_id]
+    assert len(works) == 2 * CLIPS
+    assert {work.device for work in works} <= {"cpu0", "cpu1"}
+    assert all(began_at <= work.asked_at <= work.began_at <= work.ended_at <= datetime.now(UTC) for work in works)
+    did = {stretch.what for of in timeline.lanes(works).values() for stretch in of}
+    assert {"detections", "masks", "starting"} <= did, "the worker of the other environment was started"
 
 
 def _check_that_it_was_alone(said: dict[str, Any], interpreter: str) -> None:

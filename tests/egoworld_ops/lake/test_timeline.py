@@ -1,0 +1,159 @@
+"""What ran where, in a run whose files say it: two devices, a gap of each cause, a clip of another run, and results that do not say."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from egoworld_assets.cli.main import egoworld
+from egoworld_ops.contract import schema
+from egoworld_ops.errors import InputError
+from egoworld_ops.files.tables import make_provenance, provenance_at, read_table, write_table
+from egoworld_ops.lake import timeline
+from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.report import chrome_trace, costs, gantt
+from tests.lakes import write_video
+
+T0 = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+HOST = make_provenance("", {}, 0, 0, "")["host"]
+Made = dict[str, Any]
+
+
+def made(worker: str, began_s: float, waited: Made | None = None, device: Made | None = None) -> Made:
+    """As a pool's outcome says it; seconds since T0."""
+    began_at = (T0 + timedelta(seconds=began_s)).isoformat(timespec="milliseconds")
+    return {"worker": worker, "began_at": began_at, "waited_s": waited or {}, "device_s": device or {}}
+
+
+BEFORE = {"idle": 9e3, "starting": 20.0, "starved_decode": 4.0}
+STAGES: dict[str, tuple[float, Made]] = {
+    "detections": (
+        10.0,
+        made("gpu0-1", 30, {"queued": 25.0, "decoding": 4.0, "decoded": 1.0}, {"idle": 9e3, "starting": 20.0, "starved_decode": 4.0}),
+    ),
+    "masks": (20.0, made("gpu0-1", 45, {"queued": 5.0}, {"starved_clips": 5.0})),
+    "hand_pose": (5.0, made("gpu0-3", 75, {}, {"blocked": 4.0})),
+    "fusion": (2.0, made("cpu0-2", 82, {}, {"starved_clips": 1.0})),
+}
+"""Seconds and place of each stage of the one clip; the others are of an older version, and say neither."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    lake = Lake(tmp_path_factory.mktemp("timeline") / "lake")
+    earlier = lake.open_run({"a": 1}, "20250101_0000", dict)
+    run = lake.open_run({}, "20260101_0000", dict)
+    video_id = write_video(run, "one", n_frames=60, clip_s=2.0, sample_stride=2)
+    [folder] = run.video_folder(video_id).glob("clip_id=*")
+    for stage in [path.stem for path in folder.glob("*.parquet")]:
+        stored = T0 + timedelta(seconds=100)
+        seconds, said = STAGES.get(stage, (0.0, {}))
+        path, of = folder / f"{stage}.parquet", earlier if stage == "mapping" else run
+        known = provenance_at(path)
+        assert known is not None
+        stamp = make_provenance(known["digest"], known["identity"], known["rows"], 7.0 if stage == "mapping" else seconds, of.run_id, said)
+        write_table(path, stage, read_table(path, stage), stamp | {"created_at": stored.isoformat()})
+    row = {"video_id": video_id, "clip_id": folder.name.removeprefix("clip_id="), "stage": "events", "backend": "test", "attempts": 1}
+    row |= {"culprit": "it", "error_class": "CorruptVideo", "reason": "broken", "cure": "mend it", "retryable": False, "dead_letter": False}
+    failed = make_provenance("f", {}, 1, 3.0, run.run_id, made("cpu0-2", 90)) | {"created_at": T0.isoformat()}
+    write_table(folder / "events.failure.parquet", "failures", schema.from_rows("failures", [row | {"traceback": ""}]), failed)
+    (folder / "events.parquet").unlink()
+    run.write_meta(video_id, folder.name.removeprefix("clip_id="))
+    return run
+
+
+def test_each_result_says_where_and_when_it_was_computed(run: Run) -> None:
+    works = {work.stage: work for work in timeline.of_run(run) if work.run_id == run.run_id}
+    masks = works["masks"]
+    assert (masks.device, masks.on_gpu, masks.began_at, masks.ended_at) == (
+        "gpu0",
+        True,
+        T0 + timedelta(seconds=45),
+        T0 + timedelta(seconds=65),
+    )
+    assert (masks.asked_at, masks.frames, masks.failed) == (T0 + timedelta(seconds=40), 30, False)
+    assert (works["events"].failed, works["events"].device, works["events"].seconds) == (True, "cpu0", 3.0)
+    assert (works["points"].device, works["points"].began_at) == ("unknown", T0 + timedelta(seconds=100)), "an older version says less"
+    assert all(work.n_bytes > 0 for work in works.values())
+
+
+def test_a_gap_is_attributed_to_what_the_device_waited_for(run: Run) -> None:
+    drawn = timeline.lanes(w for w in timeline.of_run(run) if w.stage in STAGES)
+    on_gpu = [(s.what, round(s.seconds, 3)) for s in drawn[HOST, "gpu0"]]
+    assert on_gpu == [
+        ("idle", 6.0), ("starting", 20.0), ("starved_decode", 4.0), ("detections", 10.0), ("starved_clips", 5.0),
+        ("masks", 20.0), ("other", 6.0), ("blocked", 4.0), ("hand_pose", 5.0),
+    ]  # fmt: skip
+    assert drawn[HOST, "gpu0"][0].began_at == T0, "the first clip was asked for then"
+    assert [s.what for s in drawn[HOST, "cpu0"]] == ["other", "starved_clips", "fusion"]
+
+
+def test_the_chart_shows_it_to_a_person(run: Run) -> None:
+    said = list(gantt.lines([w for w in timeline.of_run(run) if w.stage in (*STAGES, "mapping")], run.run_id, width=84))
+    assert "4 results of 1 video in 0:01:24 of work, from 2026-01-01 12:00:00 UTC; 1 results were taken from other runs" in said[0]
+    [row] = [line for line in said if line.startswith("gpu0  ") and "%" not in line]
+    assert row == "gpu0  " + " " * 6 + "^" * 20 + "~" * 4 + "A" * 10 + "." * 5 + "C" * 20 + "-" * 6 + "x" * 4 + "B" * 5
+    [shares] = [line for line in said if line.startswith("gpu0  ") and "%" in line]
+    assert "35 s  44%" in shares
+    [of_stage] = [line for line in said if line.startswith("detections ")]
+    assert "25.0 s  4.0 s     1.0 s" in of_stage
+    assert next(iter(gantt.lines([], "r"))) == "run r: nothing was computed in it"
+
+
+def test_a_chrome_trace_has_the_same_spans(run: Run) -> None:
+    events = json.loads(chrome_trace.chrome_trace([w for w in timeline.of_run(run) if w.stage in STAGES]))["traceEvents"]
+    names = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
+    spans = {(names[e["pid"], e["tid"]], e["name"]): (e["ts"], e["dur"]) for e in events if e["ph"] == "X"}
+    assert spans["gpu0", "masks"] == (45_000_000, 20_000_000)
+    assert spans["gpu0", "loading"] == (6_000_000, 20_000_000)
+    assert spans["gpu0, decoding ahead", "decode for detections"] == (25_000_000, 4_000_000)
+    assert min(ts for ts, _ in spans.values()) == 0
+
+
+def test_costs_are_by_stage_with_what_devices_waited(run: Run) -> None:
+    works = [w for w in timeline.of_run(run) if w.stage in (*STAGES, "mapping")]
+    found = {cost.stage: cost for cost in costs.by_stage(works, run.run_id)}
+    assert next(iter(found)) == "masks"
+    assert (found["masks"].device_s, found["masks"].gpu_s, found["fusion"].gpu_s) == (20.0, 20.0, 0.0)
+    assert (found["mapping"].device_s, found["mapping"].elsewhere_s) == (7.0, 7.0)
+    assert (found["waiting"].device_s, found["waiting"].gpu_s) == (20 + 4 + 5 + 4 + 1, 33.0)
+    [whole] = [line for line in costs.lines(list(found.values()), 0.5, 3600.0) if line.startswith("all")]
+    total_s = 10 + 20 + 5 + 2 + 7 + 34
+    assert [float(cell) for cell in whole.split()[1:3]] == [5, total_s]
+    assert float(whole.split()[-1]) == 2 * total_s, "an hour of video costs twice what half an hour did"
+
+
+def test_a_plan_is_at_the_pace_of_this_host(run: Run) -> None:
+    works = [w for w in timeline.of_run(run) if w.stage in STAGES]
+    [video_id] = {w.video_id for w in works}
+    plan = costs.plan(works, {video_id: 36.0}, videos=500, hours=2.0)
+    assert plan.hours == pytest.approx(200 * 84 / 3600)
+    assert plan.least_hours == pytest.approx(200 * 35 / 3600), "one GPU computed 35 s, one worker of the processor 2"
+    assert plan.clips == 500
+    assert plan.n_bytes == 200 * sum(w.n_bytes for w in works)
+    with pytest.raises(InputError, match="was computed on this host"):
+        costs.plan(works, {video_id: 36.0}, 1, 1.0, host="elsewhere")
+
+
+def test_the_commands_take_the_latest_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from egoworld_ops.lake import latest
+
+    latest.use(run)
+    monkeypatch.setenv("EGOWORLD_LAKE", str(run.lake.root))
+    asked = CliRunner()
+    trace = tmp_path / "trace.json"
+    for words, said in (
+        (["timeline"], "cpu0"),
+        (["timeline", "--chrome", str(trace)], "perfetto"),
+        (["cost", "--price", "2"], "price / video h"),
+        (["plan", "--videos", "3", "--hours", "1"], "3 videos, 1 hours: 1800 clips"),
+    ):
+        result = asked.invoke(egoworld, words, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        assert said in result.output
+    assert json.loads(trace.read_bytes())["traceEvents"]
