@@ -27,6 +27,7 @@ FLOORS = (
     ("exports", "query", "upkeep", "gpu_workers"),
     ("egoworld_assets.chain",),
     ("egoworld_assets.review",),
+    ("egoworld_assets.monitoring",),
     ("egoworld_assets",),
     ("egoworld_assets.acceptance",),
     ("egoworld_assets.cli",),

@@ -19,6 +19,7 @@ from egoworld_assets.cli import (
     exporting,
     faults,
     letters,
+    monitoring,
     part,
     questions,
     releases,
@@ -149,6 +150,7 @@ for _module in (
     accepting,
     drifting,
     timing,
+    monitoring,
 ):
     for _command in _module.COMMANDS:
         egoworld.add_command(_command)

@@ -9,7 +9,7 @@ import os
 import re
 import time
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -103,6 +103,28 @@ def scan(
     candidates = _walk(raw.resolve()) if is_folder(raw) else iter([(raw.parent.resolve() / raw.name, None)])
     entries = [entry for path, unlisted in candidates if (entry := this.at(path, unlisted)) is not None]
     return entries, this.now
+
+
+def waiting(raw: Path, rows: Iterable[Mapping[str, Any]]) -> list[float]:
+    """When each video file of a raw folder that nobody has taken or refused as it is now was last changed, seconds since the epoch.
+
+    Args:
+        rows: of table `intake`.
+
+    Raises:
+        StorageUnavailable: the folder cannot be read now.
+    """
+    known = {row["path"]: (row["bytes"], row["mtime_ns"]) for row in rows if row["status"] != "unstable"}
+    found = []
+    for path, unlisted in _walk(raw.resolve()) if is_folder(raw) else ():
+        try:
+            state = path.stat()
+        except OSError:
+            continue  # it went away, or is a link to nothing, which the next scan names
+        said = known.get(storable(path))
+        if unlisted is None and path.is_file() and (said is None or (said[1] is not None and said != (state.st_size, state.st_mtime_ns))):
+            found.append(state.st_mtime)
+    return found
 
 
 class _Scan:

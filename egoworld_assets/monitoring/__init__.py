@@ -1,0 +1,1 @@
+"""What machines watch: the platform's metrics for Prometheus, and alerts that leave Dagster."""

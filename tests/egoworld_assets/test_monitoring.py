@@ -1,0 +1,230 @@
+"""The platform as Prometheus sees it: of a lake with known rows, a real pool, and a real Prometheus with the shipped rules and dashboards."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from egoworld_assets.chain import bookkeeping
+from egoworld_assets.monitoring.serving import served
+from egoworld_ops import ledger
+from egoworld_ops.contract import quality
+from egoworld_ops.errors import BadSettings
+from egoworld_ops.lake import judging, latest
+from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.query import catalog
+from egoworld_ops.settings import PoolSettings, Settings, load_settings
+from tests import brokers
+from tests.conftest import ROOT
+from tests.lakes import fail, register_videos, write_video
+
+DEPLOY = ROOT / "deploy"
+RULES = DEPLOY / "prometheus" / "egoworld.rules.yml"
+NOT_HERE = {"egoworld_gpu_utilisation", "egoworld_gpu_memory_used_mb", "egoworld_drift_metrics", "egoworld_run_quality"}
+"""What a panel may have no data of here: there is no GPU, drift is told from 40 videos on, and random rows have not all metrics."""
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+needs_prometheus = pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: prometheus)")
+Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[PoolSettings]:
+    with brokers.broker() as settings:
+        brokers.run(settings, [brokers.order(str(i)) for i in range(3)])
+        yield settings
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, pool: PoolSettings) -> Settings:
+    folder = tmp_path_factory.mktemp("monitoring")
+    (folder / "raw").mkdir()
+    return load_settings("laptop").model_copy(update={"lake": folder / "lake", "raw": folder / "raw", "pool": pool})
+
+
+@pytest.fixture(scope="module")
+def run(settings: Settings) -> Run:
+    """Two videos of two clips each, all measured, with one dead letter."""
+    made = Lake(settings.lake).open_run({}, "20260101_0000", dict)
+    videos = [write_video(made, name, n_frames=40) for name in ("one", "two")]
+    latest.use(made)
+    register_videos(made)
+    with duckdb.connect() as connection:
+        for stage in ("masks", "hand_pose"):
+            judging.judge_videos(connection, made, stage, videos, {})
+    [first, *_] = sorted(p.name.removeprefix("clip_id=") for p in made.video_folder(videos[0]).glob("clip_id=*"))
+    fail(made, videos[0], first, "events")
+    catalog.write_catalog(made.lake)
+    ledger.rebuild(bookkeeping.ledger_of(settings.lake, None), made.lake)
+    return made
+
+
+@pytest.fixture(scope="module")
+def address(settings: Settings, run: Run) -> Iterator[str]:
+    with served(settings, 0, every_s=1.0, drift_every_s=600.0) as at:
+        wait_for(lambda: samples(at).get(key("egoworld_run_read_ratio")) == 1.0, "the run to be read")
+        yield at
+
+
+def text(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        said: str = answer.read().decode()
+        return said
+
+
+def samples(at: str) -> Samples:
+    return {(s.name, frozenset(s.labels.items())): s.value for family in text_string_to_metric_families(text(at)) for s in family.samples}
+
+
+def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
+    return name, frozenset(labels.items())
+
+
+def wait_for(true: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := true()):
+        assert time.monotonic() < deadline, f"waited for {what}"
+        time.sleep(0.2)
+    return found
+
+
+def test_the_endpoint_says_what_is_in_the_lake(settings: Settings, address: str) -> None:
+    found = samples(address)
+    assert found[key("egoworld_run_info", run_id="20260101_0000")] == 1
+    assert found[key("egoworld_run_clips", stage="masks", state="done")] == 4
+    assert found[key("egoworld_run_clips", stage="events", state="dead letter")] == 1
+    assert found[key("egoworld_run_failures", stage="events", error_class="CorruptVideo", dead_letter="true")] == 1
+    assert found[key("egoworld_run_compute_seconds", stage="masks")] == pytest.approx(4 * 0.5)
+    assert found[key("egoworld_run_video_seconds")] == pytest.approx(2 * 40 / 30)
+    assert found[key("egoworld_run_quality", stage="masks", metric="masked_share", at="p50")] == 1.0
+    assert found[key("egoworld_ledger_clips", stage="masks", state="Done")] == 4
+    assert found[key("egoworld_intake_files", status="registered")] == 2
+    assert found[key("egoworld_disk_free_bytes", folder="lake")] > 1e6
+    assert all(found[key("egoworld_metrics_part_up", part=part)] == 1 for part in ("run", "ledger", "intake", "disk", "pool", "drift"))
+
+
+def test_it_passes_on_what_the_broker_serves(address: str) -> None:
+    found = samples(address)
+    assert found[key("egoworld_pool_up")] == 1
+    assert found[key("egoworld_done_total")] == 3
+    assert found[key("egoworld_clip_seconds_count", operator="toy")] == 3
+
+
+def test_a_raw_file_that_nobody_takes_is_the_lag_of_the_sensor(settings: Settings, address: str) -> None:
+    assert samples(address)[key("egoworld_raw_waiting_files")] == 0
+    waiting = settings.raw / "new.mp4"
+    waiting.write_bytes(b"x")
+    assert samples(address)[key("egoworld_raw_waiting_files")] == 1
+    assert 0 <= samples(address)[key("egoworld_raw_waiting_age_seconds")] < 60
+    waiting.unlink()
+
+
+def test_a_part_that_fails_takes_no_other_along(settings: Settings, address: str) -> None:
+    intake = settings.lake / "intake" / "intake.parquet"
+    content = intake.read_bytes()
+    intake.write_bytes(b"PAR1 and no more")
+    found = samples(address)
+    intake.write_bytes(content)
+    assert found[key("egoworld_metrics_part_up", part="intake")] == 0
+    assert found[key("egoworld_metrics_part_up", part="run")] == 1
+    assert key("egoworld_intake_files", status="registered") not in found
+    assert samples(address)[key("egoworld_metrics_part_up", part="intake")] == 1
+
+
+def test_a_pool_that_is_not_there_and_a_port_that_is_taken_are_said(settings: Settings, address: str, tmp_path: Path) -> None:
+    alone = settings.model_copy(update={"pool": PoolSettings(folder=tmp_path / "p", start=False), "lake": tmp_path / "none"})
+    with served(alone, 0, 1.0, 600.0) as at:
+        found = samples(at)
+    assert found[key("egoworld_pool_up")] == 0
+    assert found[key("egoworld_metrics_part_up", part="run")] == 1, "a lake without a run is no fault"
+    port = int(address.split(":")[2].split("/")[0])
+    with (
+        pytest.raises(BadSettings, match=r"cannot be bound: Address already in use.*another `egoworld metrics`"),
+        served(alone, port, 1, 600),
+    ):
+        pass
+
+
+@needs_promtool
+def test_names_and_rules_are_as_prometheus_wants_them(address: str) -> None:
+    subprocess.run(["promtool", "check", "metrics"], input=text(address).encode(), check=True, capture_output=True)
+    subprocess.run(["promtool", "check", "config", DEPLOY / "prometheus" / "prometheus.yml"], check=True, capture_output=True)
+    tested = subprocess.run(["promtool", "test", "rules", RULES.with_name("egoworld.rules.test.yml")], check=False, capture_output=True)
+    assert tested.returncode == 0, tested.stdout.decode() + tested.stderr.decode()
+
+
+def test_every_alert_says_what_to_do_and_is_tested() -> None:
+    alerts = {rule["alert"]: rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"] if "alert" in rule}
+    tests = yaml.safe_load(RULES.with_name("egoworld.rules.test.yml").read_text())["tests"]
+    assert {each["alertname"] for test in tests for each in test["alert_rule_test"]} == set(alerts)
+    assert all(rule["annotations"]["action"] and rule["labels"]["severity"] for rule in alerts.values())
+
+
+@pytest.fixture
+def prometheus(address: str, tmp_path: Path) -> Iterator[str]:
+    """A real one, with the shipped configuration at another pace."""
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
+    config["rule_files"] = [str(RULES)]
+    config["scrape_configs"][0]["static_configs"][0]["targets"] = [address.removeprefix("http://").removesuffix("/metrics")]
+    del config["alerting"]
+    (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([*words, f"--web.listen-address=127.0.0.1:{port}"], stderr=log)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def asked(prometheus: str, expression: str) -> list[Any]:
+    try:
+        said = json.loads(text(f"{prometheus}/api/v1/query?query={urllib.parse.quote(expression)}"))
+    except (urllib.error.URLError, ConnectionError):
+        return []
+    assert said["status"] == "success", (expression, said)
+    found: list[Any] = said["data"]["result"]
+    return found
+
+
+@needs_prometheus
+def test_a_real_prometheus_scrapes_it_and_every_panel_has_data(prometheus: str, pool: PoolSettings) -> None:
+    wait_for(lambda: asked(prometheus, "egoworld:run_done:sum"), "a scrape and a rule")
+    brokers.run(pool, [brokers.order(f"later {i}", 0.2) for i in range(4)])
+    wait_for(lambda: asked(prometheus, "egoworld:clip_seconds:p95_rate15m > 0"), "rates of what was computed")
+    [failed] = asked(prometheus, "egoworld:run_failed:ratio")
+    assert 0 < float(failed["value"][1]) < 0.1
+    expressions = [
+        (path.stem, panel["title"], target["expr"].replace("$instance", ".*"))
+        for path in sorted((DEPLOY / "grafana").glob("*.json"))
+        for panel in json.loads(path.read_text())["panels"]
+        for target in panel["targets"]
+    ]
+    assert {board for board, _, _ in expressions} == {"overview", "pool", "quality"}
+    without = [said for said in expressions if not asked(prometheus, said[2])]
+    assert {expression.partition("{")[0] for _, _, expression in without} <= NOT_HERE, without
+    for _, _, expression in without:  # a quality metric may have no value of these rows; but it is one
+        for stage, metric in re.findall(r'stage="(\w+)", metric="(\w+)"', expression):
+            assert metric in [m.name for m in quality.metrics(stage)]
+    alerts = json.loads(text(f"{prometheus}/api/v1/rules"))["data"]["groups"]
+    broken = [rule for group in alerts for rule in group["rules"] if rule["health"] == "err"]
+    assert broken == []
