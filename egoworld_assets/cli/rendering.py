@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,22 +54,12 @@ def render(profile: str | None, /, video_id: str | None, run_id: str, clip_id: s
 
 
 def _clips(run: Run, video_id: str, clip_id: str | None) -> list[Clip]:
-    """The clips that are drawn, in order, at the place where their raw file is known to be."""
-    from egoworld_assets.chain.planning import clips_of
+    """The clips that are drawn, in order, whose raw file is there."""
     from egoworld_assets.chain.raw_files import RawFiles
-    from egoworld_ops.errors import UnknownVideo
-    from egoworld_ops.naming import did_you_mean
-    from egoworld_ops.raw.intake import registered
+    from egoworld_assets.chain.watching import check_raw_file, clips_to_watch
 
-    known = sorted(clips_of(run, video_id), key=lambda clip: clip.own_start)
-    if not known:
-        raise UnknownVideo(f"video {video_id}", "has no clips: it was rejected", "`egoworld videos` says why")
-    wanted = [clip for clip in known if clip_id in (None, clip.clip_id)]
-    if not wanted:
-        raise UnknownVideo(f"clip {clip_id}", f"is not one of video {video_id}", did_you_mean(str(clip_id), [c.clip_id for c in known]))
-    entry = registered(run.lake).get(video_id)
-    clips = [replace(clip, video_path=entry.path) if entry else clip for clip in wanted]
-    RawFiles(None).check(clips[0], entry)
+    clips = clips_to_watch(run, video_id, clip_id)
+    check_raw_file(run, clips[0], RawFiles(None))
     return clips
 
 

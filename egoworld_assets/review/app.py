@@ -10,14 +10,15 @@ from pathlib import Path
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from egoworld_assets.review import lists
+from egoworld_assets.review import clip_list, clip_page, lists
 from egoworld_assets.review.asked import BadRequest, NotThere
 from egoworld_assets.review.guard import Guard
 from egoworld_assets.review.index import Indexes
+from egoworld_assets.review.media import Copies
 from egoworld_assets.review.pages import page
 from egoworld_assets.review.shown import Shown
 from egoworld_ops.errors import EgoworldError, InputError, SetupError, StorageUnavailable, classify
@@ -26,6 +27,7 @@ from egoworld_ops.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 _RUN = "/run/{run_id}"
+_CLIP = f"{_RUN}/video/{{video_id}}/clip/{{clip_id}}"
 STATUS = ((BadRequest, 400), (NotThere, 404), (InputError, 404), (SetupError, 404), (StorageUnavailable, 503))
 """Of the page that an error becomes; 500 for all others."""
 
@@ -37,19 +39,27 @@ def make(settings: Settings, scratch: Path, token: str, hosts: Collection[str] =
         scratch: folder for what this process keeps of the lake.
         token, hosts: see `Guard`.
     """
-    shown = Shown(Lake(settings.lake), Indexes(scratch, settings.quality))
+    shown = Shown(Lake(settings.lake), Indexes(scratch, settings.quality), Copies(scratch, settings.pool.threads))
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
+        shown.copies.close()
         shown.indexes.close()
 
     routes = [
         Route("/", lists.home),
         Route(_RUN, lists.run_page),
-        Route(f"{_RUN}/clips", lists.clips_page),
+        Route(f"{_RUN}/clips", clip_list.clips_page),
         Route(f"{_RUN}/failures", lists.failures_page),
         Route(f"{_RUN}/warnings", lists.warnings_page),
+        Route(_CLIP, clip_page.clip_page),
+        Route(f"{_CLIP}/about.json", clip_page.about_json),
+        Route(f"{_CLIP}/frames.json", clip_page.frames_json),
+        Route(f"{_CLIP}/copy.json", clip_page.copy_json),
+        Route(f"{_CLIP}/raw", clip_page.raw_bytes),
+        Route(f"{_CLIP}/copy", clip_page.copy_bytes),
+        Route(f"{_CLIP}/lineage", clip_page.lineage_page),
         Mount("/static", StaticFiles(packages=[("egoworld_assets.review", "static")])),
     ]
     app = Starlette(
@@ -67,6 +77,8 @@ async def _on_error(request: Request, error: Exception) -> Response:
     status = next((code for kind, code in STATUS if isinstance(known, kind)), 500)
     if status == 500:
         _LOG.error("page %s", request.url.path, exc_info=error)
+    if request.url.path.endswith(".json"):
+        return JSONResponse({"error": str(known)}, status)
     shown: Shown = request.app.state.shown
     return page("error", status, status=status, error=known, **shown.common(request))
 

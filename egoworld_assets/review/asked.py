@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -67,3 +68,28 @@ class Asked:
         params = {**dict(self._params), "page": "", **{name: str(value) for name, value in changed.items()}}
         query = urlencode({name: value for name, value in params.items() if value})
         return f"{quote(self._path)}{'?' if query else ''}{query}"
+
+
+@dataclass(frozen=True, slots=True)
+class Paging:
+    """Which rows of a list are shown; `number` counts from 1."""
+
+    number: int
+    size: int
+
+    @classmethod
+    def of(cls, asked: Asked) -> Paging:
+        """What the address says.
+
+        Raises:
+            BadRequest: a size that is not offered, or a page far beyond any list.
+        """
+        size = asked.number("size", PAGE_SIZES[0], 1, PAGE_SIZES[-1])
+        if size not in PAGE_SIZES:
+            raise BadRequest("parameter size", f"is {size}", f"Choose one of {PAGE_SIZES}")
+        return cls(asked.number("page", 1, 1, MOST_PAGES), size)
+
+    @property
+    def offset(self) -> int:
+        """Rows before it."""
+        return (self.number - 1) * self.size

@@ -1,4 +1,4 @@
-"""The pages that list: runs and releases, one run, its clips worst first, what failed, and what warns."""
+"""The pages that list: runs and releases, one run, what failed, and what warns."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from egoworld_assets.review.asked import MOST_PAGES, PAGE_SIZES, Asked, BadRequest
+from egoworld_assets.review.asked import Asked, Paging
+from egoworld_assets.review.clip_list import STATES
 from egoworld_assets.review.index import ENDED, Index
 from egoworld_assets.review.pages import page
 from egoworld_assets.review.shown import Shown
 from egoworld_ops import operators
-from egoworld_ops.contract import quality, schema
+from egoworld_ops.contract import schema
 from egoworld_ops.errors import EgoworldError
 from egoworld_ops.lake import latest, runs
 from egoworld_ops.lake.failures import DeadLetter
@@ -23,7 +24,6 @@ from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.states import MANIFEST
 from egoworld_ops.release import place
 
-STATES = ("done", "stale", "failed", "dead letter", "blocked", "missing", "pending", "damaged", "unreadable")
 _COUNT_STATES = "SELECT stage, state, count(*) AS n FROM states GROUP BY ALL"
 
 
@@ -95,43 +95,6 @@ def run_page(request: Request) -> Response:
     return page("run", progress=Progress.of(index), about=About.of(said), **values, **shown.common(request, run, index))
 
 
-def clips_page(request: Request) -> Response:
-    """Clips, worst first by a metric; filters are in the address."""
-    shown: Shown = request.app.state.shown
-    run, index = shown.run(request)
-    asked = Asked(request.url.path, request.query_params)
-    known = _metrics_of(index)
-    chosen = asked.one_of("metric", dict.fromkeys(known))
-    asked_order = asked.one_of("order", ("lowest", "highest"))
-    order = asked_order or (_worst_end(*known[chosen]) if chosen else "lowest")
-    stage, state = asked.one_of("stage", tuple(operators.stages())), asked.one_of("state", STATES)
-    wanted, values = _wanted(asked.text("q"), stage, state)
-    paging = Paging.of(asked)
-    metric_stage, metric = known[chosen] if chosen else ("", "")
-    values |= {"metric_stage": metric_stage, "metric": metric}
-    valued = (
-        "FROM clips AS c LEFT JOIN (SELECT video_id, clip_id, value FROM metrics WHERE stage = $metric_stage AND metric = $metric) AS own "
-        "ON own.video_id = c.video_id AND own.clip_id = c.clip_id "
-        "LEFT JOIN (SELECT video_id, value FROM metrics WHERE stage = $metric_stage AND metric = $metric AND clip_id = '') AS whole "
-        "ON whole.video_id = c.video_id"
-    )
-    by = f"value {'DESC' if order == 'highest' else 'ASC'} NULLS LAST, " if chosen else ""
-    [n] = index.rows(f"SELECT count(*) AS n FROM clips AS c WHERE {wanted}", {k: v for k, v in values.items() if f"${k}" in wanted})
-    rows = index.rows(
-        f"WITH page AS (SELECT c.*, coalesce(own.value, whole.value) AS value, own.value IS NULL AS of_video {valued} WHERE {wanted} "
-        f"ORDER BY {by}c.video_id, c.frame_start, c.clip_id LIMIT {paging.size} OFFSET {paging.offset}) "
-        "SELECT page.*, s.states FROM page LEFT JOIN (SELECT video_id, clip_id, histogram(state) AS states FROM states "
-        "WHERE (video_id, clip_id) IN (SELECT (video_id, clip_id) FROM page) GROUP BY ALL) AS s USING (video_id, clip_id) "
-        f"ORDER BY {by}video_id, frame_start, clip_id",
-        values,
-    )
-    filters = {"metric": chosen, "order": asked_order, "stage": stage, "state": state, "q": asked.text("q"), "size": paging.size}
-    about = next((m for m in quality.metrics(metric_stage) if m.name == metric), None)
-    paged: dict[str, Any] = {"rows": rows, "total": n["n"], "paging": paging, "asked": asked, "filters": filters}
-    choices: dict[str, Any] = {"metrics": list(known), "stages": list(operators.stages()), "all_states": STATES, "sizes": PAGE_SIZES}
-    return page("clips", about=about, order=order, **paged, **choices, **shown.common(request, run, index))
-
-
 def failures_page(request: Request) -> Response:
     """Dead letters, and failures that the next materialization tries again, each with its commands."""
     shown: Shown = request.app.state.shown
@@ -172,54 +135,6 @@ def warnings_page(request: Request) -> Response:
     kinds = index.rows("SELECT DISTINCT stage, metric FROM warnings ORDER BY ALL")
     paged: dict[str, Any] = {"rows": rows, "total": n["n"], "paging": paging, "asked": asked, "filters": values | {"size": paging.size}}
     return page("warnings", kinds=kinds, **paged, **shown.common(request, run, index))
-
-
-@dataclass(frozen=True, slots=True)
-class Paging:
-    """Which rows of a list are shown; `number` counts from 1."""
-
-    number: int
-    size: int
-
-    @classmethod
-    def of(cls, asked: Asked) -> Paging:
-        """What the address says.
-
-        Raises:
-            BadRequest: a size that is not offered, or a page far beyond any list.
-        """
-        size = asked.number("size", PAGE_SIZES[0], 1, PAGE_SIZES[-1])
-        if size not in PAGE_SIZES:
-            raise BadRequest("parameter size", f"is {size}", f"Choose one of {PAGE_SIZES}")
-        return cls(asked.number("page", 1, 1, MOST_PAGES), size)
-
-    @property
-    def offset(self) -> int:
-        """Rows before it."""
-        return (self.number - 1) * self.size
-
-
-def _wanted(q: str, stage: str, state: str) -> tuple[str, dict[str, Any]]:
-    """The condition on clips `c`, and its values."""
-    parts, values = ["contains(c.video_id, $q)"], {"q": q}
-    if state:
-        where = "state = $state" + (" AND stage = $stage" if stage else "")
-        parts.append(f"(c.video_id, c.clip_id) IN (SELECT (video_id, clip_id) FROM states WHERE {where})")
-        values |= {"state": state} | ({"stage": stage} if stage else {})
-    return " AND ".join(parts), values
-
-
-def _metrics_of(index: Index) -> dict[str, tuple[str, str]]:
-    """Stage and metric of those that are declared, and of others that some video has, by the name that the address has."""
-    declared = [(stage, metric.name) for stage in (MANIFEST, *operators.stages()) for metric in quality.metrics(stage)]
-    found = [(row["stage"], row["metric"]) for row in index.rows("SELECT stage, metric FROM metric_names")]
-    return {f"{stage}.{name}": (stage, name) for stage, name in sorted({*declared, *found})}
-
-
-def _worst_end(stage: str, name: str) -> str:
-    """At which end of a metric's values the bad ones are: that at which it warns."""
-    metric = next((m for m in quality.metrics(stage) if m.name == name), None)
-    return "highest" if metric is not None and metric.maximum is not None and metric.minimum is None else "lowest"
 
 
 def _letter(run: Run, row: dict[str, Any]) -> DeadLetter:

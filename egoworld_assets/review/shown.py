@@ -1,17 +1,46 @@
-"""What all pages need: the lake, the indexes of its runs, and what every page says at its head."""
+"""What all pages need: the lake, the indexes of its runs, what is known of clips, and what every page says at its head."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.requests import Request
 
+from egoworld_assets.chain.raw_files import RawFiles
+from egoworld_assets.chain.watching import clips_to_watch
 from egoworld_assets.review.asked import NotThere
 from egoworld_assets.review.index import Index, Indexes
-from egoworld_ops.errors import SetupError
-from egoworld_ops.lake import runs
+from egoworld_assets.review.media import Copies
+from egoworld_ops.errors import SetupError, UnknownVideo
+from egoworld_ops.lake import memo, runs
 from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.report.layers import ClipLayers, read_layers
+from egoworld_ops.types import Clip
+
+
+class LayersInUse:
+    """The layers of the clips asked for last, for as long as the states of their video are the same. One thread at a time uses them."""
+
+    MOST = 6
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], ClipLayers] = {}
+        self._alone = threading.Lock()
+
+    @contextmanager
+    def of(self, run: Run, video_id: str, clip_id: str) -> Iterator[ClipLayers]:
+        """The layers of a clip; errors as of `read_layers`."""
+        state = memo.file_state(run.video_table("states", video_id)) or ()
+        key = (run.run_id, video_id, clip_id, *state)
+        with self._alone:
+            self._known[key] = layers = self._known.pop(key, None) or read_layers(run, video_id, clip_id)
+            for old in list(self._known)[: -self.MOST]:
+                del self._known[old]
+            yield layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +49,9 @@ class Shown:
 
     lake: Lake
     indexes: Indexes
+    copies: Copies
+    layers: LayersInUse = field(default_factory=LayersInUse)
+    raw_files: RawFiles = field(default_factory=lambda: RawFiles(None))
 
     def run(self, request: Request) -> tuple[Run, Index]:
         """The run that the address names, one of those the lake has, and its index.
@@ -32,6 +64,20 @@ class Shown:
         except SetupError as error:
             raise NotThere(error.culprit, error.reason, error.cure) from error
         return run, self.indexes.of(run)
+
+    def clip(self, request: Request) -> tuple[Run, Clip]:
+        """The run and the clip that the address names, one of those in the manifest of the video.
+
+        Raises:
+            NotThere: there is none of that name.
+            ContractError, StorageUnavailable: the manifest cannot be read.
+        """
+        run, _ = self.run(request)
+        try:
+            [clip] = clips_to_watch(run, request.path_params["video_id"], request.path_params["clip_id"])
+        except UnknownVideo as error:
+            raise NotThere(error.culprit, error.reason, error.cure) from error
+        return run, clip
 
     def common(self, request: Request, run: Run | None = None, index: Index | None = None) -> dict[str, Any]:
         """What the frame of every page shows."""

@@ -65,28 +65,28 @@ class ClipLayers:
     """
 
     def __init__(self, tables: Mapping[str, pa.Table], stages: Mapping[str, str] = MappingProxyType({}), sample_stride: int = 1) -> None:
-        self._tables = {stage: tables.get(stage, schema.empty(stage)) for stage in STAGES if stage in operators.stages()}
-        self._frames = {stage: table["frame_index"].to_numpy() for stage, table in self._tables.items()}
-        self._states = {s: stages.get(s, "not given") for s in self._tables if s not in tables}
+        self.tables = {stage: tables.get(stage, schema.empty(stage)) for stage in STAGES if stage in operators.stages()}
+        self._frames = {stage: table["frame_index"].to_numpy() for stage, table in self.tables.items()}
+        self._states = {s: stages.get(s, "not given") for s in self.tables if s not in tables}
         self.sample_stride = sample_stride
 
     @cached_property
     def camera(self) -> Camera | None:
         """The camera of the clip, as the hands in it name it; rows of `fusion` and `mapping` do not."""
-        rows = self._tables["hand_pose"].slice(0, 1).to_pylist()
+        rows = self.tables["hand_pose"].slice(0, 1).to_pylist()
         return camera_of(rows[0]) if rows else None
 
     @cached_property
     def events(self) -> tuple[Event, ...]:
         """All events of the clip, in order."""
-        return tuple(made.event(row) for row in self._tables["events"].to_pylist())
+        return tuple(made.event(row) for row in self.tables["events"].to_pylist())
 
     @cached_property
     def without(self) -> dict[str, str]:
         """Why a layer has nothing to draw in any frame, in words; layers that have are left out."""
         found = {}
         for layer, stages in LAYERS.items():
-            if not any(self._tables[stage].num_rows for stage in stages if stage in self._tables):
+            if not any(self.tables[stage].num_rows for stage in stages if stage in self.tables):
                 found[layer] = "; ".join(self._why_not(stage) for stage in stages)
         return found
 
@@ -100,7 +100,7 @@ class ClipLayers:
             ContractError: a mask is damaged.
         """
         wanted = {stage for layer in layers for stage in LAYERS[layer]} - {"events"}
-        rows = {stage: self._rows(stage, frame_index) if stage in wanted else [] for stage in self._tables}
+        rows = {stage: self._rows(stage, frame_index) if stage in wanted else [] for stage in self.tables}
         on = tuple(e for e in self.events if e.frame_index <= frame_index <= e.last_frame_index)
         hands = [made.found_hand(row) for row in rows["hand_pose"]]
         fused = [made.fused_hand(row, self.camera) for row in rows["fusion"]]
@@ -123,7 +123,7 @@ class ClipLayers:
     def flagged(self) -> dict[int, list[str]]:
         """What cannot be right, by frame, in words: `name: disagreement`."""
         found: dict[int, list[str]] = defaultdict(list)
-        for row in self._tables["agreement"].to_pylist():
+        for row in self.tables["agreement"].to_pylist():
             if flag := made.flag(row):
                 found[row["frame_index"]].append(f"{flag.name}: {flag.disagreement}")
         return dict(found)
@@ -131,7 +131,7 @@ class ClipLayers:
     @cached_property
     def camera_path(self) -> dict[int, CameraAt]:
         """The place of the camera by frame, where it is known; all in one unit."""
-        places = {row["frame_index"]: at for row in self._tables["camera"].to_pylist() if (at := made.camera_at(row))}
+        places = {row["frame_index"]: at for row in self.tables["camera"].to_pylist() if (at := made.camera_at(row))}
         units = {at.unit for at in places.values()}
         return {frame: at for frame, at in places.items() if at.unit == "m"} if len(units) > 1 else places
 
@@ -155,4 +155,4 @@ class ClipLayers:
 
     def _rows(self, stage: str, frame_index: int) -> list[dict[str, Any]]:
         first, end = np.searchsorted(self._frames[stage], [frame_index, frame_index + 1])
-        return self._tables[stage].slice(first, end - first).to_pylist()
+        return self.tables[stage].slice(first, end - first).to_pylist()

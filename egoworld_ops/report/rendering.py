@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -78,9 +78,9 @@ def render(
         InputError: the video cannot be decoded.
     """
     refuse_others(out)
-    pictures = _pictures(clips, layers_of, rendering, progress)
+    drawn = pictures(clips, layers_of, rendering, progress)
     with named_errors(out), _place(out) as temporary:
-        n = _encode(temporary, pictures, rendering, f"{MADE_BY} {clips[0].video_id}")
+        n = encode(temporary, drawn, f"{MADE_BY} {clips[0].video_id}", rendering.crf, rendering.threads)
         if not n:
             frames = f"frames {min(clip.own_start for clip in clips)} to {max(clip.own_end for clip in clips) - 1}"
             cure = "Draw another clip, or lower sample_stride and process the video again"
@@ -105,10 +105,10 @@ def refuse_others(out: Path) -> None:
         raise SetupError(out, f"is there, and was not made by `{MADE_BY}`", "Name another file with --out, or move this one away")
 
 
-def _pictures(
-    clips: Sequence[Clip], layers_of: Callable[[Clip], ClipLayers], rendering: Rendering, progress: Callable[[int], object]
+def pictures(
+    clips: Sequence[Clip], layers_of: Callable[[Clip], ClipLayers], rendering: Rendering, progress: Callable[[int], object] = lambda _: None
 ) -> Iterator[tuple[float, np.ndarray]]:
-    """Time in seconds and picture (H, W, 3) uint8 of each frame that is shown, all of one size."""
+    """Time in seconds and picture (H, W, 3) uint8 of each frame that is shown, all of one size; arguments and errors as of `render`."""
     waiting = sorted(clips, key=lambda clip: clip.own_start)
     start, end = waiting[0].own_start, waiting[-1].own_end
     first, current, layers, path = waiting[0], None, ClipLayers({}), {}
@@ -133,14 +133,25 @@ def _notes(layers: ClipLayers, wanted: Sequence[str]) -> list[str]:
 def _picture(frame: Frame, layers: ClipLayers, rendering: Rendering, notes: Sequence[str], path: dict[int, list[float]]) -> np.ndarray:
     height, width = frame.rgb.shape[:2]
     scale = min(rendering.size_px / max(height, width), 1.0)
-    size = (max(round(width * scale), 2), max(round(height * scale), 2))
-    rgb = frame.rgb if scale == 1 else cv2.resize(frame.rgb, size, interpolation=cv2.INTER_AREA)
+    rgb = smaller(frame.rgb, scale)
     over = [layer for layer in rendering.layers if layer in OVER or (layer == "robots" and rendering.robots_over)]
     below = [layer for layer in rendering.layers if layer not in OVER]
-    look = Look(over, below, rendering.hands, max(round(max(size) / SMALL_PX), 1))
+    look = Look(over, below, rendering.hands, max(round(max(rgb.shape[:2]) / SMALL_PX), 1))
     seen = np.array([path[frame.index], *path.values()]) if frame.index in path else None
     whole = tile(rgb, scale, frame.timestamp_s, layers.frame(frame.index, rendering.layers), look, notes, seen)
-    return np.ascontiguousarray(whole[: whole.shape[0] // 2 * 2, : whole.shape[1] // 2 * 2])
+    return even(whole)
+
+
+def smaller(rgb: np.ndarray, scale: float) -> np.ndarray:
+    """A picture (H, W, 3) uint8, its sides times `scale`, which is at most 1."""
+    height, width = rgb.shape[:2]
+    size = (max(round(width * scale), 2), max(round(height * scale), 2))
+    return rgb if scale == 1 else cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
+
+
+def even(rgb: np.ndarray) -> np.ndarray:
+    """A picture (H, W, 3) without its last row and column where their number is odd, as 4:2:0 needs it."""
+    return np.ascontiguousarray(rgb[: rgb.shape[0] // 2 * 2, : rgb.shape[1] // 2 * 2])
 
 
 def _from_above(layers: ClipLayers) -> dict[int, list[float]]:
@@ -199,16 +210,21 @@ def _alone(temporary: Path, out: Path) -> int:
     return handle
 
 
-def _encode(path: Path, pictures: Iterator[tuple[float, np.ndarray]], rendering: Rendering, comment: str) -> int:
-    """H.264 in MP4 at these times, its index first so that a browser begins before it has all; returns the number of frames."""
+def encode(path: Path, shown: Iterable[tuple[float, np.ndarray]], comment: str, crf: int, threads: int, **options: str) -> int:
+    """H.264 in MP4, its index first so that a browser begins before it has all; returns the number of frames.
+
+    Args:
+        shown: time in seconds and picture (H, W, 3) uint8 with even sides, in order.
+        options: of x264, by the names that FFmpeg has for them.
+    """
     n, begins_s = 0, 0.0
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as file:
         file.metadata["comment"] = comment
-        stream = file.add_stream("libx264", options={"crf": str(rendering.crf), "preset": "veryfast"})
+        stream = file.add_stream("libx264", options={"crf": str(crf), "preset": "veryfast", **options})
         stream.pix_fmt, stream.codec_context.time_base = "yuv420p", TICKS
         stream.codec_context.colorspace, stream.codec_context.color_range = Colorspace.ITU709, ColorRange.MPEG
-        stream.codec_context.thread_count = rendering.threads
-        for time_s, rgb in pictures:
+        stream.codec_context.thread_count = threads
+        for time_s, rgb in shown:
             if not n:
                 stream.height, stream.width = rgb.shape[:2]
                 begins_s = min(time_s, 0.0)

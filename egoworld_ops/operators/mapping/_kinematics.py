@@ -155,12 +155,17 @@ class HandModel:
 
         One chain a finger: the origin of every link from the base link to the fingertip.
         """
+        tips, offsets_m = self.points()
+        n, chains = len(self.tip_links), [[self._frame(name) for name in self._links_to(link)] for link in self.tip_links]
+        links = [frame for chain in chains for frame in chain]
+        all_offsets_m = np.concatenate([np.zeros((len(links), 3)), offsets_m[:n]])
+        places_m = self.chain.points(self._full(np.atleast_2d(qpos)), [*links, *tips[:n]], all_offsets_m).positions_m[0]
         segments = []
-        for tip, link in zip(self.tips_m(qpos), self.tip_links, strict=True):
-            chain = self.links_m(self._links_to(link), qpos)
-            if not np.allclose(chain[-1], tip):
-                chain = np.concatenate([chain, tip[None]])
-            segments += [np.stack(pair) for pair in pairwise(chain)]
+        for chain, tip_m in zip(
+            np.split(places_m[: len(links)], np.cumsum([len(c) for c in chains])[:-1]), places_m[len(links) :], strict=True
+        ):
+            line = chain if np.allclose(chain[-1], tip_m) else np.concatenate([chain, tip_m[None]])
+            segments += [np.stack(pair) for pair in pairwise(line)]
         return np.array(segments)
 
     def _links_to(self, tip: str) -> list[str]:
