@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -23,6 +24,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     lakes.fail(run, video_id, sorted(run.video_folder(video_id).glob("clip_id=*"))[1].name.partition("=")[2], "events")
     (folder / "scratch").mkdir()
     with served(run.lake.root, folder / "scratch") as address:
+        while b"Reading the run" in urllib.request.urlopen(f"{address}run/{RUN}", timeout=60).read():
+            pass
         yield address
 
 

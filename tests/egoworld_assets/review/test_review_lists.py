@@ -93,7 +93,7 @@ def test_the_run_is_counted_by_stage_and_state(client: TestClient) -> None:
 
 def test_clips_are_listed_worst_first_and_those_without_a_value_last(client: TestClient, lake: Path) -> None:
     page = client.get(f"/run/{RUN}/clips", params={"metric": "hand_pose.solved_share"}).text
-    listed = re.findall(r'class="name">([^<]+)</td>\s*<th scope="row">([^<]+)<', page)
+    listed = re.findall(r'class="name">([^<]+)</td>\s*<th scope="row"><a href="[^"]+">([^<]+)<', page)
     run = Run(Lake(lake), RUN)
     assert [video_id for video_id, _ in listed] == [video_of(lake, "second")] * 3 + [video_of(lake, "first")] * 3
     assert listed[0][1] == counted_clips(run, video_of(lake, "second"))[2], "the one without joints"
