@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +28,10 @@ def found() -> str:
         if path := shutil.which(name):
             return path
     pytest.skip(f"needs a Chromium on the path: {', '.join(NAMES)}")
+
+
+class Navigated(Exception):
+    """The page went to another address before it had answered."""
 
 
 class Browser:
@@ -62,6 +66,8 @@ class Browser:
         while True:
             said = json.loads(self._socket.recv(timeout=PATIENCE_S))
             if said.get("id") == number:
+                if "navigated" in said.get("error", {}).get("message", ""):
+                    raise Navigated(method)
                 assert "error" not in said, f"{method}: {said['error']}"
                 return dict(said["result"])
             if said.get("method") == "Runtime.exceptionThrown":
@@ -78,17 +84,18 @@ class Browser:
     def until(self, condition: str) -> Any:
         """The first value of an expression that is true, of a page that is loaded, with its scripts."""
         ends_s = time.monotonic() + PATIENCE_S
+        asked = f"(() => {{ try {{ return document.readyState === 'complete' && ({condition}) }} catch {{ return null }} }})()"
         while time.monotonic() < ends_s:
-            if value := self.js(
-                f"(() => {{ try {{ return document.readyState === 'complete' && ({condition}) }} catch {{ return null }} }})()"
-            ):
-                return value
+            with suppress(Navigated):
+                if value := self.js(asked):
+                    return value
             time.sleep(0.02)
         raise AssertionError(f"never true within {PATIENCE_S:g} s: {condition}\n{self.js('document.body.innerText')[:2000]}")
 
     def open(self, address: str) -> None:
         """Go to an address, and wait until it is loaded."""
-        self.js("window.before = true")
+        with suppress(Navigated):
+            self.js("window.before = true")
         self.call("Page.navigate", url=address)
         self.until("!window.before")
 
