@@ -70,7 +70,7 @@ def taken(camera: Camera, frames: Sequence[Frame], sidecar: Sidecar) -> ClipInpu
     """A clip of these frames, without tables."""
     n, size = len(frames), (camera.width, camera.height)
     clip = Clip("v-0123456789ab", "c", Path("bench.mp4"), "0" * 64, 0, n, 0, n, 0.0, n / 30, Fraction(30), *size)
-    tables = {name: schema.empty(name) for name in ("masks", "hand_pose", "object_pose")}
+    tables = {name: schema.empty(name) for name in operators.stages()}
     return ClipInput(clip, tables, sidecar, camera, 1, lambda: iter(frames))
 
 

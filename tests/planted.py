@@ -186,6 +186,28 @@ def _turn(rows: dict[str, Rows], _: np.random.Generator) -> None:
             row |= pose_columns(T[:3, :3] @ rotations(turn[None])[0], T[:3, 3])
 
 
+def _ends_elsewhere(rows: dict[str, Rows], _: np.random.Generator) -> None:
+    """From the middle of the clip on objects are followed in another corner, as after a cut that was not found; their poses do not stand there."""
+    frames = sorted({row["frame_index"] for row in rows["masks"]})
+    middle = frames[len(frames) // 2]
+    boxes: dict[tuple[int, int], Sequence[float]] = {}
+    far: dict[int, np.ndarray] = {}
+    for row in rows["masks"]:
+        if row["role"] == "object" and row["frame_index"] >= middle:
+            height, width = row["rle"]["size"]
+            x, y, w, h = (np.array(row["bbox_px"]) * row["mask_scale"]).astype(int)
+            corner = far.setdefault(row["track_id"], np.array([x + w / 2 < width / 2, y + h / 2 < height / 2]))
+            x, y = corner * (width - w, height - h)
+            seen = np.zeros((height, width), bool)
+            seen[y : y + h, x : x + w] = True
+            row |= {"rle": rle.encode(seen), "area_px": int(seen.sum()), "bbox_px": (rle.mask_bbox(seen) / row["mask_scale"]).tolist()}
+            boxes[row["frame_index"], row["track_id"]] = row["bbox_px"]
+    for row in rows["detections"]:
+        row["box_px"] = boxes.get((row["frame_index"], row["track_id"]), row["box_px"])
+    for row in rows["object_pose"]:
+        row["converged"] &= (row["frame_index"], row["track_id"]) not in boxes
+
+
 def _millimetres(stage: str, *columns: str) -> Callable[[dict[str, Rows], np.random.Generator], None]:
     def plant(rows: dict[str, Rows], _: np.random.Generator) -> None:
         for row in rows[stage]:
@@ -298,7 +320,12 @@ def _of(*names: str) -> frozenset[str]:
 
 
 HAND_FAULTS = (
-    Fault("hands swapped in hand_pose", _swap_in_hand_pose, _of("agreement.other_thing_share")),
+    Fault(
+        "hands swapped in hand_pose",
+        _swap_in_hand_pose,
+        _of("agreement.other_thing_share"),
+        _of("agreement.wrong_side_share"),  # where the hands overlap, so that each pose fits both masks
+    ),
     Fault("hands swapped in all tables", _swap_everywhere, _of("agreement.wrong_side_share")),
     Fault("focal length doubled", _solved_with(_longer(2.0)), _of("hand_pose.field_of_view_deg"), _of("hand_pose.depth_m_median")),
     Fault("hand_pose shifted by 3 frames", _shift("hand_pose"), _of("agreement.shifted_share")),
@@ -332,6 +359,13 @@ OBJECT_FAULTS = (
         "object in millimetres",
         _millimetres("object_pose", "dimensions_m", "x_m", "y_m", "z_m"),
         _of("object_pose.depth_m_median", "object_pose.size_m_median"),
+        needs=("object_pose",),
+    ),
+    Fault(
+        "object followed elsewhere from the middle on",
+        _ends_elsewhere,
+        _of("agreement.elsewhere_share"),
+        _of("object_pose.converged_share"),
         needs=("object_pose",),
     ),
     Fault("object pose frozen for 20 frames at a time", _freeze("object_pose"), _of("agreement.frozen_share"), needs=("object_pose",)),

@@ -5,8 +5,9 @@ Each function takes the things of a clip by frame and track, and gives columns b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ _LEAST_MISFIT = 0.01
 """In sizes of the thing: what moves less between frames cannot tell one frame from another."""
 _MISFIT_DROP = 0.5
 """At another time the misfit must be less than this share of what it is at the same time."""
+_ELSEWHERE, _ELSEWHERE_S = 0.25, 10.0
+"""In sizes of the thing or of a hand, whichever is larger: the boxes of an object's masks lie no farther apart than the first, and the second times
+the seconds between them. Of a hand's 12 cm that is a metre a second beyond its own length a frame."""
 _WRIST, _THUMB = 0, (1, 4)
 _KNUCKLES, _TIPS = (5, 9, 13, 17), (8, 12, 16, 20)
 
@@ -86,6 +90,35 @@ def side(frames: Frames, stride: int) -> Columns:
         for (index, _, value), a, b in zip(of_track, first, last, strict=True):
             found[index, track_id] = {"side_score": float(np.median(values[a:b])), "bends_away": value < 0}
     return found
+
+
+def elsewhere(frames: Frames, stride: int) -> Columns:
+    """`elsewhere` of objects: the mask is farther from where it was last seen than things are moved in that time, their own size apart."""
+    seen: dict[int, list[tuple[int, Thing]]] = {}
+    for index, things in frames.items():
+        for track_id, thing in things.items():
+            if thing.mask is not None and thing.mask["observed"] and thing.size_px is not None:
+                seen.setdefault(0 if thing.is_hand else track_id, []).append((index, thing))
+    hand_px = _usual_px(seen.pop(0, []))
+    found: Columns = {}
+    for track_id, of_track in seen.items():
+        unit_px = max(_usual_px(of_track), hand_px)
+        for (_, before), (index, now) in pairwise(of_track):
+            elapsed_s = float(now.any_row["timestamp_s"] - before.any_row["timestamp_s"])
+            if _apart_px(before, now) > unit_px * (_ELSEWHERE + _ELSEWHERE_S * elapsed_s):
+                found[index, track_id] = {"elsewhere": True}
+    return found
+
+
+def _usual_px(things: Sequence[tuple[int, Thing]]) -> float:
+    return float(np.median([thing.size_px for _, thing in things])) if things else 0.0
+
+
+def _apart_px(first: Thing, second: Thing) -> float:
+    """Distance between the boxes of two masks; 0 where they overlap."""
+    one, other = np.asarray(first.mask_box_px), np.asarray(second.mask_box_px)
+    between = np.maximum(one[:2], other[:2]) - np.minimum(one[:2] + one[2:], other[:2] + other[2:])
+    return float(np.linalg.norm(np.maximum(between, 0)))
 
 
 def _bend(joints_m: np.ndarray) -> float | None:

@@ -45,7 +45,7 @@ class AgreementSettings(BackendSettings):
 class Backend(Operator):
     """The `matched` backend of agreement."""
 
-    version = "2"
+    version = "3"
     packages = ("scipy", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = AgreementSettings
     seconds_per_frame: ClassVar[float] = 0.003
@@ -62,7 +62,7 @@ class Backend(Operator):
         for index, things in frames.items():
             for track_id, row in self._frame(things).items():
                 rows[index, track_id] = row
-        for found in (_over_time.frozen, _over_time.jitter, _over_time.side, _over_time.lag):
+        for found in (_over_time.frozen, _over_time.jitter, _over_time.side, _over_time.elsewhere, _over_time.lag):
             for key, columns in found(frames, item.sample_stride).items():
                 rows[key].update(columns)
         done = [row | {"disagreement": self._disagreement(row, frames[index][track])} for (index, track), row in sorted(rows.items())]
@@ -85,16 +85,17 @@ class Backend(Operator):
     def _disagreement(self, row: Mapping[str, Any], thing: Thing) -> str | None:
         """The first thing that is wrong, in the order of `DISAGREEMENTS`."""
         s = self.settings
-        elsewhere = row["matched_track_id"] not in (None, row["track_id"])
+        of_another = row["matched_track_id"] not in (None, row["track_id"])
         tests = {
             "collapsed": thing.collapsed,
             "doubled": row["doubled"],
             "frozen": row.get("frozen", False),
-            "other_thing": elsewhere and (row["own_fit"] is None or row["own_fit"] < s.box_iou),
+            "other_thing": of_another and (row["own_fit"] is None or row["own_fit"] < s.box_iou),
             "wrong_side": row.get("bends_away", False) and _below(row.get("side_score"), _over_time.OTHER_SIDE),
             "shifted": bool(row.get("lag_frames")),
             "projection": _above(row["projection_share"], s.projection_share),
             "jumping": _above(row.get("jitter_share"), s.jitter_share),
+            "elsewhere": row.get("elsewhere", False),
             "no_mask": thing.mask is None,
             "empty_mask": thing.filled_share is not None and thing.filled_share < s.empty_share,
             "box_off_mask": _below(row["box_iou"], s.box_iou),

@@ -39,6 +39,7 @@ class Shape:
         convex: whether no part of the surface can hide another that faces the camera.
         symmetry: the rotations that map it onto itself.
         scale_source: what fixed its size: `dimensions` or `mesh`.
+        extents_m: along its axes, where the vertices are those of a coarser surface.
     """
 
     vertices_m: np.ndarray
@@ -46,11 +47,12 @@ class Shape:
     convex: bool
     symmetry: Symmetry
     scale_source: str
+    extents_m: tuple[float, float, float] | None = None
 
     @cached_property
     def dimensions_m(self) -> np.ndarray:
         """(3,) extents along the object's own axes, metres."""
-        return np.ptp(self.vertices_m, axis=0)
+        return np.ptp(self.vertices_m, axis=0) if self.extents_m is None else np.asarray(self.extents_m)
 
     @cached_property
     def centre_m(self) -> np.ndarray:
@@ -177,7 +179,8 @@ def read_mesh(path: Path) -> Shape:
     vertices, triangles = _coarser(np.asarray(mesh.vertices, np.float64), np.asarray(mesh.faces, np.int64))
     if float(np.ptp(vertices, axis=0).min()) <= 0:
         raise BadSidecar(path, "the mesh is flat", _MESH_CURE)
-    return Shape(vertices, triangles, bool(mesh.is_convex), symmetry, "mesh")
+    x_m, y_m, z_m = np.ptp(mesh.vertices, axis=0).tolist()
+    return Shape(vertices, triangles, bool(mesh.is_convex), symmetry, "mesh", (x_m, y_m, z_m))
 
 
 def load_mesh(source: Path | BinaryIO, path: Path) -> trimesh.Trimesh:
@@ -204,7 +207,12 @@ def load_mesh(source: Path | BinaryIO, path: Path) -> trimesh.Trimesh:
 
 
 def _coarser(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most MAX_TRIANGLES, by merging the vertices of a cell of a grid (Rossignac and Borrel, 1993), coarser until they are few enough."""
+    """At most MAX_TRIANGLES, by merging the vertices of a cell of a grid (Rossignac and Borrel, 1993), coarser until they are few enough.
+
+    The middle of what was merged lies within what is round: the outline is kept as large as it was.
+    """
+    if len(triangles) <= MAX_TRIANGLES:
+        return vertices, triangles
     low, size, cells = vertices.min(0), float(np.ptp(vertices, axis=0).max()), 64
     merged, faces = vertices, triangles
     while len(faces) > MAX_TRIANGLES and cells >= 2:
@@ -218,4 +226,20 @@ def _coarser(vertices: np.ndarray, triangles: np.ndarray) -> tuple[np.ndarray, n
         faces = np.unique(rolled[distinct], axis=0)
         cells = int(cells / 1.4)
     area = np.linalg.norm(np.cross(merged[faces[:, 1]] - merged[faces[:, 0]], merged[faces[:, 2]] - merged[faces[:, 0]]), axis=1)
-    return merged, faces[area > 1e-14]
+    return _as_large(merged, vertices), faces[area > 1e-14]
+
+
+def _as_large(vertices: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Vertices (V, 3) about the middle of others (N, 3), scaled until their convex hull has as large an outline, on average over all views.
+
+    That outline has a quarter of the hull's area (Cauchy). What is flat is left as it is.
+    """
+    from scipy.spatial import ConvexHull, QhullError
+
+    try:
+        share = np.sqrt(ConvexHull(others).area / ConvexHull(vertices).area)
+    except QhullError:
+        return vertices
+    middle, middle_of_others = (np.add(points.max(0), points.min(0)) / 2 for points in (vertices, others))
+    large: np.ndarray = middle_of_others + (vertices - middle) * share
+    return large

@@ -38,6 +38,8 @@ TOUCH_PX = 12.0
 MIN_TOUCHES = 3
 MAX_SPREAD = 0.15
 MAX_TRIALS = 4
+GIVEN_SIZE_ERROR_SHARE = 0.02
+"""Standard error of the dimensions or the mesh that a person gives: two millimetres of ten centimetres. A guess; a ruler is not exact."""
 UNEXPLAINED = 3.0
 """Loss of a sighting that no place explains, squared pixels."""
 _NEIGHBOURS = 6
@@ -50,7 +52,7 @@ class Structured:
     outcomes: list[Estimate | Reason]
     dimensions_m: np.ndarray | None
     scale_source: str
-    size_error_share: float = 0.0
+    size_error_share: float = GIVEN_SIZE_ERROR_SHARE
 
 
 @dataclass(frozen=True, slots=True)

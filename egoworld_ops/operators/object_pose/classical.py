@@ -40,7 +40,7 @@ MAX_CONVERGED_PX = 2.0
 class Backend(Operator):
     """The `classical` backend of object_pose."""
 
-    version = "13"
+    version = "14"
     packages = ("opencv-python-headless", "scipy", "trimesh", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     seconds_per_frame: ClassVar[float] = 0.06

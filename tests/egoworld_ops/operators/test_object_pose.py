@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import trimesh
+from scipy.spatial import ConvexHull
 
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import BadSidecar
@@ -99,7 +100,29 @@ def test_a_fine_mesh_is_made_coarser_but_keeps_its_size(tmp_path: Path) -> None:
     trimesh.creation.icosphere(5, 0.05).export(tmp_path / "ball.ply")
     shape = read_mesh(tmp_path / "ball.ply")
     assert len(shape.triangles) <= 600
-    assert shape.dimensions_m == pytest.approx([0.1] * 3, rel=0.1)
+    assert shape.dimensions_m == pytest.approx([0.1] * 3, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        trimesh.creation.icosphere(4, 0.0965),
+        trimesh.creation.capsule(0.2, 0.03, (48, 48)),
+        trimesh.creation.annulus(0.03, 0.05, 0.09, 400),
+        trimesh.creation.torus(0.05, 0.015, 64, 64),
+    ],
+    ids=["ball", "capsule", "ring", "torus"],
+)
+def test_a_coarser_mesh_has_as_large_an_outline(tmp_path: Path, fine: trimesh.Trimesh) -> None:
+    """Else every pose that fits the outline is nearer than the thing: 1.4 % of a ball's distance."""
+    fine.apply_translation([0.1, -0.2, 0.3])
+    fine.export(tmp_path / "thing.ply")
+    shape = read_mesh(tmp_path / "thing.ply")
+    assert len(fine.faces) > 600 >= len(shape.triangles)
+    views = np.linalg.qr(np.random.default_rng(3).normal(size=(40, 3, 3)))[0]
+    seen, true = (np.mean([ConvexHull((points @ R)[:, :2]).volume for R in views]) for points in (shape.vertices_m, fine.vertices))
+    assert np.sqrt(seen / true) == pytest.approx(1, abs=0.003)
+    assert shape.centre_m == pytest.approx(fine.bounds.mean(0), abs=0.001)
 
 
 def test_a_mesh_without_a_surface_is_refused(tmp_path: Path) -> None:
@@ -128,6 +151,9 @@ def test_a_turning_box_is_followed() -> None:
     assert {r["scale_source"] for r in rows} == {"dimensions"}
     assert sum(r["method"] == "registered" for r in rows) == 1
     assert all(r["converged"] and r["intrinsics_source"] == "file" for r in rows)
+    assert all(0.02 <= r["depth_error_share"] < 0.04 for r in rows), (
+        "a size from a ruler is not exact, and so no depth is that follows from it"
+    )
 
 
 def test_a_mesh_gives_its_own_frame(tmp_path: Path) -> None:
