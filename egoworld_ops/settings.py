@@ -25,6 +25,7 @@ from egoworld_ops.models.policy import PolicySettings
 from egoworld_ops.naming import did_you_mean
 from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.section import Section
+from egoworld_ops.types import DecodesOn
 from egoworld_ops.video.recordings import PATTERNS
 from egoworld_ops.video.settings import CameraSettings, SceneSettings
 
@@ -118,6 +119,8 @@ class PoolSettings(Section):
     """A broker that was started on demand ends when it has been idle for so long."""
     lost_after_s: Annotated[float, Field(ge=0)] = 120.0
     """How long to try to reach a broker before the step fails with PoolLost."""
+    decode_on: DecodesOn = "cpu"
+    """What decodes the frames of operators that compute on a GPU: `cuda` is its own decoder, whose frames are checked against the CPU's."""
 
 
 def _check_recordings(given: dict[str, str]) -> dict[str, str]:

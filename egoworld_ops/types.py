@@ -14,6 +14,8 @@ import numpy as np
 
 Hand = Literal["left", "right"]
 HANDS: tuple[Hand, ...] = ("left", "right")
+DecodesOn = Literal["cpu", "cuda"]
+"""What decodes video: the CPU, or a GPU's own decoder."""
 INTRINSICS_SOURCES = ("file", "container", "estimated", "assumed_fov")
 """Given in the sidecar, stated by the video's own container, estimated from its pictures, or assumed by the settings."""
 UNSTATED_ERROR_SHARE = 0.03

@@ -97,7 +97,10 @@ OF_SETTINGS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("quality.minimum", "quality.maximum"), NONE),
     **{f"drift.{name}": NONE for name in ("p", "share", "psi", "minimum_videos", "last_videos")},
     "policy.licences": NONE,
-    **{f"pool.{name}": NONE for name in ("kind", "options", "threads", "folder", "start", "workers", "idle_exit_s", "lost_after_s")},
+    **{
+        f"pool.{name}": NONE
+        for name in ("kind", "options", "threads", "folder", "start", "workers", "idle_exit_s", "lost_after_s", "decode_on")
+    },
     **{
         f"release.{name}": NONE
         for name in (
@@ -139,6 +142,7 @@ OF_TASK: Mapping[str, str] = {
     "sidecar": "OF_SIDECAR",
     "sample_stride": "OF_SETTINGS",
     "python": "OF_SETTINGS",
+    "decode_on": "none: frames are the same",
     "weights": "what lies there; not where it lies",
 }
 OF_CLIP_INPUT = {"clip", "tables", "sidecar", "camera", "sample_stride", "open_frames", "unseen", "indexed_times"}

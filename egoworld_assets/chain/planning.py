@@ -332,6 +332,7 @@ class Planner:
             sample_stride=self._settings.sample_stride,
             weights=models.folder(),
             python=chosen_stage.python if (chosen_stage := self._settings.stages.get(self._stage.name)) else "",
+            decode_on=self._settings.pool.decode_on,
         )
         return task, identity
 

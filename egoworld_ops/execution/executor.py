@@ -67,7 +67,7 @@ class Executor:
         operator = self._operator(task)
         prepared = Prepared(task, _inputs(task), operator)
         if operator.reads_frames(prepared.tables):
-            ahead = ReadAhead(self._decode(task), DECODED_AHEAD_BYTES, lambda frame: frame.rgb.nbytes)
+            ahead = ReadAhead(self._decode(prepared), DECODED_AHEAD_BYTES, lambda frame: frame.rgb.nbytes)
             prepared.ahead.append(ahead)
             ahead.wait_filled()
         return prepared
@@ -85,7 +85,7 @@ class Executor:
         task, operator = prepared.task, prepared.operator
 
         def frames() -> Iterator[Frame]:
-            for frame in prepared.ahead.pop() if prepared.ahead else self._decode(task):
+            for frame in prepared.ahead.pop() if prepared.ahead else self._decode(prepared):
                 on_frame(frame.index)
                 yield frame
 
@@ -108,8 +108,10 @@ class Executor:
                 self._operators[name] = operator(options, self._threads)
         return self._operators[name]
 
-    def _decode(self, task: ClipTask) -> Iterator[Frame]:
-        return decoding.decode_clip(task.clip, task.sample_stride, self._threads)
+    def _decode(self, prepared: Prepared) -> Iterator[Frame]:
+        task, operator = prepared.task, prepared.operator
+        on = task.decode_on if operator.device(operator.settings) == "cuda" else "cpu"
+        return decoding.decode_clip(task.clip, task.sample_stride, self._threads, on=on)
 
 
 def _inputs(task: ClipTask) -> dict[str, pa.Table]:

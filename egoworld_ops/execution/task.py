@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from egoworld_ops.types import Camera, Clip
+from egoworld_ops.types import Camera, Clip, DecodesOn
 from egoworld_ops.video.sidecar import Sidecar
 
 
@@ -24,6 +24,7 @@ class ClipTask:
         camera, sidecar, sample_stride: as in `ClipInput`.
         weights: folder with the weight files of the run that asks; the digest has their content, not their place.
         python: the interpreter of the worker, if the operator needs one of its own.
+        decode_on: what decodes, where the operator computes on a GPU; frames are the same.
     """
 
     key: str
@@ -37,6 +38,7 @@ class ClipTask:
     sample_stride: int
     weights: Path
     python: str = ""
+    decode_on: DecodesOn = "cpu"
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `from_json` is the inverse."""
@@ -52,6 +54,7 @@ class ClipTask:
             "sample_stride": self.sample_stride,
             "weights": str(self.weights.absolute()),
             "python": self.python,
+            "decode_on": self.decode_on,
         }
 
     @classmethod
@@ -69,4 +72,5 @@ class ClipTask:
             sample_stride=value["sample_stride"],
             weights=Path(value["weights"]),
             python=value["python"],
+            decode_on=value["decode_on"],
         )

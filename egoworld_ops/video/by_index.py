@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import av
 import numpy as np
@@ -21,8 +22,21 @@ _MOST_HELD = 64
 """More frames than any decoder outputs ahead of the next one in presentation order."""
 
 
-def frames_by_index(path: Path, about: About, section: Section, wanted: range, threads: int) -> Iterator[tuple[int, float, av.VideoFrame]]:
-    """Index, time and picture of the wanted frames, in order.
+class Decoder(Protocol):
+    """What makes frames of packets; the `pts` of a frame is that of its packet."""
+
+    def decode(self, packet: av.Packet | None) -> Iterable[av.VideoFrame]:
+        """The frames that a packet brings out; the last ones for None."""
+
+
+def frames_by_index(
+    path: Path, about: About, section: Section, wanted: range, threads: int, decoder: Decoder | None = None
+) -> Iterator[tuple[int, float, av.VideoFrame]]:
+    """Index, time and picture of the wanted frames, in order. Each has the checksum of the frame that the CPU decoded when the index was made.
+
+    Args:
+        threads: of the CPU's decoder.
+        decoder: of this stream, in place of the CPU's.
 
     Raises:
         IndexDiffers: the file does not match the index.
@@ -31,7 +45,7 @@ def frames_by_index(path: Path, about: About, section: Section, wanted: range, t
     """
     held: dict[int, tuple[float, av.VideoFrame]] = {}
     position = wanted.start
-    for frame in _decoded(path, about, section, threads):
+    for frame in _decoded(path, about, section, threads, decoder):
         check_size(path, frame.width, frame.height)
         if frame.pts is None or not 0 <= frame.pts - section.first < len(section.rows):
             raise IndexDiffers("a frame is of no packet that was decoded")
@@ -51,16 +65,18 @@ def frames_by_index(path: Path, about: About, section: Section, wanted: range, t
     raise IndexDiffers(f"frame {position} does not come out of its packet")
 
 
-def _decoded(path: Path, about: About, section: Section, threads: int) -> Iterator[av.VideoFrame]:
+def _decoded(path: Path, about: About, section: Section, threads: int, decoder: Decoder | None) -> Iterator[av.VideoFrame]:
     """Frames of a section in the order the decoder outputs them; the `pts` of each is the number of its packet."""
     if about.stored.kind == "demuxed":
+        if decoder is not None:
+            raise IndexDiffers("its packets come out of the demuxer alone")
         yield from _demuxed(path, section, threads)
         return
     with open_regular(path) as descriptor:
         if os.fstat(descriptor).st_size != about.bytes:
             raise IndexDiffers(f"the file has {os.fstat(descriptor).st_size} bytes, not {about.bytes}")
         try:
-            decoder = about.setup.decoder(threads)
+            decoder = decoder or about.setup.decoder(threads)
             for number, data in enumerate(_packets(descriptor, about.stored, section.rows), section.first):
                 packet = av.Packet(len(data))  # a copy: decoder threads that free a Python buffer wait for the GIL
                 packet.update(bytes(data))

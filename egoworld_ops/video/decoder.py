@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import av
+from av.codec.hwaccel import HWAccel
 
 from egoworld_ops.video.containers import prepare_decoder
 
@@ -51,19 +52,24 @@ class DecoderSetup:
         """The same setup with another chroma location."""
         return replace(self, chroma_location=location)
 
+    def context(self, name: str, hwaccel: HWAccel | None = None) -> av.VideoCodecContext:
+        """The context of a decoder by its name, on an accelerator where one is given; neither limits nor threads are set."""
+        context = av.CodecContext.create(name, "r", hwaccel)
+        assert isinstance(context, av.VideoCodecContext)
+        for field, value in self.noted.items():
+            if value is not None and not (hwaccel and field == "pix_fmt"):  # an accelerator has its own
+                setattr(context, field, value)
+        if self.extradata:
+            context.extradata = self.extradata
+        return context
+
     def decoder(self, threads: int) -> av.VideoCodecContext:
         """A new decoder.
 
         Args:
             threads: as for `open_media`.
         """
-        context = av.CodecContext.create(self.name, "r")
-        assert isinstance(context, av.VideoCodecContext)
-        for field, value in self.noted.items():
-            if value is not None:
-                setattr(context, field, value)
-        if self.extradata:
-            context.extradata = self.extradata
+        context = self.context(self.name)
         prepare_decoder(context, threads)
         if self.chroma_location:
             context.options = {**context.options, "chroma_sample_location": self.chroma_location}

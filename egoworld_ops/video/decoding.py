@@ -14,12 +14,13 @@ import av
 import numpy as np
 
 from egoworld_ops.errors import CorruptVideo
-from egoworld_ops.types import Clip, Frame, sampled_frames
-from egoworld_ops.video.by_index import frames_by_index
+from egoworld_ops.types import Clip, DecodesOn, Frame, sampled_frames
+from egoworld_ops.video.by_index import Decoder, frames_by_index
 from egoworld_ops.video.containers import LIBAV_FAULTS, as_typed, open_media
 from egoworld_ops.video.frames import Frames
 from egoworld_ops.video.index_file import IndexFile
-from egoworld_ops.video.packet_index import IndexDiffers
+from egoworld_ops.video.nvdec import GpuDecoder
+from egoworld_ops.video.packet_index import About, IndexDiffers, Section
 from egoworld_ops.video.picture import Upright, to_rgb
 from egoworld_ops.video.timeline import Timeline
 
@@ -28,17 +29,21 @@ DECODE_VERSION = "2"
 of every digest."""
 
 _CURE = "Copy the file again from its source, or make the clips anew from the part that decodes"
+_MOST_LEVELS = 2
+"""Of 255, by which a pixel of the GPU's may differ. The checksums allow none, but see every 16th row alone."""
+_SAID: set[str] = set()
+"""Why a GPU was of no use in this process."""
 _LOG = logging.getLogger(__name__)
 
 
-def decode_clip(clip: Clip, stride: int = 1, threads: int = 1, frame_end: int | None = None) -> Iterator[Frame]:
+def decode_clip(clip: Clip, stride: int = 1, threads: int = 1, frame_end: int | None = None, on: DecodesOn = "cpu") -> Iterator[Frame]:
     """Decode a clip, by the index of its video where there is one; see `decode`.
 
     Args:
         frame_end: where to stop; None means the clip's end.
     """
     end = clip.frame_end if frame_end is None else frame_end
-    return decode(clip.video_path, clip.frame_start, end, stride, threads, clip.damaged, clip.packet_index)
+    return decode(clip.video_path, clip.frame_start, end, stride, threads, clip.damaged, clip.packet_index, on)
 
 
 def decode(
@@ -49,11 +54,12 @@ def decode(
     threads: int = 1,
     damaged: bool = False,
     index: Path | None = None,
+    on: DecodesOn = "cpu",
 ) -> Iterator[Frame]:
     """Decode the frames of `[frame_start, frame_end)` whose index is a multiple of `stride`, one at a time; there may be none.
 
     Multiples count from the start of the video, so overlapping ranges give the same frames in their overlap. The result depends neither on
-    `threads` nor on `index`.
+    `threads` nor on `index` nor on `on`.
 
     Args:
         path: the file.
@@ -64,6 +70,8 @@ def decode(
             decoded by one thread from its start.
         index: file of the video's packet index. With it only the packets that these frames need are read. If it is missing or unreadable,
             or does not match the file, the video is decoded from its start.
+        on: `cuda` decodes on the GPU, if there is an index: its checksums tell whether the frames are those of the CPU, and its first picture is
+            compared whole. Where the GPU cannot, or gives others, the CPU decodes, and the log says so once.
 
     Raises:
         ValueError: an empty or negative range, or a stride below 1.
@@ -74,16 +82,17 @@ def decode(
     if not 0 <= frame_start < frame_end or stride < 1:
         raise ValueError(f"decode: want 0 <= frame_start < frame_end and stride >= 1, got {frame_start}, {frame_end}, {stride}")
     wanted = sampled_frames(frame_start, frame_end, stride)
-    return _decode(Path(path), range(frame_start, frame_end), wanted, 1 if damaged else threads, None if damaged else index)
+    return _decode(Path(path), range(frame_start, frame_end), wanted, 1 if damaged else threads, None if damaged else index, on)
 
 
 _Way = Callable[[range], Iterator[tuple[int, Frame | None]]]
 """Yields the index of each frame it passes, with the frame itself if still wanted. Of the wanted frames it may yield only the first ones."""
 
 
-def _decode(path: Path, frames: range, wanted: range, threads: int, index: Path | None) -> Iterator[Frame]:
+def _decode(path: Path, frames: range, wanted: range, threads: int, index: Path | None, on: DecodesOn) -> Iterator[Frame]:
     """Try the fastest way first; if it ends before the range does, continue from there with the next slower one."""
-    ways: list[_Way] = [partial(_by_index, path, threads, index)] if index is not None else []
+    ways: list[_Way] = [partial(_on_gpu, path, index)] if on == "cuda" and index is not None else []
+    ways += [partial(_by_index, path, threads, index)] if index is not None else []
     ways += [partial(_from_start, path, n_threads) for n_threads in dict.fromkeys((threads, 1))]
     fault: CorruptVideo | None = None
     reached = frames.start
@@ -103,17 +112,47 @@ def _decode(path: Path, frames: range, wanted: range, threads: int, index: Path 
         raise CorruptVideo(path, f"{reason}: {fault.reason if fault else 'the file ends there'}", _CURE) from fault
 
 
+def _on_gpu(path: Path, index: Path, wanted: range) -> Iterator[tuple[int, Frame]]:
+    """The first frame is decoded by the CPU as well, and compared pixel by pixel."""
+    try:
+        about, section = _opened(index, wanted)
+        [first] = decode(path, wanted.start, wanted.start + 1, index=index)
+        for number, frame in _of_section(path, about, section, wanted, 1, GpuDecoder(about.setup)):
+            if number == first.index and (off := int(np.abs(frame.rgb.astype(int) - first.rgb).max())) > _MOST_LEVELS:
+                raise IndexDiffers(f"frame {number} differs from the CPU's by {off} of 255")
+            yield number, frame
+    except (IndexDiffers, CorruptVideo) as difference:
+        _say_once(path, str(getattr(difference, "reason", difference)))
+
+
+def _say_once(path: Path, why: str) -> None:
+    if why not in _SAID:
+        _SAID.add(why)
+        _LOG.warning(
+            f"{path}: decoded on the CPU, though pool.decode_on is cuda, and so are others, of which that is not said again: {why}"
+        )
+
+
 def _by_index(path: Path, threads: int, index: Path, wanted: range) -> Iterator[tuple[int, Frame]]:
     try:
-        with IndexFile(index) as file:
-            if file.decode_version != DECODE_VERSION:
-                raise IndexDiffers(f"it is of version {file.decode_version} of decoding, not {DECODE_VERSION}")
-            section = file.section(wanted)
-        picture = Upright(file.about.layout)
-        for number, time_s, frame in frames_by_index(path, file.about, section, wanted, threads):
-            yield number, Frame(number, time_s, _shown(path, frame, picture))
+        yield from _of_section(path, *_opened(index, wanted), wanted, threads)
     except IndexDiffers as difference:
         _LOG.warning(f"{path}: decoded from its start, its packet index {index} is of no use: {difference}")
+
+
+def _opened(index: Path, wanted: range) -> tuple[About, Section]:
+    with IndexFile(index) as file:
+        if file.decode_version != DECODE_VERSION:
+            raise IndexDiffers(f"it is of version {file.decode_version} of decoding, not {DECODE_VERSION}")
+        return file.about, file.section(wanted)
+
+
+def _of_section(
+    path: Path, about: About, section: Section, wanted: range, threads: int, decoder: Decoder | None = None
+) -> Iterator[tuple[int, Frame]]:
+    picture = Upright(about.layout)
+    for number, time_s, frame in frames_by_index(path, about, section, wanted, threads, decoder):
+        yield number, Frame(number, time_s, _shown(path, frame, picture))
 
 
 def _from_start(path: Path, threads: int, wanted: range) -> Iterator[tuple[int, Frame | None]]:

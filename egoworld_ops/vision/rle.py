@@ -33,8 +33,14 @@ def encode(mask: np.ndarray) -> Rle:
     """The run lengths of a mask (H, W) bool. The same text as pycocotools makes, in time that grows with the mask's box only."""
     if mask.ndim != 2 or mask.dtype != np.bool_ or not mask.size:
         raise ValueError(f"mask: want (H, W) bool with at least a pixel, got {mask.shape} {mask.dtype}")
-    height, width = mask.shape
-    starts, ends = _runs(mask)
+    x, y, width, height = mask_bbox(mask).astype(int)
+    return encode_crop(mask[y : y + height, x : x + width], x, y, mask.shape)
+
+
+def encode_crop(crop: np.ndarray, left: int, top: int, size_px: tuple[int, int]) -> Rle:
+    """The run lengths of a mask of size (height, width) that is all in the part (h, w) bool whose first pixel is at `left`, `top`."""
+    height, width = size_px
+    starts, ends = _runs(crop, left, top, height)
     edges = np.stack([starts, ends], 1).ravel()
     counts = np.diff(edges, prepend=0, append=height * width)
     if len(counts) > 1 and counts[-1] == 0:
@@ -102,14 +108,14 @@ def mask_bbox(mask: np.ndarray) -> np.ndarray:
     return np.array([xs[0], ys[0], xs[-1] - xs[0] + 1, ys[-1] - ys[0] + 1], np.float32)
 
 
-def _runs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and one-past-last column-major index of each run of ones."""
-    x, y, width, height = mask_bbox(mask).astype(int)
+def _runs(crop: np.ndarray, left: int, top: int, mask_height: int) -> tuple[np.ndarray, np.ndarray]:
+    """First and one-past-last column-major index of each run of ones in the whole mask."""
+    height, width = crop.shape
     columns = np.zeros((width, height + 1), np.int8)
-    columns[:, :height] = mask[y : y + height, x : x + width].T
+    columns[:, :height] = crop.T
     change = np.flatnonzero(np.diff(columns.ravel(), prepend=0, append=0))
     column, row = np.divmod(change, height + 1)
-    index = (x + column) * mask.shape[0] + y + row
+    index = (left + column) * mask_height + top + row
     starts, ends = index[::2], index[1::2]
     apart = starts[1:] != ends[:-1]
     return starts[np.append(True, apart)[: len(starts)]], ends[np.append(apart, True)[: len(ends)]]
