@@ -15,7 +15,7 @@ from egoworld_assets.resources import Egoworld
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import BadSettings, SetupError
-from egoworld_ops.execution.identity import code_version
+from egoworld_ops.execution.identity import code_version, inputs_of
 from egoworld_ops.operators.base import Stage
 from egoworld_ops.settings import load_settings
 
@@ -75,6 +75,15 @@ def _code_version(stage: str) -> str | None:
         return None
 
 
+def _deps(stage: Stage) -> list[str]:
+    """The assets that it is made from by the settings of this process; all that may be, if they cannot be read."""
+    try:
+        read = inputs_of(stage.name, load_settings())
+    except SetupError:
+        read = stage.above
+    return list(read) or [pipeline.MANIFEST]
+
+
 def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     """The asset of one stage: hands the clips of its partitions to the pool and streams the results to the lake."""
 
@@ -83,7 +92,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         group_name=GROUP,
         description=stage.doc,
         code_version=_code_version(stage.name),
-        deps=list(stage.inputs) or [pipeline.MANIFEST],
+        deps=_deps(stage),
         partitions_def=VIDEO_IDS,
         backfill_policy=BACKFILL,
         io_manager_key="lake",

@@ -129,7 +129,7 @@ def _clips(stage: str, video: states.VideoState) -> _Verdict:
 def _why(clip: states.ClipState, stage: str) -> str:
     """Why a clip has no result that counts."""
     state = clip.stages[stage]
-    if state.state == "stale" and any(clip.stages[name].state != "done" for name in operators.stages()[stage].inputs):
+    if state.state == "stale" and any(clip.stages[name].state != "done" for name in operators.stages()[stage].above if name in clip.stages):
         return _UPSTREAM
     said = state.failure.error if state.state == "failed" and state.failure else state.error
     return str(said) if said else _REASONS.get(state.state, _UPSTREAM)

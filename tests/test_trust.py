@@ -193,14 +193,14 @@ def test_a_fallback_takes_a_failed_clip_and_both_stay_on_record(settings: Settin
         Settings(**(settings.model_dump() | {"stages": {"masks": {"backend": "classical", "fallback": "classical"}}}))
 
 
-def test_a_part_of_the_chain_is_what_lies_between_its_ends() -> None:
-    assert pipeline.Part("masks").stages() == [stage for stage in operators.stages() if stage in {"masks"} | below("masks")]
-    assert pipeline.Part("hand_pose", "movement").stages() == ["hand_pose", "depth", "object_pose", "camera", "movement"]
-    assert pipeline.Part(last="masks").stages() == ["manifest", "detections", "masks"]
+def test_a_part_of_the_chain_is_what_lies_between_its_ends(settings: Settings) -> None:
+    assert pipeline.Part("masks").stages(settings) == [stage for stage in operators.stages() if stage in {"masks"} | below("masks")]
+    assert pipeline.Part("hand_pose", "movement").stages(settings) == ["hand_pose", "depth", "object_pose", "camera", "movement"]
+    assert pipeline.Part(last="masks").stages(settings) == ["manifest", "detections", "masks"]
     with pytest.raises(BadSettings, match="no such stage"):
-        pipeline.Part("mask").stages()
+        pipeline.Part("mask").stages(settings)
     with pytest.raises(BadSettings, match="do not follow"):
-        pipeline.Part("movement", "masks").stages()
+        pipeline.Part("movement", "masks").stages(settings)
 
 
 @pytest.fixture

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from egoworld_ops import operators
-from egoworld_ops.execution.identity import backend_of, operator_of
-from egoworld_ops.lake import states
+from egoworld_ops.execution.identity import backend_of, operator_of, upstream_of
 from egoworld_ops.report import ground_truth
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def judged(tables: Mapping[str, pa.Table], truth: SceneTruth, settings: Settings
     yield from (Judged("manifest", figure, _verdict(figure, known=True, random=False)) for figure in every)
     for stage in operators.stages():
         if stage in tables:
-            beneath = {stage, *states.upstream(stage)}
+            beneath = {stage, *upstream_of(stage, settings)}
             known = settings.sample_stride == 1 and all(backend_of(name, settings) in _KNOWN.get(name, ()) for name in beneath)
             random = any(is_random(name, settings) for name in beneath)
             for figure in ground_truth.compare({stage: tables[stage]}, truth):

@@ -12,7 +12,7 @@ from egoworld_assets.chain.planning import Planner
 from egoworld_assets.chain.raw_files import RawFiles
 from egoworld_ops import operators
 from egoworld_ops.errors import BadSettings, EgoworldError, SetupError
-from egoworld_ops.execution.identity import backend_of
+from egoworld_ops.execution.identity import backend_of, inputs_of
 from egoworld_ops.files.tables import digest_at, provenance_at
 from egoworld_ops.lake import runs, states
 from egoworld_ops.lake.failure_file import Failure
@@ -102,7 +102,7 @@ class _Explainer:
     def _computed(self, stage: str, wanted: _Wanted) -> Explanation:
         nearest = next((path for path in self._places(stage) if digest_at(path) is not None), None)
         if nearest is None:
-            first = [name for name in operators.stages()[stage].inputs if self._wanted(name, self._settings).path is None]
+            first = [name for name in inputs_of(stage, self._settings) if self._wanted(name, self._settings).path is None]
             return Explanation(f"computed{f', after {first[0]}' if first else ''}: no run has a result for this clip")
         made_from = (provenance_at(nearest) or {}).get("identity", {})
         return Explanation("computed: what it depends on has changed", nearest, runs.differences(made_from, wanted.identity))
@@ -114,7 +114,7 @@ class _Explainer:
         return self._known[key]
 
     def _find(self, stage: str, settings: Settings) -> _Wanted:
-        inputs = {name: self._wanted(name, self._settings) for name in operators.stages()[stage].inputs}
+        inputs = {name: self._wanted(name, self._settings) for name in inputs_of(stage, settings)}
         for name, above in inputs.items():
             if above.refused:
                 return _Wanted(refused=f"blocked by {name}, which is {above.refused}")

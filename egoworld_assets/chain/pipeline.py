@@ -25,7 +25,7 @@ from egoworld_ops import models, operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import BadSettings, BadSidecar, EgoworldError, UnknownVideo, UnsupportedPicture, WeightsMissing
 from egoworld_ops.execution import code
-from egoworld_ops.execution.identity import backend_of, operator_identity, operator_of
+from egoworld_ops.execution.identity import backend_of, inputs_of, operator_identity, operator_of
 from egoworld_ops.files.tables import PARQUET, digest_at, make_provenance, provenance_at, read_table, write_table
 from egoworld_ops.files.whole import link_or_copy, write_bytes
 from egoworld_ops.hashing import sha256_of
@@ -136,8 +136,8 @@ class Part:
     anew: bool = False
     dry: bool = False
 
-    def stages(self) -> list[str]:
-        """The stages, each after those it reads.
+    def stages(self, settings: Settings) -> list[str]:
+        """The stages, each after those it reads with these settings.
 
         Raises:
             BadSettings: a name is not one of a stage, or the last comes before the first.
@@ -146,21 +146,21 @@ class Part:
         for name in (self.first, self.last):
             if name is not None and name not in every:
                 raise BadSettings(f"stage {name}", "there is no such stage", did_you_mean(name, every))
-        wanted = _below(self.first) if self.first else every
+        wanted = _below(self.first, settings) if self.first else every
         if self.last is not None:
-            wanted = [name for name in wanted if name == self.last or self.last in _below(name)]
+            wanted = [name for name in wanted if name == self.last or self.last in _below(name, settings)]
         if not wanted:
             raise BadSettings(f"stages from {self.first} to {self.last}", "do not follow on each other", "Name the earlier one first")
         return wanted
 
 
-def _below(stage: str) -> list[str]:
+def _below(stage: str, settings: Settings) -> list[str]:
     """A stage and all that read it, directly or not, in order."""
     if stage == MANIFEST:
         return [MANIFEST, *operators.stages()]
     reached = {stage}
-    for name, known in operators.stages().items():
-        if reached.intersection(known.inputs):
+    for name in operators.stages():
+        if reached.intersection(inputs_of(name, settings)):
             reached.add(name)
     return [name for name in operators.stages() if name in reached]
 
@@ -388,7 +388,7 @@ def with_backend(settings: Settings, stage: str, backend: str) -> Settings:
 
 def process(run: Run, video_ids: Sequence[str], settings: Settings, pool: Pool, part: Part = ALL) -> Iterator[tuple[str, StageResult]]:
     """Every stage over these videos, or some part of that, each result stored before it is handed on with the name of its stage."""
-    for stage in part.stages():
+    for stage in part.stages(settings):
         for result in results(run, stage, video_ids, settings, pool, part):
             store(run, stage, result)
             yield stage, result

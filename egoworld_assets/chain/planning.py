@@ -28,7 +28,7 @@ from egoworld_ops.errors import (
     UnsupportedLens,
 )
 from egoworld_ops.execution import code
-from egoworld_ops.execution.identity import clip_identity, operator_identity, operator_of, sidecar_identity
+from egoworld_ops.execution.identity import clip_identity, inputs_of, operator_identity, operator_of, sidecar_identity
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import make_provenance, read_result
 from egoworld_ops.hashing import sha256_of
@@ -138,6 +138,7 @@ class Planner:
         self._videos: OrderedDict[str, _Video] = OrderedDict()
         operator, options = operator_of(stage, settings)
         self._continues = operator.continues(options)
+        self._inputs = inputs_of(stage, settings)
         self._next_turn: dict[str, int] = {}
 
     def turns(self, video_ids: Iterable[str], clip_id: str | None = None) -> Iterator[Iterator[Iterator[StageResult | ClipTask]]]:
@@ -245,7 +246,7 @@ class Planner:
         """`said` is what `sidecar_identity` says, the same for all clips of a video; it is filled when the first of them asks for it."""
         known: states.Known = {}
         there, sidecar = self._states(clip.video_id, clip.clip_id, known), video.sidecar
-        inputs = {name: self._run.clip_table(name, clip.video_id, clip.clip_id) for name in self._stage.inputs}
+        inputs = {name: self._run.clip_table(name, clip.video_id, clip.clip_id) for name in self._inputs}
         if away := next((state.error for state in there.values() if state.error), None):
             return StageResult(clip.video_id, clip.clip_id, "failed", error=away)
         digests = {name: there[name].counts for name in inputs}
@@ -289,7 +290,7 @@ class Planner:
         if away := next((state.error for state in there.values() if state.error), None):
             raise away
         own = there[self._stage.name]
-        waits = own.counts is None and own.state != "failed" and all(there[name].counts for name in self._stage.inputs)
+        waits = own.counts is None and own.state != "failed" and all(there[name].counts for name in self._inputs)
         return Before(before.clip_id, own.counts, waits)
 
     def task(

@@ -46,7 +46,7 @@ def run(
 
     settings = load_settings(profile)
     part = pipeline.Part(first, last, clip_id, anew or dry, dry)
-    part.stages()
+    part.stages(settings)
     [video_id] = videos.chosen(settings, [video_id])
     with _place(settings, video_id, part) as chosen:
         sys.exit(0 if _run(chosen, video_id, settings, _pool(settings, video_id, inline), part) else 1)
@@ -66,7 +66,7 @@ def _run(chosen: Run, video_id: str, settings: Settings, pool: Pool, part: Part)
         clips |= {result.clip_id} if result.clip_id else set()
         _say_error(result)
     ok = not states["failed"]
-    if ok and not clips and part.stages() != [pipeline.MANIFEST]:
+    if ok and not clips and part.stages(settings) != [pipeline.MANIFEST]:
         ok = False
         click.echo(_no_clips(chosen, video_id, part.clip_id), err=True)
     if states["blocked"]:
@@ -117,7 +117,7 @@ def _place(settings: Settings, video_id: str, part: Part) -> Iterator[Run]:
     source = pipeline.peek_run(settings, video_id)
     with tempfile.TemporaryDirectory(prefix="egoworld-dry-") as folder:
         scratch = Lake(Path(folder)).open_run(pipeline.frozen_configuration(settings), source.run_id, dict)
-        made = set(part.stages())
+        made = set(part.stages(settings))
         for path in source.video_folder(video_id).glob("**/*.parquet"):
             stage = pipeline.MANIFEST if path.stem in ("videos", "clips") else path.stem.partition(".")[0]
             if stage not in made:

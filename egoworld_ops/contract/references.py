@@ -14,7 +14,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Each combination of `columns` in table `child` is in table `parent` of the same clip.
+    """Each combination of `columns` in table `child` is in table `parent` of the same clip, or in one of `others`.
 
     `role` and `hand` say the same where a table has only one of them: hand `left` is role `hand_left`; tables without either are about objects.
     """
@@ -22,19 +22,21 @@ class Reference:
     child: str
     parent: str
     columns: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """What a stage says of its own rows: each combination of `columns` is in table `table` of the same clip."""
+    """What a stage says of its own rows: each combination of `columns` is in table `table` of the same clip, or in one of `others`."""
 
     table: str
     columns: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
 
 def references() -> tuple[Reference, ...]:
     """All references, as the stages declare them."""
-    return tuple(Reference(stage.name, p.table, p.columns) for stage in gathered.stages().values() for p in stage.parents)
+    return tuple(Reference(stage.name, p.table, p.columns, p.others) for stage in gathered.stages().values() for p in stage.parents)
 
 
 def dangling(tables: Mapping[str, pa.Table], before: Mapping[str, pa.Table] | None = None) -> Iterator[tuple[Reference, str]]:
@@ -45,7 +47,7 @@ def dangling(tables: Mapping[str, pa.Table], before: Mapping[str, pa.Table] | No
     """
     for reference in references():
         if reference.child in tables and reference.parent in tables:
-            have = _keys(tables[reference.parent], reference)
+            have = set().union(*(_keys(tables[name], reference) for name in (reference.parent, *reference.others) if name in tables))
             have |= _keys(before[reference.child], reference) if before and reference.child in before else set()
             if lost := sorted(_keys(tables[reference.child], reference) - have):
                 names = ", ".join(reference.columns)

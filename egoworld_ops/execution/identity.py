@@ -40,6 +40,28 @@ def operator_of(stage: str, settings: Settings) -> tuple[type[Operator], Backend
     return operator, operators.check_options(operator, stage, backend, chosen.options(backend) if chosen else {})
 
 
+def inputs_of(stage: str, settings: Settings) -> tuple[str, ...]:
+    """The stages whose tables a stage reads with these settings.
+
+    Raises:
+        UnknownBackend, BadSettings: as `operator_of`.
+    """
+    known = operators.stages()[stage]
+    if not known.optional:
+        return known.inputs
+    operator, options = operator_of(stage, settings)
+    wanted = operator.reads(options)
+    return (*known.inputs, *(name for name in known.optional if name in wanted))
+
+
+def upstream_of(stage: str, settings: Settings) -> set[str]:
+    """The stages that a stage's result depends on with these settings, directly or not."""
+    found: set[str] = set()
+    for name in inputs_of(stage, settings):
+        found |= {name, *upstream_of(name, settings)}
+    return found
+
+
 def operator_identity(stage: str, settings: Settings) -> dict[str, Any]:
     """The parts of code, settings and weights that decide a stage's results, as JSON."""
     operator, options = operator_of(stage, settings)

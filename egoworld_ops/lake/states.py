@@ -132,17 +132,17 @@ def rejection(video: Mapping[str, Any]) -> EgoworldError | None:
 
 @lru_cache
 def upstream(stage: str) -> tuple[str, ...]:
-    """The stages that a stage's result depends on, directly or not, in order."""
+    """The stages that a stage's result may depend on, directly or not, in order; see `Stage.optional`."""
     needed = {stage}
     for name in reversed(operators.stages()):
         if name in needed:
-            needed.update(operators.stages()[name].inputs)
+            needed.update(operators.stages()[name].above)
     return tuple(name for name in operators.stages() if name in needed and name != stage)
 
 
 @lru_cache
 def downstream(stage: str) -> tuple[str, ...]:
-    """The stages whose results depend on a stage's, directly or not, in order."""
+    """The stages whose results may depend on a stage's, directly or not, in order."""
     if stage == MANIFEST:
         return tuple(operators.stages())
     return tuple(name for name in operators.stages() if stage in upstream(name))
@@ -280,7 +280,8 @@ def _by_own_inputs(
     found: dict[str, StageState] = {}
     for name, stage in operators.stages().items():
         if stages is None or name in stages:
-            state = _stage_state(folder, name, there, {i: found[i] for i in stage.inputs})
+            optional = {i: found[i] for i in stage.optional if i in found}
+            state = _stage_state(folder, name, there, {i: found[i] for i in stage.inputs}, optional)
             found[name] = handed_on(name, state) if stage.handed_on else state
     return found
 
@@ -318,7 +319,9 @@ def _after(result: StageState, link: tuple[str, str | None] | None, stage: str, 
     return result if earlier is not None and earlier.counts == link[1] else replace(result, state="stale")
 
 
-def _stage_state(folder: str, name: str, there: Collection[str], inputs: Mapping[str, StageState]) -> StageState:
+def _stage_state(
+    folder: str, name: str, there: Collection[str], inputs: Mapping[str, StageState], optional: Mapping[str, StageState]
+) -> StageState:
     table, failure_file = f"{name}.parquet", f"{name}.failure.parquet"
     try:
         said = provenance_at(f"{folder}/{table}") if table in there else {}
@@ -338,11 +341,15 @@ def _stage_state(folder: str, name: str, there: Collection[str], inputs: Mapping
         return StageState("failed", failure=failure)
     if failure is not None and not failure.allows(digest):
         return StageState("failed", digest, said.get("rows"), failure, said=said)
-    return _beside_inputs(StageState("done", digest, said.get("rows"), failure, said=said), inputs)
+    return _beside_inputs(StageState("done", digest, said.get("rows"), failure, said=said), inputs, optional)
 
 
-def _beside_inputs(result: StageState, inputs: Mapping[str, StageState]) -> StageState:
-    """A result, where it was made from the inputs that count now. Where one of them cannot be read now, nobody can tell."""
+def _beside_inputs(result: StageState, inputs: Mapping[str, StageState], optional: Mapping[str, StageState]) -> StageState:
+    """A result, where it was made from the inputs that count now. Where one of them cannot be read now, nobody can tell.
+
+    Optional inputs are those that it says it was made from; whether the settings ask for them now, the planner knows.
+    """
+    inputs = {**inputs, **{name: state for name, state in optional.items() if name in _inputs(result.said)}}
     if away := next((i for i in inputs.values() if i.state == "unreadable"), None):
         return replace(result, state="unreadable", error=away.error)
     made_from = _inputs(result.said)

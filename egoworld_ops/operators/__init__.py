@@ -45,7 +45,7 @@ class _Found:
 def stages() -> dict[str, Stage]:
     """All stages by name, each after its inputs. Imports no backend."""
     found = {name: stage for name, (stage, _) in _stages().items()}
-    order = TopologicalSorter({s.name: [i for i in s.inputs if i in found] for s in found.values()}).static_order()
+    order = TopologicalSorter({s.name: [i for i in s.above if i in found] for s in found.values()}).static_order()
     return {name: found[name] for name in order}
 
 
@@ -156,12 +156,12 @@ def _stages() -> dict[str, tuple[Stage, _Found]]:
     for name, plugin in plugins.found(plugins.STAGES, {*found, *_NAMES_TAKEN}).items():
         with suppress(BrokenPlugin):
             waiting[name] = _stage_of(plugin), plugin
-    while ready := [name for name, (stage, _) in waiting.items() if set(stage.inputs) <= found.keys()]:
+    while ready := [name for name, (stage, _) in waiting.items() if set(stage.above) <= found.keys()]:
         for name in ready:
             stage, plugin = waiting.pop(name)
             found[name] = stage, _Found(plugin.module, plugin)
     for stage, plugin in waiting.values():
-        missing = ", ".join(sorted(set(stage.inputs) - found.keys()))
+        missing = ", ".join(sorted(set(stage.above) - found.keys()))
         plugin.broken(f"it reads {missing}: no such stage, or one that cannot be used, or one that reads this one")
     return found
 
@@ -186,7 +186,7 @@ def _wrong_with(plugin: Plugin, stage: Stage) -> str | None:
         return f"the name {stage.name!r} must be of lower-case letters and `_`"
     if names[: len(per_frame) - 1] + names[-1:] != per_frame or stage.table.key[:3] != tuple(per_frame[:3]):
         return f"the columns of its table must be made by `schema.per_frame`, and its key must begin with {', '.join(per_frame[:3])}"
-    if strange := {parent.table for parent in stage.parents} - set(stage.inputs):
+    if strange := {parent.table for parent in stage.parents} - set(stage.above):
         return f"its rows stand on those of {', '.join(sorted(strange))}, which it does not read"
     return None
 

@@ -33,6 +33,7 @@ class Stage:
         metrics: what is measured of its rows.
         parents: which of its rows depend on rows of another table of the clip.
         sample: rows that keep the contract, without the columns that name clip and frame: for tests and as an example.
+        optional: further stages whose tables of the same clip a backend reads where its settings ask for it, see `Operator.reads`.
         handed_on: whether a clip's table may depend on that of the clip before it, see `Operator.continues`.
     """
 
@@ -46,6 +47,12 @@ class Stage:
     parents: tuple[Parent, ...] = ()
     sample: tuple[Mapping[str, Any], ...] = ()
     handed_on: bool = False
+    optional: tuple[str, ...] = ()
+
+    @property
+    def above(self) -> tuple[str, ...]:
+        """All stages whose tables its own may be made from."""
+        return (*self.inputs, *self.optional)
 
 
 class BackendSettings(BaseModel):
@@ -60,8 +67,8 @@ class ClipInput:
 
     Args:
         clip: which frames of which video.
-        tables: the clip's tables of the stages named in `Stage.inputs`, as in the data contract; and under the stage's own name that of the clip
-            before in its scene, where the operator `continues` it and it has one.
+        tables: the clip's tables of the stages named in `Stage.inputs` and by `Operator.reads`, as in the data contract; and under the stage's own
+            name that of the clip before in its scene, where the operator `continues` it and it has one.
         sidecar: what a person said about the video.
         camera: intrinsics, with their source.
         sample_stride: frames from one processed frame to the next; `frames()` already obeys it. Frames whose index in the video is a multiple of
@@ -140,6 +147,11 @@ class Operator(ABC):
     def brought(cls, settings: BackendSettings) -> Mapping[str, Any]:
         """What installed packages provide by names in these settings, such as a robot, as JSON: it decides results, and is part of the digest."""
         return {}
+
+    @classmethod
+    def reads(cls, settings: BackendSettings) -> tuple[str, ...]:
+        """Which of `Stage.optional` it reads with these settings; their tables are then in the digest, and it waits for them."""
+        return ()
 
     @classmethod
     def continues(cls, settings: BackendSettings) -> bool:

@@ -40,7 +40,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "masks.sam2": {"model": "tiny", "image_size": 128},
     "hand_pose.wilor": {},
     "depth.da3metric": {},
-    "detections.sam3": {},
+    "detections.sam3": {"min_new_score": 0.3, "min_score": 0.25, "nms_iou": 0.3, "max_objects": 5},
     "detections.grounding": {},
     "object_pose.foundationpose": {"register_rounds": 1},
 }
@@ -117,6 +117,6 @@ def check(name: str, folder: Path) -> str:
     validation.validate(asked.stage, outcome.table)
     assert killer.killed == ["decoding", "computing"]
     assert counts["worker deaths"] == 2
-    assert outcome.table.num_rows
+    assert outcome.table.num_rows or asked.stage == "detections", "random networks need not find anything"
     assert set(outcome.table["backend"].to_pylist()) == {f"{asked.backend}-random"}
     return f"{name}: killed while loading and while computing, {outcome.table.num_rows} rows"

@@ -66,6 +66,7 @@ STAGE = Stage(
     name="hand_pose",
     doc="3D joints of each hand in the camera frame and in its own wrist frame.",
     inputs=("detections",),
+    optional=("masks",),
     default_backend="mediapipe",
     sidecar=("camera",),
     table=TABLE,
@@ -97,7 +98,7 @@ STAGE = Stage(
             cure="The focal length is that of another resolution or lens: look at the camera section of VIDEO.egoworld.json",
         ),
     ),
-    parents=(Parent("detections", ("frame_index", "role")),),
+    parents=(Parent("detections", ("frame_index", "role"), ("masks",)),),
     sample=(
         {
             "hand": "left",

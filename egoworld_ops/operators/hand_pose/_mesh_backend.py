@@ -59,6 +59,9 @@ class Settings(BackendSettings):
     """
     boxes: Literal["box", "points"] = "points"
     """What of a detection is cut out: the bounds of its 21 points, as the network was trained with, where it has them; or always its box."""
+    mask_boxes: Literal["never", "missing", "always"] = "never"
+    """Which hands are cut out by the boxes of their masks: none; those that are not detected in a frame, and have a mask that was seen there; or all
+    that have one. Then it waits for `masks`, and each change of theirs makes all hands anew."""
     padding: Annotated[float, Field(ge=1, le=4)] = 2.0
     """By which a box is grown before it is widened to 3:4. The demos of HaMeR and WiLoR have 2."""
     max_reprojection_share: Annotated[float, Field(gt=0, le=1)] = 0.15
@@ -135,13 +138,18 @@ class MeshBackend(Operator):
         """The checkpoint and MANO's right hand; none with random weights."""
         return (cls.backend, "mano_right") if cast("Settings", settings).random_weights_seed is None else ()
 
+    @classmethod
+    def reads(cls, settings: BackendSettings) -> tuple[str, ...]:
+        """The masks, where their boxes are used."""
+        return () if cast("Settings", settings).mask_boxes == "never" else ("masks",)
+
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
-        """Only if a hand of the wearer is detected."""
-        return bool(_hands(tables["detections"]))
+        """Only if a hand of the wearer is detected, or has a mask."""
+        return bool(self._hands(tables))
 
     def run(self, item: ClipInput) -> pa.Table:
-        """One row per detected hand of the wearer; a pose that cannot be found is null with a reason. A hand of which neither the network nor the
-        detection tells image points has no row.
+        """One row per hand of the wearer that is detected, or that a mask is used of; a pose that cannot be found is null with a reason. A hand of
+        which neither the network nor the detection tells image points has no row.
 
         Raises:
             OutOfMemory: host or device memory ran out.
@@ -154,7 +162,7 @@ class MeshBackend(Operator):
 
     def _batches(self, item: ClipInput) -> Iterator[list[_Detected]]:
         """The clip's hands in order, as many at once as go through the network together."""
-        found = _hands(item.tables["detections"])
+        found = self._hands(item.tables)
         if not found:
             return
         batch: list[_Detected] = []
@@ -166,6 +174,20 @@ class MeshBackend(Operator):
                     batch = []
         if batch:
             yield batch
+
+    def _hands(self, tables: Mapping[str, pa.Table]) -> dict[int, list[dict[str, Any]]]:
+        """The wearer's hands by frame, as detections have them; see `Settings.mask_boxes`."""
+        found = _of_wearer(tables["detections"], _COLUMNS)
+        if self._options.mask_boxes == "never":
+            return found
+        masked = _of_wearer(tables["masks"], ("frame_index", "role", "bbox_px", "score", "observed"))
+        for index, rows in masked.items():
+            hands = {row["role"]: row for row in found.get(index, ())}
+            for row in rows:
+                if row["observed"] and (self._options.mask_boxes == "always" or row["role"] not in hands):
+                    hands[row["role"]] = row | {"box_px": row["bbox_px"], "points_px": None}
+            found[index] = [hands[role] for role in sorted(hands)]
+        return {index: rows for index, rows in sorted(found.items()) if rows}
 
     def _detected(self, item: ClipInput, frame: Frame, detection: Mapping[str, Any]) -> _Detected:
         hand: Hand = "right" if detection["role"] == "hand_right" else "left"
@@ -199,9 +221,9 @@ class MeshBackend(Operator):
         return accelerator.out_of_memory(culprit, self._kind.name, cure)
 
 
-def _hands(detections: pa.Table) -> dict[int, list[dict[str, Any]]]:
+def _of_wearer(rows: pa.Table, columns: Sequence[str]) -> dict[int, list[dict[str, Any]]]:
     """The wearer's hands by frame."""
-    found = by_frame(detections, _COLUMNS)
+    found = by_frame(rows, columns)
     own = {index: [row for row in rows if row["role"] in ("hand_left", "hand_right")] for index, rows in found.items()}
     return {index: rows for index, rows in own.items() if rows}
 

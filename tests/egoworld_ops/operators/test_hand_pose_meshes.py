@@ -28,7 +28,7 @@ from egoworld_ops.vision.geometry import project, rotation_angle_deg, towards
 from egoworld_ops.vision.lenses import unproject
 from tests.egoworld_ops.operators import seeded
 from tests.egoworld_ops.operators.clips import clip_input, pictures_input
-from tests.rows import detection_row
+from tests.rows import detection_row, sample_row
 
 CPU = torch.device("cpu")
 PINHOLE = Camera(600.0, 600.0, 330.0, 235.0, 640, 480, "file")
@@ -328,6 +328,41 @@ def test_a_box_is_used_where_there_are_no_points_and_where_it_is_asked_for() -> 
     assert alone["reason"].null_count == 1
     larger = run(make(padding=2.5), [row], PINHOLE, pictures)
     assert not larger.equals(run(make(), [row], PINHOLE, pictures))
+
+
+def test_a_hand_that_is_not_detected_is_cut_out_by_its_mask_where_that_is_asked_for() -> None:
+    """Frame 0 has detections of both hands and a mask of the right one; frame 1 a mask of each, of which that of the left one was carried."""
+    pictures = noise(2)
+    rows = [hand_row(0, side, some_points(u, 200)) | {"points_px": None} for side, u in zip(HANDS, (200, 420), strict=True)]
+    masks = [mask_of("right", 0, [380.0, 150.0, 70.0, 90.0]), mask_of("right", 1, [382.0, 152.0, 70.0, 90.0])]
+    masks.append(mask_of("left", 1, [180.0, 150.0, 70.0, 90.0]) | {"observed": False})
+
+    def solved_by(how: str) -> dict[tuple[int, str], dict[str, Any]]:
+        tables = {"detections": schema.from_rows("detections", rows), "masks": schema.from_rows("masks", masks)}
+        operator = make(mask_boxes=how)
+        reads = {"detections", *operator.reads(operator.settings)}
+        table = operator.run(replace(pictures_input(pictures), camera=PINHOLE, tables={name: tables[name] for name in reads}))
+        validation.validate("hand_pose", table)
+        return {(row["frame_index"], row["hand"]): row for row in table.to_pylist()}
+
+    never, missing, always = (solved_by(how) for how in ("never", "missing", "always"))
+    assert list(never) == [(0, "left"), (0, "right")]
+    assert list(missing) == list(always) == [(0, "left"), (0, "right"), (1, "right")]
+    assert [missing[key] for key in never] == list(never.values())
+    assert always[0, "left"] == never[0, "left"]
+    assert always[0, "right"]["joints_px"] != never[0, "right"]["joints_px"]
+    assert missing[1, "right"]["score"] == pytest.approx(0.9)
+    boxed = hand_row(1, "right", some_points(420, 200)) | {"points_px": None, "box_px": masks[1]["bbox_px"]}
+    [alone] = run(make(), [boxed], PINHOLE, pictures).to_pylist()
+    assert alone["joints_m"] == pytest.approx(np.array(missing[1, "right"]["joints_m"]), abs=1e-5)
+    only_masks = {"detections": schema.empty("detections"), "masks": schema.from_rows("masks", masks)}
+    assert make(mask_boxes="missing").reads_frames(only_masks)
+    assert not make().reads_frames(only_masks)
+
+
+def mask_of(hand: Hand, frame_index: int, box_px: list[float]) -> dict[str, Any]:
+    """A mask of which the box alone matters."""
+    return sample_row("masks", frame_index, role=f"hand_{hand}", track_id=1 + HANDS.index(hand), bbox_px=box_px)
 
 
 def saved(folder: Path, name: str = "hamer", **change: Any) -> tuple[Path, Path]:
