@@ -274,6 +274,21 @@ def _decoder(settings: Settings) -> Iterator[Finding]:
         yield Finding(Verdict.NOTE, "decoder", f"PyAV {av.__version__} cannot decode {', '.join(absent)}", cure)
     else:
         yield Finding(Verdict.OK, "decoder", f"PyAV {av.__version__} decodes {', '.join(wanted)}")
+    if settings.pool.decode_on == "cuda":
+        yield _gpu_decoder()
+
+
+def _gpu_decoder() -> Finding:
+    from egoworld_ops.video.decoder import DecoderSetup
+    from egoworld_ops.video.nvdec import opened
+    from egoworld_ops.video.packet_index import IndexDiffers
+
+    try:
+        opened(DecoderSetup("h264", b"", {}))
+    except IndexDiffers as error:
+        said = f"pool.decode_on is cuda, and {error}: the CPU decodes in its place"
+        return Finding(Verdict.NOTE, "decoder", said, "Install NVIDIA's driver with libnvcuvid, or set pool.decode_on to cpu")
+    return Finding(Verdict.OK, "decoder", "a GPU decodes H.264")
 
 
 def _videos(settings: Settings) -> Iterator[Finding]:

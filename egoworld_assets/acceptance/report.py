@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from egoworld_assets.acceptance.accuracy import Judged, Verdict
 
 if TYPE_CHECKING:
+    from egoworld_assets.acceptance.decoding import Decoded
     from egoworld_assets.acceptance.measuring import Chain, StageMeasured, Variant
     from egoworld_ops.lake.judging import Warned
 
@@ -26,6 +27,7 @@ class Acceptance:
         judged: against the truth of the synthetic scene.
         variants: stages with other options.
         chain: all at once; None where a stage could not run.
+        decoding: by the CPU and by the GPU; None where it was not measured.
         warned: metrics that warn of the videos that a person gave.
         pictures: contact sheets to look at.
         broken: what could not be done at all, one sentence each.
@@ -36,6 +38,7 @@ class Acceptance:
     judged: list[Judged] = field(default_factory=list)
     variants: list[Variant] = field(default_factory=list)
     chain: Chain | None = None
+    decoding: Decoded | None = None
     warned: list[Warned] = field(default_factory=list)
     pictures: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
@@ -69,6 +72,7 @@ class Acceptance:
             "accuracy": [asdict(j.figure) | {"stage": j.stage, "verdict": j.verdict.value} for j in self.judged],
             "variants": [asdict(v) for v in self.variants],
             "chain": asdict(self.chain) if self.chain else None,
+            "decoding": asdict(self.decoding) if self.decoding else None,
             "warnings": [asdict(w) for w in self.warned],
             "pictures": self.pictures,
         }
@@ -86,6 +90,8 @@ class Acceptance:
         yield from map(_of_variant, self.variants)
         if self.chain:
             yield _of_chain(self.chain)
+        if self.decoding:
+            yield _of_decoding(self.decoding)
         for warned in self.warned:
             yield f"warning   {warned.stage} of {len(warned.videos)} video(s) ({', '.join(warned.videos[:_SHOWN])}): {warned.said}"
         yield from (f"picture   {path}" for path in self.pictures)
@@ -139,6 +145,13 @@ def _of_chain(chain: Chain) -> str:
         else "tables that differ from those of the stages alone: another number of threads, or other kernels"
     )
     return f"\nchain     {chain.seconds:.1f} s for {chain.video_s:.1f} s of video through the pool, {equal}; {busy}"
+
+
+def _of_decoding(found: Decoded) -> str:
+    on_gpu = (
+        f"{_number(found.gpu_frames_per_s)} by the GPU, the same frames" if found.gpu_frames_per_s else f"none by a GPU: {found.reason}"
+    )
+    return f"decoding  {found.frames_per_s:.1f} frames/s by the CPU, {on_gpu}"
 
 
 def _and_more(n: int) -> str:

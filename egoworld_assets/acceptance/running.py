@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from egoworld_assets.acceptance import accuracy, measuring
+from egoworld_assets.acceptance import accuracy, decoding, measuring
 from egoworld_assets.acceptance.report import Acceptance
 from egoworld_assets.chain import pipeline
 from egoworld_assets.chain.tables import tables_of
@@ -80,6 +80,7 @@ def _measure(run: Run, video_ids: Sequence[str], settings: Settings, found: Acce
             found.chain = measuring.chain(run, video_ids, settings)
         except EgoworldError as error:
             found.broken.append(f"the pool: {error}")
+    found.decoding = decoding.decoded(run, video_ids, settings)
     found.pictures += _pictures(run, video_ids, settings, found)
     found.warned += [w for w in judging.of_run(run, settings.quality).warned if set(w.videos) != {scene}]
 

@@ -13,7 +13,7 @@ from egoworld_ops import models, operators
 from egoworld_ops.contract.schema import SCHEMA_VERSION
 from egoworld_ops.execution import code
 from egoworld_ops.hashing import sha256_of
-from egoworld_ops.operators.base import BackendSettings, Operator, Stage
+from egoworld_ops.operators.base import NEVER, BackendSettings, Operator, Stage
 from egoworld_ops.types import Camera, Clip
 from egoworld_ops.video.sidecar import Sidecar
 
@@ -41,17 +41,10 @@ def operator_of(stage: str, settings: Settings) -> tuple[type[Operator], Backend
 
 
 def inputs_of(stage: str, settings: Settings) -> tuple[str, ...]:
-    """The stages whose tables a stage reads with these settings.
-
-    Raises:
-        UnknownBackend, BadSettings: as `operator_of`.
-    """
-    known = operators.stages()[stage]
-    if not known.optional:
-        return known.inputs
-    operator, options = operator_of(stage, settings)
-    wanted = operator.reads(options)
-    return (*known.inputs, *(name for name in known.optional if name in wanted))
+    """The stages whose tables a stage reads with these settings. Imports no backend."""
+    known, chosen = operators.stages()[stage], settings.stages.get(stage)
+    options = chosen.options(chosen.backend) if chosen else {}
+    return (*known.inputs, *(read.table for read in known.optional if options.get(read.option, NEVER) != NEVER))
 
 
 def upstream_of(stage: str, settings: Settings) -> set[str]:

@@ -280,7 +280,7 @@ def _by_own_inputs(
     found: dict[str, StageState] = {}
     for name, stage in operators.stages().items():
         if stages is None or name in stages:
-            optional = {i: found[i] for i in stage.optional if i in found}
+            optional = {read.table: found[read.table] for read in stage.optional if read.table in found}
             state = _stage_state(folder, name, there, {i: found[i] for i in stage.inputs}, optional)
             found[name] = handed_on(name, state) if stage.handed_on else state
     return found

@@ -21,7 +21,7 @@ _FIXED_BYTES = {1: 8, 5: 4}
 
 def check(wanted: Weight, file: Path, arrays: Mapping[str, tuple[int, ...]] | None = None) -> None:
     """Compare a file with what its entry says that it holds: arrays of safetensors or of a checkpoint, by name and shape; names in an ONNX file, and
-    how many results its network has; keys of a JSON file; the first word of another text.
+    how many results its network has; how large it is; keys of a JSON file; the first word of another text.
 
     Args:
         wanted: the entry; nothing is checked where it says nothing.
@@ -35,6 +35,11 @@ def check(wanted: Weight, file: Path, arrays: Mapping[str, tuple[int, ...]] | No
     if not wanted.holds:
         return
     kind, cure = Path(wanted.filename).suffix, f"Get {wanted.filename} from {wanted.source}"
+    if wanted.sizes and not wanted.sizes[0] <= (size := file.stat().st_size) <= wanted.sizes[1]:
+        least, most = (n / 1e6 for n in wanted.sizes)
+        raise WeightsMismatch(
+            wanted.filename, f"what came is not {wanted.name}: it has {size / 1e6:.0f} MB, that has {least:.0f} to {most:.0f}", cure
+        )
     if arrays is not None or kind == ".safetensors":
         lacks = _lacks_of_arrays(wanted, _shapes(wanted, file, cure) if arrays is None else arrays)
     elif kind == ".onnx":

@@ -141,6 +141,7 @@ class Weight:
         source: where `fetch` gets it.
         converted: whether it is a checkpoint that is read once and used as safetensors from then on.
         holds: what it must hold to be what it is called, see `content.py`; for files whose SHA-256 nobody publishes.
+        sizes: bytes that it has at least and at most, where that tells networks of one kind from each other.
         outputs: how many results its network has, which tells ONNX files that hold the same names; None where nothing is to be told by it.
     """
 
@@ -153,3 +154,4 @@ class Weight:
     converted: bool = False
     holds: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     outputs: int | None = None
+    sizes: tuple[int, int] | None = None

@@ -49,9 +49,11 @@ def _mano(side: str, n_bytes: int, sha256: str) -> Weight:
     return Weight(f"mano_{side}", f"MANO_{side.upper()}.pkl", sha256, n_bytes, MANO, Supplied(page, steps), converted=True)
 
 
-def _moge2(size: str) -> Weight:
+def _moge2(size: str, least_mb: int, most_mb: int) -> Weight:
+    """Both sizes have the same names. Their sizes tell them apart: 331 and 35 million numbers, of 16 or 32 bits."""
     source = HubFile(f"Ruicheng/moge-2-{size}-normal-onnx", "model.onnx", "main")
-    return Weight(f"moge2_{size}", f"moge2_{size}.onnx", None, None, MOGE, source, holds=dict.fromkeys(("points", "mask", "metric_scale")))
+    names, sizes = dict.fromkeys(("points", "mask", "metric_scale")), (least_mb * 1_000_000, most_mb * 1_000_000)
+    return Weight(f"moge2_{size}", f"moge2_{size}.onnx", None, None, MOGE, source, holds=names, sizes=sizes)
 
 
 def _foundationpose(part: str, outputs: int) -> Weight:
@@ -129,8 +131,8 @@ REGISTRY: dict[str, Weight] = {
             None,
             "39e858936bca0f94c09847d4e70b68a51d6c0adac61f36b457fcadb54621cd29",
         ),
-        _moge2("vitl"),
-        _moge2("vits"),
+        _moge2("vitl", 600, 2000),
+        _moge2("vits", 50, 300),
         Weight(
             "da3metric_large",
             "da3metric_large.safetensors",

@@ -18,6 +18,22 @@ from egoworld_ops.operators import accelerator
 from egoworld_ops.types import Camera, Clip, Frame
 from egoworld_ops.video.sidecar import Sidecar
 
+NEVER: Literal["never"] = "never"
+"""The value, and the default, of an option that lets a backend read a further table where it is another one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadByOption:
+    """A further table of the clip that backends of a stage read where their option says so.
+
+    Args:
+        table: the stage that makes it.
+        option: of a backend; one that has it reads the table unless it is `NEVER`.
+    """
+
+    table: str
+    option: str
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -33,7 +49,8 @@ class Stage:
         metrics: what is measured of its rows.
         parents: which of its rows depend on rows of another table of the clip.
         sample: rows that keep the contract, without the columns that name clip and frame: for tests and as an example.
-        optional: further stages whose tables of the same clip a backend reads where its settings ask for it, see `Operator.reads`.
+        optional: further stages whose tables of the same clip a backend reads where its options say so; only then they are in its digest, and it
+            waits for them. See docs/adr/0072.
         handed_on: whether a clip's table may depend on that of the clip before it, see `Operator.continues`.
     """
 
@@ -47,12 +64,12 @@ class Stage:
     parents: tuple[Parent, ...] = ()
     sample: tuple[Mapping[str, Any], ...] = ()
     handed_on: bool = False
-    optional: tuple[str, ...] = ()
+    optional: tuple[ReadByOption, ...] = ()
 
     @property
     def above(self) -> tuple[str, ...]:
         """All stages whose tables its own may be made from."""
-        return (*self.inputs, *self.optional)
+        return (*self.inputs, *(read.table for read in self.optional))
 
 
 class BackendSettings(BaseModel):
@@ -67,7 +84,7 @@ class ClipInput:
 
     Args:
         clip: which frames of which video.
-        tables: the clip's tables of the stages named in `Stage.inputs` and by `Operator.reads`, as in the data contract; and under the stage's own
+        tables: the clip's tables of the stages named in `Stage.inputs` and those it reads by option, as in the data contract; and under the stage's own
             name that of the clip before in its scene, where the operator `continues` it and it has one.
         sidecar: what a person said about the video.
         camera: intrinsics, with their source.
@@ -147,11 +164,6 @@ class Operator(ABC):
     def brought(cls, settings: BackendSettings) -> Mapping[str, Any]:
         """What installed packages provide by names in these settings, such as a robot, as JSON: it decides results, and is part of the digest."""
         return {}
-
-    @classmethod
-    def reads(cls, settings: BackendSettings) -> tuple[str, ...]:
-        """Which of `Stage.optional` it reads with these settings; their tables are then in the digest, and it waits for them."""
-        return ()
 
     @classmethod
     def continues(cls, settings: BackendSettings) -> bool:

@@ -112,17 +112,35 @@ def _decode(path: Path, frames: range, wanted: range, threads: int, index: Path 
         raise CorruptVideo(path, f"{reason}: {fault.reason if fault else 'the file ends there'}", _CURE) from fault
 
 
+def decode_clip_on_gpu(clip: Clip, stride: int = 1) -> Iterator[Frame]:
+    """Decode a clip on the GPU alone.
+
+    Raises:
+        IndexDiffers: there is no GPU that decodes it, it has no packet index, or the frames are not those of the CPU.
+        InputError, StorageUnavailable: as `decode`.
+    """
+    if clip.packet_index is None or clip.damaged:
+        raise IndexDiffers("the video has no packet index" if clip.packet_index is None else "the video is damaged")
+    wanted = sampled_frames(clip.frame_start, clip.frame_end, stride)
+    if wanted:
+        yield from (frame for _, frame in _by_gpu(clip.video_path, clip.packet_index, wanted))
+
+
 def _on_gpu(path: Path, index: Path, wanted: range) -> Iterator[tuple[int, Frame]]:
-    """The first frame is decoded by the CPU as well, and compared pixel by pixel."""
     try:
-        about, section = _opened(index, wanted)
-        [first] = decode(path, wanted.start, wanted.start + 1, index=index)
-        for number, frame in _of_section(path, about, section, wanted, 1, GpuDecoder(about.setup)):
-            if number == first.index and (off := int(np.abs(frame.rgb.astype(int) - first.rgb).max())) > _MOST_LEVELS:
-                raise IndexDiffers(f"frame {number} differs from the CPU's by {off} of 255")
-            yield number, frame
+        yield from _by_gpu(path, index, wanted)
     except (IndexDiffers, CorruptVideo) as difference:
         _say_once(path, str(getattr(difference, "reason", difference)))
+
+
+def _by_gpu(path: Path, index: Path, wanted: range) -> Iterator[tuple[int, Frame]]:
+    """The first frame is decoded by the CPU as well, and compared pixel by pixel."""
+    about, section = _opened(index, wanted)
+    [first] = decode(path, wanted.start, wanted.start + 1, index=index)
+    for number, frame in _of_section(path, about, section, wanted, 1, GpuDecoder(about.setup)):
+        if number == first.index and (off := int(np.abs(frame.rgb.astype(int) - first.rgb).max())) > _MOST_LEVELS:
+            raise IndexDiffers(f"frame {number} differs from the CPU's by {off} of 255")
+        yield number, frame
 
 
 def _say_once(path: Path, why: str) -> None:

@@ -572,6 +572,25 @@ def test_networks_that_hold_the_same_names_are_told_by_their_results(weights_fol
         models.register(name, tmp_path / name)
 
 
+def test_the_sizes_of_moge_do_not_pass_for_each_other(weights_folder: Path, tmp_path: Path) -> None:
+    """Both have the same names: a file of 70 MB is `vits` and no `vitl`, and one of a few bytes is neither."""
+    value = {n: onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in ("image", "points", "mask", "metric_scale")}
+    outputs = [name for name in value if name != "image"]
+    nodes = [onnx.helper.make_node("Identity", ["image"], [name]) for name in outputs]
+    graph = onnx.helper.make_graph(nodes, "g", [value["image"]], [value[name] for name in outputs])
+    few, many = tmp_path / "few.onnx", tmp_path / "many.onnx"
+    onnx.save(onnx.helper.make_model(graph), few)
+    numbers = onnx.numpy_helper.from_array(np.zeros(70_000_000, np.uint8), "numbers")
+    graph.initializer.append(numbers)
+    onnx.save(onnx.helper.make_model(graph), many)
+    for path in (few, many):
+        with pytest.raises(WeightsMismatch, match=r"what came is not moge2_vitl: it has .* MB, that has 600 to 2000"):
+            models.register("moge2_vitl", path)
+    with pytest.raises(WeightsMismatch, match="it has 0 MB, that has 50 to 300"):
+        models.register("moge2_vits", few)
+    models.register("moge2_vits", many)
+
+
 def test_a_file_that_could_not_be_looked_at_is_not_kept(
     weights_folder: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import pyarrow as pa
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.quality import METRIC_SHARE, Metric, answered_share
 from egoworld_ops.contract.references import Parent
-from egoworld_ops.operators.base import Stage
+from egoworld_ops.operators.base import ReadByOption, Stage
 
 _LENGTH = "list_distance(joints_wrist_m[10], joints_wrist_m[1])"
 _HALF = "greatest((cx_px + 0.5) / fx_px, (cy_px + 0.5) / fy_px)"
@@ -66,7 +66,7 @@ STAGE = Stage(
     name="hand_pose",
     doc="3D joints of each hand in the camera frame and in its own wrist frame.",
     inputs=("detections",),
-    optional=("masks",),
+    optional=(ReadByOption("masks", "mask_boxes"),),
     default_backend="mediapipe",
     sidecar=("camera",),
     table=TABLE,

@@ -23,7 +23,7 @@ from egoworld_ops import models
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators import accelerator
-from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
+from egoworld_ops.operators.base import NEVER, BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.hand_pose._crops import HandCrop, cut
 from egoworld_ops.operators.hand_pose._weak_perspective import Placed, place
 from egoworld_ops.operators.rows import by_frame, common, depth_error_share, intrinsics, pose_columns
@@ -59,7 +59,7 @@ class Settings(BackendSettings):
     """
     boxes: Literal["box", "points"] = "points"
     """What of a detection is cut out: the bounds of its 21 points, as the network was trained with, where it has them; or always its box."""
-    mask_boxes: Literal["never", "missing", "always"] = "never"
+    mask_boxes: Literal["never", "missing", "always"] = NEVER
     """Which hands are cut out by the boxes of their masks: none; those that are not detected in a frame, and have a mask that was seen there; or all
     that have one. Then it waits for `masks`, and each change of theirs makes all hands anew."""
     padding: Annotated[float, Field(ge=1, le=4)] = 2.0
@@ -138,11 +138,6 @@ class MeshBackend(Operator):
         """The checkpoint and MANO's right hand; none with random weights."""
         return (cls.backend, "mano_right") if cast("Settings", settings).random_weights_seed is None else ()
 
-    @classmethod
-    def reads(cls, settings: BackendSettings) -> tuple[str, ...]:
-        """The masks, where their boxes are used."""
-        return () if cast("Settings", settings).mask_boxes == "never" else ("masks",)
-
     def reads_frames(self, tables: Mapping[str, pa.Table]) -> bool:
         """Only if a hand of the wearer is detected, or has a mask."""
         return bool(self._hands(tables))
@@ -178,7 +173,7 @@ class MeshBackend(Operator):
     def _hands(self, tables: Mapping[str, pa.Table]) -> dict[int, list[dict[str, Any]]]:
         """The wearer's hands by frame, as detections have them; see `Settings.mask_boxes`."""
         found = _of_wearer(tables["detections"], _COLUMNS)
-        if self._options.mask_boxes == "never":
+        if self._options.mask_boxes == NEVER:
             return found
         masked = _of_wearer(tables["masks"], ("frame_index", "role", "bbox_px", "score", "observed"))
         for index, rows in masked.items():

@@ -70,6 +70,8 @@ def test_a_random_network_is_measured_and_never_called_good(tmp_path: Path) -> N
     assert variant["compared"]["rows"] > 0
     assert said["chain"]["equal"]
     assert said["chain"]["failed"] == 0
+    assert said["decoding"]["frames_per_s"] > 1
+    assert said["decoding"]["gpu_frames_per_s"] or "CUDA decodes nothing here" in said["decoding"]["reason"]
     assert all(Path(picture).is_file() for picture in said["pictures"])
     assert "hand_pose    hamer RANDOM" in (tmp_path / "out" / "acceptance.txt").read_text()
 

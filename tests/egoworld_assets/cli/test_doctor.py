@@ -125,6 +125,13 @@ def test_a_look_that_fails_is_a_finding_and_the_others_go_on(monkeypatch: pytest
     assert "ok       decoder" in done.output
 
 
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU here")
+def test_a_gpu_that_is_to_decode_and_is_not_there_is_worth_knowing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "pool.decode_on" not in doctor("laptop").output
+    monkeypatch.setenv("EGOWORLD_POOL__DECODE_ON", "cuda")
+    assert "note     decoder      pool.decode_on is cuda, and CUDA decodes nothing here" in doctor("laptop").output
+
+
 def test_all_weights_of_a_profile_come_at_once_and_one_that_cannot_come_stops_no_other(place: Path) -> None:
     done = CliRunner().invoke(egoworld, ["models", "fetch", "--profile", "laptop"])
     assert done.exit_code == 0, done.output

@@ -11,6 +11,7 @@ from egoworld_ops.files.tables import make_provenance, read_result, read_table, 
 from egoworld_ops.lake import counted, memo, runs, states
 from egoworld_ops.lake.lake import Lake, Run
 from tests import lakes
+from tests.stages import below
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_a_result_that_replaces_nothing_that_counts_costs_no_write_of_the_table(
     counted.count(run, video_id, [first])
     path = run.video_table("states", video_id)
     before = memo.file_state(path)
-    for stage in ("masks", *states.downstream("masks")):
+    for stage in ("masks", *below("masks")):
         counted.withdraw(run, video_id, first, stage)
     assert memo.file_state(path) == before
     counted.withdraw(run, video_id, first, "detections")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from av.video.reformatter import VideoReformatter
 from egoworld_ops.types import Frame
 from egoworld_ops.video import decoding, nvdec
 from egoworld_ops.video.decoder import DecoderSetup
+from egoworld_ops.video.packet_index import IndexDiffers
 from tests.egoworld_ops import media
+from tests.egoworld_ops.operators.clips import clip_input
 from tests.egoworld_ops.video.indexes import indexed
 
 _HANDED_OVER = {"yuv420p": "nv12", "yuvj420p": "nv12", "yuv420p10le": "p010le"}
@@ -111,6 +114,22 @@ def test_other_pixels_are_not_used_and_the_log_says_so_once(
     assert "decoded on the CPU, though pool.decode_on is cuda" in record.message
     assert caplog.text.count(str(path)) == 1
     assert re.search(said, record.message)
+
+
+def test_a_clip_on_the_gpu_alone_is_an_error_where_it_cannot_be(on_gpu: Callable[..., None], tmp_path: Path) -> None:
+    path = media.make(tmp_path / "clip.mp4", 12, SIZE)
+    _, index = indexed(path)
+    clip = replace(clip_input(path, 2, 12, *SIZE, lambda: iter(())).clip, packet_index=index)
+    on_gpu(right)
+    assert [frame.index for frame in decoding.decode_clip_on_gpu(clip, 3)] == [3, 6, 9]
+    on_gpu(a_level_off)
+    for wrong, said in (
+        (clip, "is another one"),
+        (replace(clip, packet_index=None), "no packet index"),
+        (replace(clip, damaged=True), "damaged"),
+    ):
+        with pytest.raises(IndexDiffers, match=said):
+            list(decoding.decode_clip_on_gpu(wrong))
 
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="there is a GPU here")
