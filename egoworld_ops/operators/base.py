@@ -84,8 +84,8 @@ class ClipInput:
 
     Args:
         clip: which frames of which video.
-        tables: the clip's tables of the stages named in `Stage.inputs` and those it reads by option, as in the data contract; and under the stage's own
-            name that of the clip before in its scene, where the operator `continues` it and it has one.
+        tables: the clip's tables of the stages named in `Stage.inputs` and those it reads by option, as in the data contract; and under the stage's
+            own name that of the clip before in its scene, where the operator `continues` it and it has one.
         sidecar: what a person said about the video.
         camera: intrinsics, with their source.
         sample_stride: frames from one processed frame to the next; `frames()` already obeys it. Frames whose index in the video is a multiple of
