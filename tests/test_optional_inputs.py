@@ -14,7 +14,7 @@ from egoworld_ops import operators
 from egoworld_ops.contract import references, schema
 from egoworld_ops.execution.identity import inputs_of, upstream_of
 from egoworld_ops.files.tables import provenance_at, read_table, write_table
-from egoworld_ops.lake import states
+from egoworld_ops.lake import counted, states
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.raw import register
 from egoworld_ops.settings import Settings, StageSettings, load_settings
@@ -37,6 +37,14 @@ def settings(tmp_path: Path) -> Settings:
 def states_in(run: Run, settings: Settings, video_id: str, stage: str) -> list[str]:
     """What the results of a stage are, once it was processed."""
     return [result.state for _, result in pipeline.process(run, [video_id], settings, InlinePool(1), pipeline.Part(stage, stage))]
+
+
+def counting_after_masks_are_withdrawn(run: Run, video_id: str, clip: str) -> set[str]:
+    """The stages in which table `states` has a result of a clip, once its masks are to be replaced."""
+    counted.count(run, video_id)
+    counted.withdraw(run, video_id, clip, "masks")
+    rows = counted.rows_of(run, video_id) or {}
+    return {stage for (of_clip, stage), row in rows.items() if of_clip == clip and row["state"] == "done"}
 
 
 def test_who_reads_it_is_made_after_it_and_others_are_not(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,6 +78,7 @@ def test_it_waits_for_the_table_and_is_stale_where_that_changes(settings: Settin
     said = provenance_at(masks) or {}
     assert (provenance_at(hands) or {})["identity"]["inputs"]["masks"] == said["digest"]
 
+    assert counting_after_masks_are_withdrawn(run, video_id, clip) == {"detections"}
     write_table(masks, "masks", read_table(masks, "masks"), said | {"digest": "f" * 64})
     assert states.clip_states(run, video_id, clip)["hand_pose"].state == "stale"
     write_table(masks, "masks", read_table(masks, "masks"), said)
@@ -77,6 +86,7 @@ def test_it_waits_for_the_table_and_is_stale_where_that_changes(settings: Settin
 
     assert states_in(run, off, video_id, "hand_pose") == ["computed"]
     assert "masks" not in (provenance_at(hands) or {})["identity"]["inputs"]
+    assert counting_after_masks_are_withdrawn(run, video_id, clip) == {"detections", "hand_pose"}
     masks.unlink()
     assert states.clip_states(run, video_id, clip)["hand_pose"].state == "done"
 

@@ -28,6 +28,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from egoworld_ops import operators
@@ -216,14 +217,34 @@ class Counting:
 
 def _that_rest_on(run: Run, video_id: str, clip_id: str, stage: str) -> list[Key]:
     """The rows by which a clip's result in a stage counts, or one that was made from it, in this clip or in those that go on with it."""
-    rows, gone = rows_of(run, video_id) or {}, {stage, *states.downstream(stage)}
+    rows, gone = rows_of(run, video_id) or {}, _made_from(run, video_id, clip_id, stage)
     found = _that_count(rows, clip_id, gone)
     if clip_id != WHOLE_VIDEO:
         for handed in gone.intersection(_handed_on()):
             with_results = sorted(clip for clip, name in rows if name == handed and _counts(rows[clip, name]))
             for follower in _followers(run, video_id, clip_id, handed, with_results):
-                found += _that_count(rows, follower, {handed, *states.downstream(handed)})
+                found += _that_count(rows, follower, _made_from(run, video_id, follower, handed))
     return found
+
+
+def _made_from(run: Run, video_id: str, clip_id: str, stage: str) -> set[str]:
+    """A stage, and those whose results of a clip are made from its own, directly or not."""
+    if clip_id == WHOLE_VIDEO:
+        return {stage, *operators.stages()}
+    found = {stage}
+    for name, known in operators.stages().items():
+        optional = [read.table for read in known.optional if read.table in found]
+        if found.intersection(known.inputs) or (optional and _read_one_of(run.clip_table(name, video_id, clip_id), optional)):
+            found.add(name)
+    return found
+
+
+def _read_one_of(path: Path, tables: Collection[str]) -> bool:
+    """Whether a table was made from one of these; also where that cannot be told now."""
+    try:
+        return not states.made_from(provenance_at(path) or {}).keys().isdisjoint(tables)
+    except StorageUnavailable:
+        return True
 
 
 def _handed_on() -> list[str]:

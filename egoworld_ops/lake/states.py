@@ -140,14 +140,6 @@ def upstream(stage: str) -> tuple[str, ...]:
     return tuple(name for name in operators.stages() if name in needed and name != stage)
 
 
-@lru_cache
-def downstream(stage: str) -> tuple[str, ...]:
-    """The stages whose results may depend on a stage's, directly or not, in order."""
-    if stage == MANIFEST:
-        return tuple(operators.stages())
-    return tuple(name for name in operators.stages() if stage in upstream(name))
-
-
 def contract_of_rows(rows: pa.Table) -> str:
     """The version of the data contract that rows were written under, as their file says; `none` where it says none."""
     return (rows.schema.metadata or {}).get(b"egoworld.schema_version", b"none").decode()
@@ -349,15 +341,15 @@ def _beside_inputs(result: StageState, inputs: Mapping[str, StageState], optiona
 
     Optional inputs are those that it says it was made from; whether the settings ask for them now, the planner knows.
     """
-    inputs = {**inputs, **{name: state for name, state in optional.items() if name in _inputs(result.said)}}
+    inputs = {**inputs, **{name: state for name, state in optional.items() if name in made_from(result.said)}}
     if away := next((i for i in inputs.values() if i.state == "unreadable"), None):
         return replace(result, state="unreadable", error=away.error)
-    made_from = _inputs(result.said)
-    fresh = all(inputs[name].counts == digest for name, digest in made_from.items() if name in inputs)
-    return result if fresh and all(name in inputs for name in made_from) else replace(result, state="stale")
+    digests = made_from(result.said)
+    fresh = all(inputs[name].counts == digest for name, digest in digests.items() if name in inputs)
+    return result if fresh and all(name in inputs for name in digests) else replace(result, state="stale")
 
 
-def _inputs(said: Mapping[str, Any]) -> Mapping[str, Any]:
+def made_from(said: Mapping[str, Any]) -> Mapping[str, Any]:
     """The digests of the tables that a table was made from, by stage, as it says."""
     identity = said.get("identity")
     inputs = identity.get("inputs") if isinstance(identity, dict) else None

@@ -63,7 +63,7 @@ def test_weights_that_are_not_here_name_the_command_or_the_publishers_page(place
 def test_a_gpu_that_is_not_here_is_missing_only_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     said = missing(doctor("h100x4"))["gpu"]
-    assert "detections.sam3, hand_pose.hamer, masks.sam2, depth.moge2 are to run on one" in said
+    assert "detections.sam3, masks.sam2, hand_pose.hamer, depth.moge2 are to run on one" in said
     assert "Unset CUDA_VISIBLE_DEVICES" in said
 
 

@@ -11,6 +11,7 @@ import duckdb
 import numpy as np
 import pytest
 
+from egoworld_ops import operators
 from egoworld_ops.contract import quality, schema
 from egoworld_ops.contract.quality import Bounds
 from egoworld_ops.files.tables import make_provenance, read_table, write_table
@@ -143,7 +144,7 @@ def test_good_clips_are_those_that_no_bound_of_a_video_warns_of(tmp_path: Path) 
     made = Lake(tmp_path / "lake").open_run({}, "20260101_0000", dict)
     video_id = write_video(made, "one", n_frames=30)
     with duckdb.connect() as connection:
-        said = {s: judging.judge_videos(connection, made, s, [video_id], {})[video_id] for s in states.downstream(states.MANIFEST)}
+        said = {s: judging.judge_videos(connection, made, s, [video_id], {})[video_id] for s in operators.stages()}
     warned = {f"{stage}.{w.partition(' ')[0]}" for stage, judged in said.items() for w in judged.warnings if " is " in w}
     catalog.write_catalog(made.lake)
     [clip] = ask(made, "FROM clip_quality")
@@ -155,7 +156,7 @@ def test_good_clips_are_those_that_no_bound_of_a_video_warns_of(tmp_path: Path) 
     lenient = made.lake.open_run({"a": 2}, "20260102_0000", lambda: {"settings": {"quality": moved}})
     write_video(lenient, "one", n_frames=30)
     with duckdb.connect() as connection:
-        for stage in states.downstream(states.MANIFEST):
+        for stage in operators.stages():
             judging.judge_videos(connection, lenient, stage, [video_id], {})
     catalog.write_catalog(made.lake)
     good = ask(made, "SELECT run_id, clip_id FROM runs.good_clips")

@@ -175,7 +175,7 @@ def test_damage_to_a_file_of_a_run_is_found_and_named(run: Run, kind: str) -> No
     damage(run, path)
     found = [finding for finding in said(run) if reason in finding]
     assert found, said(run)
-    at_fault = path.with_name({"hands that were not posed": "mapping.parquet"}.get(kind, path.name))
+    at_fault = path.with_name({"other inputs": "masks.parquet", "hands that were not posed": "mapping.parquet"}.get(kind, path.name))
     assert Path(found[0].partition(": ")[0]) in (at_fault, *list(at_fault.parents)[:3]), found
     assert any(cure in found[0].rpartition(". ")[2] for cure in ("Delete", "Materialize", "Remove", "Copy")), found
 
