@@ -12,6 +12,8 @@ from egoworld_assets.resources import Egoworld
 from egoworld_ops.errors import SetupError
 
 CHECK = "drift_none"
+UNKNOWN = "nothing is known: "
+"""The check that could not compare begins its description so."""
 
 
 @dg.asset(
@@ -49,7 +51,7 @@ def drift(context: dg.AssetExecutionContext, egoworld: Egoworld) -> dg.Materiali
     if wrong:
         wrong += ". Look at the worst clips: `egoworld drift`"
     elif not report.compared:
-        wrong = f"nothing is known: {seen.said}, and want {egoworld.settings.drift.minimum_videos} videos on each side"
+        wrong = f"{UNKNOWN}{seen.said}, and want {egoworld.settings.drift.minimum_videos} videos on each side"
     return _result(metadata, wrong)
 
 

@@ -56,4 +56,25 @@ def _not_offered(instance: dg.DagsterInstance, store: Lake, lake_id: str) -> tup
     return [v for v in unknown if v not in by_hand][:MAX_VIDEOS_A_TICK], sorted(by_hand)[:MAX_KEYS_A_CALL]
 
 
-SENSORS = [new_raw_videos]
+@dg.sensor(
+    name="alerts",
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.STOPPED,
+    description="Tells people (settings `alerts`: chat, webhook, mail) of runs that fail, dead letters, drift, failing sensors and a full disk.",
+)
+def alerts(context: dg.SensorEvaluationContext, egoworld: Egoworld) -> dg.SkipReason:
+    """One look; what was sent to whom is the cursor. It starts no run."""
+    from egoworld_assets import alerting
+    from egoworld_ops.alerts import sending
+
+    to = sending.shown(egoworld.settings.alerts)
+    if not to:
+        return dg.SkipReason(alerting.NOBODY)
+    told = alerting.look(egoworld.settings, context.instance, context.cursor)
+    for name, why in told.untold.items():
+        context.log.warning(f"{name} ({to[name]}) was not told: {why}; it is tried again")
+    context.update_cursor(told.memory)
+    return dg.SkipReason(f"{len(told.on)} things are wrong, {told.sent} messages sent, {len(told.untold)} receivers not reached")
+
+
+SENSORS = [new_raw_videos, alerts]

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from egoworld_ops import environment, operators, plugins
+from egoworld_ops.alerts.settings import AlertSettings
 from egoworld_ops.contract.quality import Bounds, DriftSettings, metrics
 from egoworld_ops.errors import BadSettings, unreadable
 from egoworld_ops.home import anchored
@@ -167,6 +168,7 @@ class Settings(BaseSettings):
     quality: Annotated[dict[str, dict[str, Bounds]], AfterValidator(_check_quality)] = {}
     """Thresholds of quality metrics, by stage and metric. Not part of any digest: results do not depend on them."""
     drift: DriftSettings = DriftSettings()
+    alerts: AlertSettings = AlertSettings()
     pool: PoolSettings = PoolSettings()
     release: ReleaseSettings = ReleaseSettings()
     policy: PolicySettings = PolicySettings()

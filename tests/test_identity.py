@@ -95,6 +95,8 @@ OF_SETTINGS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("stages.fallback", "stages.python"), NONE),
     **dict.fromkeys(("raw", "lake", "run_id", "ledger", "retry_after_s"), NONE),
     **dict.fromkeys(("quality.minimum", "quality.maximum"), NONE),
+    **{f"alerts.{name}": NONE for name in ("slack", "webhook", "mail_to", "mail_from", "timeout_s", "quiet_s", "again_after_h")},
+    **{f"alerts.{name}": NONE for name in ("smtp_host", "smtp_port", "smtp_user", "smtp_password", "smtp_starttls", "disk_free_share")},
     **{f"drift.{name}": NONE for name in ("p", "share", "psi", "minimum_videos", "last_videos")},
     "policy.licences": NONE,
     **{
@@ -121,6 +123,8 @@ GIVEN: Mapping[str, tuple[Any, ...]] = {
     "stages.backend": ("sam2",),
     "stages.fallback": ("sam2",),
     "pool.kind": ("inline",),
+    **dict.fromkeys(("alerts.slack", "alerts.webhook"), ("https://hooks.example.org/x",)),
+    "alerts.mail_to": (("a@example.org",),),
     "phrases": (("cup",),),
     "robot": ("mine",),
     "trajectory.file": ("other.txt",),

@@ -13,6 +13,7 @@ import click
 
 from egoworld_assets.cli import (
     accepting,
+    alerting,
     calibrating,
     doctor,
     drifting,
@@ -151,6 +152,7 @@ for _module in (
     drifting,
     timing,
     monitoring,
+    alerting,
 ):
     for _command in _module.COMMANDS:
         egoworld.add_command(_command)

@@ -1,0 +1,155 @@
+"""What is wrong now: runs of Dagster that failed, dead letters, drift, a sensor that fails, a disk that is full; and who is told of it."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from egoworld_ops.alerts import due, sending
+from egoworld_ops.alerts.due import Alert
+from egoworld_ops.alerts.settings import AlertSettings
+from egoworld_ops.errors import EgoworldError, printable
+from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.ledger import Row, State
+from egoworld_ops.settings import Settings
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+SENSOR = "alerts"
+NOBODY = "nobody: set alerts.slack, alerts.webhook or alerts.mail_to (docs/operations.md)"
+_RUNS_SINCE = timedelta(hours=24)
+_MOST_RUNS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What one look came to.
+
+    Args:
+        on: what is wrong.
+        sent: how many messages receivers took.
+        untold: why others did not, by receiver.
+        memory: for the next look.
+    """
+
+    on: Sequence[Alert]
+    sent: int
+    untold: dict[str, str]
+    memory: str
+
+
+def look(settings: Settings, instance: DagsterInstance | None, memory: str | None) -> Told:
+    """Find what is wrong, and tell each receiver what it does not know yet.
+
+    Args:
+        memory: what the look before returned.
+    """
+    alerts = list(found(settings, instance))
+    to, known = sending.receivers(settings.alerts, f"{settings.lake} on {socket.gethostname()}"), due.remembered(memory)
+    sent, untold, now_s = 0, {}, time.time()
+    for name, send in to.items():
+        of = known.setdefault(name, due.Sent())
+        for alert in of.due(alerts, now_s, settings.alerts.quiet_s, settings.alerts.again_after_h * 3600):
+            if why := sending.deliver(send, alert, settings.alerts.timeout_s):
+                untold[name] = why
+                break  # it is down: the others of this look would wait for it too
+            of.took(alert, now_s)
+            sent += 1
+    return Told(alerts, sent, untold, due.to_text({name: known[name] for name in to}))
+
+
+def test(settings: AlertSettings, lake: str) -> dict[str, str]:
+    """Send everybody a test alert; who did not take it, and why."""
+    alert = Alert("test", 1, "A test", "Somebody tries whether alerts arrive", "Nothing is to be done")
+    to = sending.receivers(settings, f"{lake} on {socket.gethostname()}")
+    return {name: why for name, send in to.items() if (why := sending.deliver(send, alert, settings.timeout_s))}
+
+
+def found(settings: Settings, instance: DagsterInstance | None) -> Iterator[Alert]:
+    """All that is wrong now. What cannot be read is itself said."""
+    store = Lake(settings.lake)
+    yield from _disk(settings)
+    try:
+        if (run := store.latest_run()) is not None:
+            yield from _dead_letters(settings, run)
+    except EgoworldError as error:
+        yield Alert("lake", 1, "The lake cannot be read", str(error), error.cure, "critical")
+    if instance is not None:
+        yield from _failed_runs(instance)
+        yield from _failing_sensors(instance)
+        yield from _drift(instance)
+
+
+def _disk(settings: Settings) -> Iterator[Alert]:
+    if not settings.lake.exists():
+        return
+    usage = shutil.disk_usage(settings.lake)
+    if usage.free < settings.alerts.disk_free_share * usage.total:
+        said = f"{usage.free / 1e9:.3g} GB of {usage.total / 1e9:.3g} GB are free at {settings.lake}"
+        yield Alert("disk", 1, "The disk of the lake is almost full", said, "`egoworld gc` lists runs that are not needed", "critical")
+
+
+def _dead_letters(settings: Settings, run: Run) -> Iterator[Alert]:
+    """As the ledger has them: the files of a large lake take longer to read than a sensor may."""
+    from egoworld_assets.chain.bookkeeping import ledger_of
+
+    letters: dict[tuple[str, str], list[Row]] = {}
+    for page in ledger_of(settings.lake, settings.ledger).all_rows(run.run_id, State.DEAD_LETTER):
+        for row in page:
+            letters.setdefault((row.key.stage, row.error_class or "Unknown"), []).append(row)
+    for (stage, error_class), of in letters.items():
+        said = f"{len(of)} in run {run.run_id}, the first: {of[0].key.video_id} {of[0].key.clip_id}: {of[0].message}"
+        action = f"`egoworld dead-letters --stage {stage}` lists them with cures; `egoworld redrive` lets them be tried again"
+        yield Alert(f"dead_letters/{run.run_id}/{stage}/{error_class}", len(of), f"Dead letters: {error_class} in {stage}", said, action)
+
+
+def _failed_runs(instance: DagsterInstance) -> Iterator[Alert]:
+    import dagster as dg
+
+    since = datetime.now(UTC) - _RUNS_SINCE
+    wanted = dg.RunsFilter(statuses=[dg.DagsterRunStatus.FAILURE], updated_after=since)
+    records = instance.get_run_records(wanted, limit=_MOST_RUNS)
+    jobs = Counter(record.dagster_run.job_name for record in records)
+    for job, n in jobs.items():
+        last = max((r for r in records if r.dagster_run.job_name == job), key=lambda r: r.end_time or 0.0)
+        videos = last.dagster_run.tags.get("dagster/partition", "")
+        said = f"{n} in the last day, the last one {last.dagster_run.run_id[:8]} {videos}".strip()
+        action = "Its page in the UI names the step and the error; `egoworld process --missing` computes what is missing"
+        yield Alert(f"runs/{job}", last.end_time or 1.0, f"Runs of {_said(job)} fail", said, action, "critical", repeats=False)
+
+
+def _said(job: str) -> str:
+    return "assets" if job.startswith("__ASSET_JOB") else printable(job)
+
+
+def _failing_sensors(instance: DagsterInstance) -> Iterator[Alert]:
+    from dagster._core.scheduler.instigation import TickStatus
+
+    for state in instance.all_instigator_state():
+        ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1) if state.is_running else []
+        for tick in ticks:
+            if tick.status == TickStatus.FAILURE and state.instigator_name != SENSOR:
+                said = printable(tick.error.message if tick.error else "it does not say why", 500)
+                action = "Its page in the UI has the traceback"
+                yield Alert(f"sensor/{state.instigator_name}", 1, f"Sensor {state.instigator_name} fails", said, action, "critical")
+
+
+def _drift(instance: DagsterInstance) -> Iterator[Alert]:
+    import dagster as dg
+
+    from egoworld_assets.drift_asset import CHECK, UNKNOWN
+
+    key = dg.AssetCheckKey(dg.AssetKey("drift"), CHECK)
+    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key]).get(key)
+    evaluation = record.evaluation if record else None
+    if evaluation is not None and not evaluation.passed and evaluation.description and not evaluation.description.startswith(UNKNOWN):
+        yield Alert(
+            "drift", 1, "Quality metrics of the newest videos have moved", evaluation.description, "`egoworld drift` names the worst clips"
+        )

@@ -1,0 +1,51 @@
+"""Settings of alerts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from egoworld_ops.section import Section
+
+
+def _check_url(url: SecretStr | None) -> SecretStr | None:
+    parts = urlsplit(url.get_secret_value() if url else "https://host")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("want an address that begins with https:// or http://")
+    return url
+
+
+Url = Annotated[SecretStr | None, AfterValidator(_check_url)]
+
+
+class AlertSettings(Section):
+    """Who is told when something is wrong; nobody by default. Part of no digest. What is secret is never shown."""
+
+    slack: Url = None
+    """Incoming webhook of Slack, or of a chat that takes its messages (`{"text": ...}`)."""
+    webhook: Url = None
+    """Gets each alert as a JSON object."""
+    mail_to: tuple[str, ...] = ()
+    mail_from: str = "egoworld@localhost"
+    smtp_host: str = "localhost"
+    smtp_port: Annotated[int, Field(ge=1, le=65535)] = 25
+    smtp_user: str = ""
+    smtp_password: SecretStr | None = None
+    smtp_starttls: bool = False
+    """Speak TLS after STARTTLS, and refuse a server that does not."""
+    timeout_s: Annotated[float, Field(gt=0, le=30)] = 10.0
+    """How long a receiver may take; then the alert is sent again at the next look."""
+    quiet_s: Annotated[float, Field(ge=0)] = 600.0
+    """Pause before an alert that grows is sent again."""
+    again_after_h: Annotated[float, Field(gt=0)] = 12.0
+    """Pause before an alert that is still on is sent again."""
+    disk_free_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Less free disk in the lake than this is an alert."""
+
+    @model_validator(mode="after")
+    def _without_line_ends(self) -> AlertSettings:
+        if any(not text.isprintable() for text in (*self.mail_to, self.mail_from, self.smtp_host, self.smtp_user)):
+            raise ValueError("addresses are printable text")
+        return self
