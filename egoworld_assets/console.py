@@ -10,7 +10,7 @@ import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
 from dagster_shared.error import SerializableErrorInfo
 
-from egoworld_ops import errors
+from egoworld_ops import errors, logs
 
 _META = "dagster_meta"
 INTERRUPTED = DagsterExecutionInterruptedError.__name__
@@ -86,4 +86,15 @@ def brief_console(_: dg.InitLoggerContext) -> logging.Logger:
     handler.setFormatter(_Brief())
     handler.addFilter(_is_for_people)
     log.addHandler(handler)
+    return log
+
+
+@dg.logger({}, description="Lines of JSON: run, stage, video and event of each; see the setting logs.format")
+def json_console(_: dg.InitLoggerContext) -> logging.Logger:
+    """Writes to stderr."""
+    log = logging.getLogger("egoworld.dagster")
+    log.handlers.clear()
+    log.propagate = False
+    log.setLevel(logging.INFO)
+    log.addHandler(logs.handler())
     return log

@@ -4,7 +4,7 @@ import dagster as dg
 
 from egoworld_assets.assets import ASSETS
 from egoworld_assets.checks import CHECKS
-from egoworld_assets.console import brief_console
+from egoworld_assets.console import brief_console, json_console
 from egoworld_assets.dead_letters_asset import dead_letters
 from egoworld_assets.drift_asset import drift
 from egoworld_assets.io import LakeIOManager
@@ -22,5 +22,5 @@ defs = dg.Definitions(
     sensors=SENSORS,
     resources={"egoworld": _egoworld, "lake": LakeIOManager(egoworld=_egoworld), "duckdb": duckdb},
     executor=dg.in_process_executor,
-    loggers={"console": dg.colored_console_logger, "brief": brief_console},
+    loggers={"console": dg.colored_console_logger, "brief": brief_console, "json": json_console},
 )

@@ -7,6 +7,7 @@ import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from egoworld_assets.chain import pipeline
+from egoworld_ops import logs
 from egoworld_ops.errors import BadSettings
 from egoworld_ops.lake.lake import Run
 from gpu_workers.pool import Pool, make
@@ -72,6 +73,7 @@ class Egoworld(dg.ConfigurableResource):  # type: ignore[type-arg]
 
         if self._settings is None:
             self._settings = load_settings(chosen_profile(self.profile, self._dagster_run))
+            logs.configure(self._settings.logs)
         chosen: Settings = self._settings
         return chosen
 

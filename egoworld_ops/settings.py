@@ -22,6 +22,7 @@ from egoworld_ops.alerts.settings import AlertSettings
 from egoworld_ops.contract.quality import Bounds, DriftSettings, metrics
 from egoworld_ops.errors import BadSettings, unreadable
 from egoworld_ops.home import anchored
+from egoworld_ops.logs import LogSettings
 from egoworld_ops.models.policy import PolicySettings
 from egoworld_ops.naming import did_you_mean
 from egoworld_ops.release.settings import ReleaseSettings
@@ -169,6 +170,7 @@ class Settings(BaseSettings):
     """Thresholds of quality metrics, by stage and metric. Not part of any digest: results do not depend on them."""
     drift: DriftSettings = DriftSettings()
     alerts: AlertSettings = AlertSettings()
+    logs: LogSettings = LogSettings()
     pool: PoolSettings = PoolSettings()
     release: ReleaseSettings = ReleaseSettings()
     policy: PolicySettings = PolicySettings()

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from egoworld_ops.errors import EgoworldError
+from egoworld_ops.logs import JsonLines
 from egoworld_ops.settings import PoolSettings, load_settings
 from gpu_workers.place import own_folder, socket_path
 
@@ -78,11 +79,11 @@ def serve(
     handler = logging.handlers.RotatingFileHandler(
         where / "broker.log", maxBytes=_LOG_BYTES, backupCount=2, encoding="utf-8", errors="backslashreplace"
     )
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-        handlers=[handler] if detach else [handler, logging.StreamHandler()],
-    )
+    handlers: list[logging.Handler] = [handler] if detach else [handler, logging.StreamHandler()]
+    if load_settings().logs.format == "json":
+        for each in handlers:
+            each.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", handlers=handlers)
     config = server.Config(where, workers, idle_exit_s, stop_within_s, metrics_port, Limits(hang_base_s=hang_base_s), worker_memory_mb)
 
     def serving() -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from egoworld_ops.logs import about
 from gpu_workers.broker.events import DeathCause
 from gpu_workers.broker.model import Environment
 from gpu_workers.wire import frames, messages
@@ -37,6 +38,8 @@ _OUR_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
 
 Said = Callable[[str, Any, bytes], None]
 Died = Callable[[str, DeathCause, str, str], None]
+WorkingOn = Callable[[str], Mapping[str, str]]
+"""By a worker's name what it computes now, as fields of its log."""
 
 
 @dataclass(slots=True)
@@ -57,8 +60,8 @@ class Processes:
         died: called once for each worker, after all it said: name, cause, the end of what it printed, how it ended.
     """
 
-    def __init__(self, owner: str, said: Said, died: Died) -> None:
-        self._owner, self._said, self._died = owner, said, died
+    def __init__(self, owner: str, said: Said, died: Died, working_on: WorkingOn = lambda worker: {}) -> None:
+        self._owner, self._said, self._died, self._working_on = owner, said, died, working_on
         self._all: dict[str, _Process] = {}
         self._watchers: set[asyncio.Task[None]] = set()
         self._oom_kills = _oom_kills()
@@ -138,7 +141,7 @@ class Processes:
     async def _watch(self, process: _Process, reader: asyncio.StreamReader) -> None:
         assert process.popen.stdout is not None
         talk = asyncio.create_task(self._listen(process, reader))
-        output = asyncio.create_task(_keep_output(process, process.popen.stdout))
+        output = asyncio.create_task(_keep_output(process, process.popen.stdout, self._working_on))
         await asyncio.wait([talk, asyncio.create_task(process.gone.wait())], return_when=asyncio.FIRST_COMPLETED)
         if not process.gone.is_set():
             _kill_group(process.popen.pid)  # it closed its socket or sent an invalid message: it cannot be used any more
@@ -190,7 +193,7 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-async def _keep_output(process: _Process, pipe: Any) -> None:
+async def _keep_output(process: _Process, pipe: Any, working_on: WorkingOn) -> None:
     """Take what a worker prints: the end of it for errors, all of it for the log."""
     loop, reader = asyncio.get_running_loop(), asyncio.StreamReader()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
@@ -198,7 +201,8 @@ async def _keep_output(process: _Process, pipe: Any) -> None:
         while chunk := await reader.read(1 << 16):
             process.last_words += chunk
             del process.last_words[:-_LAST_WORDS_BYTES]
-            output_log.info("%s: %s", process.name, chunk.decode("utf-8", "replace").rstrip())
+            of = about(worker=process.name, **working_on(process.name))
+            output_log.info("%s: %s", process.name, chunk.decode("utf-8", "replace").rstrip(), extra=of)
     finally:
         transport.close()
 

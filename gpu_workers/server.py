@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from egoworld_ops.errors import PoolRefused, SetupError
+from egoworld_ops.logs import about
 from gpu_workers import snapshot
 from gpu_workers.broker import events
 from gpu_workers.broker.machine import Broker
@@ -83,7 +84,7 @@ class Server:
         self._journal = Journal(self._folder / "journal.jsonl", boot_id())
         self.broker = Broker(config.limits, self._journal.machine_deaths)
         self._hardware = Hardware(config.workers, config.worker_memory_mb)
-        self._processes = Processes(str(self._folder.absolute()), self._worker_said, self._worker_died)
+        self._processes = Processes(str(self._folder.absolute()), self._worker_said, self._worker_died, self._working_on)
         self._processes.end_leftovers()
         self._writers: dict[str, asyncio.StreamWriter] = {}
         self._starting: set[asyncio.Task[None]] = set()
@@ -102,7 +103,7 @@ class Server:
             events.Resize: lambda a: self._send(a.client, messages.Window(a.window)),
             events.Refuse: self._refuse,
             events.Journal: lambda a: self._journal.record(a.what, a.key),
-            events.Report: lambda a: log.log(logging.getLevelNamesMapping()[a.level.upper()], "%s", a.text),
+            events.Report: lambda a: log.log(logging.getLevelNamesMapping()[a.level.upper()], "%s", a.text, extra=about(**a.about)),
         }
 
     async def run(self, ready: Callable[[], None]) -> None:
@@ -286,6 +287,12 @@ class Server:
 
     def _worker_died(self, worker: str, cause: events.DeathCause, last_words: str, how: str) -> None:
         self.apply(events.WorkerDied(worker, cause, last_words, how))
+
+    def _working_on(self, worker: str) -> dict[str, str]:
+        """What a worker computes now, for the log of what it prints."""
+        held = self.broker.state.workers.get(worker)
+        task = next((t for n in (held.tasks if held else ()) if (t := self.broker.state.tasks[n]).state == "computing"), None)
+        return {"video": task.spec.video, "stage": task.spec.operator.partition(".")[0]} if task else {}
 
     # time
 

@@ -99,6 +99,7 @@ OF_SETTINGS: Mapping[str, frozenset[str]] = {
     **{f"alerts.{name}": NONE for name in ("smtp_host", "smtp_port", "smtp_user", "smtp_password", "smtp_starttls", "disk_free_share")},
     **{f"drift.{name}": NONE for name in ("p", "share", "psi", "minimum_videos", "last_videos")},
     "policy.licences": NONE,
+    "logs.format": NONE,
     **{
         f"pool.{name}": NONE
         for name in ("kind", "options", "threads", "folder", "start", "workers", "idle_exit_s", "lost_after_s", "decode_on")

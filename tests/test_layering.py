@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 
 FLOORS = (
     ("errors", "hashing", "home", "naming", "read_ahead", "section", "sources", "types", "gpu_workers.wire"),
-    ("alerts", "contract", "environment", "plugins", "vision", "gpu_workers.broker"),
+    ("alerts", "contract", "environment", "logs", "plugins", "vision", "gpu_workers.broker"),
     ("files", "robots", "synthetic", "video.calibrations"),
     ("models", "video"),
     ("operators",),

@@ -21,7 +21,7 @@ from egoworld_assets.chain import bookkeeping
 from egoworld_assets.chain.packages import installed
 from egoworld_assets.chain.planning import UNKNOWN_CURE, Planner, ResultState, StageResult, check_key, has_manifest
 from egoworld_assets.chain.settling import settle
-from egoworld_ops import models, operators
+from egoworld_ops import logs, models, operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import BadSettings, BadSidecar, EgoworldError, UnknownVideo, UnsupportedPicture, WeightsMissing
 from egoworld_ops.execution import code
@@ -423,6 +423,7 @@ def store(run: Run, stage: str, result: StageResult) -> None:
             _store_packet_index(run.packet_index(result.video_id), result.packet_index)
         for name in (name for name in ("clips", "videos") if name in result.tables):
             write_table(run.video_table(name, result.video_id), name, result.tables[name], result.provenance)
+        _log(run, stage, result)
         return
     table = run.clip_table(stage, result.video_id, result.clip_id)
     failure = run.failure(stage, result.video_id, result.clip_id)
@@ -435,10 +436,26 @@ def store(run: Run, stage: str, result: StageResult) -> None:
         record_stand_in(failure, result.digest)
     for name, rows in result.tables.items():
         write_table(failure if name == "failures" else table, name, rows, result.provenance, validated=True)
+    _log(run, stage, result)
     if result.stale:
         table.unlink(missing_ok=True)
     if result.beside is None and result.state in ("computed", "linked", "done"):
         failure.unlink(missing_ok=True)
+
+
+def _log(run: Run, stage: str, result: StageResult) -> None:
+    """One line for each result that was made or taken over, where logs are wanted: at INFO, below what text logs show."""
+    if result.state in ("computed", "linked", "failed") and _LOG.isEnabledFor(logging.INFO):
+        where = {
+            "run": run.run_id,
+            "video": result.video_id,
+            "clip": result.clip_id,
+            "stage": stage,
+            "worker": result.provenance.get("worker"),
+        }
+        level = logging.WARNING if result.error else logging.INFO
+        said = f"{stage} {result.state}: {result.error}" if result.error else f"{stage} {result.state}"
+        _LOG.log(level, said, extra=logs.about(**where, seconds=round(result.seconds, 3), rows=result.rows))
 
 
 def _store_packet_index(path: Path, content: bytes | None) -> None:

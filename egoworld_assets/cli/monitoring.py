@@ -15,9 +15,11 @@ import click
 def metrics(profile: str | None, port: int, every_s: float, drift_every_s: float) -> None:
     """Serve what machines watch (runs, clips by state, quality, drift, ledger, intake, sensors, disks, the pool) for Prometheus; read-only."""
     from egoworld_assets.monitoring.serving import serve
+    from egoworld_ops import logs
     from egoworld_ops.settings import load_settings
 
     settings = load_settings(profile)
+    logs.configure(settings.logs)
     serve(
         settings, port, every_s, drift_every_s, lambda address: click.echo(f"Metrics of lake {settings.lake}\n  {address}\nCtrl-C ends it.")
     )

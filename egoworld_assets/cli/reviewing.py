@@ -15,9 +15,11 @@ import click
 def review(profile: str | None, host: str, port: int, also_called: Sequence[str]) -> None:
     """Show runs, clips and what is wrong with them in a browser; read-only."""
     from egoworld_assets.review.serving import serve
+    from egoworld_ops import logs
     from egoworld_ops.settings import load_settings
 
     settings = load_settings(profile)
+    logs.configure(settings.logs)
     serve(
         settings, host, port, also_called, lambda address: click.echo(f"Review page of lake {settings.lake}\n  {address}\nCtrl-C ends it.")
     )

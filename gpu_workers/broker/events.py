@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from gpu_workers.broker.model import Environment, SlotSpec, Spec
@@ -188,6 +189,8 @@ class Report:
 
     level: Literal["info", "warning", "error"]
     text: str
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What it is about: `worker`, `video`, `stage`."""
 
 
 Action = Start | Kill | Tell | Deliver | Resize | Refuse | Journal | Report

@@ -265,7 +265,7 @@ class Broker:
         expected = worker.leaving or slot.state == "sick" or cause in ("sick device", "stale code", "retired")
         if not expected:
             self.state.counts["worker deaths"] += 1
-            self._actions.append(events.Report("warning", f"worker {worker.name} died ({cause})"))
+            self._actions.append(events.Report("warning", f"worker {worker.name} died ({cause})", {"worker": worker.name}))
         if not worker.ready and not expected:
             self._start_failed(worker, event, now)
         if worker.testing and not expected and cause in ("exit", "hang"):
@@ -353,7 +353,8 @@ class Broker:
         culprit = f"clip task {task.spec.key[:12]} of {task.spec.video}"
         if task.last_end:
             why = f"{why}; the last time {task.last_end}"
-        self._actions.append(events.Report("error", f"{task.spec.operator}: dead letter {task.spec.key[:12]}: {why}"))
+        about = {"video": task.spec.video, "stage": task.spec.operator.partition(".")[0]}
+        self._actions.append(events.Report("error", f"{task.spec.operator}: dead letter {task.spec.key[:12]}: {why}", about))
         self._end(task, messages.Result(task.spec.key, "dead_letter", 0, "", blame.CLASS, culprit, why, cure, task.last_words))
 
     def _end(self, task: Task, result: messages.Result, payload: bytes = b"") -> None:
