@@ -251,7 +251,8 @@ def _path(truth: Truth, moved: np.ndarray, scale: float) -> list[Mapping[str, An
     for frame, T in truth.camera.items():
         there = moved @ T
         there[:3, 3] *= scale
-        rows.append(PER_FRAME | {"frame_index": frame, "timestamp_s": frame / 30} | _pose(there))
+        at = {"frame_index": frame, "timestamp_s": frame / 30, "position_units": there[:3, 3].tolist()}
+        rows.append(PER_FRAME | at | _pose(there))
     return rows
 
 
@@ -270,6 +271,11 @@ def test_a_path_in_another_world_or_of_another_size(truth: Truth) -> None:
     positions = np.array([T[:3, 3] for T in truth.camera.values()])
     spread_m = float(np.sqrt(((positions - positions.mean(0)) ** 2).sum(1).mean()))
     assert twice["camera: ATE aligned by a rigid motion, RMSE"] == pytest.approx(spread_m, rel=1e-6)
+    nowhere = [{**row, "x_m": None, "y_m": None, "z_m": None} for row in _path(truth, moved, 2.0)]
+    without_metres = _ate(camera.measure({"camera": nowhere}, truth))
+    assert without_metres["camera: ATE aligned by a similarity, RMSE"] == pytest.approx(0, abs=1e-6)
+    assert without_metres["camera: frames with a pose"] == 1
+    assert [value for name, value in without_metres.items() if "rigid" in name or "RPE" in name] == [None] * 3
     half = [row for row in _path(truth, moved, 1.0) if row["frame_index"] % 2]
     assert _ate(camera.measure({"camera": half}, truth))["camera: frames with a pose"] == pytest.approx(0.5)
 
