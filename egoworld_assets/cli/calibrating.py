@@ -27,8 +27,13 @@ def calibrate() -> None:
 @click.option("--camera", "name", help="Which camera, where FILE holds several.")
 @click.option("--model", help="What the coefficients are of, where FILE does not say: plumb_bob, kannala_brandt, ...")
 @click.option("--size", help="WIDTHxHEIGHT of the calibrated picture, where FILE does not say.")
+@click.option(
+    "--error", type=click.FloatRange(0, 1), help="Standard error of the focal length, as a share of it; not stated, it counts as 0.03."
+)
 @click.option("--force", is_flag=True, help="Replace another camera in a sidecar.")
-def import_calibration(file: Path, videos: Sequence[Path], name: str | None, model: str | None, size: str | None, force: bool) -> None:
+def import_calibration(
+    file: Path, videos: Sequence[Path], name: str | None, model: str | None, size: str | None, error: float | None, force: bool
+) -> None:
     """Read the camera in FILE and write it into the sidecar of each VIDEO, whose other sections stay.
 
     FILE is COLMAP's cameras.txt, a calibration by OpenCV (YAML, JSON) or ROS, a Kalibr camchain, a Project Aria calibration JSON, or HOT3D's
@@ -42,8 +47,8 @@ def import_calibration(file: Path, videos: Sequence[Path], name: str | None, mod
         layout = layout_at_start(video)
         reading = calibrations.read(file, layout.size_px)
         camera = _completed(reading.camera(file, name, model), file, size)
-        content = sidecar_writing.with_camera(video, camera.section(), force)
-        planned.append((video, content, _fit(camera, layout, video)))
+        section = camera.section() | ({} if error is None else {"focal_error_share": error})
+        planned.append((video, sidecar_writing.with_camera(video, section, force), _fit(camera, layout, video)))
         if len(planned) == 1:
             click.echo(f"read   {file}: format {reading.format}{f', camera {camera.name!r}' if camera.name else ''}: {camera}")
             if camera.note:

@@ -352,6 +352,14 @@ def test_the_command_says_what_it_read_and_keeps_the_rest_of_the_sidecar(video: 
     assert json.loads(sidecar.read_text())["recording"] == "Größe"
 
 
+def test_the_error_of_a_calibration_is_taken_along_where_it_is_told(video: Path, colmap: Path) -> None:
+    assert run(colmap, video).exit_code == 0
+    assert read_sidecar(video).camera.focal_error_share is None
+    assert run("--error", 0.004, "--force", colmap, video).exit_code == 0
+    assert read_sidecar(video).camera.focal_error_share == 0.004
+    assert run("--error", 4, "--force", colmap, video).exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("distortion", "fisheye"), [(RADTAN, False), ([*RADTAN, 0.003], False), (RATIONAL, False), (FISHEYE, True)], ids=str
 )
