@@ -63,7 +63,7 @@ review: $(VENV)/.installed
 	@$(BIN)/egoworld review
 
 $(VENV)/.installed: requirements.lock pyproject.toml
-	@echo "Setting up $(VENV): about 8 GB and a few minutes, once"
+	@echo "Setting up $(VENV): about 8.5 GB and a few minutes, once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check setuptools==84.2.1 wheel==0.48.0
 	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install --no-deps --no-build-isolation --disable-pip-version-check -r requirements.lock

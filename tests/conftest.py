@@ -32,6 +32,7 @@ TOGETHER = {
     "kitchen": (
         "tests/test_chain.py",
         "tests/egoworld_assets/cli/test_accept.py",
+        "tests/egoworld_ops/test_rerun_file.py",
         *(f"{_OPERATORS}/test_{name}.py" for name in ("agreement", "masks_classical", "movement", "object_pose")),
     ),
 }

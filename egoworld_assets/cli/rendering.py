@@ -42,18 +42,18 @@ def render(profile: str | None, /, video_id: str | None, run_id: str, clip_id: s
     settings = load_settings(profile)
     run = runs.find(Lake(settings.lake), run_id)
     wanted = runs.video_of(run, video_id)
-    clips = _clips(run, wanted, clip_id)
+    clips = clips_there(run, wanted, clip_id)
     how = _rendering(settings.pool.threads, **look)
-    place = _checked(settings, out or Path(f"{wanted}.render.mp4"))
+    place = checked_place(settings, out or Path(f"{wanted}.render.mp4"), ".mp4")
     total = clips[-1].own_end - clips[0].own_start
     click.echo(f"{wanted}, run {run.run_id}: {total} frames, {len(clips)} clip(s)", err=True)
     if (state := states.video_state(run, wanted)) is not None and state.lacking():
         click.echo(f"not all of it is drawn: {described(state)}", err=True)
-    n = rendering.render(clips, lambda clip: read_layers(run, wanted, clip.clip_id), place, how, _Progress(total))
+    n = rendering.render(clips, lambda clip: read_layers(run, wanted, clip.clip_id), place, how, Progress(total))
     click.echo(f"{place}  {n} frames, {place.stat().st_size / 1e6:.1f} MB")
 
 
-def _clips(run: Run, video_id: str, clip_id: str | None) -> list[Clip]:
+def clips_there(run: Run, video_id: str, clip_id: str | None = None) -> list[Clip]:
     """The clips that are drawn, in order, whose raw file is there."""
     from egoworld_assets.chain.raw_files import RawFiles
     from egoworld_assets.chain.watching import check_raw_file, clips_to_watch
@@ -75,7 +75,7 @@ def _rendering(threads: int, layers: str | None, hands: str | None, size_px: int
     return Rendering(named, hands or "both", bool(layers), size_px, threads=threads)  # type: ignore[arg-type]  # click gives one of the flags' values
 
 
-def _checked(settings: Settings, out: Path) -> Path:
+def checked_place(settings: Settings, out: Path, suffix: str) -> Path:
     """The place to write to, where that may and can be done.
 
     Raises:
@@ -83,8 +83,8 @@ def _checked(settings: Settings, out: Path) -> Path:
     """
     from egoworld_ops.errors import SetupError
 
-    if out.suffix.lower() != ".mp4":
-        raise SetupError(out, "is no name of an MP4", "Name a file that ends in .mp4 with --out")
+    if out.suffix.lower() != suffix:
+        raise SetupError(out, f"is no name of {suffix}", f"Name a file that ends in {suffix} with --out")
     if not out.parent.is_dir():
         raise SetupError(out.parent, "is no folder", f"Make it: `mkdir -p {out.parent}`; or name another place with --out")
     if out.resolve().is_relative_to(settings.raw.resolve()):
@@ -92,14 +92,15 @@ def _checked(settings: Settings, out: Path) -> Path:
     return out
 
 
-class _Progress:
-    """Says now and then how far the rendering is."""
+class Progress:
+    """Says now and then how far it is."""
 
     def __init__(self, total: int) -> None:
         self._total, self._began_s = total, time.monotonic()
         self._said_s = self._began_s
 
     def __call__(self, n: int) -> None:
+        """`n` frames were gone through."""
         now_s = time.monotonic()
         if now_s - self._said_s >= EVERY_S:
             rate = n / (now_s - self._began_s)

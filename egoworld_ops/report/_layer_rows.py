@@ -85,7 +85,7 @@ def robot(row: Mapping[str, Any], camera: Camera | None) -> Robot:
     """The links of one row of `mapping`, at the person's wrist and alone."""
     if row["qpos_rad"] is None:
         return Robot(row["hand"], row["robot"], row["residual_m"], [], [], row["reason"] or "not mapped")
-    model, values = _model(row["robot"], row["hand"]), dict(zip(row["joint_names"], row["qpos_rad"], strict=True))
+    model, values = robot_model(row["robot"], row["hand"]), dict(zip(row["joint_names"], row["qpos_rad"], strict=True))
     if model is None or not values.keys() >= set(model.joint_names):
         return Robot(row["hand"], row["robot"], row["residual_m"], [], [], f"no model of these joints: {row['robot']}")
     links_m = model.segments_m(np.array([values[joint] for joint in model.joint_names]))
@@ -168,7 +168,7 @@ def _view(row: Mapping[str, Any]) -> np.ndarray:
 
 
 @cache
-def _model(robot_name: str, hand: str) -> HandModel | None:
+def robot_model(robot_name: str, hand: str) -> HandModel | None:
     """The kinematics of a robot known by name; None where it is described in the settings only."""
     from egoworld_ops.operators.mapping._kinematics import HandModel
 

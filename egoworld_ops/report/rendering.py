@@ -79,7 +79,7 @@ def render(
     """
     refuse_others(out)
     drawn = pictures(clips, layers_of, rendering, progress)
-    with named_errors(out), _place(out) as temporary:
+    with named_errors(out), place(out) as temporary:
         n = encode(temporary, drawn, f"{MADE_BY} {clips[0].video_id}", rendering.crf, rendering.threads)
         if not n:
             frames = f"frames {min(clip.own_start for clip in clips)} to {max(clip.own_end for clip in clips) - 1}"
@@ -167,7 +167,7 @@ def _from_above(layers: ClipLayers) -> dict[int, list[float]]:
 
 
 @contextmanager
-def _place(out: Path) -> Iterator[Path]:
+def place(out: Path) -> Iterator[Path]:
     """A name beside `out` that becomes `out` at the end, or is removed. What a killed process left there is written anew.
 
     Raises:

@@ -142,7 +142,7 @@ def test_other_files_are_not_overwritten_and_two_do_not_write_at_once(tmp_path: 
             render(clips, lambda _: ClipLayers({}), other, held, lambda _: None)
     assert path.read_bytes() == before
     out = tmp_path / "out.mp4"
-    with rendering._place(out) as temporary:
+    with rendering.place(out) as temporary:
         temporary.write_bytes(b"x")
         with pytest.raises(SetupError, match="another process"):
             render(clips, lambda _: ClipLayers({}), out, held, lambda _: None)
@@ -155,7 +155,7 @@ def test_a_disk_without_locks_is_named_and_nothing_is_left_there(tmp_path: Path,
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", none)
-    with pytest.raises(StorageUnavailable, match="has no locks"), rendering._place(tmp_path / "out.mp4"):
+    with pytest.raises(StorageUnavailable, match="has no locks"), rendering.place(tmp_path / "out.mp4"):
         pass
     assert os.listdir(tmp_path) == []
 
@@ -172,9 +172,9 @@ def test_a_file_whose_writer_ended_between_opening_and_locking_is_left_alone(tmp
         lock(handle, how)
 
     monkeypatch.setattr(fcntl, "flock", ended)
-    with rendering._place(out) as temporary:
+    with rendering.place(out) as temporary:
         monkeypatch.undo()
-        with pytest.raises(SetupError, match="another process"), rendering._place(out):
+        with pytest.raises(SetupError, match="another process"), rendering.place(out):
             pass
         temporary.write_bytes(b"mine")
         assert out.read_bytes() == b"whole"
