@@ -1,12 +1,13 @@
 """Logs as JSON, by setting: one object a line on stderr (of the broker, in its log), for what collects logs.
 
-Each line has `at` (UTC), `level`, `logger`, `message`, `host` and `pid`, and as far as they are known `run`, `video`, `clip`, `stage` and `worker`;
-lines of Dagster also `dagster_run` and `event`. A traceback is in `error`. By default logs are `text`: then nothing is changed here, and no single
-result is logged.
+Each line has `at` (UTC), `level`, `logger`, `message`, `host` and `pid`, and as far as they are known `run`, `video`, `clip`, `stage` and `worker`.
+Lines of results have the `trace` of their video too, those of Dagster `dagster_run` and `event`. A traceback is in `error`. By default logs are
+`text`: then nothing is changed here, and no single result is logged.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import socket
@@ -34,6 +35,11 @@ class LogSettings(Section):
 def about(**fields: str | float | None) -> dict[str, Any]:
     """`extra` of a logging call: what the line is about; `run`, `video`, `clip`, `stage` and `worker` by these names. What is None is left out."""
     return {_ABOUT: {name: value for name, value in fields.items() if value is not None}}
+
+
+def trace_of(run_id: str, video_id: str) -> str:
+    """The id of the trace of a video in a run, 32 hex digits: the same wherever it is asked for, so that nobody has to pass it on."""
+    return hashlib.sha256(f"{run_id}/{video_id}".encode()).hexdigest()[:32]
 
 
 class JsonLines(logging.Formatter):

@@ -455,7 +455,11 @@ def _log(run: Run, stage: str, result: StageResult) -> None:
         }
         level = logging.WARNING if result.error else logging.INFO
         said = f"{stage} {result.state}: {result.error}" if result.error else f"{stage} {result.state}"
-        _LOG.log(level, said, extra=logs.about(**where, seconds=round(result.seconds, 3), rows=result.rows))
+        _LOG.log(
+            level,
+            said,
+            extra=logs.about(**where, trace=logs.trace_of(run.run_id, result.video_id), seconds=round(result.seconds, 3), rows=result.rows),
+        )
 
 
 def _store_packet_index(path: Path, content: bytes | None) -> None:

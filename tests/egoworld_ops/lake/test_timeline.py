@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import pytest
 from click.testing import CliRunner
 
 from egoworld_assets.cli.main import egoworld
+from egoworld_ops import logs
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import InputError
+from egoworld_ops.errors import BadSettings, InputError, SetupError
 from egoworld_ops.files.tables import make_provenance, provenance_at, read_table, write_table
 from egoworld_ops.lake import timeline
 from egoworld_ops.lake.lake import Lake, Run
-from egoworld_ops.report import chrome_trace, costs, gantt
+from egoworld_ops.report import chrome_trace, costs, gantt, otlp
 from tests.lakes import write_video
 
 T0 = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -97,7 +100,10 @@ def test_the_chart_shows_it_to_a_person(run: Run) -> None:
     said = list(gantt.lines([w for w in timeline.of_run(run) if w.stage in (*STAGES, "mapping")], run.run_id, width=84))
     assert "4 results of 1 video in 0:01:24 of work, from 2026-01-01 12:00:00 UTC; 1 results were taken from other runs" in said[0]
     [row] = [line for line in said if line.startswith("gpu0  ") and "%" not in line]
-    assert row == "gpu0  " + " " * 6 + "^" * 20 + "~" * 4 + "A" * 10 + "." * 5 + "C" * 20 + "-" * 6 + "x" * 4 + "B" * 5
+    [legend] = [line for line in said if line.startswith("A ")]
+    letter = {stage: letter for letter, stage in (pair.split(" ") for pair in legend.split("  "))}
+    spans = {"detections": 10, ".": 5, "masks": 20, "-": 6, "x": 4, "hand_pose": 5}
+    assert row == "gpu0  " + " " * 6 + "^" * 20 + "~" * 4 + "".join(letter.get(what, what) * n for what, n in spans.items())
     [shares] = [line for line in said if line.startswith("gpu0  ") and "%" in line]
     assert "35 s  44%" in shares
     [of_stage] = [line for line in said if line.startswith("detections ")]
@@ -113,6 +119,57 @@ def test_a_chrome_trace_has_the_same_spans(run: Run) -> None:
     assert spans["gpu0", "loading"] == (6_000_000, 20_000_000)
     assert spans["gpu0, decoding ahead", "decode for detections"] == (25_000_000, 4_000_000)
     assert min(ts for ts, _ in spans.values()) == 0
+
+
+def test_traces_arrive_at_a_receiver_with_each_clip_below_its_video(run: Run) -> None:
+    got: list[Any] = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(200 if self.path == "/v1/traces" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        works = [w for w in timeline.of_run(run) if w.stage in (*STAGES, "events")]
+        assert otlp.send(works, f"{url}/") == len(got[0][1]["resourceSpans"][0]["scopeSpans"][0]["spans"])
+        with pytest.raises(SetupError, match="answers 404"):
+            otlp.send(works, f"{url}/elsewhere")
+        server.shutdown()
+    with pytest.raises(SetupError, match="cannot be reached"):
+        otlp.send(works, url)
+    with pytest.raises(BadSettings, match="is no address"):
+        otlp.send(works, "file:///tmp")
+    spans = got[0][1]["resourceSpans"][0]["scopeSpans"][0]["spans"]
+    [video_id] = {w.video_id for w in works}
+    assert {span["traceId"] for span in spans} == {logs.trace_of(run.run_id, video_id)}
+    by_id = {span["spanId"]: span for span in spans}
+    assert len(by_id) == len(spans)
+    assert all(len(span["traceId"]) == 32 and len(span["spanId"]) == 16 for span in spans)
+
+    def path(span: Made) -> list[str]:
+        above = by_id.get(span["parentSpanId"])
+        return [*(path(above) if above else []), span["name"]]
+
+    paths = {"/".join(path(span)): span for span in spans}
+    [clip_id] = {w.clip_id for w in works}
+    decoding = paths[f"{video_id}/{clip_id}/detections/decoding"]
+    assert int(decoding["startTimeUnixNano"]) == round((T0 + timedelta(seconds=25)).timestamp() * 1e9)
+    assert int(decoding["endTimeUnixNano"]) - int(decoding["startTimeUnixNano"]) == 4 * 10**9
+    assert paths[f"{video_id}/{clip_id}/events"]["status"] == {"code": 2}
+    assert "status" not in paths[f"{video_id}/{clip_id}/masks"]
+    for span in spans:
+        if above := by_id.get(span["parentSpanId"]):
+            assert (
+                int(above["startTimeUnixNano"])
+                <= int(span["startTimeUnixNano"])
+                <= int(span["endTimeUnixNano"])
+                <= int(above["endTimeUnixNano"])
+            )
 
 
 def test_costs_are_by_stage_with_what_devices_waited(run: Run) -> None:
