@@ -32,7 +32,6 @@ from tests.rows import detection_row, sample_row
 
 FRAMES = 40
 SEEN = 4
-"""Frames in which there is a thing with a mesh."""
 AWAY_M = 0.4
 RANDOM: Mapping[str, Any] = {"random_weights_seed": 3, "device": "cpu"}
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
@@ -47,40 +46,40 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 """By stage and backend, all that have random weights."""
 
 
-def task(name: str, folder: Path) -> ClipTask:
-    """The work of a backend on a clip of two hands and a thing, which its input tables name."""
+def task(name: str, folder: Path, frames: int = FRAMES, seen: int = SEEN) -> ClipTask:
+    """The work of a backend on a clip of two hands and, in the first `seen` frames, a thing, which its input tables name."""
     stage, _, backend = name.partition(".")
     T = np.eye(4)
     T[2, 3] = AWAY_M
     scene = draw(T)
     rgb = np.where(scene.mask[..., None], scene.rgb, np.random.default_rng(5).integers(0, 256, scene.rgb.shape, np.uint8))
-    video = media.make(folder / "clip.mp4", FRAMES, (CAMERA.width, CAMERA.height), picture=lambda *_: rgb)
+    video = media.make(folder / "clip.mp4", frames, (CAMERA.width, CAMERA.height), picture=lambda *_: rgb)
     thing().export(folder / "thing.ply")
     clip = Clip(
-        "clip-0123456789ab", "c", video, "0" * 64, 0, FRAMES, 0, FRAMES, 0.0, FRAMES / 30, Fraction(30), CAMERA.width, CAMERA.height
+        "clip-0123456789ab", "c", video, "0" * 64, 0, frames, 0, frames, 0.0, frames / 30, Fraction(30), CAMERA.width, CAMERA.height
     )
     inputs = {table: folder / f"{table}.parquet" for table in operators.stages()[stage].inputs}
     for table, path in inputs.items():
-        write_table(path, table, schema.from_rows(table, _rows(table, scene)), {"digest": "0" * 64})
+        write_table(path, table, schema.from_rows(table, _rows(table, scene, range(frames), range(seen))), {"digest": "0" * 64})
     known = Sidecar(objects=(SidecarObject(label="thing", mesh="thing.ply"),))
     options = RANDOM | OPTIONS[name]
     return ClipTask(sha256_of(name), stage, backend, options, clip, inputs, CAMERA, known, 1, models.folder())
 
 
-def _rows(table: str, scene: Scene) -> list[dict[str, Any]]:
+def _rows(table: str, scene: Scene, frames: range, seen: range) -> list[dict[str, Any]]:
     if table == "detections":
-        return [_hand(i, hand) for i in range(FRAMES) for hand in HANDS]
+        return [_hand(i, hand) for i in frames for hand in HANDS]
     if table == "masks":
-        return [mask_row(i, 10, "object", scene.mask, "thing") for i in range(SEEN)]
+        return [mask_row(i, 10, "object", scene.mask, "thing") for i in seen]
     if table == "depth":
         camera = depth_maps.map_camera(CAMERA, CAMERA.width)
         held = depth_maps.columns(scene.depth_m, camera, 1e-4)
-        return [sample_row("depth", i, **held) for i in range(SEEN)]
+        return [sample_row("depth", i, **held) for i in seen]
     return []
 
 
 def _hand(frame_index: int, hand: Hand) -> dict[str, Any]:
-    at = {"left": 20.0, "right": 200.0}[hand] + frame_index
+    at = {"left": 20.0, "right": 200.0}[hand] + frame_index % FRAMES
     return detection_row(frame_index, role=f"hand_{hand}", track_id=1 + HANDS.index(hand), box_px=[at, 60.0, 60.0, 80.0], points_px=None)
 
 
