@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_models [STAGE.BACKEND ...]
 
-Small networks: the times say nothing of the published ones. What is shown is that memory does not grow with the clip beyond the table that it makes:
-resident memory at frame 200 and at the last one. The thing, which FoundationPose looks for, is there in the first 100 frames. Each runs in a process of
-its own, on one thread.
+Small networks: the times say nothing of the published ones. What is shown is that memory does not grow with the clip beyond the table that it
+makes: resident memory at frame 200 and at the last one. The thing, which FoundationPose looks for, is there in the first 100 frames. Each runs in a
+process of its own, on one thread.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ APACHE = Licence("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0", "y
 HAMER = Licence("MIT", "https://github.com/geopavlakos/hamer/blob/main/LICENSE.md", "ask")
 """The code is MIT's; the network was trained on data for research, and what it gives are parameters of MANO."""
 WILOR = Licence("CC-BY-NC-ND-4.0", "https://github.com/rolpotamias/WiLoR/blob/main/license.txt", "no")
+HAWOR = Licence("CC-BY-NC-ND-4.0", "https://github.com/ThunderVVV/HaWoR/blob/main/license.txt", "no")
 MANO = Licence("MANO", "https://mano.is.tue.mpg.de/license.html", "no")
 MOGE = Licence("MIT", "https://github.com/microsoft/MoGe/blob/main/LICENSE", "yes")
 NVIDIA = Licence(
@@ -109,6 +110,16 @@ REGISTRY: dict[str, Weight] = {
             WILOR,
             HubFile("spaces/rolpotamias/WiLoR", "pretrained_models/wilor_final.ckpt", "99fe3d7acff8104ecca1055df7467709506c2fa6"),
             converted=True,
+        ),
+        Weight(
+            "hawor",
+            "hawor.ckpt",
+            None,
+            None,
+            HAWOR,
+            HubFile("ThunderVVV/HaWoR", "hawor/checkpoints/hawor.ckpt", "main"),
+            converted=True,
+            holds={"st_module.l1.weight": (512, 1283), "backbone.patch_embed.proj.weight": (1280, 3, 16, 16)},
         ),
         _mano("right", 3821356, "45d60aa3b27ef9107a7afd4e00808f307fd91111e1cfa35afd5c4a62de264767"),
         _mano("left", 3821391, "c4022f7083f2ca7c78b2b3d595abbab52debd32b09d372b16923a801f0ea6a30"),

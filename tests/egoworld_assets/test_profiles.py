@@ -9,7 +9,7 @@ import pytest
 from egoworld_assets.resources import PROFILE_TAG, Egoworld, chosen_profile, profile_tags
 from egoworld_ops import models, operators
 from egoworld_ops.errors import BadSettings
-from egoworld_ops.execution.identity import operator_of
+from egoworld_ops.execution.identity import backend_of, operator_of
 from egoworld_ops.settings import PROFILES, load_settings
 from gpu_workers import broker_pool
 from tests.conftest import ROOT
@@ -99,10 +99,16 @@ def test_a_profile_for_gpus_fits_its_card_and_says_what_memory_and_licences_it_n
     """All backends at once in one worker, as a worker of the pool may hold them."""
     settings = load_settings(profile)
     chosen = [operator_of(stage, settings) for stage in operators.stages()]
-    planned_mb = sum(operator.memory_mb(options) for operator, options in chosen if operator.device(options) == "cuda")
+    on_gpu = [
+        (backend_of(s, settings), o.memory_mb(given))
+        for s, (o, given) in zip(operators.stages(), chosen, strict=True)
+        if o.device(given) == "cuda"
+    ]
+    planned_mb = sum(mb for _, mb in on_gpu)
     assert planned_mb <= card_mb
     head = (PROFILES / f"{profile}.toml").read_text().partition("[")[0]
-    assert f"Device memory planned for a worker with all of them: {stated_gb} GB." in head
+    each = ", ".join(f"{backend} {mb / 1000:.1f} GB" for backend, mb in on_gpu)
+    assert f"Device memory planned: {each}; a worker with all of them: {stated_gb} GB." in head
     assert round(planned_mb / 1000) == stated_gb
     free = all(models.weight(name).licence.commercial == "yes" for operator, options in chosen for name in operator.weights(options))
     assert free is commercial

@@ -38,6 +38,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "hand_pose.hamer": {},
     "masks.sam2": {"model": "tiny", "image_size": 128},
     "hand_pose.wilor": {},
+    "hand_pose.hawor": {},
     "depth.da3metric": {},
     "detections.sam3": {"min_new_score": 0.3, "min_score": 0.25, "nms_iou": 0.3, "max_objects": 5},
     "detections.grounding": {},

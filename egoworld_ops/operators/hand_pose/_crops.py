@@ -1,4 +1,4 @@
-"""Crops for networks that estimate a hand mesh from a square image of one right hand (HaMeR, WiLoR): making them, and coming back from them.
+"""Crops for networks that estimate a hand mesh from a square image of one right hand (HaMeR, WiLoR, HaWoR): making them, and coming back from them.
 
 Such a network sees a left hand mirrored, as if it were a right one. Its output is mirrored back here, in one place: x of points, y and z of
 axis-angles. A backend for one of them is a file beside this one: boxes from the detections in, `HandCrop.image` through the network, then
@@ -81,7 +81,7 @@ class HandCrop:
         return project(self.camera, points_m)
 
 
-def cut(rgb: np.ndarray, box_px: np.ndarray, hand: Hand, camera: Camera, size_px: int, padding: float) -> HandCrop:
+def cut(rgb: np.ndarray, box_px: np.ndarray, hand: Hand, camera: Camera, size_px: int, padding: float, aspect: float = _ASPECT) -> HandCrop:
     """The square around a hand's box.
 
     Args:
@@ -91,6 +91,7 @@ def cut(rgb: np.ndarray, box_px: np.ndarray, hand: Hand, camera: Camera, size_px
         camera: intrinsics of the frame.
         size_px: side of the crop.
         padding: by which the box is grown before it is widened (HaMeR's demo: 2).
+        aspect: height over width to which it is widened.
 
     Raises:
         ValueError: the box has no area or its middle is off the lens, or the padding is not above 0.
@@ -98,7 +99,7 @@ def cut(rgb: np.ndarray, box_px: np.ndarray, hand: Hand, camera: Camera, size_px
     x, y, w, h = (float(v) for v in box_px)
     if not (w > 0 and h > 0 and padding > 0 and size_px > 1):
         raise ValueError(f"cut: want a box with an area, padding > 0 and size_px > 1, got {box_px}, {padding}, {size_px}")
-    centre_px, side_px = np.array([x + w / 2, y + h / 2]), side_of(w, h, padding)
+    centre_px, side_px = np.array([x + w / 2, y + h / 2]), side_of(w, h, padding, aspect)
     ray = unproject(camera, centre_px)
     if not np.isfinite(ray).all():
         raise ValueError(f"cut: the middle of the box, {centre_px}, lies where the {camera.model} lens shows nothing")
@@ -117,9 +118,9 @@ def cut(rgb: np.ndarray, box_px: np.ndarray, hand: Hand, camera: Camera, size_px
     return HandCrop(hand, image, seen, camera, R_camera_crop, R_camera_view)
 
 
-def side_of(width_px: float, height_px: float, padding: float) -> float:
+def side_of(width_px: float, height_px: float, padding: float, aspect: float = _ASPECT) -> float:
     """Side of the square around a box, pixels of the frame."""
-    return padding * max(height_px, _ASPECT * width_px)
+    return padding * max(height_px, aspect * width_px)
 
 
 def _warped(rgb: np.ndarray, centre_px: np.ndarray, side_px: float, size_px: int, hand: Hand) -> np.ndarray:

@@ -99,9 +99,14 @@ class Network(Vit):
 
     def head(self, features: Tensor) -> Estimate:
         """What features (N, 192, width) say of the hands."""
+        six, betas, camera = self.read(features)
+        return Estimate(rotations_of(six.unflatten(-1, (N_ROTATIONS, 6))), betas, camera)
+
+    def read(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Six numbers of each rotation (N, 96), shape (N, 10) and camera (N, 3), float32, of features (N, 192, width)."""
         token = self.token(features)
         six, betas, camera = (
             (self.linear(f"{_HEAD}.{decoder}", token) + self.tensors[f"{_HEAD}.{mean}"]).to(torch.float32)
             for decoder, mean in (("decpose", "init_hand_pose"), ("decshape", "init_betas"), ("deccam", "init_cam"))
         )
-        return Estimate(rotations_of(six.unflatten(-1, (N_ROTATIONS, 6))), betas, camera)
+        return six, betas, camera

@@ -1,14 +1,16 @@
-"""What the backends `hamer` and `wilor` share: hands as MANO meshes, placed before the true camera. Reads the frames in which hands are detected.
+"""What the backends `hamer`, `wilor` and `hawor` share: hands as MANO meshes, placed before the true camera. Reads the frames in which hands are
+detected.
 
-Each detected hand is cut out (`_crops.py`), several crops go through the network at once (`_mesh_model.py`), and each hand of the network's own
-size is moved to where the video's camera sees it (`_weak_perspective.py`). Nothing is smoothed or carried over time. A scale error of the network
-on a hand gives a proportional error of its depth: one view cannot reveal it.
+Each hand is cut out (`_crops.py`), several crops go through the network at once (`_mesh_model.py`), and each hand of the network's own size is moved
+to where the video's camera sees it (`_weak_perspective.py`). Nothing is smoothed or carried over time here. A scale error of the network on a hand
+gives a proportional error of its depth: one view cannot reveal it.
 
 Torch is imported only where a model is built: reading settings or digests does not load it.
 """
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -73,7 +75,7 @@ class Settings(BackendSettings):
 
 
 @dataclass(frozen=True, slots=True)
-class _Detected:
+class Detected:
     """A hand in a frame: its row so far, its image points if the detection has any, and its crop or why there is none."""
 
     row: dict[str, Any]
@@ -93,6 +95,10 @@ class MeshBackend(Operator):
     seconds_per_frame: ClassVar[float] = 1.0
     """A compromise between a GPU's 0.05 and a CPU's 20, as there is no figure by device; it plans the first clip only."""
     handles_lenses: ClassVar[bool] = True
+    at_once: ClassVar[int] = 1
+    """Crops that are one thing to its network."""
+    aspect: ClassVar[float] = 4 / 3
+    """Height over width to which a box is widened."""
 
     def __init__(self, settings: BackendSettings, threads: int) -> None:
         """Load the model.
@@ -131,7 +137,7 @@ class MeshBackend(Operator):
         if options.random_weights_seed is not None:
             return 0
         weights = cls.network_mb * (1.5 if options.precision == "bfloat16" else 1)
-        return round(_PROCESS_MB[cls.device(options)] + weights + _CROP_MB * options.micro_batch)
+        return round(_PROCESS_MB[cls.device(options)] + weights + _CROP_MB * cls.at_once * options.micro_batch)
 
     @classmethod
     def weights(cls, settings: BackendSettings) -> tuple[str, ...]:
@@ -155,12 +161,12 @@ class MeshBackend(Operator):
         with self._out_of_memory(f"clip {item.clip.clip_id} of {item.clip.video_id}"):
             return schema.from_rows("hand_pose", [row for batch in self._batches(item) for row in self._solved(batch, item.camera)])
 
-    def _batches(self, item: ClipInput) -> Iterator[list[_Detected]]:
+    def _batches(self, item: ClipInput) -> Iterator[list[Any]]:
         """The clip's hands in order, as many at once as go through the network together."""
         found = self._hands(item.tables)
         if not found:
             return
-        batch: list[_Detected] = []
+        batch: list[Detected] = []
         for frame in item.frames():
             for row in found.get(frame.index, ()):
                 batch.append(self._detected(item, frame, row))
@@ -184,7 +190,7 @@ class MeshBackend(Operator):
             found[index] = [hands[role] for role in sorted(hands)]
         return {index: rows for index, rows in sorted(found.items()) if rows}
 
-    def _detected(self, item: ClipInput, frame: Frame, detection: Mapping[str, Any]) -> _Detected:
+    def _detected(self, item: ClipInput, frame: Frame, detection: Mapping[str, Any]) -> Detected:
         hand: Hand = "right" if detection["role"] == "hand_right" else "left"
         points_px = None if detection["points_px"] is None else np.asarray(detection["points_px"], np.float64)
         box_px = np.asarray(detection["box_px"], np.float64)
@@ -192,24 +198,35 @@ class MeshBackend(Operator):
             box_px = np.concatenate([points_px.min(0), np.ptp(points_px, axis=0)])
         row = common(item, frame.index, frame.timestamp_s, self._label) | intrinsics(item.camera)
         row |= {"hand": hand, "score": detection["score"], "observed": True}
-        return _Detected(row, points_px, _crop(frame.rgb, box_px, hand, item.camera, self._options.padding))
+        return Detected(row, points_px, _crop(frame.rgb, box_px, hand, item.camera, self._options.padding, self.aspect))
 
-    def _solved(self, batch: Sequence[_Detected], camera: Camera) -> Iterator[dict[str, Any]]:
+    def _solved(self, batch: Sequence[Any], camera: Camera) -> Iterator[dict[str, Any]]:
+        """The rows of a batch of `_batches`."""
         crops = [d.crop for d in batch if isinstance(d.crop, HandCrop)]
         hands = self._model(np.stack([crop.image for crop in crops])) if crops else None
-        at = 0
+        numbers = itertools.count()
         for detected in batch:
-            found: dict[str, Any] | Reason
-            if isinstance(detected.crop, HandCrop):
-                assert hands is not None
-                found = _pose(detected.crop, hands, at, camera, self._options)
-                at += 1
-            else:
-                found = detected.crop
-            if not isinstance(found, Reason):
-                yield detected.row | found
-            elif detected.points_px is not None:
-                yield detected.row | {"joints_px": detected.points_px} | found.columns()
+            yield from self._row(detected, hands, next(numbers) if isinstance(detected.crop, HandCrop) else 0, camera)
+
+    def _row(self, detected: Detected, hands: Hands | None, i: int, camera: Camera) -> Iterator[dict[str, Any]]:
+        """The row of a detected hand, which is hand `i` of the network's, if it has one."""
+        found: dict[str, Any] | Reason
+        if isinstance(detected.crop, HandCrop):
+            assert hands is not None
+            placed = self._placed(detected.crop, hands, i)
+            found = placed if isinstance(placed, Reason) else _pose(detected.crop, placed, hands, i, camera, self._options)
+        else:
+            found = detected.crop
+        if not isinstance(found, Reason):
+            yield detected.row | found
+        elif detected.points_px is not None:
+            yield detected.row | {"joints_px": detected.points_px} | found.columns()
+
+    def _placed(self, crop: HandCrop, hands: Hands, i: int) -> Placed | Reason:
+        """Hand `i` before the true camera."""
+        from egoworld_ops.operators.hand_pose._vit import FOCAL_PX
+
+        return place(crop, hands.joints_m[i], hands.camera[i], FOCAL_PX)
 
     def _out_of_memory(self, culprit: str) -> AbstractContextManager[None]:
         cure = f"Free memory, or set a smaller micro_batch in stages.hand_pose.{self.backend}"
@@ -223,24 +240,19 @@ def _of_wearer(rows: pa.Table, columns: Sequence[str]) -> dict[int, list[dict[st
     return {index: rows for index, rows in own.items() if rows}
 
 
-def _crop(rgb: np.ndarray, box_px: np.ndarray, hand: Hand, camera: Camera, padding: float) -> HandCrop | Reason:
+def _crop(rgb: np.ndarray, box_px: np.ndarray, hand: Hand, camera: Camera, padding: float, aspect: float) -> HandCrop | Reason:
     from egoworld_ops.operators.hand_pose._vit import CROP_PX
 
     if not (np.isfinite(box_px).all() and (box_px[2:] > 0).all()):
         return Reason("no_upstream", "the detection's box has no area")
     try:
-        return cut(rgb, box_px, hand, camera, CROP_PX, padding)
+        return cut(rgb, box_px, hand, camera, CROP_PX, padding, aspect)
     except ValueError:
         return Reason("off_lens", f"the middle of the hand's box lies where the {camera.model} lens shows nothing")
 
 
-def _pose(crop: HandCrop, hands: Hands, i: int, camera: Camera, options: Settings) -> dict[str, Any] | Reason:
-    """The columns of hand `i`'s pose; those that say why it is null where its image points are known; or only the reason."""
-    from egoworld_ops.operators.hand_pose._vit import FOCAL_PX
-
-    placed = place(crop, hands.joints_m[i], hands.camera[i], FOCAL_PX)
-    if isinstance(placed, Reason):
-        return placed
+def _pose(crop: HandCrop, placed: Placed, hands: Hands, i: int, camera: Camera, options: Settings) -> dict[str, Any]:
+    """The columns of hand `i`'s pose; those that say why it is null."""
     seen = {"joints_px": placed.joints_px, "reprojection_px": placed.reprojection_px}
     extent_px = float(np.ptp(placed.joints_px, axis=0).max())
     share = placed.reprojection_px / max(extent_px, 1e-9)

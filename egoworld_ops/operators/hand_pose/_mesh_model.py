@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from egoworld_ops.files.checkpoints import read_checkpoint
-from egoworld_ops.operators.hand_pose import _hamer_network, _wilor_network
+from egoworld_ops.operators.hand_pose import _hamer_network, _hawor_network, _wilor_network
 from egoworld_ops.operators.hand_pose._mano import PARENTS, SHAPES, Mano
 from egoworld_ops.operators.hand_pose._vit import Estimate
 from egoworld_ops.operators.tensors import check
@@ -22,8 +22,8 @@ from egoworld_ops.operators.tensors import check
 Precision = Literal["float32", "bfloat16"]
 _NOT_OURS = ("discriminator.", "mano.", "initialized")
 """Parts of the published checkpoints that only training needs, or that are read from MANO's own file."""
-_NOT_READ = "num_batches_tracked"
-"""Counters of training."""
+_NOT_READ = ("num_batches_tracked", "pos_embedding.pe")
+"""Counters of training, and codes of places, which are computed."""
 _SMALL_STEPS = ("decpose.weight", "deccam.weight", "dec_pose.weight", "dec_cam.weight")
 """Layers whose random numbers are kept small, so that hands stay before the camera."""
 _ABOUT_ONE = ("weight", "running_var")
@@ -39,8 +39,8 @@ class Sizes(Protocol):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each of its tensors, by its name in the checkpoint."""
 
-    def network(self, tensors: Mapping[str, Tensor], mano: Mano) -> Callable[[Tensor], Estimate]:
-        """The network with these tensors and MANO's model on the same device; it takes crops (N, 256, 256, 3)."""
+    def network(self, tensors: Mapping[str, Tensor], mano: Mano) -> Callable[..., Estimate]:
+        """The network with these tensors and MANO's model on the same device; it takes crops (N, 256, 256, 3), or windows of them and of boxes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,8 @@ HAMER = Kind(
     _hamer_network.Sizes(),
     _hamer_network.Sizes(width=96, depth=2, heads=4, head_width=80, head_depth=1, head_heads=2, head_dim=16, head_hidden=64),
 )
+_SMALL = _hamer_network.Sizes(width=64, depth=1, heads=4, head_width=80, head_depth=1, head_heads=2, head_dim=16, head_hidden=64)
+HAWOR = Kind("HaWoR", "hawor", _hawor_network.Sizes(), _hawor_network.Sizes(_SMALL, 32, 1, 24, 1))
 WILOR = Kind("WiLoR", "wilor", _wilor_network.Sizes(), _wilor_network.Sizes(width=64, depth=1, heads=4))
 
 
@@ -112,10 +114,12 @@ class Model:
         self._device, self._reduced = device, precision == "bfloat16"
 
     @torch.inference_mode()
-    def __call__(self, crops: np.ndarray) -> Hands:
-        """Of crops (N, 256, 256, 3) float32 RGB, 0 to 255, each of a right hand or the mirror image of a left one."""
+    def __call__(self, *given: np.ndarray) -> Hands:
+        """Of what its network takes, float32: crops (N, 256, 256, 3) RGB, 0 to 255, each of a right hand or the mirror image of a left one; of HaWoR
+        windows of crops, and their boxes.
+        """
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._reduced):
-            found = self._network(torch.from_numpy(crops).to(self._device))
+            found = self._network(*(torch.from_numpy(part).to(self._device) for part in given))
         joints, vertices = self._mano(found.rotations, found.betas)
         return Hands(*(t.cpu().numpy().astype(np.float64) for t in (found.rotations, found.betas, found.camera, joints, vertices)))
 

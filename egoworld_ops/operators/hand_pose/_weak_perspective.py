@@ -74,6 +74,29 @@ def place(crop: HandCrop, joints_m: np.ndarray, camera: np.ndarray, focal_px: fl
     return Placed(R, t_m, placed_m, joints_px, float(np.sqrt(squares.mean())))
 
 
+def place_before(crop: HandCrop, joints_m: np.ndarray, camera: np.ndarray) -> Placed | Reason:
+    """The same of a network that was told where its crop lies before the true camera (HaWoR): it says the place itself.
+
+    Args:
+        crop: what the network saw.
+        joints_m: (21, 3) of a right hand about the model's origin, axes of the crop's camera.
+        camera: (3,) scale s and shift tx, ty in metres from the ray through the middle of the crop: its size there is 2 / s.
+    """
+    size_px, seen = crop.camera.width, crop.camera
+    if not (np.isfinite(camera).all() and np.isfinite(joints_m).all() and camera[0] > 0):
+        return Reason("no_fit", f"the network places the hand at a scale of {camera[0]:.2g}: it sees no hand there")
+    metres_per_px = 2 / (size_px * camera[0])
+    middle_px = size_px / 2 - np.array([seen.cx_px, seen.cy_px])
+    origin_m = np.append(camera[1:] + middle_px * metres_per_px, (seen.fx_px + seen.fy_px) / 2 * metres_per_px)
+    placed_m = crop.to_camera_m(joints_m + origin_m)
+    if not ((joints_m + origin_m)[:, 2] > _LEAST_DEPTH_M).all():
+        return Reason("no_fit", "the network places joints behind the camera: it sees no hand there")
+    joints_px = project(crop.lens, placed_m)
+    if not np.isfinite(joints_px).all():
+        return Reason("off_lens", f"a joint lies where the {crop.lens.model} lens shows nothing")
+    return Placed(crop.R_camera_crop, crop.to_camera_m(origin_m), placed_m, joints_px, 0.0)
+
+
 def translation(points_m: np.ndarray, rays: np.ndarray) -> np.ndarray:
     """(3,) that brings points (N, 3) nearest to rays (N, 3) with z > 0: least squares of x + tx = u (z + tz), y + ty = v (z + tz)."""
     uv = rays[:, :2] / rays[:, 2:]

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from egoworld_ops.operators.hand_pose import _wilor_network
+from egoworld_ops.operators.hand_pose import _hawor_network, _wilor_network
 from egoworld_ops.operators.hand_pose._hamer_network import Sizes
 from egoworld_ops.operators.hand_pose._mano import PARENTS
 from egoworld_ops.operators.hand_pose._mesh_model import Sizes as AnySizes
 
 TINY = Sizes(width=96, depth=3, heads=4, head_width=80, head_depth=2, head_heads=2, head_dim=16, head_hidden=64)
+TINY_HAWOR = _hawor_network.Sizes(TINY, features_width=32, features_depth=2, poses_width=24, poses_depth=2)
 TINY_WILOR = _wilor_network.Sizes(width=96, depth=3, heads=4)
 
 
