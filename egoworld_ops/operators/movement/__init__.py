@@ -88,7 +88,8 @@ STAGE = Stage(
             "avg((held_by = 'none')::INT) FILTER (state = 'moving')",
             "share of moving objects that no hand is said to hold",
             maximum=0.5,
-            cure="A hand that carries them is missed, or they are no objects: look at the preview",
+            cure="A hand that carries them is missed, or they are no objects: look at the preview; or the camera walks, and nobody gives its path: "
+            "name a trajectory in VIDEO.egoworld.json, or choose stages.camera.backend = 'colmap'",
         ),
     ),
     parents=(Parent("masks", ("track_id", "role")),),
