@@ -7,11 +7,14 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -174,26 +177,71 @@ def test_every_alert_says_what_to_do_and_is_tested() -> None:
     assert all(rule["annotations"]["action"] and rule["labels"]["severity"] for rule in alerts.values())
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running(*words: str, log: Path) -> Iterator[None]:
+    with log.open("wb") as said:
+        process = subprocess.Popen(words, stdout=said, stderr=said)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
 @pytest.fixture
-def prometheus(address: str, tmp_path: Path) -> Iterator[str]:
+def receiver() -> Iterator[tuple[str, list[Any]]]:
+    """A real HTTP server: its address, and the alerts that it was sent."""
+    got: list[Any] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["alerts"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", got
+        server.shutdown()
+
+
+@pytest.fixture
+def alertmanager(receiver: tuple[str, list[Any]], tmp_path: Path) -> Iterator[str]:
+    """A real one that tells the receiver at once; an address of nobody where it is not installed."""
+    at = f"127.0.0.1:{free_port()}"
+    if not shutil.which("prometheus-alertmanager"):
+        yield at
+        return
+    route = {"receiver": "here", "group_by": ["alertname"], "group_wait": "0s", "group_interval": "1s", "repeat_interval": "1h"}
+    told = {"route": route, "receivers": [{"name": "here", "webhook_configs": [{"url": receiver[0]}]}]}
+    (tmp_path / "alertmanager.yml").write_text(yaml.safe_dump(told))
+    words = [f"--config.file={tmp_path}/alertmanager.yml", f"--storage.path={tmp_path}/told", "--cluster.listen-address="]
+    with running("prometheus-alertmanager", *words, f"--web.listen-address={at}", log=tmp_path / "alertmanager.log"):
+        yield at
+
+
+@pytest.fixture
+def prometheus(address: str, alertmanager: str, tmp_path: Path) -> Iterator[str]:
     """A real one, with the shipped configuration at another pace."""
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"}
     config["rule_files"] = [str(RULES)]
     config["scrape_configs"][0]["static_configs"][0]["targets"] = [address.removeprefix("http://").removesuffix("/metrics")]
-    del config["alerting"]
+    config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [alertmanager]
     (tmp_path / "prometheus.yml").write_text(yaml.safe_dump(config))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = ["prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
-    with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen([*words, f"--web.listen-address=127.0.0.1:{port}"], stderr=log)
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+    at = f"127.0.0.1:{free_port()}"
+    words = [f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data", f"--web.listen-address={at}"]
+    with running("prometheus", *words, log=tmp_path / "prometheus.log"):
+        yield f"http://{at}"
 
 
 def asked(prometheus: str, expression: str) -> list[Any]:
@@ -207,7 +255,9 @@ def asked(prometheus: str, expression: str) -> list[Any]:
 
 
 @needs_prometheus
-def test_a_real_prometheus_scrapes_it_and_every_panel_has_data(prometheus: str, pool: PoolSettings) -> None:
+def test_a_real_prometheus_scrapes_it_every_panel_has_data_and_a_dead_letter_is_told(
+    prometheus: str, pool: PoolSettings, run: Run, receiver: tuple[str, list[Any]]
+) -> None:
     wait_for(lambda: asked(prometheus, "egoworld:run_done:sum"), "a scrape and a rule")
     brokers.run(pool, [brokers.order(f"later {i}", 0.2) for i in range(4)])
     wait_for(lambda: asked(prometheus, "egoworld:clip_seconds:p95_rate15m > 0"), "rates of what was computed")
@@ -228,3 +278,13 @@ def test_a_real_prometheus_scrapes_it_and_every_panel_has_data(prometheus: str, 
     alerts = json.loads(text(f"{prometheus}/api/v1/rules"))["data"]["groups"]
     broken = [rule for group in alerts for rule in group["rules"] if rule["health"] == "err"]
     assert broken == []
+    if shutil.which("prometheus-alertmanager"):
+        last = sorted(run.path.glob("video_id=two*/clip_id=*"))[-1]
+        fail(run, last.parent.name.removeprefix("video_id="), last.name.removeprefix("clip_id="), "events")
+        told = wait_for(lambda: [a for a in receiver[1] if a["labels"]["alertname"] == "EgoworldDeadLetters"], "the alert to arrive")
+        assert told[0]["annotations"]["action"].startswith("`egoworld dead-letters`")
+
+
+@pytest.mark.skipif(shutil.which("amtool") is None, reason="amtool is not installed (Debian: prometheus-alertmanager)")
+def test_the_example_for_alertmanager_is_one() -> None:
+    subprocess.run(["amtool", "check-config", DEPLOY / "alertmanager" / "alertmanager.yml"], check=True, capture_output=True)
