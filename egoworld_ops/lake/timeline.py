@@ -16,7 +16,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from egoworld_ops.errors import unreadable
+from egoworld_ops import operators
+from egoworld_ops.errors import printable, unreadable
 from egoworld_ops.files.tables import provenance_at
 from egoworld_ops.files.whole import matching
 from egoworld_ops.lake import states
@@ -27,6 +28,7 @@ IDLE = ("starting", "starved_decode", "starved_clips", "blocked", "idle")
 """What a device does that computes nothing."""
 WAITS = ("queued", "decoding", "decoded")
 _FAILED = ".failure"
+_NAME_CHARS = 200
 _BACKWARD = ("starved_decode", "starting", "blocked", "starved_clips", "idle")
 """The order in which a gap's causes are laid before the computing that ends it: what a device waits for last is its own clip."""
 LULL_S = 60.0
@@ -83,7 +85,7 @@ class Work:
 
 
 def of_run(run: Run) -> Iterator[Work]:
-    """All that is known of the work of a run, in no order. A file that says nothing of its origin is left out.
+    """All that is known of the work of a run, in no order. Files that do not say it, or of a stage that is not installed, are left out.
 
     Raises:
         StorageUnavailable: a file is there and cannot be read now.
@@ -95,6 +97,8 @@ def of_run(run: Run) -> Iterator[Work]:
         for folder in matching(run.video_folder(video_id), "clip_id=*"):
             known = _said(folder / "meta.json")
             for path in matching(folder, "*.parquet"):
+                if path.stem.removesuffix(_FAILED) not in operators.stages():
+                    continue
                 said = known.get(path.stem) or provenance_at(path)  # `meta.json` saves opening each file
                 if (size := _size(path)) is not None:
                     yield from _work(video_id, folder.name.removeprefix("clip_id="), path.stem, said, size)
@@ -132,9 +136,9 @@ def _work(video_id: str, clip_id: str, name: str, said: Any, n_bytes: int) -> It
             video_id,
             clip_id,
             name.removesuffix(_FAILED),
-            str(said["run_id"]),
-            str(said["host"]),
-            str(said.get("worker", "")),
+            printable(said["run_id"], _NAME_CHARS),
+            printable(said["host"], _NAME_CHARS),
+            printable(said.get("worker", ""), _NAME_CHARS),
             began_at,
             seconds,
             name.endswith(_FAILED),

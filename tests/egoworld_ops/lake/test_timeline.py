@@ -85,6 +85,23 @@ def test_each_result_says_where_and_when_it_was_computed(run: Run) -> None:
     assert all(work.n_bytes > 0 for work in works.values())
 
 
+def test_what_makes_no_sense_in_a_file_is_left_out_or_shown_harmlessly(run: Run, tmp_path: Path) -> None:
+    """`meta.json` that is broken, or says things that cannot be; and a table of nobody."""
+    made = Lake(tmp_path / "lake").open_run({}, "20260101_0000", dict)
+    video_id = write_video(made, "one", n_frames=30)
+    [folder] = made.video_folder(video_id).glob("clip_id=*")
+    whole = {work.stage for work in timeline.of_run(made)}
+    known = {stage: provenance_at(folder / f"{stage}.parquet") for stage in ("masks", "fusion", "points")}
+    odd = {"masks": {**(known["masks"] or {}), "worker": "\x1b[31mgpu0-1"}, "fusion": {**(known["fusion"] or {}), "seconds": "soon"}}
+    (folder / "nobody.parquet").write_bytes((folder / "masks.parquet").read_bytes())
+    (folder / "meta.json").write_text(json.dumps({**odd, "points": [1], "nobody": known["masks"]}))
+    found = {work.stage: work for work in timeline.of_run(made)}
+    assert set(found) == whole - {"fusion", "points"}
+    assert found["masks"].device == "\\x1b[31mgpu0"
+    (folder / "meta.json").write_text("{ no")
+    assert {work.stage for work in timeline.of_run(made)} == whole, "each file says it too"
+
+
 def test_a_gap_is_attributed_to_what_the_device_waited_for(run: Run) -> None:
     drawn = timeline.lanes(w for w in timeline.of_run(run) if w.stage in STAGES)
     on_gpu = [(s.what, round(s.seconds, 3)) for s in drawn[HOST, "gpu0"]]
