@@ -33,6 +33,11 @@ class Robots:
     def __init__(self, camera: str) -> None:
         self._camera = camera
         self._trees: dict[str, _Tree | None] = {}
+        self._unknown: set[str] = set()
+
+    def notes(self) -> list[str]:
+        """Which robots are not shown."""
+        return [f"- robot {name}: its model is not known here, it is not shown" for name in sorted(self._unknown)]
 
     def shapes_of_collisions(self) -> list[str]:
         """The entities that hold the robots' shapes for collisions, which lie about the meshes."""
@@ -44,7 +49,10 @@ class Robots:
 
         T_camera_base = pose_of(row)
         model = robot_model(row["robot"], row["hand"])
-        if row["qpos_rad"] is None or T_camera_base is None or model is None:
+        if row["qpos_rad"] is None or T_camera_base is None:
+            return
+        if model is None:
+            self._unknown.add(row["robot"])
             return
         values = dict(zip(row["joint_names"], row["qpos_rad"], strict=True))
         key = f"robot_{row['hand']}"

@@ -73,7 +73,7 @@ def write(
             _frames(shown, clip, layers, space, times_s, lambda frame: progress(frame - ordered[0].own_start + 1))
             _plots(shown, clip, layers, times_s)
             _events(shown, clip, layers, times_s)
-        shown.always("about", _markdown("\n\n".join(stories)))
+        shown.always("about", _markdown("\n\n".join([*stories, *robots.notes()])))
         stream.send_blueprint(_blueprint(robots.shapes_of_collisions()))
     return ordered[-1].own_end - ordered[0].own_start
 

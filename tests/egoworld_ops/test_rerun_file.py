@@ -147,10 +147,11 @@ def test_each_clip_stands_in_its_own_world_and_nowhere_in_frames_without_a_pose(
     lost = {"x_m": None, "y_m": None, "z_m": None, "qw": None, "qx": None, "qy": None, "qz": None}
     walk = [sample_row("camera", f, **({"x_m": 0.1 * f, "y_m": 0.0, "z_m": 0.0} | (lost if f == 3 else {}))) for f in range(6)]
     hands = [sample_row("fusion", f, hand="left") for f in range(12)]
+    robot = from_rows("mapping", [sample_row("mapping", 7, robot="of_mine")])
     point = sample_row("points", 0, x_m=1.0, y_m=2.0, z_m=3.0, rgb=[9, 8, 7])
     read = {
         "c0": (ClipLayers({"camera": from_rows("camera", walk), "fusion": from_rows("fusion", hands[:6])}), from_rows("points", [point])),
-        "c6": (ClipLayers({"fusion": from_rows("fusion", hands[6:])}), None),
+        "c6": (ClipLayers({"fusion": from_rows("fusion", hands[6:]), "mapping": robot}), None),
     }
     rerun_file.write(clips, lambda clip: read[clip.clip_id], tmp_path / "v.rrd", "", 1, lambda _: None)
     places = logged(tmp_path / "v.rrd", "/world/camera", "Transform3D:translation")
@@ -162,6 +163,7 @@ def test_each_clip_stands_in_its_own_world_and_nowhere_in_frames_without_a_pose(
     [story] = logged(tmp_path / "v.rrd", "/about", "TextDocument:text").values()
     assert "poses of 5 frames in the world of this clip" in story[0]
     assert "no poses in metres" in story[0]
+    assert "robot of_mine: its model is not known here" in story[0]
 
 
 def numbers_shown(path: Path) -> dict[int, int]:
