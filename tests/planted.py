@@ -101,6 +101,12 @@ def clip_input(tables: Tables, camera: Camera | None = None) -> ClipInput:
 
 def warned(clips: Sequence[Known], folder: Path) -> set[str]:
     """The warnings of a video of these clips, as `stage.metric`; tables are written to the folder."""
+    found = measured(clips, folder)
+    return {f"{stage}.{said.partition(' ')[0]}" for stage, values in found.items() for said in quality.verdicts(stage, values, {})}
+
+
+def measured(clips: Sequence[Known], folder: Path) -> dict[str, dict[str, float | None]]:
+    """The quality metrics of a video of these clips, by stage; tables are written to the folder."""
     spans: list[Span] = []
     files: dict[str, list[Path]] = {stage: [] for stage in operators.stages()}
     for n, clip in enumerate(clips):
@@ -112,11 +118,7 @@ def warned(clips: Sequence[Known], folder: Path) -> set[str]:
             pq.write_table(named, place / f"{stage}.parquet")
             files[stage].append(place / f"{stage}.parquet")
     with duckdb.connect() as connection:
-        return {
-            f"{stage}.{said.partition(' ')[0]}"
-            for stage, of_stage in files.items()
-            for said in quality.verdicts(stage, quality.measure(connection, stage, of_stage, spans=spans), {})
-        }
+        return {stage: quality.measure(connection, stage, of_stage, spans=spans) for stage, of_stage in files.items()}
 
 
 def _swap_in_hand_pose(rows: dict[str, Rows], _: np.random.Generator) -> None:
