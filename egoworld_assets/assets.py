@@ -1,6 +1,5 @@
 """The asset graph, made from the registry of stages: `manifest` and one asset a stage. A new stage needs no line here."""
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
@@ -9,18 +8,18 @@ import dagster as dg
 from egoworld_assets.chain import pipeline
 from egoworld_assets.chain.planning import StageResult
 from egoworld_assets.outcome import Outcome
-from egoworld_assets.partitions import BACKFILL, GROUP, VIDEO_IDS
+from egoworld_assets.partitions import BACKFILL, GROUP, OWNERS, VIDEO_IDS
 from egoworld_assets.preview import preview
+from egoworld_assets.progress import Progress, n_clips
 from egoworld_assets.resources import Egoworld
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import BadSettings, SetupError
-from egoworld_ops.execution.identity import code_version, inputs_of
+from egoworld_ops.execution.identity import backend_of, code_version, inputs_of
 from egoworld_ops.operators.base import Stage
 from egoworld_ops.settings import load_settings
 
 PRIORITY_TAG = "egoworld/priority"
-PROGRESS_EVERY_S = 10.0
 
 
 def column_schema(table: str) -> dg.TableSchema:
@@ -46,6 +45,7 @@ def column_schema(table: str) -> dg.TableSchema:
     io_manager_key="lake",
     metadata={"dagster/column_schema": column_schema("clips"), "videos": column_schema("videos")},
     kinds={"parquet", "pyav"},
+    owners=OWNERS,
 )
 def manifest(context: dg.AssetExecutionContext, egoworld: Egoworld) -> Outcome:
     """Tables `videos` and `clips`."""
@@ -84,6 +84,14 @@ def _deps(stage: Stage) -> list[str]:
     return list(read) or [pipeline.MANIFEST]
 
 
+def _tags(stage: Stage) -> dict[str, str]:
+    """The backend that computes it by the settings of this process, if they can be read."""
+    try:
+        return {"egoworld/backend": backend_of(stage.name, load_settings())}
+    except SetupError:
+        return {}
+
+
 def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     """The asset of one stage: hands the clips of its partitions to the pool and streams the results to the lake."""
 
@@ -98,6 +106,8 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         io_manager_key="lake",
         metadata={"dagster/column_schema": column_schema(stage.name)},
         kinds={"parquet"},
+        owners=OWNERS,
+        tags=_tags(stage),
     )
     def compute(context: dg.AssetExecutionContext, egoworld: Egoworld) -> Outcome:
         run, video_ids = egoworld.run(), context.partition_keys
@@ -112,8 +122,8 @@ def _stored(context: dg.AssetExecutionContext, outcome: Outcome, results: Iterat
     """Store each result when it arrives, so that it is durable at once, and report the outcome of each video."""
     stage = outcome.stage
     said: Counter[str] = Counter()
-    reported = started = time.monotonic()
-    for n, result in enumerate(results, 1):
+    progress = _progress(context, outcome)
+    for result in results:
         pipeline.store(outcome.run, stage, result)
         outcome.add(result)
         if result.error is not None:
@@ -122,15 +132,26 @@ def _stored(context: dg.AssetExecutionContext, outcome: Outcome, results: Iterat
             said[line] += 1
             if said[line] == 1:  # a sidecar or a disk fails all clips of a video alike
                 context.log.warning(line)
-        if time.monotonic() - reported > PROGRESS_EVERY_S:
-            reported = time.monotonic()
-            context.log.info(f"{stage}: {n} results in {reported - started:.0f} s, now at video {result.video_id}")
+        progress.add(result)
     if again := said.total() - len(said):
         context.log.warning(f"{stage}: {again} more, for what is said above")
     for video_id in outcome.video_ids:
         context.add_asset_metadata(outcome.metadata(video_id), partition_key=video_id)
     context.set_data_version(context.asset_key, outcome.data_version())
     return outcome
+
+
+def _progress(context: dg.AssetExecutionContext, outcome: Outcome) -> Progress:
+    """How far the step is, in its log and as observations of its asset: of the partition where there is one, else of all."""
+    of_all = len(outcome.video_ids) > 1
+    partition = None if of_all else next(iter(outcome.video_ids), None)
+
+    def observe(metadata: Mapping[str, str]) -> None:
+        context.log_event(dg.AssetObservation(context.asset_key, partition=partition, metadata=metadata))
+
+    if outcome.stage == pipeline.MANIFEST:
+        return Progress(outcome.stage, "videos", len(outcome.video_ids), context.log.info, observe)
+    return Progress(outcome.stage, "clips", n_clips(outcome.run, outcome.video_ids), context.log.info, observe)
 
 
 ASSETS: list[dg.AssetsDefinition] = [manifest, *(stage_asset(s) for s in operators.stages().values()), preview]

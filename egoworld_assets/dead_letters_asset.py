@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from egoworld_assets.partitions import GROUP
+from egoworld_assets.partitions import GROUP, OWNERS
 from egoworld_assets.preview import LEAVES
 from egoworld_assets.resources import Egoworld
 from egoworld_ops.lake.failures import DeadLetter, Which, find
@@ -19,6 +19,7 @@ _SHOWN = ("video_id", "clip_id", "stage", "error_class", "reason", "cure", "atte
     deps=LEAVES,
     description="Clips that are not tried again until somebody redrives them (`egoworld redrive`), each with the command that reproduces it.",
     kinds={"table"},
+    owners=OWNERS,
 )
 def dead_letters(context: dg.AssetExecutionContext, egoworld: Egoworld) -> dg.MaterializeResult:
     """The list, by video, clip and stage."""

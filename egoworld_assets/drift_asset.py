@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from egoworld_assets.partitions import GROUP
+from egoworld_assets.partitions import GROUP, OWNERS
 from egoworld_assets.preview import LEAVES
 from egoworld_assets.resources import Egoworld
 from egoworld_ops.errors import SetupError
@@ -21,6 +21,7 @@ UNKNOWN = "nothing is known: "
     deps=LEAVES,
     description="Metrics of the newest videos that have moved away from the reference (`egoworld drift --keep`), or from the videos before them.",
     kinds={"table"},
+    owners=OWNERS,
     check_specs=[dg.AssetCheckSpec(CHECK, asset="drift", description="No metric has drifted. Only warns.")],
 )
 def drift(context: dg.AssetExecutionContext, egoworld: Egoworld) -> dg.MaterializeResult:  # type: ignore[type-arg]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlencode
 
 import dagster as dg
 
@@ -22,6 +23,8 @@ from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.lake import Run
 
 MAX_REASONS = 50
+REVIEW = "http://127.0.0.1:3080"
+"""Where `egoworld review` serves on this machine unless told otherwise."""
 _WORDS = {"computed": "computed", "linked": "linked from another run", "done": "done before", "failed": "failed", "blocked": "blocked"}
 
 
@@ -106,6 +109,7 @@ class Outcome:
         with suppress(UnknownVideo):
             check_key(video_id)
             metadata["folder"] = dg.MetadataValue.path(str(self.run.video_folder(video_id)))
+            metadata["review"] = dg.MetadataValue.url(f"{REVIEW}/run/{self.run.run_id}/clips?{urlencode({'q': video_id})}")
         if tally.values.rows:
             metadata["share of rows with a value that stands"] = tally.values.share
             metadata["rows with a value that stands"] = tally.values.said(self.stage)

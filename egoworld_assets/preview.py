@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from egoworld_assets.chain.planning import clips_of
-from egoworld_assets.partitions import BACKFILL, GROUP, VIDEO_IDS
+from egoworld_assets.partitions import BACKFILL, GROUP, OWNERS, VIDEO_IDS
 from egoworld_assets.resources import Egoworld
 from egoworld_ops import operators
 from egoworld_ops.errors import classify
@@ -37,6 +37,7 @@ LEAVES = [name for name in operators.stages() if name not in _INPUTS]
     partitions_def=VIDEO_IDS,
     backfill_policy=BACKFILL,
     kinds={"image"},
+    owners=OWNERS,
 )
 def preview(context: dg.AssetExecutionContext, egoworld: Egoworld) -> None:
     """preview.png beside each video's tables."""

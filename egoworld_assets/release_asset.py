@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from egoworld_assets.partitions import GROUP
+from egoworld_assets.partitions import GROUP, OWNERS
 from egoworld_assets.preview import LEAVES
 from egoworld_assets.resources import Egoworld
 from egoworld_ops.release.place import PAGE_NAME
@@ -21,6 +21,7 @@ MAX_SHOWN = 50
     deps=LEAVES,
     description="The run in few large files, each owned frame once, sorted: what people query, as schema `release` of egoworld.duckdb.",
     kinds={"parquet"},
+    owners=OWNERS,
 )
 def release(context: dg.AssetExecutionContext, egoworld: Egoworld) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Brings the release of the run of these settings up to date. New videos make new parts; parts whose videos did not change stay."""

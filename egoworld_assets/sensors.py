@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from egoworld_assets.jobs import process_videos
+from egoworld_assets.jobs import PURPOSE_TAG, process_videos
 from egoworld_assets.partitions import MAX_KEYS_A_CALL, VIDEO_IDS, offered
 from egoworld_assets.resources import Egoworld
 from egoworld_ops.errors import printable
@@ -33,7 +33,10 @@ def new_raw_videos(context: dg.SensorEvaluationContext, egoworld: Egoworld) -> d
     context.log.info(said)
     additions = [(VIDEO_IDS, fresh), (offered(lake_id), [*fresh, *by_hand])]
     return dg.SensorResult(
-        run_requests=[dg.RunRequest(run_key=f"{lake_id}:{video_id}", partition_key=video_id) for video_id in fresh],
+        run_requests=[
+            dg.RunRequest(run_key=f"{lake_id}:{video_id}", partition_key=video_id, tags={PURPOSE_TAG: "new raw video"})
+            for video_id in fresh
+        ],
         dynamic_partitions_requests=[partitions.build_add_request(keys) for partitions, keys in additions if keys],
         cursor=found.cursor,
         skip_reason=None if fresh else said,

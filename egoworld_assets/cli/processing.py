@@ -102,6 +102,7 @@ def process(settings: Settings, video_ids: Sequence[str], say: Say, profile: str
         profile: that of the settings. It becomes a tag of the runs, which re-executions in the UI keep.
     """
     from egoworld_assets.definitions import defs
+    from egoworld_assets.jobs import PURPOSE_TAG
 
     job = defs.resolve_job_def("process_videos")
     failed = []
@@ -111,7 +112,7 @@ def process(settings: Settings, video_ids: Sequence[str], say: Say, profile: str
         for n, video_id in enumerate(video_ids, 1):
             say(f"[{n}/{len(video_ids)}] {video_id}")
             quiet: dict[str, Any] = {"loggers": {"brief": {}}}
-            tags = profile_tags(profile)
+            tags = profile_tags(profile) | {PURPOSE_TAG: "egoworld process"}
             result = job.execute_in_process(instance=dagster, partition_key=video_id, run_config=quiet, tags=tags, raise_on_error=False)
             for line in outcome.table(result):
                 say(line)

@@ -9,6 +9,7 @@ import yaml
 
 from egoworld_assets.assets import ASSETS
 from egoworld_assets.definitions import defs
+from egoworld_assets.jobs import PURPOSE_TAG
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_ops.contract import quality
 from tests.conftest import ROOT
@@ -26,6 +27,22 @@ def test_the_lineage_page_opens_with_the_chain_in_sight() -> None:
     assert {graph.get(key).group_name for key in graph.get_all_asset_keys()} == {"egoworld"}  # of several groups it shows closed boxes
     edges = {(parent.to_user_string(), key.to_user_string()) for key in graph.get_all_asset_keys() for parent in graph.get(key).parent_keys}
     assert {child for parent, child in edges if parent == "detections"} == {"hand_pose", "masks", "agreement"}
+
+
+def test_each_asset_and_each_job_says_what_it_is_for() -> None:
+    graph = defs.resolve_asset_graph()
+    nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
+    assert all(node.description and node.kinds and node.owners for node in nodes), [node.key for node in nodes]
+    backends = {node.key.to_user_string(): node.tags.get("egoworld/backend") for node in nodes}
+    assert (backends["detections"], backends["mapping"], backends["release"]) == ("mediapipe", "dex", None)
+    jobs = [job for job in defs.resolve_all_job_defs() if not job.name.startswith("__")]
+    assert all(job.description and job.tags[PURPOSE_TAG] == job.name.replace("_", " ") for job in jobs)
+
+
+def test_a_job_holds_all_that_its_last_asset_is_made_of_and_nothing_else() -> None:
+    hands = {key.to_user_string() for key in defs.resolve_job_def("find_hands").asset_layer.executable_asset_keys}
+    assert {"manifest", "detections", "hand_pose", "fusion"} <= hands
+    assert not hands & {"object_pose", "mapping", "movement", "preview"}
 
 
 def test_the_job_holds_what_is_made_of_one_video() -> None:
