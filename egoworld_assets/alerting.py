@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from egoworld_assets import ticks
 from egoworld_ops.alerts import due, sending
 from egoworld_ops.alerts.due import Alert
 from egoworld_ops.alerts.settings import AlertSettings
-from egoworld_ops.errors import EgoworldError, printable
+from egoworld_ops.errors import EgoworldError, printable, unreadable
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.ledger import Row, State
 from egoworld_ops.settings import Settings
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 SENSOR = "alerts"
 NOBODY = "nobody: set alerts.slack, alerts.webhook or alerts.mail_to (docs/operations.md)"
+LOOK_S = 40.0
+"""How long one look may send; Dagster ends a sensor after a minute, and then nothing of the look is remembered."""
 _RUNS_SINCE = timedelta(hours=24)
 _MOST_RUNS = 200
 
@@ -45,24 +48,38 @@ class Told:
     memory: str
 
 
-def look(settings: Settings, instance: DagsterInstance | None, memory: str | None) -> Told:
+def look(settings: Settings, instance: DagsterInstance | None, memory: str | None, most_s: float = LOOK_S) -> Told:
     """Find what is wrong, and tell each receiver what it does not know yet.
 
     Args:
         memory: what the look before returned.
+        most_s: how long it may send, an equal share for each receiver; what there is no time for is for the next look.
     """
     alerts = list(found(settings, instance))
     to, known = sending.receivers(settings.alerts, f"{settings.lake} on {socket.gethostname()}"), due.remembered(memory)
     sent, untold, now_s = 0, {}, time.time()
     for name, send in to.items():
         of = known.setdefault(name, due.Sent())
-        for alert in of.due(alerts, now_s, settings.alerts.quiet_s, settings.alerts.again_after_h * 3600):
-            if why := sending.deliver(send, alert, settings.alerts.timeout_s):
-                untold[name] = why
-                break  # it is down: the others of this look would wait for it too
+        wanted = of.due(alerts, now_s, settings.alerts.quiet_s, settings.alerts.again_after_h * 3600)
+        told, why = _tell(send, wanted, settings.alerts.timeout_s, most_s / len(to))
+        for alert in told:
             of.took(alert, now_s)
-            sent += 1
+        sent += len(told)
+        if why:
+            untold[name] = why
     return Told(alerts, sent, untold, due.to_text({name: known[name] for name in to}))
+
+
+def _tell(send: sending.Send, wanted: Sequence[Alert], timeout_s: float, share_s: float) -> tuple[Sequence[Alert], str]:
+    """Those of some alerts that a receiver took, and why not the others; none is begun that could not end within the receiver's share of a look."""
+    timeout_s = min(timeout_s, share_s)
+    last_s = time.monotonic() + share_s - timeout_s
+    for n, alert in enumerate(wanted):
+        if n and time.monotonic() > last_s:
+            return wanted[:n], "it is slow, and this look has no time for more"
+        if why := sending.deliver(send, alert, timeout_s):
+            return wanted[:n], why
+    return wanted, ""
 
 
 def test(settings: AlertSettings, lake: str) -> dict[str, str]:
@@ -75,8 +92,8 @@ def test(settings: AlertSettings, lake: str) -> dict[str, str]:
 def found(settings: Settings, instance: DagsterInstance | None) -> Iterator[Alert]:
     """All that is wrong now. What cannot be read is itself said."""
     store = Lake(settings.lake)
-    yield from _disk(settings)
     try:
+        yield from _disk(settings)
         if (run := store.latest_run()) is not None:
             yield from _dead_letters(settings, run)
     except EgoworldError as error:
@@ -88,9 +105,14 @@ def found(settings: Settings, instance: DagsterInstance | None) -> Iterator[Aler
 
 
 def _disk(settings: Settings) -> Iterator[Alert]:
-    if not settings.lake.exists():
+    try:
+        usage = shutil.disk_usage(settings.lake)
+    except OSError as error:
+        if (away := unreadable(error, settings.lake)) is not None:
+            raise away from error
+        action = "Mount its disk, or mend the setting `lake`; `egoworld register` makes a new one"
+        yield Alert("lake", 1, "The lake is not there", f"There is no folder {settings.lake}", action, "critical")
         return
-    usage = shutil.disk_usage(settings.lake)
     if usage.free < settings.alerts.disk_free_share * usage.total:
         said = f"{usage.free / 1e9:.3g} GB of {usage.total / 1e9:.3g} GB are free at {settings.lake}"
         yield Alert("disk", 1, "The disk of the lake is almost full", said, "`egoworld gc` lists runs that are not needed", "critical")
@@ -130,15 +152,10 @@ def _said(job: str) -> str:
 
 
 def _failing_sensors(instance: DagsterInstance) -> Iterator[Alert]:
-    from dagster._core.scheduler.instigation import TickStatus
-
-    for state in instance.all_instigator_state():
-        ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1) if state.is_running else []
-        for tick in ticks:
-            if tick.status == TickStatus.FAILURE and state.instigator_name != SENSOR:
-                said = printable(tick.error.message if tick.error else "it does not say why", 500)
-                action = "Its page in the UI has the traceback"
-                yield Alert(f"sensor/{state.instigator_name}", 1, f"Sensor {state.instigator_name} fails", said, action, "critical")
+    for sensor in ticks.of_sensors(instance):
+        if sensor.running and sensor.failed and sensor.name != SENSOR:
+            said, action = printable(sensor.error or "it does not say why", 500), "Its page in the UI has the traceback"
+            yield Alert(f"sensor/{sensor.name}", 1, f"Sensor {sensor.name} fails", said, action, "critical")
 
 
 def _drift(instance: DagsterInstance) -> Iterator[Alert]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from egoworld_assets import ticks
 from egoworld_assets.review.index import Index, Indexes
 from egoworld_ops.errors import PoolLost, SetupError
 from egoworld_ops.lake import memo
@@ -34,7 +35,8 @@ _SCRAPE_S = 2.0
 """How long the broker may take to answer."""
 QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95}
 _COMPLAIN_EVERY_S = 300.0
-_STATES = "SELECT stage, state, count(*) FROM states GROUP BY ALL"
+_LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""A proxy of this host's network does not lead back to it."""
 Part = Callable[[], Iterator[Metric]]
 
 
@@ -151,17 +153,14 @@ class Platform:
     def _sensors(self) -> Iterator[Metric]:
         if self._instance is None:
             return
-        from dagster._core.scheduler.instigation import TickStatus
-
         running = GaugeMetricFamily("egoworld_sensor_running", "1 where the sensor is switched on", labels=["sensor"])
         at = GaugeMetricFamily("egoworld_sensor_last_tick_timestamp_seconds", "when the sensor last looked", labels=["sensor"])
         well = GaugeMetricFamily("egoworld_sensor_last_tick_success", "0 where its last look failed", labels=["sensor"])
-        for state in self._instance.all_instigator_state():
-            name = state.instigator_name
-            running.add_metric([name], float(state.is_running))
-            for tick in self._instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1):
-                at.add_metric([name], tick.timestamp)
-                well.add_metric([name], float(tick.status != TickStatus.FAILURE))
+        for sensor in ticks.of_sensors(self._instance):
+            running.add_metric([sensor.name], float(sensor.running))
+            if sensor.looked_at_s is not None:
+                at.add_metric([sensor.name], sensor.looked_at_s)
+                well.add_metric([sensor.name], float(not sensor.failed))
         yield from (running, at, well)
 
     def _disk(self) -> Iterator[Metric]:
@@ -188,7 +187,7 @@ class Platform:
         up.add_metric([], 1)
         yield up
         if port is not None:
-            with urllib.request.urlopen(f"http://127.0.0.1:{int(port)}/metrics", timeout=_SCRAPE_S) as answer:
+            with _LOOPBACK.open(f"http://127.0.0.1:{int(port)}/metrics", timeout=_SCRAPE_S) as answer:
                 yield from text_string_to_metric_families(answer.read().decode())
 
 

@@ -11,9 +11,16 @@ from egoworld_ops.section import Section
 
 
 def _check_url(url: SecretStr | None) -> SecretStr | None:
-    parts = urlsplit(url.get_secret_value() if url else "https://host")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    text = url.get_secret_value() if url else "https://host"
+    try:
+        parts = urlsplit(text)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("want an address with a host, and a port that is a number") from None
+    if parts.scheme not in ("http", "https") or not host:
         raise ValueError("want an address that begins with https:// or http://")
+    if not (text.isascii() and text.isprintable()) or " " in text:
+        raise ValueError("want an address without spaces, line ends and letters beyond ASCII")
     return url
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import socket
 import threading
 import time
@@ -15,9 +18,14 @@ from typing import Any
 import dagster as dg
 import pytest
 from click.testing import CliRunner
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.definitions.selector import InstigatorSelector
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, SensorInstigatorData, TickData, TickStatus
+from dagster_shared.error import SerializableErrorInfo
 from pydantic import ValidationError
 
-from egoworld_assets import alerting
+from egoworld_assets import alerting, ticks
 from egoworld_assets.chain import bookkeeping
 from egoworld_assets.cli.main import egoworld
 from egoworld_assets.resources import Egoworld
@@ -162,7 +170,19 @@ def test_a_receiver_that_is_down_refuses_redirects_or_hangs_costs_its_timeout_an
     assert "secret" not in repr(settings) + refused + str(sending.shown(settings))
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://host/x", "https://", "javascript:alert(1)"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:///etc/passwd",
+        "ftp://host/x",
+        "https://",
+        "javascript:alert(1)",
+        "https://host:x9/hook",
+        "https://host/my secret",
+        "https://[host/x",
+        "https://host/x\n",
+    ],
+)
 def test_an_address_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ValidationError, match="want an address"):
         AlertSettings(slack=url)  # type: ignore[arg-type]
@@ -183,6 +203,38 @@ def test_an_alert_is_due_once_and_again_where_it_grew_or_is_still_on() -> None:
     assert of.due([], 1e6, 600, 43_200) == []
     assert of.due([ALERT], 1e6, 600, 43_200) == [ALERT], "it was over, and is back"
     assert due.remembered("[1]") == due.remembered("{") == due.remembered(None) == {}
+
+
+def test_a_receiver_that_is_slow_gets_the_rest_at_the_next_look_and_nothing_twice(settings: Settings, webhook: Webhook) -> None:
+    """So many messages take longer than Dagster lets a sensor run; one that it ends remembers nothing."""
+    run = Lake(settings.lake).open_run({}, "20260101_0000", dict)
+    video_id = write_video(run, "one", n_frames=30)
+    latest.use(run)
+    [clip] = [p.name.removeprefix("clip_id=") for p in run.video_folder(video_id).glob("clip_id=*")]
+    for stage in ("masks", "camera", "events", "points"):
+        fail(run, video_id, clip, stage)
+    ledger.rebuild(bookkeeping.ledger_of(settings.lake, None), run.lake)
+    told = settings.model_copy(update={"alerts": given(webhook=webhook.url, timeout_s=5.0)})
+    first = alerting.look(told, None, None, most_s=5.0)
+    assert (len(first.on), first.sent, first.untold) == (4, 1, {"webhook": "it is slow, and this look has no time for more"})
+    second = alerting.look(told, None, first.memory, most_s=5.0)
+    assert second.sent == 1, "however slow it is, it gets one at each look"
+    later = alerting.look(told, None, second.memory)
+    assert (later.sent, later.untold, len(webhook.got)) == (2, {}, 4)
+    assert {said["key"] for said in webhook.got} == {alert.key for alert in first.on}
+
+
+def test_a_lake_that_is_not_there_or_cannot_be_read_is_wrong(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    [gone] = alerting.found(settings, None)
+    assert (gone.key, gone.title, gone.severity) == ("lake", "The lake is not there", "critical")
+
+    def stale(path: Path) -> None:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    monkeypatch.setattr(shutil, "disk_usage", stale)
+    [away] = alerting.found(settings, None)
+    assert (away.title, away.severity) == ("The lake cannot be read", "critical")
+    assert "Stale file handle" in away.said
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +303,32 @@ def test_those_that_were_down_are_told_later_and_nobody_twice(
     assert third.sent == 2, "the run failed again; the dead letter is known"
     assert webhook.got[-1]["title"] == "Runs of breaks fail"
     assert webhook.got[-1]["said"].startswith("2 in the last day")
+
+
+def test_a_sensor_that_failed_is_still_wrong_while_it_looks_again(settings: Settings, instance: dg.DagsterInstance) -> None:
+    settings.lake.mkdir()
+    origin = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("l"), "r").get_instigator_origin("takes_videos")
+    selector = InstigatorSelector(location_name="l", repository_name="r", name="takes_videos").get_id()
+    instance.add_instigator_state(
+        InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING, SensorInstigatorData(min_interval=30))
+    )
+
+    def looks(status: TickStatus, at_s: float) -> None:
+        error = SerializableErrorInfo("no such folder", [], None) if status == TickStatus.FAILURE else None
+        instance.create_tick(
+            TickData(origin.get_id(), "takes_videos", InstigatorType.SENSOR, status, at_s, selector_id=selector, error=error)
+        )
+
+    looks(TickStatus.FAILURE, 1000.0)
+    [fails] = [a for a in alerting.found(settings, instance) if a.key == "sensor/takes_videos"]
+    assert fails.said == "no such folder"
+    looks(TickStatus.STARTED, 1030.0)
+    assert fails in list(alerting.found(settings, instance))
+    [known] = ticks.of_sensors(instance)
+    assert (known.looked_at_s, known.failed) == (1000.0, True)
+    looks(TickStatus.SKIPPED, 1060.0)
+    assert not [a for a in alerting.found(settings, instance) if a.key.startswith("sensor/")]
+    instance.delete_instigator_state(origin.get_id(), selector)
 
 
 def test_the_command_shows_what_is_on_and_tries_the_receivers(

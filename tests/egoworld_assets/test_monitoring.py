@@ -120,7 +120,9 @@ def test_the_endpoint_says_what_is_in_the_lake(settings: Settings, address: str)
     assert all(found[key("egoworld_metrics_part_up", part=part)] == 1 for part in ("run", "ledger", "intake", "disk", "pool", "drift"))
 
 
-def test_it_passes_on_what_the_broker_serves(address: str) -> None:
+def test_it_passes_on_what_the_broker_serves_also_beside_a_proxy(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(urllib.request, "_opener", urllib.request.build_opener(urllib.request.ProxyHandler({})))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     found = samples(address)
     assert found[key("egoworld_pool_up")] == 1
     assert found[key("egoworld_done_total")] == 3
