@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from egoworld_assets import ticks
+from egoworld_assets.monitoring import ticks
 from egoworld_ops.alerts import due, sending
 from egoworld_ops.alerts.due import Alert
 from egoworld_ops.alerts.settings import AlertSettings

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from egoworld_assets import ticks
+from egoworld_assets.monitoring import ticks
 from egoworld_assets.review.index import Index, Indexes
 from egoworld_ops.errors import PoolLost, SetupError
 from egoworld_ops.lake import memo

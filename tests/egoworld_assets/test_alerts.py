@@ -25,9 +25,10 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from dagster_shared.error import SerializableErrorInfo
 from pydantic import ValidationError
 
-from egoworld_assets import alerting, ticks
+from egoworld_assets import alerting
 from egoworld_assets.chain import bookkeeping
 from egoworld_assets.cli.main import egoworld
+from egoworld_assets.monitoring import ticks
 from egoworld_assets.resources import Egoworld
 from egoworld_assets.sensors import alerts as alerts_sensor
 from egoworld_ops import ledger
