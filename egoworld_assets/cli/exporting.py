@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from egoworld_assets.cli.judging import WORDS
+
 
 @click.command(name="export")
 @click.argument("format_name", metavar="FORMAT")
@@ -17,8 +19,11 @@ import click
 @click.argument("target", metavar="DEST", type=click.Path(path_type=Path))
 @click.option("--video", "video_ids", multiple=True, help="Only this video; may be given again.")
 @click.option("--assumed-metric", is_flag=True, help="Also lengths that rest on an assumed focal length; otherwise they are null.")
+@click.option("--verdict", type=click.Choice(WORDS), help="Only clips of which people said this on the review page.")
 @click.pass_obj
-def export(profile: str | None, format_name: str, run_id: str, target: Path, video_ids: Sequence[str], assumed_metric: bool) -> None:
+def export(
+    profile: str | None, format_name: str, run_id: str, target: Path, video_ids: Sequence[str], assumed_metric: bool, verdict: str | None
+) -> None:
     """Write the rows of RUN that count to DEST, a new folder: each owned frame once. `egoworld plugins` lists the formats."""
     from egoworld_ops import exports
     from egoworld_ops.errors import BadSettings
@@ -32,7 +37,11 @@ def export(profile: str | None, format_name: str, run_id: str, target: Path, vid
     settings = load_settings(profile)
     run = runs.find(Lake(settings.lake), run_id)
     policy.check(f"run {run.run_id}", licences.weights_of(run), settings.policy)
-    rows = rows_of(run, video_ids, assumed_metric)
+    rows = rows_of(run, video_ids, assumed_metric, verdict)
+    if verdict and not rows.videos:
+        raise BadSettings(
+            f"--verdict {verdict}", f"no clip of run {run.run_id} is so", "`egoworld verdicts list` has those that were judged"
+        )
     if unknown := set(video_ids) - set(rows.videos):
         raise BadSettings(f"video {min(unknown)}", f"has no manifest in run {rows.run.run_id}", "`egoworld runs show` lists the videos")
     for path in exports.write(format_name, rows, target):

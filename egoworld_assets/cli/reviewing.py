@@ -13,7 +13,7 @@ import click
 @click.option("--allow-host", "also_called", multiple=True, help="A further name by which the page may be asked for.")
 @click.pass_obj
 def review(profile: str | None, host: str, port: int, also_called: Sequence[str]) -> None:
-    """Show runs, clips and what is wrong with them in a browser; read-only."""
+    """Show runs, clips and what is wrong with them in a browser; it writes nothing but verdicts."""
     from egoworld_assets.review.serving import serve
     from egoworld_ops import logs
     from egoworld_ops.settings import load_settings

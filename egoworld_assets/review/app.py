@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from egoworld_assets.review import clip_list, clip_page, lists
+from egoworld_assets.review import clip_list, clip_page, lists, verdict_pages
 from egoworld_assets.review.asked import BadRequest, NotThere
 from egoworld_assets.review.guard import Guard
 from egoworld_assets.review.index import Indexes
@@ -60,6 +60,9 @@ def make(settings: Settings, scratch: Path, token: str, hosts: Collection[str] =
         Route(f"{_CLIP}/raw", clip_page.raw_bytes),
         Route(f"{_CLIP}/copy", clip_page.copy_bytes),
         Route(f"{_CLIP}/lineage", clip_page.lineage_page),
+        Route(f"{_CLIP}/verdict", verdict_pages.give, methods=["POST"]),
+        Route(f"{_RUN}/queue", verdict_pages.queue),
+        Route(f"{_RUN}/verdicts", verdict_pages.verdicts_page),
         Mount("/static", StaticFiles(packages=[("egoworld_assets.review", "static")])),
     ]
     app = Starlette(

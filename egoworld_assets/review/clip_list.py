@@ -16,8 +16,10 @@ from egoworld_assets.review.pages import page
 from egoworld_assets.review.shown import Shown
 from egoworld_ops import operators
 from egoworld_ops.contract import quality
+from egoworld_ops.lake import verdicts
 from egoworld_ops.lake.states import MANIFEST
 
+VERDICTS = ("none", *verdicts.WORDS)
 STATES = ("done", "stale", "failed", "dead letter", "blocked", "missing", "pending", "damaged", "unreadable")
 _VALUED = (
     "FROM clips AS c LEFT JOIN (SELECT video_id, clip_id, value FROM metrics WHERE stage = $metric_stage AND metric = $metric) AS own "
@@ -32,7 +34,7 @@ class ClipList:
     """Some of a run's clips in an order.
 
     Args:
-        filters: as the address has them: metric, order, stage, state, q.
+        filters: as the address has them: metric, order, stage, state, verdict, q.
         known: stage and metric of those that can be chosen, by the name that the address has.
     """
 
@@ -52,6 +54,7 @@ class ClipList:
             "order": asked.one_of("order", ("lowest", "highest")),
             "stage": asked.one_of("stage", tuple(operators.stages())),
             "state": asked.one_of("state", STATES),
+            "verdict": asked.one_of("verdict", VERDICTS),
             "q": asked.text("q"),
         }
         return cls(filters, known)
@@ -73,14 +76,15 @@ class ClipList:
         return int(n["n"])
 
     def rows(self, index: Index, n: int, offset: int) -> list[dict[str, Any]]:
-        """Some of its clips, each with `value`, whether that is `of_video`, and how many of its stages are in each of `states`."""
+        """Some of its clips, each with `value`, whether that is `of_video`, its `verdict`, and how many of its stages are in each of `states`."""
         wanted, values = self._wanted()
         stage, metric = self.metric
         by = f"value {'DESC' if self.order == 'highest' else 'ASC'} NULLS LAST, " if metric else ""
         return index.rows(
             f"WITH page AS (SELECT c.*, coalesce(own.value, whole.value) AS value, own.value IS NULL AS of_video {_VALUED} WHERE {wanted} "
             f"ORDER BY {by}c.video_id, c.frame_start, c.clip_id LIMIT {n} OFFSET {offset}) "
-            "SELECT page.*, s.states FROM page LEFT JOIN (SELECT video_id, clip_id, histogram(state) AS states FROM states "
+            "SELECT page.*, s.states, v.word AS verdict FROM page LEFT JOIN verdicts AS v USING (video_id, clip_id) "
+            "LEFT JOIN (SELECT video_id, clip_id, histogram(state) AS states FROM states "
             "WHERE (video_id, clip_id) IN (SELECT (video_id, clip_id) FROM page) GROUP BY ALL) AS s USING (video_id, clip_id) "
             f"ORDER BY {by}video_id, frame_start, clip_id",
             values | {"metric_stage": stage, "metric": metric},
@@ -115,6 +119,10 @@ class ClipList:
             where = "state = $state" + (" AND stage = $stage" if stage else "")
             parts.append(f"(c.video_id, c.clip_id) IN (SELECT (video_id, clip_id) FROM states WHERE {where})")
             values |= {"state": state} | ({"stage": stage} if stage else {})
+        if verdict := self.filters["verdict"]:
+            given = "SELECT (video_id, clip_id) FROM verdicts" + ("" if verdict == "none" else " WHERE word = $verdict")
+            parts.append(f"(c.video_id, c.clip_id) {'NOT ' if verdict == 'none' else ''}IN ({given})")
+            values |= {} if verdict == "none" else {"verdict": verdict}
         return " AND ".join(parts), values
 
 
@@ -130,7 +138,8 @@ def clips_page(request: Request) -> Response:
     about = next((m for m in quality.metrics(stage) if m.name == metric), None)
     paged: dict[str, Any] = {"rows": list(zip(links, rows, strict=True)), "total": listed.total(index), "paging": paging, "asked": asked}
     filters: dict[str, Any] = {**listed.filters, "size": paging.size}
-    choices: dict[str, Any] = {"metrics": list(listed.known), "stages": list(operators.stages()), "all_states": STATES, "sizes": PAGE_SIZES}
+    choices: dict[str, Any] = {"metrics": list(listed.known), "stages": list(operators.stages()), "all_states": STATES}
+    choices |= {"verdicts": VERDICTS, "sizes": PAGE_SIZES}
     return page("clips", about=about, order=listed.order, filters=filters, **paged, **choices, **shown.common(request, run, index))
 
 

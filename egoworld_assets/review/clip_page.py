@@ -16,7 +16,7 @@ from egoworld_assets.review.shown import Shown
 from egoworld_ops import operators
 from egoworld_ops.errors import EgoworldError
 from egoworld_ops.files.tables import read_table
-from egoworld_ops.lake import lineage, states
+from egoworld_ops.lake import lineage, states, verdicts
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.report import series
 from egoworld_ops.types import Clip, sampled_frames
@@ -45,7 +45,16 @@ def clip_page(request: Request) -> Response:
         "metrics": index.rows(f"SELECT stage, metric, value {of_clip.format('metrics')}", key),
         "warnings": index.rows("SELECT stage, said FROM warnings WHERE video_id = $v ORDER BY ALL", {"v": clip.video_id}),
     }
-    return page("clip", clip=clip, beside=beside, here=_base(run, clip), **known, **shown.common(request, run, index))
+    said: dict[str, Any] = {"csrf": shown.csrf, "query": request.url.query, **_verdicts(run, clip)}
+    return page("clip", clip=clip, beside=beside, here=_base(run, clip), **known, **said, **shown.common(request, run, index))
+
+
+def _verdicts(run: Run, clip: Clip) -> dict[str, Any]:
+    """All verdicts that were given on a clip, the newest first, and those of them that stand."""
+    key = (clip.video_id, clip.clip_id)
+    given = [verdict for verdict in verdicts.read(run.lake) if (verdict.run_id, *verdict.clip) == (run.run_id, *key)]
+    stands = {verdict.verdict_id for verdict in verdicts.standing(run, given).get(key, ())}
+    return {"given": given[::-1], "stands": stands}
 
 
 def about_json(request: Request) -> Response:

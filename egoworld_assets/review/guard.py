@@ -33,7 +33,7 @@ class Guard:
     """Lets through what may be asked, and adds the headers to each answer.
 
     A page of another site whose name was made to point here (DNS rebinding) is refused by its `Host`; so is a write that another site's page sends,
-    by its `Origin`. No page takes a write.
+    by its `Origin`, and one that does not say where it comes from. Forms hold a token beside.
 
     Args:
         token: that a browser must show; empty where the page is bound to loopback.
@@ -70,8 +70,8 @@ class Guard:
             return answer
         if scope["method"] not in ("GET", "HEAD"):
             origin = headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-                return PlainTextResponse("egoworld review: a page of another site may not write here", 403)
+            if urlsplit(origin or "").netloc.lower() != host.lower():
+                return PlainTextResponse("egoworld review: only a page of its own may write here", 403)
         return None
 
     def _may_be_called(self, host: str) -> bool:

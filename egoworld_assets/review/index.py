@@ -20,7 +20,7 @@ import duckdb
 from egoworld_assets.review import gathering
 from egoworld_ops.contract.quality import Bounds
 from egoworld_ops.errors import EgoworldError, StorageUnavailable, classify
-from egoworld_ops.lake import memo, states
+from egoworld_ops.lake import memo, states, verdicts
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.measured import FILE_NAME as QUALITY
 
@@ -43,6 +43,7 @@ CREATE TABLE metrics (video_id VARCHAR, clip_id VARCHAR, stage VARCHAR, metric V
 CREATE TABLE metric_names (stage VARCHAR, metric VARCHAR, PRIMARY KEY (stage, metric));
 CREATE TABLE warnings (video_id VARCHAR, stage VARCHAR, metric VARCHAR, said VARCHAR);
 CREATE TABLE unreadable (video_id VARCHAR, reason VARCHAR);
+CREATE TABLE verdicts (video_id VARCHAR, clip_id VARCHAR, word VARCHAR);
 """
 
 
@@ -60,7 +61,7 @@ class Index:
         self._database = duckdb.connect(str(path), config={"threads": 2, "memory_limit": MEMORY})
         self._database.execute(_TABLES)
         self._known: dict[str, Any] = {}
-        self._alone = threading.Lock()
+        self._alone, self._judging = threading.Lock(), threading.Lock()
         self._counted: deque[tuple[float, int]] = deque()
         self.whole = threading.Event()
         """Set once all videos that the run had were gone through."""
@@ -88,6 +89,7 @@ class Index:
         with self._alone:
             try:
                 self._read_changed(ended)
+                self.read_verdicts()
                 self.away = None
             except Exception as error:  # noqa: BLE001 - whatever it is, the page says it, and the next look may do better
                 self.away = classify(error, f"run {self.run.run_id}")
@@ -143,6 +145,23 @@ class Index:
                 cursor.unregister("gathered")
         cursor.execute("COMMIT")
         cursor.close()
+
+    def read_verdicts(self) -> None:
+        """Put the verdicts on clips that stand now in the place of those there were.
+
+        Raises:
+            ContractError, StorageUnavailable: they cannot be read.
+        """
+        with self._judging:
+            found = verdicts.standing(self.run, verdicts.read(self.run.lake))
+            words = [(*clip, verdicts.word(of_clip)) for clip, of_clip in found.items()]
+            cursor = self._database.cursor()
+            cursor.execute("BEGIN")
+            cursor.execute("DELETE FROM verdicts")
+            if words:
+                cursor.executemany("INSERT INTO verdicts VALUES (?, ?, ?)", words)
+            cursor.execute("COMMIT")
+            cursor.close()
 
     def _note_progress(self) -> None:
         [row] = self.rows(f"SELECT count(*) AS n FROM states WHERE {ENDED}")

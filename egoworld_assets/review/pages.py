@@ -21,6 +21,8 @@ SIGNS = {
     "unreadable": "?",
 }
 """Beside the word of each state, so that none is told by its colour alone."""
+VERDICT_SIGNS = {"good": "✓", "bad": "✗", "unsure": "?"}
+"""Likewise of each verdict."""
 
 
 def number(value: float | None) -> str:
@@ -44,7 +46,7 @@ def share(part: int, whole: int) -> str:
 
 _TEMPLATES = Environment(loader=PackageLoader("egoworld_assets.review"), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 _TEMPLATES.filters.update(number=number, duration=duration, segment=lambda name: quote(name, safe=""))
-_TEMPLATES.globals.update(signs=SIGNS, share=share)
+_TEMPLATES.globals.update(signs=SIGNS, verdict_signs=VERDICT_SIGNS, share=share)
 
 
 def page(template: str, code: int = 200, **values: Any) -> HTMLResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from egoworld_assets.chain.watching import clips_to_watch
 from egoworld_assets.review.asked import NotThere
 from egoworld_assets.review.index import Index, Indexes
 from egoworld_assets.review.media import Copies
+from egoworld_assets.review.queue import Queue
 from egoworld_ops.errors import SetupError, UnknownVideo
 from egoworld_ops.lake import memo, runs
 from egoworld_ops.lake.lake import Lake, Run
@@ -52,6 +54,8 @@ class Shown:
     copies: Copies
     layers: LayersInUse = field(default_factory=LayersInUse)
     raw_files: RawFiles = field(default_factory=lambda: RawFiles(None))
+    queue: Queue = field(default_factory=Queue)
+    csrf: str = field(default_factory=lambda: secrets.token_urlsafe(24))
 
     def run(self, request: Request) -> tuple[Run, Index]:
         """The run that the address names, one of those the lake has, and its index.

@@ -465,7 +465,26 @@ INTAKE = Table(
 )
 
 
-OWN_TABLES = (VIDEOS, CLIPS, FAILURES, STATES, METRICS, INTAKE)
+VERDICTS = Table(
+    "verdicts",
+    "What a person said of a clip, or of some of its frames. Rows are added, never changed: a later one of a judge takes the place of an earlier.",
+    ("verdict_id",),
+    (
+        Column("verdict_id", pa.string(), "sorts by time: milliseconds since 1970 in 12 hex digits, a dash, 12 more at random"),
+        Column("run_id", pa.string(), "the run whose results were looked at"),
+        video_id(),
+        Column("clip_id", pa.string(), "the clip"),
+        Column("frame_start", pa.int64(), "first frame that is meant; null for the whole clip", "frames", "", True, minimum=0),
+        Column("frame_end", pa.int64(), "one past the last frame that is meant; null for the whole clip", "frames", "", True, minimum=1),
+        Column("verdict", pa.string(), "what was said", allowed=("good", "bad", "unsure")),
+        Column("why", pa.string(), "in the judge's words", nullable=True),
+        Column("judge", pa.string(), "by whom"),
+        Column("judged_at", pa.timestamp("ms", "UTC"), "when"),
+        Column("results", pa.string(), "SHA-256 over the digests of the clip's results that counted then: of others nothing was said"),
+    ),
+)
+
+OWN_TABLES = (VIDEOS, CLIPS, FAILURES, STATES, METRICS, INTAKE, VERDICTS)
 """The tables that belong to no stage of `egoworld_ops.operators`; those of stages are declared with their stage."""
 
 
@@ -488,7 +507,7 @@ TABLES: Mapping[str, Table] = _Tables()
 @cache
 def _tables() -> dict[str, Table]:
     of_stages = [stage.table for stage in gathered.stages().values()]
-    return {t.name: t for t in (VIDEOS, CLIPS, *of_stages, FAILURES, STATES, METRICS, INTAKE)}
+    return {t.name: t for t in (VIDEOS, CLIPS, *of_stages, FAILURES, STATES, METRICS, INTAKE, VERDICTS)}
 
 
 def table(name: str) -> Table:

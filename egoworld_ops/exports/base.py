@@ -13,6 +13,7 @@ from egoworld_ops.contract import schema, world
 from egoworld_ops.contract.links import LINKS
 from egoworld_ops.lake.assumed import has_assumed
 from egoworld_ops.lake.lake import RELEASED_TABLES, Run
+from egoworld_ops.lake.verdicts import judged
 from egoworld_ops.release import cards
 from egoworld_ops.release.cards import Cards
 from egoworld_ops.release.plan import RunFiles
@@ -27,6 +28,7 @@ class Rows:
         run: where they are from.
         videos: the videos they are of, sorted.
         assumed_metric: whether lengths that rest on an assumed focal length are among the values; else they are null, and `metric` says why.
+        verdict: what people said of their clips; None where all clips are taken, judged or not.
         incomplete: by video and stage, how many clips have no table that counts, and why; None stands for a video without a manifest.
     """
 
@@ -35,6 +37,7 @@ class Rows:
     incomplete: Mapping[str, Mapping[str, Mapping[str, int]] | None]
     _contents: RunFiles
     assumed_metric: bool = False
+    verdict: str | None = None
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -96,6 +99,7 @@ class Rows:
             "videos": list(self.videos),
             "incomplete": dict(self.incomplete),
             "truth_cards": self.cards.hashes,
+            "verdict": self.verdict,
             "assumed_metric": self.assumed_metric,
             "assumed_lengths": {table: list(columns) for table in self.tables if (columns := schema.table(table).assumed_lengths)},
             "videos_of_assumed_focal_length": self.not_metric(),
@@ -111,18 +115,19 @@ class Rows:
         return [v for v in self.videos if any(has_assumed(s.path, t) for t in tables for s in self._contents.sources([v], (t,))[t])]
 
 
-def rows_of(run: Run, videos: Sequence[str] = (), assumed_metric: bool = False) -> Rows:
+def rows_of(run: Run, videos: Sequence[str] = (), assumed_metric: bool = False, verdict: str | None = None) -> Rows:
     """The rows of a run, of these videos or of all.
 
     Args:
         assumed_metric: take lengths that rest on an assumed focal length too.
+        verdict: only of clips of which people said this word, see `lake/verdicts.py`.
 
     Raises:
-        ContractError: a manifest cannot be read.
+        BadSettings: the word is no verdict.
+        ContractError: a manifest, or the table of verdicts, cannot be read.
     """
-    contents = RunFiles(run)
+    contents = RunFiles(run, None if verdict is None else judged(run, verdict))
     selection = contents.select("include")
     wanted = [video_id for video_id in selection.videos if not videos or video_id in videos]
-    return Rows(
-        run, wanted, {v: missing for v, missing in selection.incomplete.items() if not videos or v in videos}, contents, assumed_metric
-    )
+    incomplete = {v: missing for v, missing in selection.incomplete.items() if not videos or v in videos}
+    return Rows(run, wanted, incomplete, contents, assumed_metric, verdict)

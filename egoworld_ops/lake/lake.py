@@ -30,7 +30,9 @@ from egoworld_ops.lake import pointer
 from egoworld_ops.types import check_id
 
 VIDEO_TABLES = ("videos", "clips")
-RUN_TABLES = tuple(name for name in schema.TABLES if name != "intake")
+LAKE_TABLES = ("intake", "verdicts")
+"""Of the whole lake, in one file each, in a folder of their name."""
+RUN_TABLES = tuple(name for name in schema.TABLES if name not in LAKE_TABLES)
 DERIVED_TABLES = ("states", "metrics")
 """Of a whole video, each in one file beside its tables, derived from them."""
 RELEASED_TABLES = (*(name for name in RUN_TABLES if name not in DERIVED_TABLES), *LINKS)

@@ -23,6 +23,7 @@ from egoworld_ops.contract import schema
 from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.files import locks
 from egoworld_ops.files.whole import hard_link, hold_swept, named_errors, sync_folder, temporary_folder, write_bytes
+from egoworld_ops.lake import verdicts
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.query.views import FILE_NAME, statements
 from egoworld_ops.raw import intake
@@ -45,6 +46,7 @@ def write_catalog(lake: Lake) -> Path:
     """
     target, stamp = lake.root / FILE_NAME, lake.root / f".{FILE_NAME}.sha256"
     intake.ensure(lake)
+    verdicts.ensure(lake)
     hold_swept(lake.root)  # so that nobody takes the files being written here for orphans of a killed process
     place.ensure(lake)
     said = statements(lake)

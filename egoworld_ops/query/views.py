@@ -20,7 +20,17 @@ from pydantic import ValidationError
 from egoworld_ops.contract import links, schema, world
 from egoworld_ops.contract.quality import Bounds
 from egoworld_ops.errors import SetupError
-from egoworld_ops.lake.lake import PLACEHOLDER_SUFFIX, RELEASED_TABLES, RUN_TABLES, VIDEO_TABLES, Lake, Run, clip_depth, table_glob
+from egoworld_ops.lake.lake import (
+    LAKE_TABLES,
+    PLACEHOLDER_SUFFIX,
+    RELEASED_TABLES,
+    RUN_TABLES,
+    VIDEO_TABLES,
+    Lake,
+    Run,
+    clip_depth,
+    table_glob,
+)
 from egoworld_ops.lake.runs import contract_of, described
 from egoworld_ops.query import asked
 from egoworld_ops.release import place
@@ -41,7 +51,8 @@ def statements(lake: Lake) -> list[str]:
     """The SQL that makes all views."""
     maker, run = _Maker(lake), lake.latest_run()
     said = [f"CREATE SCHEMA {name}" for name in ("raw", "runs", "release", "releases", maker.marker)]
-    said += [f"CREATE VIEW about AS SELECT {_text(_ABOUT)} AS about, {_text(run.run_id) if run else 'NULL'} AS latest_run", maker.intake()]
+    said += [f"CREATE VIEW about AS SELECT {_text(_ABOUT)} AS about, {_text(run.run_id) if run else 'NULL'} AS latest_run"]
+    said += [maker.of_lake(name) for name in LAKE_TABLES]
     for name in RUN_TABLES:
         said += maker.views(name, run)
     for view in world.VIEWS.values():
@@ -63,9 +74,10 @@ class _Maker:
         self.marker = f"lake_{hashlib.sha256(self._written_in.encode()).hexdigest()[:8]}"
         """A schema by which an attached database is known for one that was written in this folder."""
 
-    def intake(self) -> str:
-        rows = f"{_columns('intake')} FROM {self._files('intake/intake.parquet')}"
-        return f"CREATE VIEW intake AS SELECT {rows} WHERE {self._guard()}"
+    def of_lake(self, name: str) -> str:
+        """The view of a table of the whole lake."""
+        rows = f"{_columns(name)} FROM {self._files(f'{name}/{name}.parquet')}"
+        return f"CREATE VIEW {name} AS SELECT {rows} WHERE {self._guard()}"
 
     def views(self, name: str, run: Run | None) -> Iterator[str]:
         """The views of one table: of the latest run, of all runs, of every row in the files, and of releases."""

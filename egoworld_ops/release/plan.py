@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class Source:
         owned: first and one past the last frame whose rows are taken; None for tables that are not per frame.
         clips: the clips it has rows of.
         made_of: of links, the files that they are computed from; `path` is then the first of them.
+        some: whether only the rows of `clips` are taken, of a file that has those of others too.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class Source:
     owned: tuple[int, int] | None
     clips: Sequence[str]
     made_of: Sequence[Source] = ()
+    some: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +119,21 @@ def identity(table: str, layout: Mapping[str, Any], files: Sequence[Source]) -> 
 
 
 class RunFiles:
-    """The files of a run that a release takes its rows from. Each video is read once (of the last few thousand)."""
+    """The files of a run that a release takes its rows from. Each video is read once (of the last few thousand).
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
-        self._state = lru_cache(_MOST_REMEMBERED)(partial(video_state, run))
+    Args:
+        kept: video_id and clip_id of the clips whose rows are taken; None takes all. A video without any is left out.
+    """
+
+    def __init__(self, run: Run, kept: Collection[tuple[str, str]] | None = None) -> None:
+        self._run, self._kept = run, kept
+        self._state = lru_cache(_MOST_REMEMBERED)(self._read)
+
+    def _read(self, video_id: str) -> VideoState | None:
+        state = video_state(self._run, video_id)
+        if state is None or self._kept is None:
+            return state
+        return replace(state, clips=[clip for clip in state.clips if (video_id, clip.clip_id) in self._kept])
 
     def select(self, incomplete: str, say: Callable[[str], None] = lambda line: None) -> Selection:
         """Which videos to release.
@@ -141,6 +153,8 @@ class RunFiles:
             state = self._state(video_id)
             if state and (away := state.unreadable()) is not None:
                 raise away
+            if self._kept is not None and not (state and state.clips):
+                continue
             missing = state.lacking() if state else None
             if missing != {}:
                 lacking[video_id] = missing
@@ -212,7 +226,8 @@ class RunFiles:
         for table in (t for t in VIDEO_TABLES if t in tables):
             path = run.video_table(table, video_id)
             clips = [clip.clip_id for clip in state.clips] if table == "clips" else []
-            yield Source(path, table, video_id, "", state.manifest.digest or "", None, clips)
+            some = table == "clips" and self._kept is not None
+            yield Source(path, table, video_id, ",".join(clips) if some else "", state.manifest.digest or "", None, clips, some=some)
         for clip in state.clips:
             for stage in (s for s, there in clip.states.items() if there in ("done", "damaged") and s in tables):
                 path, digest = run.clip_table(stage, video_id, clip.clip_id), clip.stages[stage].counts or ""

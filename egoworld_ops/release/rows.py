@@ -69,6 +69,8 @@ def owned_rows(source: Source, columns: Sequence[str] | None = None) -> pa.Table
     contract = schema.table(source.table).arrow_schema()
     if list(rows.schema) != [field for field in contract if columns is None or field.name in columns]:
         raise ContractError(source.path, "has columns of other types than the contract", DELETE_AND_MAKE)
+    if source.some:
+        return rows.filter(pc.is_in(rows["clip_id"], pa.array(source.clips)))
     return rows if source.owned is None else _owned(source, rows, *source.owned)
 
 

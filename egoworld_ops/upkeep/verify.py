@@ -1,4 +1,4 @@
-"""Checks a run, its release and the intake: every file is read and compared with its own footer, with the files beside it, and with release.json.
+"""Checks a run, its release, the intake and the verdicts: every file against its own footer, the files beside it, and release.json.
 
 Nothing is repaired here. A finding is a ContractError: the file, what is wrong with it, and what to do.
 """
@@ -13,6 +13,7 @@ from itertools import islice
 
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import ContractError, EgoworldError, StorageUnavailable
+from egoworld_ops.lake import verdicts
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.runs import contract_of
 from egoworld_ops.lake.states import video_ids
@@ -41,6 +42,7 @@ def verify(run: Run, progress: Progress = lambda done, total: None, threads: int
     n_threads = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(n_threads) as workers:
         pieces = [Piece(intake.path(run.lake), partial(verify_intake.check_intake, run))]
+        pieces += [Piece(verdicts.path(run.lake), partial(_check_verdicts, run))]
         pieces += [Piece(run.path, partial(verify_video.check_strays, run))]
         pieces += [Piece(run.path / f"video_id={v}", partial(verify_video.check_video, run, v)) for v in video_ids(run)]
         pieces += verify_release.pieces(run)
@@ -50,6 +52,11 @@ def verify(run: Run, progress: Progress = lambda done, total: None, threads: int
                 done += 1
                 yield from findings
                 progress(done, len(pieces))
+
+
+def _check_verdicts(run: Run) -> list[EgoworldError]:
+    verdicts.read(run.lake)  # raises what is wrong
+    return []
 
 
 def _findings(piece: Piece) -> list[EgoworldError]:

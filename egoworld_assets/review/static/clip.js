@@ -136,6 +136,7 @@ const KEYS = {
   End: () => player.seek(player.last),
   j: () => document.querySelector("a[rel=next]")?.click(),
   k: () => document.querySelector("a[rel=prev]")?.click(),
+  v: () => get("judge").querySelector("[name=verdict]").focus(),
   r: () => turn(OVER, !isOn(OVER)),
   h: () => {
     hands.selectedIndex = (hands.selectedIndex + 1) % hands.length;
@@ -145,10 +146,11 @@ const KEYS = {
 
 function onKey(event) {
   const { target, key } = event;
-  if (event.ctrlKey || event.metaKey || event.altKey || target.closest("textarea, select, input:not([type=range], [type=checkbox])")) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || target.closest("textarea, select, input:not([type=range], [type=checkbox], [type=radio])")) return;
   const arrow = { ArrowLeft: -1, ArrowRight: 1 }[key];
   const layer = /^[1-9]$/.test(key) ? Object.keys(about.layers)[key - 1] : undefined;
   if (key === " " && target.closest("button, summary, a, input")) return;
+  if (target.type === "radio" && (arrow || key === " ")) return;
   if (arrow) player.step(arrow * (event.shiftKey ? 10 : 1));
   else if (layer) turn(layer, !isOn(layer));
   else if (KEYS[key]) KEYS[key]();
@@ -160,6 +162,13 @@ function onKey(event) {
 function asked() {
   const found = /[#&]frame=(\d+)/.exec(location.hash);
   return found && Math.max(player.first, Math.min(player.last, Number(found[1])));
+}
+
+// The judge's name is kept in this browser.
+function rememberJudge() {
+  const name = get("judge").querySelector("[name=judge]");
+  name.value ||= localStorage.getItem("egoworld-judge") ?? "";
+  get("judge").addEventListener("submit", () => localStorage.setItem("egoworld-judge", name.value));
 }
 
 async function begin() {
@@ -193,4 +202,5 @@ async function begin() {
   place.dataset.ready = "yes";
 }
 
+rememberJudge();
 begin().catch((error) => say(`The clip cannot be shown: ${error.message}`));

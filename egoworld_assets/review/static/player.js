@@ -6,7 +6,7 @@ const POLL_MS = 300;
 // Where in a frame's time a seek goes to. A browser may take the frame before for one that lasts as long as its container says, which of frames
 // that are stored in another order than they are shown is another time.
 const SHARES = [0.7, 0.95, 0.3];
-const PATIENCE_MS = 500;
+const PATIENCE_MS = 2000;
 
 export class Player {
   // about: what about.json says. onFrame is told each frame that is shown, onSay what a person should know.

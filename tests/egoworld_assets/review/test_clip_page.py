@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import shutil
@@ -13,15 +14,16 @@ import pytest
 from starlette.testclient import TestClient
 
 from egoworld_assets.review import ranges
-from egoworld_ops.lake import states
+from egoworld_ops.lake import states, verdicts
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.raw import intake
 from tests import chromium, damage
 from tests.chromium import Browser
 from tests.egoworld_assets.review import watched
-from tests.egoworld_assets.review.served import asked, served
+from tests.egoworld_assets.review.served import LOOPBACK, asked, served
 from tests.egoworld_ops import media
 
+EVIL = "<script>alert(1)</script>'\"&"
 BARS = """(() => {
   const video = document.querySelector("video");
   const canvas = Object.assign(document.createElement("canvas"), { width: 160, height: 120 });
@@ -201,6 +203,59 @@ def test_a_damaged_table_and_a_damaged_manifest_are_named(lake: tuple[Run, dict[
         assert "clips.parquet" in client.get(f"{page}/about.json").json()["error"]
 
 
+def form_of(client: TestClient, page: str) -> dict[str, str]:
+    """The hidden fields of the form of a clip's page."""
+    return dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', client.get(page).text))
+
+
+OWN = {"origin": LOOPBACK}
+
+
+def test_a_verdict_is_taken_from_its_own_page_alone(client: TestClient, lake: tuple[Run, dict[str, str]]) -> None:
+    page, store = address(lake, "played"), lake[0].lake
+    said = {**form_of(client, page), "verdict": "bad", "why": EVIL, "judge": EVIL, "first": "3", "last": "5"}
+    for headers, changed, status in (
+        ({}, {}, 403),
+        ({"origin": "http://evil.example"}, {}, 403),
+        ({"origin": "null"}, {}, 403),
+        (OWN, {"csrf": "x"}, 400),
+        (OWN, {"verdict": "fine"}, 400),
+        (OWN, {"judge": " "}, 400),
+        (OWN, {"last": "2"}, 400),
+        (OWN, {"first": "99999"}, 400),
+        (OWN, {"why": "x" * 20_000}, 400),
+    ):
+        assert client.post(f"{page}/verdict", data=said | changed, headers=headers).status_code == status, (headers, changed)
+    assert client.post(f"{page}/verdict", json=said, headers=OWN).status_code == 400
+    assert client.get(f"{page}/verdict").status_code == 405
+    assert verdicts.read(store) == []
+    answer = client.post(f"{page}/verdict", data=said, headers=OWN)
+    assert (answer.status_code, answer.headers["location"].partition("?")[0]) == (303, page)
+    [given] = verdicts.read(store)
+    assert (given.verdict, given.frames, given.why) == ("bad", (3, 6), EVIL)
+    for path in (page, f"/run/{lake[0].run_id}/verdicts", f"/run/{lake[0].run_id}/clips?verdict=bad"):
+        shown = client.get(path).text
+        assert EVIL not in shown
+        assert "✗ bad" in shown
+    assert client.get(f"/run/{lake[0].run_id}/clips?verdict=fine").status_code == 400
+
+
+def test_the_queue_hands_out_what_nobody_judged_to_each_judge_another(client: TestClient, lake: tuple[Run, dict[str, str]]) -> None:
+    queue, run = f"/run/{lake[0].run_id}/queue", lake[0]
+    n = client.get(f"/run/{run.run_id}/clips?verdict=none").text.count("data-row")
+    handed = [client.get(queue).headers["location"] for _ in range(n)]
+    judged = {f"/video/{v.video_id}/clip/{v.clip_id}?" for v in verdicts.read(run.lake)}
+    assert len({where.partition("?")[0] for where in handed}) == n >= 3
+    assert not any(mark in where for mark in judged for where in handed)
+    for where in handed:
+        form = {**form_of(client, where), "verdict": "good", "judge": "ann"}
+        form["query"] = html.unescape(form["query"])
+        after = client.post(f"{where.partition('?')[0]}/verdict", data=form, headers=OWN)
+        assert after.headers["location"].startswith(queue)
+    assert client.get(queue).headers["location"] == f"/run/{run.run_id}/verdicts"
+    assert "All clips are judged" in client.get(f"/run/{run.run_id}/verdicts").text
+
+
 @pytest.fixture(scope="module")
 def browsed(lake: tuple[Run, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser, str]]:
     chromium.found()
@@ -242,7 +297,9 @@ def test_layers_go_off_and_on_and_every_number_leads_to_its_origin(browsed: tupl
         browser.until(drawn)
         assert browser.js("document.documentElement.scrollWidth") <= width
         assert browser.js("['header', 'main', 'footer'].every((name) => document.querySelectorAll(name).length === 1)")
-        assert browser.js("[...document.querySelectorAll('input, select, textarea')].every((field) => field.labels.length)")
+        assert browser.js(
+            "[...document.querySelectorAll('input:not([type=hidden]), select, textarea')].every((field) => field.labels.length)"
+        )
         assert browser.js("[...document.querySelectorAll('canvas[role=img]')].every((canvas) => canvas.ariaLabel)")
     for key in "134":
         browser.press(key)
@@ -257,5 +314,23 @@ def test_layers_go_off_and_on_and_every_number_leads_to_its_origin(browsed: tupl
     browser.js("document.querySelector('.numbers a[href*=fusion]').click()")
     assert browser.until("document.querySelector('dt.asked') !== null")
     browser.open(f"{root}{address(lake, 'played')}/lineage?stage=masks&frame=2")
+    assert browser.js("document.documentElement.scrollWidth") <= 360
+    assert browser.complaints == []
+
+
+def test_a_verdict_is_given_by_keys(browsed: tuple[Browser, str], lake: tuple[Run, dict[str, str]]) -> None:
+    browser, root = browsed
+    browser.look(360, 800)
+    browser.open(f"{root}{address(lake, 'played')}")
+    browser.until("document.getElementById('things').children.length > 0")
+    browser.press("v")
+    browser.press(" ", "Space")
+    assert browser.until("document.activeElement.name === 'verdict' && document.activeElement.checked")
+    browser.js("document.querySelector('[name=judge]').value = 'cleo'; document.querySelector('[name=why]').value = 'all fingers'")
+    browser.press("Enter")
+    browser.until("[...document.querySelectorAll('#verdicts td')].some((cell) => cell.textContent === 'cleo')")
+    assert browser.js("document.querySelector('[name=judge]').value") == "cleo"
+    assert browser.js("document.documentElement.scrollWidth") <= 360
+    browser.open(f"{root}/run/{lake[0].run_id}/verdicts")
     assert browser.js("document.documentElement.scrollWidth") <= 360
     assert browser.complaints == []

@@ -129,7 +129,7 @@ def test_numbers_and_warnings_of_a_stage_stay_where_a_file_of_it_does_not_count(
     with asked(run.lake.root, tmp_path / "scratch") as client:
         client.shown.indexes.of(run).refresh(threading.Event())  # type: ignore[attr-defined]
         page = client.get(f"/run/{RUN}/clips", params={"metric": "hand_pose.solved_share"}).text
-        assert re.findall(r'class="n">([^<]*)</td>\s*<td data-label="Stages"', page)[0] == "0"
+        assert re.findall(r'class="n">([^<]*)</td>\s*<td data-label="Verdict"', page)[0] == "0"
         assert "solved_share" in client.get(f"/run/{RUN}/warnings").text
 
 
@@ -197,7 +197,8 @@ def test_every_answer_has_the_headers_and_nothing_may_be_written(client: TestCli
     assert answer.headers["x-frame-options"] == "DENY"
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
     for method in ("POST", "PUT", "DELETE", "PATCH"):
-        assert client.request(method, f"/run/{RUN}").status_code == 405
+        assert client.request(method, f"/run/{RUN}", headers={"origin": "http://127.0.0.1:3080"}).status_code == 405
+        assert client.request(method, f"/run/{RUN}").status_code == 403
 
 
 def test_a_name_that_was_made_to_point_here_is_refused(client: TestClient) -> None:

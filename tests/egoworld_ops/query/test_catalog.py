@@ -16,7 +16,7 @@ import pytest
 
 from egoworld_ops.contract import links, world
 from egoworld_ops.lake import latest, pointer
-from egoworld_ops.lake.lake import RELEASED_TABLES, RUN_TABLES, Lake, Run, placeholder
+from egoworld_ops.lake.lake import LAKE_TABLES, RELEASED_TABLES, RUN_TABLES, Lake, Run, placeholder
 from egoworld_ops.query import asked, catalog
 from egoworld_ops.release import place
 from egoworld_ops.release.make import make_release
@@ -223,7 +223,7 @@ def test_what_other_programs_leave_beside_the_files_neither_breaks_nor_doubles_a
     catalog.write_catalog(run.lake)
     views = [f"{s}.{t}" for s in ("main", "runs", "release", "releases") for t in RELEASED_TABLES]
     views += [f"raw.{t}" for t in RELEASED_TABLES if t not in links.LINKS]
-    views += ["intake", "run_states", "runs"]
+    views += [*LAKE_TABLES, "run_states", "runs"]
     before = {view: ask(run.lake, f"SELECT * FROM {view} ORDER BY ALL") for view in views}
 
     clip, released = run.clip_folder(video_id, clip_ids[0]), place.folder(run) / "masks"
@@ -289,7 +289,7 @@ def test_an_older_duckdb_has_the_same_answers_of_every_view(run: Run) -> None:
     database = str(catalog.write_catalog(run.lake))
     ours = run_with((), EVERY_VIEW, database)
     of_tables = 3 * len(RUN_TABLES) + 2 * len(RELEASED_TABLES) + 4 * len(world.VIEWS) + 2 * len(links.LINKS)
-    assert len(ours) == of_tables + sum(4 if view.is_released else 2 for view in asked.VIEWS) + 4
+    assert len(ours) == of_tables + sum(4 if view.is_released else 2 for view in asked.VIEWS) + len(LAKE_TABLES) + 3
     assert ours["main.hand_pose"] == 4 * N_FRAMES
     assert run_with((installed("duckdb==1.1.3"),), EVERY_VIEW, database) == ours
 

@@ -1,0 +1,83 @@
+"""Commands about verdicts: what people said of clips."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import click
+
+from egoworld_assets.cli.group import Group
+
+if TYPE_CHECKING:
+    from egoworld_ops.lake.lake import Run
+
+WORDS = ("good", "bad", "unsure")
+
+
+@click.group("verdicts", cls=Group)
+def verdicts_group() -> None:
+    """What people said of clips on the review page."""
+
+
+@verdicts_group.command("list")
+@click.option("--run", "run_id", default="latest", show_default=True, help="The run.")
+@click.option("--verdict", type=click.Choice(WORDS), help="Only clips with this verdict.")
+@click.pass_obj
+def list_verdicts(profile: str | None, run_id: str, verdict: str | None) -> None:
+    """Each clip of a run that was judged, with the verdicts that stand; and how far judges agree."""
+    from egoworld_ops.lake import verdicts
+
+    run = _run(profile, run_id)
+    stands = verdicts.standing(run, verdicts.read(run.lake))
+    shown = {clip: of_clip for clip, of_clip in sorted(stands.items()) if verdict in (None, verdicts.word(of_clip))}
+    for (video_id, clip_id), of_clip in shown.items():
+        for each in of_clip:
+            frames = "" if each.frame_start is None or each.frame_end is None else f"  frames {each.frame_start}-{each.frame_end - 1}"
+            click.echo(f"{video_id} {clip_id}  {each.verdict:<6}  {each.judge}{frames}{f'  {each.why}' if each.why else ''}")
+    click.echo(f"{len(shown)} clip(s) of run {run.run_id}", err=True)
+    for pair in verdicts.agreement(stands):
+        kappa = "–" if pair.kappa is None else f"{pair.kappa:.2f}"
+        click.echo(f"{pair.a} and {pair.b}: {pair.same} of {pair.n} clips the same, Cohen's kappa {kappa}", err=True)
+
+
+@verdicts_group.command("export")
+@click.argument("file", type=click.File("w", encoding="utf-8", lazy=True), default="-")
+@click.pass_obj
+def export_verdicts(profile: str | None, file: TextIO) -> None:
+    """Write all verdicts of the lake, also those that no longer stand, to FILE (- for the terminal), a JSON object each line."""
+    from egoworld_ops.lake import verdicts
+    from egoworld_ops.lake.lake import Lake
+    from egoworld_ops.settings import load_settings
+
+    known = verdicts.read(Lake(load_settings(profile).lake))
+    for each in known:
+        file.write(json.dumps(each.to_json(), ensure_ascii=False) + "\n")
+    click.echo(f"{len(known)} verdict(s)", err=True)
+
+
+@verdicts_group.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
+@click.pass_obj
+def import_verdicts(profile: str | None, file: Path) -> None:
+    """Add the verdicts of FILE, as `export` writes it; those the lake has are passed over. At a line that is none, nothing is added."""
+    from egoworld_ops.lake import verdicts
+    from egoworld_ops.lake.lake import Lake
+    from egoworld_ops.settings import load_settings
+
+    with click.open_file(str(file), encoding="utf-8", errors="replace") as lines:
+        read = list(verdicts.parse(lines, file))
+    n = verdicts.add(Lake(load_settings(profile).lake), read)
+    click.echo(f"{n} verdict(s) added, {len(read) - n} were there")
+
+
+def _run(profile: str | None, run_id: str) -> Run:
+    from egoworld_ops.lake import runs
+    from egoworld_ops.lake.lake import Lake
+    from egoworld_ops.settings import load_settings
+
+    return runs.find(Lake(load_settings(profile).lake), run_id)
+
+
+COMMANDS = (verdicts_group,)
