@@ -9,7 +9,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from egoworld_ops.operators.object_pose._keyframes import FAR_PX, Keyframe
+from egoworld_ops.operators.object_pose._keyframes import FAR_PX, Glimpse, Keyframe
 from egoworld_ops.operators.object_pose._shapes import Shape
 from egoworld_ops.operators.object_pose._view import EdgeSamples, edge_samples, jacobian, silhouette, step
 from egoworld_ops.types import Camera
@@ -22,6 +22,8 @@ EDGE_CONTRAST = 2.0
 """Grey levels per pixel below which a change counts as no edge."""
 FULL_CONTRAST = 8.0
 """Grey levels per pixel from which all edges count the same: a print on the object is no better than the object's own edge."""
+MIN_VISIBLE = 0.4
+"""Of a shape's outline that must not be hidden, for its overlap with a mask to tell anything."""
 MISSED = 0.3
 """Weight of object pixels that a mask lacks, against pixels it adds: masks rather miss a face than invent one."""
 SAME_COS, SAME_SHIFT = float(np.cos(np.radians(2.0))), 0.02
@@ -67,6 +69,16 @@ def overlap_with(camera: Camera, shape: Shape, keyframe: Keyframe, T_camera_obje
     """How well, up to 1, the outline covers the mask, away from hands; pixels that only the outline has count with weight MISSED."""
     outline = silhouette(camera, shape, T_camera_object, keyframe.mask.shape, 1.0, keyframe.origin_px)
     return overlap_of(outline, keyframe.mask.astype(np.uint8), (~keyframe.hands).astype(np.uint8), MISSED)
+
+
+def mask_iou(camera: Camera, shape: Shape, T_camera_object: np.ndarray, seen: Glimpse) -> float | None:
+    """Intersection over union of the shape's outline and the mask, where nothing hides them; None where too much is hidden."""
+    outline = silhouette(camera, shape, T_camera_object, seen.mask.shape, seen.scale, seen.origin_px)
+    free = (~seen.hidden).astype(np.uint8)
+    whole = cv2.countNonZero(outline)
+    if not whole or cv2.countNonZero(outline & free) < MIN_VISIBLE * whole:
+        return None if whole else 0.0
+    return intersection_over_union(outline, seen.mask.astype(np.uint8), free)
 
 
 @dataclass(frozen=True)

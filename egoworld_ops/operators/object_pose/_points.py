@@ -87,6 +87,11 @@ def _turn_sd_deg(J: np.ndarray, noise_px: float) -> float:
     return float(np.degrees(noise_px / np.sqrt(least))) if least > 0 else np.inf
 
 
+def near_points(camera: Camera, places_m: np.ndarray, pixels: np.ndarray, T_guess: np.ndarray) -> Agreement | None:
+    """From a guess alone, as that of a neighbouring frame; None where there are too few to agree."""
+    return fit_points(camera, places_m, pixels, T_guess) if len(places_m) >= MIN_POINTS else None
+
+
 def solve_points(camera: Camera, places_m: np.ndarray, pixels: np.ndarray, T_guess: np.ndarray) -> Agreement | None:
     """From a guess if that leads to agreement, else from random samples; a flat set of points has two poses, and the guess selects one.
 

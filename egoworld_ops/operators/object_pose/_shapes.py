@@ -88,6 +88,13 @@ class Shape:
         return unique, meet
 
     @cached_property
+    def sides(self) -> tuple[np.ndarray, np.ndarray]:
+        """(F, 3) number of the edge along each side of the triangles, and (F, 3) 1 where the triangle runs along it as `edges` has it, else -1."""
+        pairs = np.stack([self.triangles, self.triangles[:, [1, 2, 0]]], 2)
+        _, number = np.unique(np.sort(pairs.reshape(-1, 2), axis=1), axis=0, return_inverse=True)
+        return number.reshape(-1, 3), np.where(pairs[..., 0] < pairs[..., 1], 1.0, -1.0)
+
+    @cached_property
     def sharp(self) -> np.ndarray:
         """(E,) bool: which edges show in the picture as the triangles that meet there turn by enough."""
         _, meet = self.edges

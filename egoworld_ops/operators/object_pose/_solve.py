@@ -12,11 +12,12 @@ from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.object_pose._bundle import Points, link, refine
 from egoworld_ops.operators.object_pose._fitting import fit_edges, fit_outline, judge, overlap_with
 from egoworld_ops.operators.object_pose._keyframes import Keyframe
-from egoworld_ops.operators.object_pose._points import MIN_POINTS, Agreement, sample_points, solve_points
+from egoworld_ops.operators.object_pose._points import MIN_POINTS, Agreement, near_points, sample_points, solve_points
 from egoworld_ops.operators.object_pose._registration import register
 from egoworld_ops.operators.object_pose._shapes import Shape
 from egoworld_ops.operators.object_pose._tracking import Sighting, Track
 from egoworld_ops.operators.object_pose._view import lift
+from egoworld_ops.operators.object_pose._way import straightened
 from egoworld_ops.operators.object_pose._working import scaled
 from egoworld_ops.types import Camera
 from egoworld_ops.vision.geometry import invert
@@ -95,11 +96,26 @@ class SurfaceMap:
             self.descriptor_places.append(places[face >= 0])
 
 
-def solve(camera: Camera, shape: Shape, track: Track) -> tuple[list[Estimate | Reason], list[np.ndarray]]:
-    """For each sighting an estimate, or the reason why there is none; and of the runners-up, turned otherwise, T_object_other (4, 4)."""
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """Of each sighting an estimate or the reason why there is none.
+
+    Args:
+        found: T_camera_object of each by itself, before those were chosen that make one way; None without a pose.
+        runners_up: T_object_other (4, 4) of hypotheses that explain hardly less, turned otherwise.
+    """
+
+    outcomes: list[Estimate | Reason]
+    found: list[np.ndarray | None]
+    runners_up: list[np.ndarray]
+
+
+def solve(camera: Camera, shape: Shape, track: Track) -> Solved:
+    """Pose an object of known shape in every frame that it is masked in."""
     poses, runners_up = _settle(camera, shape, track)
     if not poses:
-        return [Reason("no_fit", "the known shape fits the mask in no keyframe")] * len(track.sightings), []
+        count = len(track.sightings)
+        return Solved([Reason("no_fit", "the known shape fits the mask in no keyframe")] * count, [None] * count, [])
     methods = {max(poses, key=lambda k: track.keyframes[k].clearness): "registered"}
     methods |= dict.fromkeys(_find_again(camera, shape, track, poses), "reregistered")
     surface = SurfaceMap()
@@ -107,7 +123,18 @@ def solve(camera: Camera, shape: Shape, track: Track) -> tuple[list[Estimate | R
     points = [points_in(track, track.keyframes[k]) for k in chosen]
     _learn_links(camera, shape, surface, [poses[k] for k in chosen], points)
     anchors = {track.keyframes[k].position: (poses[k], methods.get(k, "tracked")) for k in chosen}
-    return every_frame(camera, shape, track, surface, anchors), runners_up
+    outcomes = every_frame(camera, shape, track, surface, anchors)
+    found = [None if isinstance(outcome, Reason) else outcome.T_camera_object for outcome in outcomes]
+    return Solved(_on_the_way(camera, shape, track, outcomes, found), found, runners_up)
+
+
+def _on_the_way(
+    camera: Camera, shape: Shape, track: Track, outcomes: list[Estimate | Reason], found: list[np.ndarray | None]
+) -> list[Estimate | Reason]:
+    """The estimates; instead of those that leave the way of the track, and of some that are missing, others found by the outline."""
+    sure = [0.0 if isinstance(outcome, Reason) else outcome.score or 0.0 for outcome in outcomes]
+    chosen = straightened(camera, shape, track.sightings, found, sure)
+    return [o if T is None or T is own else Estimate(T, "outline") for o, own, T in zip(outcomes, found, chosen, strict=True)]
 
 
 def points_in(track: Track, keyframe: Keyframe) -> Points:
@@ -135,49 +162,46 @@ def _settle(camera: Camera, shape: Shape, track: Track) -> tuple[dict[int, np.nd
             break
     if not trials:
         return {}, []
-    if least > FORLORN:
-        return min(trials, key=lambda trial: trial.total_cost).poses, []
     trials = sorted((t for t in trials if t.total_cost <= HOPELESS * least), key=lambda trial: trial.total_cost)[:SECOND_TRIALS]
-    trials = [Trial(t.lost, t.poses, *_refine(camera, shape, track, t.refined, TRIAL_STEPS)) for t in trials]
-    best, *others = sorted(trials, key=lambda trial: trial.total_cost)
-    poses, _ = _refine(camera, shape, track, _carry_over(best.poses, best.refined), FINAL_STEPS)
+    if least > FORLORN:
+        return _spread(camera, shape, track, trials[0]).poses, []
+    best, *others = sorted((_spread(camera, shape, track, trial) for trial in trials), key=lambda trial: trial.total_cost)
+    poses, _ = _refine(camera, shape, track, best.poses, FINAL_STEPS)
     shared = [(other, min(other.poses.keys() & poses.keys(), default=None)) for other in others]
     return _mend(camera, shape, track, poses), [invert(poses[k]) @ other.poses[k] for other, k in shared if k is not None]
 
 
 def _trial(camera: Camera, shape: Shape, track: Track, start: int, T_camera_object: np.ndarray) -> Trial:
-    """Follow a hypothesis through its segment; refine it in a few keyframes, as the time of all would grow with the length of the clip."""
-    poses = _follow(camera, shape, track, start, T_camera_object)
-    lost = 1 - len(poses) / sum(k.segment == track.keyframes[start].segment for k in track.keyframes)
-    return Trial(lost, poses, *_refine(camera, shape, track, _some(poses), FIRST_STEPS))
+    """Follow a hypothesis through the keyframes around it, and refine it in these: the time of all would grow with the length of the clip."""
+    window = track.around(start, TRIAL_KEYFRAMES)
+    poses = _follow(camera, shape, track, {start: T_camera_object}, window)
+    return Trial(1 - len(poses) / len(window), *_refine(camera, shape, track, poses, FIRST_STEPS))
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A hypothesis: the share of its segment's keyframes that were lost, the poses of the others, of some of them refined, and those' mean cost."""
+    """A hypothesis: the share of the keyframes it was followed through that were lost, the poses of the others, and what refined ones cost."""
 
     lost: float
     poses: dict[int, np.ndarray]
-    refined: dict[int, np.ndarray]
     cost: float
 
     @property
     def total_cost(self) -> float:
-        """Of all keyframes of the segment, for comparing."""
+        """Of all these keyframes, for comparing."""
         return self.cost * (1 - self.lost) + LOST_KEYFRAME * self.lost
 
 
-def _some(poses: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """At most TRIAL_KEYFRAMES of them, evenly spread."""
+def _spread(camera: Camera, shape: Shape, track: Track, trial: Trial) -> Trial:
+    """A hypothesis followed through its whole segment: refined in a few keyframes far apart, the others changed as the nearest of these were."""
+    segment = track.segment_of(min(trial.poses))
+    poses = _follow(camera, shape, track, trial.poses, segment)
     order = sorted(poses)
-    chosen = np.unique(np.linspace(0, len(order) - 1, TRIAL_KEYFRAMES).round().astype(int))
-    return {order[i]: poses[order[i]] for i in chosen}
-
-
-def _carry_over(poses: dict[int, np.ndarray], refined: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    """All poses, changed in the object's frame as the nearest refined one was."""
+    chosen = {order[i] for i in np.linspace(0, len(order) - 1, TRIAL_KEYFRAMES).round().astype(int)}
+    refined, cost = _refine(camera, shape, track, {k: poses[k] for k in chosen}, TRIAL_STEPS)
     near = {k: min(refined, key=lambda other: abs(other - k)) for k in poses}
-    return {k: T @ invert(poses[near[k]]) @ refined[near[k]] for k, T in poses.items()}
+    changed = {k: T @ invert(poses[near[k]]) @ refined[near[k]] for k, T in poses.items()}
+    return Trial(1 - len(poses) / len(segment), changed, cost)
 
 
 def _mend(camera: Camera, shape: Shape, track: Track, poses: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
@@ -205,15 +229,16 @@ def _refine(camera: Camera, shape: Shape, track: Track, poses: dict[int, np.ndar
     return dict(zip(order, refined, strict=True)), cost
 
 
-def _follow(camera: Camera, shape: Shape, track: Track, start: int, T_start: np.ndarray) -> dict[int, np.ndarray]:
-    """Poses of the keyframes of one segment, from one keyframe outwards, by the points they share."""
-    surface, poses = SurfaceMap(), {start: T_start}
-    surface.learn(camera, shape, T_start, *points_in(track, track.keyframes[start]))
-    for direction in (1, -1):
-        T, k = T_start, start + direction
-        while 0 <= k < len(track.keyframes) and track.keyframes[k].segment == track.keyframes[start].segment:
+def _follow(camera: Camera, shape: Shape, track: Track, known: dict[int, np.ndarray], among: range) -> dict[int, np.ndarray]:
+    """Poses of keyframes, from known ones outwards through `among`, by the points they share; ends each way where the object is lost."""
+    poses = dict(known)
+    for direction, edge in ((1, max(known)), (-1, min(known))):
+        surface, T = SurfaceMap(), known[edge]
+        for k in sorted(poses, key=lambda k: abs(k - edge)):
+            surface.learn(camera, shape, poses[k], *points_in(track, track.keyframes[k]))
+        for k in among[edge + direction - among.start :] if direction > 0 else among[: edge - among.start][::-1]:
             ids, pixels = points_in(track, track.keyframes[k])
-            agreement = solve_points(camera, *surface.known(ids, pixels), T)
+            agreement = near_points(camera, *surface.known(ids, pixels), T)
             if agreement is None or not agreement.clear:
                 T = _by_way_of(camera, shape, track, surface, (k - direction, k), T)
                 agreement = solve_points(camera, *surface.known(ids, pixels), T)
@@ -225,7 +250,6 @@ def _follow(camera: Camera, shape: Shape, track: Track, start: int, T_start: np.
                     break
             poses[k] = T
             surface.learn(camera, shape, T, ids, pixels)
-            k += direction
     return poses
 
 
@@ -236,7 +260,7 @@ def _by_way_of(
     first, last = (track.keyframes[k].position for k in keyframes)
     way, T = (1 if last > first else -1), T_start
     for sighting in track.sightings[first + way : last : way]:
-        agreement = solve_points(camera, *surface.known(sighting.ids, sighting.points_px), T)
+        agreement = near_points(camera, *surface.known(sighting.ids, sighting.points_px), T)
         if agreement is not None and agreement.good:
             T = agreement.T_camera_object
             surface.learn(camera, shape, T, sighting.ids, sighting.points_px)
@@ -265,7 +289,7 @@ def _find_again(camera: Camera, shape: Shape, track: Track, poses: dict[int, np.
             break
         start = max(hits, key=lambda k: track.keyframes[k].clearness)
         found.append(start)
-        for k, T in _follow(camera, shape, track, start, hits[start]).items():
+        for k, T in _follow(camera, shape, track, {start: hits[start]}, track.segment_of(start)).items():
             poses.setdefault(k, T)
     if found:
         poses.update(_refine(camera, shape, track, poses, TRIAL_STEPS)[0])

@@ -61,6 +61,17 @@ class Track:
     checks: list[Keyframe] = field(default_factory=list)
     spacing: int = FIRST_SPACING
 
+    def segment_of(self, keyframe: int) -> range:
+        """Numbers of the keyframes of a keyframe's segment."""
+        alike = [k for k, other in enumerate(self.keyframes) if other.segment == self.keyframes[keyframe].segment]
+        return range(alike[0], alike[-1] + 1)
+
+    def around(self, keyframe: int, most: int) -> range:
+        """Numbers of at most so many keyframes of its segment about a keyframe."""
+        whole = self.segment_of(keyframe)
+        first = min(max(keyframe - most // 2, whole.start), max(whole.stop - most, whole.start))
+        return range(first, min(first + most, whole.stop))
+
 
 class Follower:
     """Follows the points of one object; feed it every frame the object is masked in."""

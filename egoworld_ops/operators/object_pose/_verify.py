@@ -5,7 +5,6 @@ A solver's own points prove nothing: lifted onto a wrong pose they agree with it
 - does the outline of the shape at its pose cover the mask, in this frame, where nothing hides it (`mask_iou`);
 - does it do so, with edges of the picture where the shape has edges, in frames that the solver did not use (`Verdict.support`);
 - does no other orientation do so about as well (`Verdict.margin`), and cover the masks better (`Verdict.covered`), the shape's symmetry aside.
-
 A frame that shows too little by itself is then held by those before and after it (`held_between`).
 """
 
@@ -16,7 +15,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
-import cv2
 import numpy as np
 
 from egoworld_ops.contract.reasons import Reason
@@ -26,6 +24,7 @@ from egoworld_ops.operators.object_pose._fitting import (
     fit_edges,
     fit_outline,
     intersection_over_union,
+    mask_iou,
     overlap_with,
 )
 from egoworld_ops.operators.object_pose._keyframes import Glimpse, Keyframe
@@ -48,7 +47,6 @@ DETOUR_DEG, DETOUR_SHARE = 5.0, 0.03
 MIN_OVERLAP, MIN_SUPPORT = 0.8, 0.8
 MIN_MARGIN, MIN_MARGIN_SHARE = 0.015, 0.3
 """The margin must be at least this, and at least this share of what the pose leaves unexplained: masks that are off blur the difference."""
-MIN_VISIBLE = 0.4
 OTHER_DEG = 15.0
 TURNED_DEG = 15.0
 MIN_TURN_LOSS = 0.04
@@ -62,6 +60,9 @@ RIVAL_STEPS = 6
 BEGUN, BEGUN_STEPS = 10, 2
 SEARCHED, SEARCHED_KEPT = 1000, 30
 NEAR_DEG, NEAR_DEPTH = 6.0, 0.05
+AGAIN, BETTER = 2, 0.05
+"""In so many more views, each by itself, other poses are looked for; where in each one explains so much more, the track is wrong."""
+SEARCHED_AGAIN, KEPT_AGAIN = 500, 12
 EDGES = 0.4
 UNVERIFIED = 0.5
 
@@ -162,6 +163,7 @@ def judge_track(
     held_out: Sequence[Keyframe],
     used: Sequence[Keyframe] = (),
     runners_up: Sequence[np.ndarray] = (),
+    found: Sequence[np.ndarray | None] | None = None,
 ) -> Judged:
     """Judge the poses T_camera_object of an object in all frames: by each other, by their masks, and by views, whose `position` counts the frames.
 
@@ -169,12 +171,15 @@ def judge_track(
 
     Args:
         runners_up: T_object_other (4, 4) of orientations that the solver found to explain hardly less.
+        found: the poses before they were made to agree with each other, by which the track is judged: after it, wrong ones look consistent.
     """
     ious = [None if T is None else mask_iou(camera, shape, T, mask) for T, mask in zip(poses, seen, strict=True)]
     losses = [
         None if T is None or iou is None else turn_loss(camera, shape, T, mask, iou) for T, iou, mask in zip(poses, ious, seen, strict=True)
     ]
-    chosen = [pair for views, most in ((held_out, HELD_OUT), (used, USED)) for pair in _apart(poses, views, most)]
+    chosen = [
+        pair for views, most in ((held_out, HELD_OUT), (used, USED)) for pair in _apart(poses if found is None else found, views, most)
+    ]
     verdict = verify(camera, shape, [T for T, _ in chosen], [view for _, view in chosen], runners_up) if chosen else None
     return Judged(ious, losses, _torn_off(shape, poses, times_s), verdict, shape.symmetry.kind)
 
@@ -252,16 +257,6 @@ def _apart(poses: Sequence[np.ndarray | None], views: Sequence[Keyframe], most: 
     return [posed[i] for i in chosen]
 
 
-def mask_iou(camera: Camera, shape: Shape, T_camera_object: np.ndarray, seen: Glimpse) -> float | None:
-    """Intersection over union of the shape's outline and the mask, where nothing hides them; None where too much is hidden."""
-    outline = silhouette(camera, shape, T_camera_object, seen.mask.shape, seen.scale, seen.origin_px)
-    free = (~seen.hidden).astype(np.uint8)
-    whole = cv2.countNonZero(outline)
-    if not whole or cv2.countNonZero(outline & free) < MIN_VISIBLE * whole:
-        return None if whole else 0.0
-    return intersection_over_union(outline, seen.mask.astype(np.uint8), free)
-
-
 def turn_loss(camera: Camera, shape: Shape, T_camera_object: np.ndarray, seen: Glimpse, iou: float) -> float:
     """By how much the overlap with the mask decreases at least where the pose is turned by TURNED_DEG, about any axis that changes what is seen."""
     centre_m = T_camera_object[:3, :3] @ shape.centre_m + T_camera_object[:3, 3]
@@ -295,7 +290,23 @@ def verify(
             rival = replace(glance, support=mean_support - behind)
         if rival.support > best.support and rival.turned_deg > OTHER_DEG:
             best = rival
-    return Verdict(overlap, support, 1 - mean_support, mean_support - best.support, best.turned_deg, covered)
+    verdict = Verdict(overlap, support, 1 - mean_support, mean_support - best.support, best.turned_deg, covered)
+    return verdict if verdict.reason else _looked_at_again(camera, shape, poses, views, own, verdict)
+
+
+def _looked_at_again(
+    camera: Camera, shape: Shape, poses: Sequence[np.ndarray], views: Sequence[Keyframe], own: Sequence[Support], verdict: Verdict
+) -> Verdict:
+    """The verdict; another if in more views, each by itself, other poses explain clearly more: wrong tracks turn from the true one."""
+    ahead: list[tuple[float, float]] = []
+    for T, view, seen in list(zip(poses, views, own, strict=True))[1 : 1 + AGAIN]:
+        rivals = _rivals(camera, shape, T, view, SEARCHED_AGAIN, KEPT_AGAIN)
+        others = [(support_of(camera, shape, view, other).support, other) for other in rivals]
+        best, other = max(others, key=lambda pair: pair[0], default=(0.0, T))
+        if best - seen.support < BETTER:
+            return verdict
+        ahead.append((best - seen.support, shape.symmetry.angle_deg(other[:3, :3], T[:3, :3])))
+    return replace(verdict, margin=-min(ahead)[0], rival_deg=min(ahead)[1]) if ahead else verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,12 +348,14 @@ def _fits(camera: Camera, shape: Shape, view: Keyframe, T_camera_object: np.ndar
     return [fitted, fit_edges(camera, shape, view, fitted)] if sharpen else [fitted]
 
 
-def _rivals(camera: Camera, shape: Shape, T_camera_object: np.ndarray, view: Keyframe) -> list[np.ndarray]:
+def _rivals(
+    camera: Camera, shape: Shape, T_camera_object: np.ndarray, view: Keyframe, searched: int = SEARCHED, kept_most: int = SEARCHED_KEPT
+) -> list[np.ndarray]:
     """Poses turned away from the given one, that may explain a view as well: from a search over all orientations, quarter turns, and look-alikes."""
     centre = shape.centre_m
     turns = [rotations(angle * axis[None])[0] for axis in np.eye(3) for angle in (np.pi / 2, -np.pi / 2)]
     own = [T_camera_object @ make_transform(turn, centre - turn @ centre) for turn in turns] + lookalikes(shape, T_camera_object)
-    found = [T for T, _ in candidates(camera, shape, view, SEARCHED, SEARCHED_KEPT)]
+    found = [T for T, _ in candidates(camera, shape, view, searched, kept_most)]
     begun = [T for start in (*own, *found) if (T := fit_outline(camera, shape, view, start, BEGUN_STEPS, outside=1.0)) is not None]
     begun = sorted((T for T in begun if _other(shape, T, T_camera_object)), key=lambda T: -overlap_with(camera, shape, view, T))
     kept: list[tuple[float, np.ndarray]] = []

@@ -63,7 +63,7 @@ def rays(camera: Camera, points_px: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Painting:
-    """Which triangle is seen where: picture (h, w) int32 of triangle numbers plus one, 0 beside the shape; pixel p is at (p - low_px) * scale."""
+    """Which triangle is seen where: picture (h, w) of triangle numbers plus one, 0 beside the shape; pixel p is at (p - low_px) * scale."""
 
     faces: np.ndarray
     low_px: np.ndarray
@@ -73,7 +73,12 @@ class Painting:
         """(N,) triangle numbers, -1 beside the shape."""
         column, row = np.round((points_px - self.low_px) * self.scale).astype(int).T
         inside = (row >= 0) & (row < self.faces.shape[0]) & (column >= 0) & (column < self.faces.shape[1])
-        return np.where(inside, self.faces[np.where(inside, row, 0), np.where(inside, column, 0)] - 1, -1)
+        return np.where(inside, self.faces[np.where(inside, row, 0), np.where(inside, column, 0)].astype(np.int64) - 1, -1)
+
+    def ends_beside(self, samples: EdgeSamples) -> np.ndarray:
+        """(N,) bool: whether the shape ends on one side of a sample."""
+        beside = samples.normals * (BESIDE / self.scale)
+        return np.asarray((self.at(samples.pixels + beside) < 0) | (self.at(samples.pixels - beside) < 0))
 
 
 def paint(camera: Camera, shape: Shape, T_camera_object: np.ndarray) -> Painting | None:
@@ -82,8 +87,7 @@ def paint(camera: Camera, shape: Shape, T_camera_object: np.ndarray) -> Painting
     if corners[:, 2].min() <= 1e-3:
         return None
     pixels = project(camera, corners)
-    low, span = pixels.min(0), float(np.ptp(pixels, axis=0).max())
-    scale = PAINTED_PX / max(span, 1e-6)
+    low, scale = _frame_of(pixels)
     eye = -T_camera_object[:3, :3].T @ T_camera_object[:3, 3]
     front = np.flatnonzero(shape.normals @ eye > shape.offsets_m)
     front = front[np.argsort(-((shape.middles_m[front] - eye) ** 2).sum(1))]
@@ -93,6 +97,11 @@ def paint(camera: Camera, shape: Shape, T_camera_object: np.ndarray) -> Painting
     ):
         cv2.fillConvexPoly(picture, triangle, number, shift=4)
     return Painting(picture, low, scale)
+
+
+def _frame_of(corners_px: np.ndarray) -> tuple[np.ndarray, float]:
+    """The place (2,) of a painting's first pixel, and its pixels per pixel of the image."""
+    return corners_px.min(0), PAINTED_PX / max(float(np.ptp(corners_px, axis=0).max()), 1e-6)
 
 
 def lift(camera: Camera, shape: Shape, T_camera_object: np.ndarray, points_px: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,11 +141,10 @@ def edge_samples(
     camera: Camera, shape: Shape, T_camera_object: np.ndarray, spacing_px: float, outline_alone: bool = False
 ) -> EdgeSamples | None:
     """Sample the outline and the sharp visible edges about every `spacing_px`; None where part of the shape is behind the camera."""
-    R, t = T_camera_object[:3, :3], T_camera_object[:3, 3]
     corners = transform(T_camera_object, shape.vertices_m)
     if corners[:, 2].min() <= 1e-3:
         return None
-    front = shape.normals @ (-R.T @ t) > shape.offsets_m
+    front = _faces_camera(shape, T_camera_object)
     ends, meet = shape.edges
     one, other = front[meet[:, 0]], front[meet[:, 1]]
     outline = one != other
@@ -157,7 +165,19 @@ def edge_samples(
     a, b = shape.vertices_m[ends[owner, 0]], shape.vertices_m[ends[owner, 1]]
     normal = np.stack([-way[owner, 1], way[owner, 0]], 1) / length[owner, None]
     made = EdgeSamples(a + along[:, None] * (b - a), start[owner] + share[:, None] * way[owner], normal, outline[owner])
-    return made if shape.convex else _not_hidden(camera, shape, T_camera_object, made)
+    if shape.convex:
+        return made
+    return _at_rim(shape, front, pixels, made) if outline_alone else _not_hidden(camera, shape, T_camera_object, made)
+
+
+def _at_rim(shape: Shape, front: np.ndarray, corners_px: np.ndarray, samples: EdgeSamples) -> EdgeSamples | None:
+    """Only the samples beside which the shape ends: what a nearer part covers is not among them. For outlines alone, as nothing is painted."""
+    low, scale = _frame_of(corners_px)
+    whole = Painting(_within((corners_px - low) * scale, *_border(shape, front), (PAINTED_PX + 2,) * 2), low, scale)
+    ends = whole.ends_beside(samples)
+    if not ends.any():
+        return None
+    return EdgeSamples(samples.points_m[ends], samples.pixels[ends], samples.normals[ends], samples.outline[ends])
 
 
 def _not_hidden(camera: Camera, shape: Shape, T_camera_object: np.ndarray, samples: EdgeSamples) -> EdgeSamples | None:
@@ -176,24 +196,47 @@ def _not_hidden(camera: Camera, shape: Shape, T_camera_object: np.ndarray, sampl
     seen = (face < 0) | (far > 1 - slack)
     if not seen.any():
         return None
-    beside = samples.normals * (BESIDE / painting.scale)
-    ends = (painting.at(samples.pixels + beside) < 0) | (painting.at(samples.pixels - beside) < 0)
-    return EdgeSamples(samples.points_m[seen], samples.pixels[seen], samples.normals[seen], (samples.outline & ends)[seen])
+    outline = samples.outline & painting.ends_beside(samples)
+    return EdgeSamples(samples.points_m[seen], samples.pixels[seen], samples.normals[seen], outline[seen])
 
 
 def silhouette(
     camera: Camera, shape: Shape, T_camera_object: np.ndarray, size: tuple[int, int], scale: float, shift_px: np.ndarray
 ) -> np.ndarray:
-    """(h, w) uint8 picture, 1 where the shape is: image pixels p appear at (p - shift_px) * scale."""
-    picture = np.zeros(size, np.uint8)
-    corners = transform(T_camera_object, shape.hull[0] if shape.convex else shape.vertices_m)
+    """(h, w) uint8 picture, 1 where the middle of a pixel is on the shape: image pixels p appear at (p - shift_px) * scale."""
+    corners = transform(T_camera_object, shape.vertices_m)
     if corners[:, 2].min() <= 1e-3:
-        return picture
-    pixels = ((project(camera, corners) - shift_px) * scale * 8).round().astype(np.int32)
-    if shape.convex:
-        cv2.fillConvexPoly(picture, cv2.convexHull(pixels), 1, shift=3)
-        return picture
-    R, t = T_camera_object[:3, :3], T_camera_object[:3, 3]
-    for triangle in pixels[shape.triangles[shape.normals @ (-R.T @ t) > shape.offsets_m]]:
-        cv2.fillConvexPoly(picture, triangle, 1, shift=3)
+        return np.zeros(size, np.uint8)
+    ends, along = _border(shape, _faces_camera(shape, T_camera_object))
+    return _within((project(camera, corners) - shift_px) * scale, ends, along, size)
+
+
+def _faces_camera(shape: Shape, T_camera_object: np.ndarray) -> np.ndarray:
+    """(F,) bool."""
+    return np.asarray(shape.normals @ (-T_camera_object[:3, :3].T @ T_camera_object[:3, 3]) > shape.offsets_m)
+
+
+def _border(shape: Shape, front: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of the triangles chosen (F,), the edges (E, 2) at which they end, and how often (E,) these are passed from first to second end, less back."""
+    number, way = shape.sides
+    times = np.bincount(number[front].ravel(), way[front].ravel(), len(shape.edges[0]))
+    ends = np.flatnonzero(times)
+    return shape.edges[0][ends], times[ends]
+
+
+def _within(corners_px: np.ndarray, ends: np.ndarray, times: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) uint8, 1 where closed lines along edges (E, 2) of corners (V, 2) wind about the middle of a pixel, however many lie there."""
+    picture = np.zeros(size, np.uint8)
+    low = np.ceil(corners_px.min(0)).clip(0, size[::-1]).astype(int)
+    w, h = np.ceil(corners_px.max(0)).clip(low, size[::-1]).astype(int) - low
+    (xa, xb), (ya, yb) = (corners_px - low).T[:, ends.T]
+    top, bottom = (np.ceil(edge(ya, yb)).clip(0, h).astype(np.int64) for edge in (np.minimum, np.maximum))
+    count = bottom - top
+    owner = np.repeat(np.arange(len(ends)), count)
+    row = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count - top, count)
+    slope = (xb - xa) / np.where(ya == yb, 1.0, yb - ya)
+    column = np.ceil(xa[owner] + (row - ya[owner]) * slope[owner]).clip(0, w).astype(np.int64)
+    turns = np.zeros((h, w + 1), np.int8)
+    np.add.at(turns.reshape(-1), row * (w + 1) + column, (np.sign(yb - ya) * times).astype(np.int8)[owner])
+    picture[low[1] : low[1] + h, low[0] : low[0] + w] = turns.cumsum(1, np.int8)[:, :w] != 0
     return picture

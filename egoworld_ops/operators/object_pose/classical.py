@@ -19,7 +19,7 @@ from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
 from egoworld_ops.operators.object_pose._shapes import Shape, cuboid, read_mesh
-from egoworld_ops.operators.object_pose._solve import Estimate, solve
+from egoworld_ops.operators.object_pose._solve import Estimate, Solved, solve
 from egoworld_ops.operators.object_pose._structure import Measured, Structured, solve_unknown
 from egoworld_ops.operators.object_pose._tracking import MIN_MASK_SHARE, Follower, Track
 from egoworld_ops.operators.object_pose._twins import exchangeable
@@ -44,7 +44,7 @@ MAX_CONVERGED_PX = 2.0
 class Backend(Operator):
     """The `classical` backend of object_pose."""
 
-    version = "15"
+    version = "16"
     packages = ("opencv-python-headless", "scipy", "trimesh", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = BackendSettings
     seconds_per_frame: ClassVar[float] = 0.06
@@ -82,22 +82,20 @@ class Backend(Operator):
                 solved = solve_unknown(camera, track, measured())
                 reasons = [_unsure(solved)] * len(track.sightings)
             else:
-                outcomes, runners_up = solve(camera, shape, track)
-                solved = Structured(outcomes, shape.dimensions_m, shape.scale_source)
-                judged, reasons = _judge(camera, shape, track, outcomes, runners_up)
+                posed = solve(camera, shape, track)
+                solved = Structured(posed.outcomes, shape.dimensions_m, shape.scale_source)
+                judged, reasons = _judge(camera, shape, track, posed)
                 reasons = [reason or _twin(twins, track, s.frame_index) for reason, s in zip(reasons, track.sightings, strict=True)]
             rows += [_row(item, track, i, solved, judged, reasons[i]) for i in range(len(track.sightings))]
         return schema.from_rows("object_pose", rows) if rows else schema.empty("object_pose")
 
 
-def _judge(
-    camera: Camera, shape: Shape, track: Track, outcomes: Sequence[Estimate | Reason], runners_up: Sequence[np.ndarray]
-) -> tuple[Judged, list[Reason | None]]:
+def _judge(camera: Camera, shape: Shape, track: Track, posed: Solved) -> tuple[Judged, list[Reason | None]]:
     """The poses beside all masks, frames that they were not solved by, and some of those they were; and of each frame why it is not to be trusted."""
-    poses = [None if isinstance(outcome, Reason) else outcome.T_camera_object for outcome in outcomes]
+    poses = [None if isinstance(outcome, Reason) else outcome.T_camera_object for outcome in posed.outcomes]
     times_s, seen = [s.timestamp_s for s in track.sightings], [s.seen for s in track.sightings]
-    judged = judge_track(camera, shape, poses, times_s, seen, track.checks, track.keyframes, runners_up)
-    alone = [o if isinstance(o, Reason) else judged.reason(i, o.turn_sd_deg) or _misfit(o) for i, o in enumerate(outcomes)]
+    judged = judge_track(camera, shape, poses, times_s, seen, track.checks, track.keyframes, posed.runners_up, posed.found)
+    alone = [o if isinstance(o, Reason) else judged.reason(i, o.turn_sd_deg) or _misfit(o) for i, o in enumerate(posed.outcomes)]
     return judged, held_between(shape, poses, times_s, alone)
 
 

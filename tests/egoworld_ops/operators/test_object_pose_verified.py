@@ -90,8 +90,10 @@ def test_frames_after_a_jump_are_refused(folder: Path) -> None:
 def test_frames_beside_one_that_is_wrong_stand(frames: int, wrong: int, folder: Path) -> None:
     shot = seen("box", folder, frames)[1]
     turn = make_transform(rotations(np.radians(60) * AXES["x"][None])[0], np.zeros(3))
-    found = judged("box", folder, [T @ turn if i == wrong else T for i, T in enumerate(motion(shot))])
-    assert [i for i in range(frames) if found.reason(i) is not None] == [wrong]
+    planted = [T @ turn if i == wrong else T for i, T in enumerate(motion(shot))]
+    found = judged("box", folder, planted)
+    said = held_between(seen("box", folder, frames)[0], planted, [i / FPS for i in range(frames)], [found.reason(i) for i in range(frames)])
+    assert [i for i, reason in enumerate(said) if reason is not None] == [wrong]
 
 
 UNSEEN = Reason("too_hidden", "it is hidden")
