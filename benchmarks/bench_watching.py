@@ -34,11 +34,12 @@ BY_CLIP = ("clip_quality", "good_clips", "problems", "stage_seconds")
 
 
 def best_s(work: Callable[[], Any], times: int = 3) -> float:
+    """Seconds of this process's processors, all its threads together: what others do on the machine counts little."""
     found = []
     for _ in range(times):
-        started = time.perf_counter()
+        started = time.process_time()
         work()
-        found.append(time.perf_counter() - started)
+        found.append(time.process_time() - started)
     return min(found)
 
 
@@ -46,6 +47,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="egoworld-bench-") as scratch:
         run = Lake(Path(scratch) / "lake").open_run({}, "20260101_0000", dict)
         videos = [write_video(run, f"v{i}", n_frames=80) for i in range(N_VIDEOS)]
+        for folder in run.path.glob("video_id=*/clip_id=*"):
+            run.write_meta(folder.parent.name.removeprefix("video_id="), folder.name.removeprefix("clip_id="))
         latest.use(run)
         judging.of_run(run, {})
         of_timeline(run)
