@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from egoworld_assets.review import clip_list, clip_page, lists, verdict_pages
+from egoworld_assets.review import clip_list, clip_page, lists, stream, verdict_pages
 from egoworld_assets.review.asked import BadRequest, NotThere
 from egoworld_assets.review.guard import Guard
 from egoworld_assets.review.index import Indexes
@@ -59,6 +59,7 @@ def make(settings: Settings, scratch: Path, token: str, hosts: Collection[str] =
         Route(f"{_CLIP}/copy.json", clip_page.copy_json),
         Route(f"{_CLIP}/raw", clip_page.raw_bytes),
         Route(f"{_CLIP}/copy", clip_page.copy_bytes),
+        Route(f"{_CLIP}/stream", stream.stream),
         Route(f"{_CLIP}/lineage", clip_page.lineage_page),
         Route(f"{_CLIP}/verdict", verdict_pages.give, methods=["POST"]),
         Route(f"{_RUN}/queue", verdict_pages.queue),

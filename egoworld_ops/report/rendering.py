@@ -149,6 +149,12 @@ def smaller(rgb: np.ndarray, scale: float) -> np.ndarray:
     return rgb if scale == 1 else cv2.resize(rgb, size, interpolation=cv2.INTER_AREA)
 
 
+def jpeg(rgb: np.ndarray, quality: int) -> bytes:
+    """A picture (H, W, 3) uint8 as JPEG; `quality` is 0 to 100."""
+    _, content = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return content.tobytes()
+
+
 def even(rgb: np.ndarray) -> np.ndarray:
     """A picture (H, W, 3) without its last row and column where their number is odd, as 4:2:0 needs it."""
     return np.ascontiguousarray(rgb[: rgb.shape[0] // 2 * 2, : rgb.shape[1] // 2 * 2])

@@ -6,14 +6,17 @@ import html
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from egoworld_assets.review import ranges
+from egoworld_assets.review import ranges, stream
 from egoworld_ops.lake import states, verdicts
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.raw import intake
@@ -201,6 +204,24 @@ def test_a_damaged_table_and_a_damaged_manifest_are_named(lake: tuple[Run, dict[
         assert "masks.parquet" in client.get(f"{page}/frames.json").json()["error"]
         run.video_table("clips", lake[1]["played"]).write_bytes(b"PAR1 cut short")
         assert "clips.parquet" in client.get(f"{page}/about.json").json()["error"]
+
+
+def test_the_rendered_clip_streams_one_picture_after_the_other_and_not_to_everybody(
+    client: TestClient, lake: tuple[Run, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = address(lake, "played", 1)
+    answer = client.get(f"{page}/stream", params={"size": 160})
+    assert answer.headers["content-type"] == f"multipart/x-mixed-replace; boundary={stream.BOUNDARY}"
+    jpegs = [part.partition(b"\r\n\r\n")[2] for part in answer.content.split(b"--" + stream.BOUNDARY.encode()) if b"image/jpeg" in part]
+    about = client.get(f"{page}/about.json").json()
+    assert len(jpegs) == about["own"][1] - about["own"][0]
+    shown = [cv2.cvtColor(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB) for jpeg in jpegs]
+    assert all(picture.shape[1] >= 160 for picture in shown)
+    assert client.get(f"{page}/stream?size=9999").status_code == 400
+    monkeypatch.setattr(stream, "_free", threading.BoundedSemaphore(1))
+    with stream._free:
+        assert client.get(f"{page}/stream").status_code == 503
+    assert client.get(f"{page}/stream?size=64").status_code == 200
 
 
 def form_of(client: TestClient, page: str) -> dict[str, str]:
