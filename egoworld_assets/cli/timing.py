@@ -54,12 +54,12 @@ def cost(profile: str | None, run_id: str, price: float | None) -> None:
 
     run = _run(profile, run_id)
     works = list(read.of_run(run))
-    video_s = _video_s(run)
-    hours = sum(video_s.get(video_id, 0.0) for video_id in {work.video_id for work in works if work.clip_id}) / costs.HOUR_S
+    lengths_s = _lengths_s(run)
+    hours = costs.video_s((work for work in works if work.clip_id), lengths_s) / costs.HOUR_S
     if not hours:
         raise InputError(f"run {run.run_id}", "has no result of a clip yet", "Process a video: `egoworld process`")
     click.echo(f"run {run.run_id}: {hours:.4g} hours of video")
-    click.echo("\n".join(costs.lines(costs.by_stage(works, run.run_id), hours, price)))
+    click.echo("\n".join(costs.lines(costs.by_stage(works, run.run_id, lengths_s), price)))
 
 
 @click.command()
@@ -73,7 +73,7 @@ def plan(profile: str | None, run_id: str, videos: int, hours: float) -> None:
     from egoworld_ops.report import costs
 
     run = _run(profile, run_id)
-    made = costs.plan(list(read.of_run(run)), _video_s(run), videos, hours)
+    made = costs.plan(list(read.of_run(run)), _lengths_s(run), videos, hours)
     free = shutil.disk_usage(run.lake.root).free
     enough = "enough" if free > made.n_bytes else "NOT ENOUGH"
     click.echo(f"{videos} videos, {hours:g} hours: {made.clips} clips")
@@ -95,8 +95,8 @@ def _run(profile: str | None, run_id: str) -> Run:
     return runs.find(Lake(load_settings(profile).lake), run_id)
 
 
-def _video_s(run: Run) -> dict[str, float]:
-    """Seconds of each video of a run that has a manifest."""
+def _lengths_s(run: Run) -> dict[tuple[str, str], float]:
+    """Seconds of each video of a run that has a manifest, with an empty clip, and of the own frames of each clip."""
     from egoworld_ops.errors import ContractError
     from egoworld_ops.lake import states
 
@@ -107,7 +107,9 @@ def _video_s(run: Run) -> dict[str, float]:
         except ContractError:
             continue
         if manifest is not None:
-            found[video_id] = float(manifest.video.get("duration_s") or 0.0)
+            found[video_id, ""] = video_s = float(manifest.video.get("duration_s") or 0.0)
+            owned = {clip["clip_id"]: clip["own_end"] - clip["own_start"] for clip in manifest.clips}
+            found |= {(video_id, clip_id): video_s * n / (sum(owned.values()) or 1) for clip_id, n in owned.items()}
     return found
 
 

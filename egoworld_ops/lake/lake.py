@@ -142,9 +142,17 @@ class Run:
                 return said
         return None
 
+    def meta(self, video_id: str, clip_id: str) -> Mapping[str, Any]:
+        """What the clip's `meta.json` says of each file beside it, by stem; nothing where there is none or it is broken.
+
+        Raises:
+            StorageUnavailable: it is there and cannot be read now.
+        """
+        return _said(self.clip_folder(video_id, clip_id) / "meta.json")
+
     def meta_is_behind(self, video_id: str, clip_id: str, stage: str, digest: str) -> bool:
         """Whether the clip's `meta.json` is broken, or does not say of this stage that its result has that digest: its writer was killed."""
-        known = _said(self.clip_folder(video_id, clip_id) / "meta.json")
+        known = self.meta(video_id, clip_id)
         said, failed = known.get(stage), self.failure(stage, video_id, clip_id)
         return not isinstance(said, dict) or said.get("digest") != digest or (failed.stem in known) != failed.exists()
 

@@ -9,7 +9,6 @@ and so is what they took.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from egoworld_ops import operators
-from egoworld_ops.errors import printable, unreadable
+from egoworld_ops.errors import printable
 from egoworld_ops.files.tables import provenance_at
 from egoworld_ops.files.whole import matching
 from egoworld_ops.lake import states
@@ -31,6 +30,7 @@ _FAILED = ".failure"
 _NAME_CHARS = 200
 _BACKWARD = ("starved_decode", "starting", "blocked", "starved_clips", "idle")
 """The order in which a gap's causes are laid before the computing that ends it: what a device waits for last is its own clip."""
+_MOST_S = 1e9
 LULL_S = 60.0
 OTHER = "other"
 """What a device does between two clips of a run that neither of them tells: clips of other runs, or whatever preceded an older version's."""
@@ -95,26 +95,14 @@ def of_run(run: Run) -> Iterator[Work]:
         if (said := provenance_at(of_video[0])) is not None:
             yield from _work(video_id, "", states.MANIFEST, said, sum(_size(path) or 0 for path in of_video))
         for folder in matching(run.video_folder(video_id), "clip_id=*"):
-            known = _said(folder / "meta.json")
+            clip_id = folder.name.removeprefix("clip_id=")
+            known = run.meta(video_id, clip_id)
             for path in matching(folder, "*.parquet"):
                 if path.stem.removesuffix(_FAILED) not in operators.stages():
                     continue
                 said = known.get(path.stem) or provenance_at(path)  # `meta.json` saves opening each file
                 if (size := _size(path)) is not None:
-                    yield from _work(video_id, folder.name.removeprefix("clip_id="), path.stem, said, size)
-
-
-def _said(meta: Path) -> Mapping[str, Any]:
-    """What `meta.json` of a clip says, by the stem of each file; nothing where it is broken or gone."""
-    try:
-        said = json.loads(meta.read_text("utf-8"))
-    except ValueError:
-        return {}
-    except OSError as error:
-        if (away := unreadable(error, meta)) is not None:
-            raise away from error
-        return {}
-    return said if isinstance(said, dict) else {}
+                    yield from _work(video_id, clip_id, path.stem, said, size)
 
 
 def _size(path: Path) -> int | None:
@@ -126,7 +114,7 @@ def _size(path: Path) -> int | None:
 def _work(video_id: str, clip_id: str, name: str, said: Any, n_bytes: int) -> Iterator[Work]:
     """What one file says; nothing where it does not say when it was made, or makes no sense."""
     try:
-        seconds = float(said["seconds"])
+        seconds = _seconds(said["seconds"])
         began = said.get("began_at")
         stored_at = datetime.fromisoformat(said["created_at"]).astimezone(UTC)
         began_at = datetime.fromisoformat(began).astimezone(UTC) if began else stored_at - timedelta(seconds=seconds)
@@ -144,11 +132,18 @@ def _work(video_id: str, clip_id: str, name: str, said: Any, n_bytes: int) -> It
             name.endswith(_FAILED),
             frames,
             n_bytes,
-            {wait: float(said.get("waited_s", {}).get(wait, 0)) for wait in WAITS},
-            {cause: float(said.get("device_s", {}).get(cause, 0)) for cause in IDLE},
+            {wait: _seconds(said.get("waited_s", {}).get(wait, 0)) for wait in WAITS},
+            {cause: _seconds(said.get("device_s", {}).get(cause, 0)) for cause in IDLE},
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError):
         return
+
+
+def _seconds(value: Any) -> float:
+    """A duration that can be one."""
+    if not 0 <= (seconds := float(value)) <= _MOST_S:
+        raise ValueError(value)
+    return seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +184,7 @@ def _lane(works: Sequence[Work], start: datetime) -> Iterator[Stretch]:
     for work in works:
         if work.began_at > at:
             yield from _gap(work, at)
-        if work.ended_at > at:
+        if work.ended_at >= at:
             yield Stretch(max(at, work.began_at), work.ended_at, work.stage, work)
             at = work.ended_at
 

@@ -1,13 +1,14 @@
 """What a run took, by stage, for each hour of video; and what N videos of H hours would take on this host at that rate.
 
 Seconds are those of computing, of all results that are there, whichever run computed them: what it would take to make them all. What devices waited
-while clips were asked for is the row `waiting`: it is paid for too.
+while clips were asked for is the row `waiting`: it is paid for too. Each stage is set against the video that its own results are of: a run that is
+half done, or a video of which a few clips are, costs no less for an hour.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from egoworld_ops.errors import InputError
@@ -15,6 +16,9 @@ from egoworld_ops.lake.timeline import Work, active_s, lanes
 
 HOUR_S = 3600.0
 WAITING = "waiting"
+Lengths = Mapping[tuple[str, str], float]
+"""Seconds of video by video and clip, each frame in one clip alone; with an empty clip those of the whole video."""
+_AMOUNTS: tuple[Callable[[Cost], float], ...] = (lambda c: c.device_s, lambda c: c.gpu_s, lambda c: c.n_bytes / 1e6)
 _PAID = ("starting", "starved_decode", "starved_clips", "blocked")
 
 
@@ -26,6 +30,7 @@ class Cost:
         results: files, failures included.
         device_s, gpu_s: seconds of all devices, and of GPUs among them.
         elsewhere_s: of `device_s`, what other runs had spent.
+        video_s: of the clips that the results are of, each once; 0 where nobody knows.
     """
 
     stage: str
@@ -34,13 +39,21 @@ class Cost:
     gpu_s: float
     elsewhere_s: float
     n_bytes: int
+    video_s: float
+
+    def per_hour(self, amount: float) -> float:
+        """Of an amount, the part of an hour of video."""
+        return amount * HOUR_S / self.video_s if self.video_s else 0.0
 
 
-def by_stage(works: Sequence[Work], run_id: str) -> list[Cost]:
+def video_s(works: Iterable[Work], lengths_s: Lengths) -> float:
+    """Seconds of video that some work was on."""
+    return sum(lengths_s.get(of, 0.0) for of in {(work.video_id, work.clip_id) for work in works})
+
+
+def by_stage(works: Sequence[Work], run_id: str, lengths_s: Lengths) -> list[Cost]:
     """The costs of a run's stages, the largest first, and the row `waiting` last."""
-    of_stage: dict[str, list[Work]] = {}
-    for work in works:
-        of_stage.setdefault(work.stage, []).append(work)
+    of_stage = _by_stage(works)
     found = [
         Cost(
             stage,
@@ -49,12 +62,22 @@ def by_stage(works: Sequence[Work], run_id: str) -> list[Cost]:
             sum(w.seconds for w in of if w.on_gpu),
             sum(w.seconds for w in of if w.run_id != run_id),
             sum(w.n_bytes for w in of),
+            video_s(of, lengths_s),
         )
         for stage, of in of_stage.items()
     ]
-    waited = waiting_s(work for work in works if work.run_id == run_id)
+    own = [work for work in works if work.run_id == run_id]
+    waited = waiting_s(own)
     gpu_s = sum(seconds for device, seconds in waited.items() if device.startswith("gpu"))
-    return [*sorted(found, key=lambda cost: -cost.device_s), Cost(WAITING, 0, sum(waited.values()), gpu_s, 0.0, 0)]
+    of_own_s = video_s((work for work in own if work.clip_id), lengths_s)
+    return [*sorted(found, key=lambda cost: -cost.device_s), Cost(WAITING, 0, sum(waited.values()), gpu_s, 0.0, 0, of_own_s)]
+
+
+def _by_stage(works: Iterable[Work]) -> dict[str, list[Work]]:
+    found: dict[str, list[Work]] = {}
+    for work in works:
+        found.setdefault(work.stage, []).append(work)
+    return found
 
 
 def waiting_s(works: Iterable[Work]) -> Mapping[str, float]:
@@ -86,41 +109,48 @@ class Plan:
     devices: Sequence[str]
 
 
-def plan(works: Sequence[Work], video_s: Mapping[str, float], videos: int, hours: float, host: str = "") -> Plan:
-    """What videos of so many hours in all would take on this host.
+def plan(works: Sequence[Work], lengths_s: Lengths, videos: int, hours: float, host: str = "") -> Plan:
+    """What videos of so many hours in all would take on this host. Where a stage is done for fewer clips than were begun, the rest is counted too.
 
     Args:
         works: of the last run or runs.
-        video_s: seconds of each video that has results of them.
+        lengths_s: of their videos and clips.
         host: whose pace is meant; this one where it is empty.
 
     Raises:
         InputError: nothing that was computed on this host says how fast it is.
     """
     host = host or socket.gethostname()
-    here = [work for work in works if work.host == host and work.clip_id]
-    seen_hours = sum(video_s.get(video_id, 0.0) for video_id in {work.video_id for work in here}) / HOUR_S
-    if not seen_hours:
+    here = [work for work in works if work.host == host]
+    of_clips = [work for work in here if work.clip_id]
+    seen_s = video_s(of_clips, lengths_s)
+    if not seen_s:
         raise InputError(
             "the rates", f"no result that is there was computed on this host ({host})", "Process a video of a minute here first"
         )
-    factor = hours / seen_hours
+    factor = hours * HOUR_S / seen_s
+    share = {stage: video_s(of, lengths_s) / seen_s for stage, of in _by_stage(here).items()}
+
+    def whole(amounts: Iterable[tuple[Work, float]]) -> float:
+        return sum(amount / share[work.stage] for work, amount in amounts if share[work.stage])
+
     by_kind: dict[bool, list[Work]] = {}
-    for work in here:
+    for work in of_clips:
         by_kind.setdefault(work.on_gpu, []).append(work)
-    least_s = max(sum(w.seconds for w in of) / len({w.device for w in of}) for of in by_kind.values())
-    clips = len({(work.video_id, work.clip_id) for work in here})
+    least_s = max(whole((w, w.seconds) for w in of) / len({w.device for w in of}) for of in by_kind.values())
+    done_s = sum(work.seconds for work in here)
+    unfinished = whole((w, w.seconds) for w in here) / done_s if done_s else 1.0
     return Plan(
-        factor * active_s(here) / HOUR_S,
+        factor * unfinished * active_s(here) / HOUR_S,
         factor * least_s / HOUR_S,
-        round(factor * sum(work.n_bytes for work in here)),
-        max(videos, round(factor * clips)),
-        seen_hours,
-        sorted({work.device for work in here}),
+        round(factor * whole((w, float(w.n_bytes)) for w in here)),
+        max(videos, round(factor * len({(work.video_id, work.clip_id) for work in of_clips}))),
+        seen_s / HOUR_S,
+        sorted({work.device for work in of_clips}),
     )
 
 
-def lines(costs: Sequence[Cost], video_hours: float, price: float | None) -> Iterator[str]:
+def lines(costs: Sequence[Cost], price: float | None) -> Iterator[str]:
     """The costs as a table, each for an hour of video.
 
     Args:
@@ -129,15 +159,20 @@ def lines(costs: Sequence[Cost], video_hours: float, price: float | None) -> Ite
     head = ("stage", "results", "device s", "GPU s", "of other runs", "MB")
     money = ("price",) if price is not None else ()
     rows = [(*head, *(f"{name} / video h" for name in ("device s", "GPU s", "MB", *money)))]
-    whole = Cost(
-        "all",
-        *(sum(getattr(c, of) for c in costs) for of in ("results", "device_s", "gpu_s", "elsewhere_s", "n_bytes")),
-    )
-    for cost in (*costs, whole):
-        per_hour = [cost.device_s / video_hours, cost.gpu_s / video_hours, cost.n_bytes / 1e6 / video_hours]
-        paid = [f"{price * per_hour[0] / HOUR_S:.4g}"] if price is not None else []
-        absolute = [f"{value:.1f}" for value in (cost.device_s, cost.gpu_s, cost.elsewhere_s, cost.n_bytes / 1e6)]
-        rows.append((cost.stage, str(cost.results), *absolute, *(f"{value:.1f}" for value in per_hour), *paid))
+    rows += [_row(cost.stage, [cost], price) for cost in costs]
+    rows.append(_row("all", costs, price))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         yield "  ".join([row[0].ljust(widths[0]), *(cell.rjust(size) for cell, size in zip(row[1:], widths[1:], strict=True))])
+
+
+def _row(name: str, costs: Sequence[Cost], price: float | None) -> tuple[str, ...]:
+    device_s, gpu_s, n_mb = (sum(c.per_hour(amount(c)) for c in costs) for amount in _AMOUNTS)
+    paid = () if price is None else (f"{price * device_s / HOUR_S:.4g}",)
+    absolute = (
+        sum(c.device_s for c in costs),
+        sum(c.gpu_s for c in costs),
+        sum(c.elsewhere_s for c in costs),
+        sum(c.n_bytes for c in costs) / 1e6,
+    )
+    return (name, str(sum(c.results for c in costs)), *(f"{value:.1f}" for value in (*absolute, device_s, gpu_s, n_mb)), *paid)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -102,6 +103,40 @@ def test_what_makes_no_sense_in_a_file_is_left_out_or_shown_harmlessly(run: Run,
     assert {work.stage for work in timeline.of_run(made)} == whole, "each file says it too"
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"seconds": float("nan")},
+        {"seconds": -1.0},
+        {"waited_s": {"queued": 1e300}},
+        {"device_s": {"starting": float("inf")}},
+        {"device_s": [1]},
+        {"identity": {"frames": [0, 60], "sample_stride": 0}},
+        {"began_at": "yesterday"},
+    ],
+    ids=lambda odd: next(iter(odd)),
+)
+def test_a_file_that_makes_no_sense_is_left_out(run: Run, odd: Made) -> None:
+    [meta] = run.path.glob("video_id=*/clip_id=*/meta.json")
+    whole = meta.read_text()
+    said = json.loads(whole)
+    meta.write_text(json.dumps(said | {"masks": said["masks"] | odd}))
+    try:
+        works = list(timeline.of_run(run))
+    finally:
+        meta.write_text(whole)
+    assert "masks" not in {work.stage for work in works}
+    assert list(gantt.lines(works, run.run_id))
+
+
+def test_what_took_no_time_is_drawn(run: Run) -> None:
+    """As a video that was rejected at once, alone in its run."""
+    work = next(iter(timeline.of_run(run)))
+    alone = replace(work, run_id="r", stage="manifest", worker="step", seconds=0.0, waited_s=dict.fromkeys(timeline.WAITS, 0.0))
+    assert "1 results of 1 video in 0:00:00 of work" in next(iter(gantt.lines([alone], "r")))
+    assert next(line.split() for line in gantt.lines([alone], "r") if line.startswith("manifest"))[1:3] == ["1", "0"]
+
+
 def test_a_gap_is_attributed_to_what_the_device_waited_for(run: Run) -> None:
     drawn = timeline.lanes(w for w in timeline.of_run(run) if w.stage in STAGES)
     on_gpu = [(s.what, round(s.seconds, 3)) for s in drawn[HOST, "gpu0"]]
@@ -191,12 +226,13 @@ def test_traces_arrive_at_a_receiver_with_each_clip_below_its_video(run: Run) ->
 
 def test_costs_are_by_stage_with_what_devices_waited(run: Run) -> None:
     works = [w for w in timeline.of_run(run) if w.stage in (*STAGES, "mapping")]
-    found = {cost.stage: cost for cost in costs.by_stage(works, run.run_id)}
+    lengths_s = {(w.video_id, w.clip_id): 1800.0 for w in works}
+    found = {cost.stage: cost for cost in costs.by_stage(works, run.run_id, lengths_s)}
     assert next(iter(found)) == "masks"
     assert (found["masks"].device_s, found["masks"].gpu_s, found["fusion"].gpu_s) == (20.0, 20.0, 0.0)
     assert (found["mapping"].device_s, found["mapping"].elsewhere_s) == (7.0, 7.0)
     assert (found["waiting"].device_s, found["waiting"].gpu_s) == (20 + 4 + 5 + 4 + 1, 33.0)
-    [whole] = [line for line in costs.lines(list(found.values()), 0.5, 3600.0) if line.startswith("all")]
+    [whole] = [line for line in costs.lines(list(found.values()), 3600.0) if line.startswith("all")]
     total_s = 10 + 20 + 5 + 2 + 7 + 34
     assert [float(cell) for cell in whole.split()[1:3]] == [5, total_s]
     assert float(whole.split()[-1]) == 2 * total_s, "an hour of video costs twice what half an hour did"
@@ -204,14 +240,31 @@ def test_costs_are_by_stage_with_what_devices_waited(run: Run) -> None:
 
 def test_a_plan_is_at_the_pace_of_this_host(run: Run) -> None:
     works = [w for w in timeline.of_run(run) if w.stage in STAGES]
-    [video_id] = {w.video_id for w in works}
-    plan = costs.plan(works, {video_id: 36.0}, videos=500, hours=2.0)
+    lengths_s = {(w.video_id, w.clip_id): 36.0 for w in works}
+    plan = costs.plan(works, lengths_s, videos=500, hours=2.0)
     assert plan.hours == pytest.approx(200 * 84 / 3600)
     assert plan.least_hours == pytest.approx(200 * 35 / 3600), "one GPU computed 35 s, one worker of the processor 2"
     assert plan.clips == 500
     assert plan.n_bytes == 200 * sum(w.n_bytes for w in works)
     with pytest.raises(InputError, match="was computed on this host"):
-        costs.plan(works, {video_id: 36.0}, 1, 1.0, host="elsewhere")
+        costs.plan(works, lengths_s, 1, 1.0, host="elsewhere")
+
+
+def test_a_run_that_is_half_done_costs_no_less_for_an_hour(run: Run) -> None:
+    """One of ten clips of the video was begun; of a second one only its detections are there."""
+    works = [w for w in timeline.of_run(run) if w.stage in STAGES]
+    [first] = {(w.video_id, w.clip_id) for w in works}
+    lengths_s = {first: 36.0, (first[0], "later"): 36.0, (first[0], ""): 360.0}
+    manifest = replace(works[0], clip_id="", stage="manifest", worker="step", seconds=10.0, n_bytes=1000)
+    begun = [*works, replace(next(w for w in works if w.stage == "detections"), clip_id="later"), manifest]
+    found = {cost.stage: cost for cost in costs.by_stage(begun, run.run_id, lengths_s)}
+    rates = {stage: cost.per_hour(cost.device_s) for stage, cost in found.items()}
+    assert (rates["detections"], rates["masks"], rates["manifest"]) == (10.0 * 100, 20.0 * 100, 10.0 * 10)
+    plan = costs.plan(begun, lengths_s, videos=1, hours=1.0)
+    assert plan.least_hours == pytest.approx(100 * 35 / 3600), "as where all of it is done; no device waits for a manifest"
+    whole_b = sum(w.n_bytes for w in works)
+    assert plan.n_bytes == pytest.approx(100 * whole_b + 10 * 1000, rel=0.01)
+    assert plan.clips == 100
 
 
 def test_the_commands_take_the_latest_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
