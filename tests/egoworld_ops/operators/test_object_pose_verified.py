@@ -96,6 +96,14 @@ def test_frames_beside_one_that_is_wrong_stand(frames: int, wrong: int, folder: 
     assert [i for i, reason in enumerate(said) if reason is not None] == [wrong]
 
 
+def test_a_track_that_turns_from_the_true_one_is_refused(tmp_path: Path) -> None:
+    """A book followed some 77 degrees beside its pose, smoothly, and not always the same: 8 rows were converged where no rival moved along."""
+    item, truth = clip_of(Shot("book", 57051, 1080, 75.0, frames=12), tmp_path)
+    rows = [row for row in Backend(Backend.Settings(), 1).run(item).to_pylist() if row["converged"]]
+    wrong = [row for row in rows if thing("book").angle_deg(pose_of(row)[:3, :3], truth[row["frame_index"]][:3, :3], box_too=False) > 10]
+    assert not wrong
+
+
 UNSEEN = Reason("too_hidden", "it is hidden")
 
 
