@@ -17,6 +17,7 @@ from egoworld_assets.review.asked import NotThere
 from egoworld_assets.review.index import Index, Indexes
 from egoworld_assets.review.media import Copies
 from egoworld_assets.review.queue import Queue
+from egoworld_ops.contract import schema
 from egoworld_ops.errors import SetupError, UnknownVideo
 from egoworld_ops.lake import memo, runs
 from egoworld_ops.lake.lake import Lake, Run
@@ -35,7 +36,17 @@ class LayersInUse:
 
     @contextmanager
     def of(self, run: Run, video_id: str, clip_id: str) -> Iterator[ClipLayers]:
-        """The layers of a clip; errors as of `read_layers`."""
+        """The layers of a clip.
+
+        Raises:
+            NotThere: the run was made under another version of the data contract, whose tables have other columns.
+            ContractError, StorageUnavailable: as `read_layers`.
+        """
+        if (version := runs.contract_of(run)) != schema.SCHEMA_VERSION:
+            reason = f"was made under version {version} of the data contract, and this program reads {schema.SCHEMA_VERSION}"
+            raise NotThere(
+                f"what is drawn of run {run.run_id}", reason, "Look at it with the code that made it, or process its videos again"
+            )
         state = memo.file_state(run.video_table("states", video_id)) or ()
         key = (run.run_id, video_id, clip_id, *state)
         with self._alone:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import os
 import re
 import shutil
@@ -196,12 +197,17 @@ def test_a_raw_file_that_changed_or_is_gone_leaves_layers_and_says_so(lake: tupl
         assert "is not there" in client.get(f"{page}/copy.json").json()["error"]
 
 
-def test_a_damaged_table_and_a_damaged_manifest_are_named(lake: tuple[Run, dict[str, str]], tmp_path: Path) -> None:
+def test_a_damaged_table_a_damaged_manifest_and_an_older_contract_are_named(lake: tuple[Run, dict[str, str]], tmp_path: Path) -> None:
     shutil.copytree(lake[0].lake.root, tmp_path / "lake", symlinks=True)
     run, page = Run(Lake(tmp_path / "lake"), lake[0].run_id), address(lake, "played")
     with asked(run.lake.root, tmp_path / "scratch") as client:
         damage.flip(path := run.clip_table("masks", lake[1]["played"], page.rpartition("/")[2]), damage.in_a_page(path))
         assert "masks.parquet" in client.get(f"{page}/frames.json").json()["error"]
+        said = json.loads((run.path / "run.json").read_text())
+        (run.path / "run.json").write_text(json.dumps(said | {"frozen": said["frozen"] | {"schema": "3"}}))
+        older = client.get(f"{page}/about.json")
+        assert (older.status_code, "version 3 of the data contract" in older.json()["error"]) == (404, True)
+        (run.path / "run.json").write_text(json.dumps(said))
         run.video_table("clips", lake[1]["played"]).write_bytes(b"PAR1 cut short")
         assert "clips.parquet" in client.get(f"{page}/about.json").json()["error"]
 
