@@ -87,6 +87,8 @@ def checked_place(settings: Settings, out: Path, suffix: str) -> Path:
         raise SetupError(out, f"is no name of {suffix}", f"Name a file that ends in {suffix} with --out")
     if not out.parent.is_dir():
         raise SetupError(out.parent, "is no folder", f"Make it: `mkdir -p {out.parent}`; or name another place with --out")
+    if out.exists() and not out.is_file():
+        raise SetupError(out, "is there, and is no file", "Name another place with --out")
     if out.resolve().is_relative_to(settings.raw.resolve()):
         raise SetupError(out, "lies in the raw folder, where it would be taken for a new video", "Name another place with --out")
     return out

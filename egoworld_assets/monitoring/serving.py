@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -58,7 +60,8 @@ def served(settings: Settings, port: int, every_s: float, drift_every_s: float) 
 
 
 def serve(settings: Settings, port: int, every_s: float, drift_every_s: float, say: Callable[[str], object]) -> None:
-    """As `served`, until Ctrl-C or SIGTERM."""
+    """As `served`, until Ctrl-C or SIGTERM, in the main thread of a process."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as by systemd; else what was kept of the lake would stay on the disk
     with served(settings, port, every_s, drift_every_s) as address:
         say(address)
         threading.Event().wait()

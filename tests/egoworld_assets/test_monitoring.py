@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -162,6 +165,19 @@ def test_a_pool_that_is_not_there_and_a_port_that_is_taken_are_said(settings: Se
         served(alone, port, 1, 600),
     ):
         pass
+
+
+def test_a_service_that_is_stopped_leaves_nothing_on_the_disk(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"}
+    environment |= {"EGOWORLD_LAKE": str(tmp_path / "lake"), "TMPDIR": str(tmp_path)}
+    words = [sys.executable, "-c", "from egoworld_assets.cli.main import main; main()", "metrics", "--port", "0"]
+    with subprocess.Popen(words, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert "Metrics of lake" in process.stdout.readline()
+        assert list(tmp_path.glob("egoworld-metrics-*"))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert not list(tmp_path.iterdir())
 
 
 @needs_promtool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -227,6 +228,8 @@ def test_it_says_what_is_in_the_way_and_leaves_it_there(settings: Settings, monk
     assert Path("notes.rrd").read_text() == "mine"
     assert "is no name of .rrd" in refused("--out", "a.mp4")
     assert "is no folder" in refused("--out", "none/a.rrd")
+    os.mkfifo("pipe.rrd")
+    assert "is no file" in refused("--out", "pipe.rrd"), "it would wait for a writer"
     monkeypatch.setitem(sys.modules, "rerun", None)
     assert "pip install 'egoworld[rerun]'" in refused()
     assert [p.name for p in Path.cwd().iterdir() if p.is_file()] == ["notes.rrd"]
