@@ -34,7 +34,7 @@ Kind = Literal["broker", "worker", "run"]
 STAGES = ("manifest", *operators.stages())
 LASTING = 6
 """Stages at which processes are killed, from the first on. Those behind them only turn tables into tables, and are over before a kill comes."""
-_OF_THE_MAKING = ("seconds", "host", "run_id", "created_at")
+_OF_THE_MAKING = ("seconds", "host", "run_id", "created_at", "worker", "began_at", "waited_s", "device_s")
 """Keys of provenance that depend on host and time."""
 
 

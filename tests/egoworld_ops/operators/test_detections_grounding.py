@@ -157,7 +157,8 @@ def test_a_mask_that_is_not_at_what_a_search_finds_is_flagged_in_that_frame() ->
     about = {"role": "object", "label": "block", "points_px": None, "landmarks_m": None, "owner": None, "source": "text"}
     detections = [detection_row(i, **about, track_id=track, box_px=box) for i in (0, 15, 30) for track, box in boxes.items()]
     places = {i: dict(boxes) for i in range(31)}
-    places[15][11] = boxes[11] + [0, -100, 0, 0]
+    for i in range(8, 23):
+        places[i][11] = boxes[11] - [0, 100 * (1 - abs(i - 15) / 8), 0, 0]
     places[30] = {10: boxes[11], 11: boxes[10]}
     masks = [mask_row(i, track, box) for i, now in places.items() for track, box in now.items()]
     tables = {name: schema.empty(name) for name in ("hand_pose", "fusion", "object_pose")}
