@@ -82,6 +82,7 @@ export class Player {
     this.times = null;
     this.video.pause();
     this.video.removeAttribute("src");
+    this.video.load(); // else its last picture stays beside the numbers of other frames
     this.onSay(`Showing a copy: ${why}.`);
     this.#next();
   }
