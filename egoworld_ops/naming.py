@@ -1,9 +1,10 @@
-"""Suggestions for a name that does not exist."""
+"""Suggestions for a name that does not exist, and whether an address is one."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 MOST_NAMED, ALIKE = 10, 0.65
 
@@ -30,3 +31,13 @@ def _near(written: str, names: list[str]) -> list[str]:
 
 def _alike(a: str, b: str) -> float:
     return difflib.SequenceMatcher(None, a, b.lower()).ratio()
+
+
+def is_http_address(text: str) -> bool:
+    """Whether a text is an address of http or https that can be asked as it stands: with a host, no spaces or line ends, and ASCII alone."""
+    try:
+        parts = urlsplit(text)
+        whole = parts.scheme in ("http", "https") and parts.hostname is not None and parts.port != 0
+    except ValueError:  # of a port that is no number
+        return False
+    return whole and text.isascii() and text.isprintable() and " " not in text

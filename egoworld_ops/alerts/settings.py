@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from egoworld_ops.naming import is_http_address
 from egoworld_ops.section import Section
 
 
 def _check_url(url: SecretStr | None) -> SecretStr | None:
-    text = url.get_secret_value() if url else "https://host"
-    try:
-        parts = urlsplit(text)
-        host, _port = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError("want an address with a host, and a port that is a number") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ValueError("want an address that begins with https:// or http://")
-    if not (text.isascii() and text.isprintable()) or " " in text:
-        raise ValueError("want an address without spaces, line ends and letters beyond ASCII")
+    if url is not None and not is_http_address(url.get_secret_value()):
+        raise ValueError("want an address that begins with https:// or http://, without spaces, line ends and letters beyond ASCII")
     return url
 
 

@@ -12,14 +12,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from http.client import HTTPException
 from importlib.metadata import version
 from itertools import islice
 from typing import Any
-from urllib.parse import urlsplit
 
 from egoworld_ops.errors import BadSettings, SetupError
 from egoworld_ops.lake.timeline import WAITS, Work
 from egoworld_ops.logs import trace_of
+from egoworld_ops.naming import is_http_address
 
 _SPANS_AT_ONCE = 2000
 _TIMEOUT_S = 10.0
@@ -36,7 +37,7 @@ def send(works: Sequence[Work], url: str) -> int:
         BadSettings: it is no address.
         SetupError: nobody takes them there.
     """
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    if not is_http_address(url):
         raise BadSettings(f"--otlp {url}", "is no address", "Name one that begins with http:// or https://")
     spans, n = _spans(works), 0
     while part := list(islice(spans, _SPANS_AT_ONCE)):
@@ -55,6 +56,8 @@ def _post(address: str, body: Mapping[str, Any]) -> None:
         raise SetupError(
             address, f"answers {error.code} {error.reason}", "Name the HTTP port of an OTLP receiver, as a rule 4318"
         ) from error
+    except HTTPException as error:
+        raise SetupError(address, "speaks no HTTP/1.1", "Name the HTTP port of an OTLP receiver, as a rule 4318; 4317 is gRPC's") from error
     except OSError as error:
         reason = getattr(error, "reason", error)
         raise SetupError(address, f"cannot be reached: {reason}", "Start an OTLP receiver there, or name another") from error
@@ -90,7 +93,7 @@ def _around(trace: str, name: tuple[str, ...], parent: str, shown: str, of: Sequ
 
 def _of_stage(trace: str, work: Work) -> Iterator[dict[str, Any]]:
     above = (work.video_id, work.clip_id) if work.clip_id else (work.video_id,)
-    name = (*above, work.stage)
+    name = (*above, work.stage, *(("failed",) if work.failed else ()))  # a fallback's result may stand beside
     said: dict[str, Any] = {"egoworld.stage": work.stage, "egoworld.video": work.video_id, "egoworld.clip": work.clip_id}
     said |= {"egoworld.worker": work.worker, "host.name": work.host, "egoworld.frames": work.frames, "egoworld.file_bytes": work.n_bytes}
     yield _span(trace, _id(name), _id(above), work.stage, work.asked_at, work.ended_at, said, work.failed)
