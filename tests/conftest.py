@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
-MEMORY = Path("/dev/shm")
-"""A file system in memory: what tests write is fsynced often, and need not survive them."""
-ENOUGH = 6 << 30
-"""Bytes that must be free there; a whole run leaves about a third of it."""
-if "TMPDIR" not in os.environ and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ENOUGH:
-    os.environ["TMPDIR"] = str(MEMORY)
-
 _OPERATORS = "tests/egoworld_ops/operators"
 TOGETHER = {
     "stack": ("tests/e2e/test_pool_faults.py", "tests/e2e/test_stack.py"),

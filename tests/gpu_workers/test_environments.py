@@ -36,8 +36,8 @@ from tests.egoworld_ops import media
 FOREIGN = Path(__file__).with_name("foreign.py")
 NUMPY, PYARROW = "2.2.6", "26.0.1"
 CLIPS = 4
-ROUNDED = timedelta(milliseconds=10)
-"""A file has the time at which computing began, and each wait before it, in whole milliseconds."""
+HEARD = timedelta(seconds=0.5)
+"""Computing begins in a file when the broker hears of it, which on a busy machine is later than the worker's own seconds begin."""
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def _check_that_files_say_when(run: Run, began_at: datetime) -> None:
     works = [work for work in timeline.of_run(run) if work.clip_id]
     assert len(works) == 2 * CLIPS
     assert {work.device for work in works} <= {"cpu0", "cpu1"}
-    began, ended = began_at - ROUNDED, datetime.now(UTC) + ROUNDED
+    began, ended = began_at - HEARD, datetime.now(UTC) + HEARD
     assert all(began <= work.asked_at <= work.began_at <= work.ended_at <= ended for work in works), (began, ended, works)
     did = {stretch.what for of in timeline.lanes(works).values() for stretch in of}
     assert {"detections", "masks", "starting"} <= did, "the worker of the other environment was started"

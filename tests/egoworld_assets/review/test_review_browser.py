@@ -40,7 +40,7 @@ def test_from_the_runs_to_a_dead_letter_by_clicks_and_keys(browser: Browser, add
     browser.js(f"[...document.links].find((link) => link.textContent === '{RUN}').click()")
     browser.until("document.querySelector('h1').textContent.startsWith('Run 2026')")
     browser.js("[...document.querySelectorAll('main a')].find((link) => link.href.includes('state=dead')).click()")
-    browser.until("document.querySelectorAll('tr[data-row]').length === 1")
+    browser.until("location.pathname.endsWith('/clips') && document.querySelectorAll('tr[data-row]').length === 1")
     browser.press("j")
     assert browser.until("document.querySelector('tr.at').contains(document.activeElement)")
     browser.js("[...document.links].find((link) => link.textContent === 'Failures').click()")
