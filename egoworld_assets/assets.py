@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import dagster as dg
 
@@ -17,7 +18,7 @@ from egoworld_ops.contract import schema
 from egoworld_ops.errors import BadSettings, SetupError
 from egoworld_ops.execution.identity import backend_of, code_version, inputs_of
 from egoworld_ops.operators.base import Stage
-from egoworld_ops.settings import load_settings
+from egoworld_ops.settings import Settings, load_settings
 
 PRIORITY_TAG = "egoworld/priority"
 
@@ -67,47 +68,40 @@ def priority_of(tags: Mapping[str, str]) -> int:
         raise BadSettings(f"run tag {PRIORITY_TAG}", f"{said!r} is not a whole number", "Set it to one; higher goes first") from error
 
 
-def _code_version(stage: str) -> str | None:
-    """By the settings of this process; None if they cannot be read: the steps then say what is wrong with them."""
+def _settings() -> Settings | None:
+    """Those of this process; None if they cannot be read: the steps then say what is wrong with them."""
     try:
-        return code_version(stage, load_settings())
+        return load_settings()
     except SetupError:
         return None
 
 
-def _deps(stage: Stage) -> list[str]:
-    """The assets that it is made from by the settings of this process; all that may be, if they cannot be read."""
+def _of_stage(stage: Stage, settings: Settings | None) -> dict[str, Any]:
+    """What the settings say of a stage's asset: what it is made from, its code, its backend. Without settings, all that it may be made from."""
+    if settings is None:
+        return {"deps": stage.above or [pipeline.MANIFEST]}
     try:
-        read = inputs_of(stage.name, load_settings())
+        version = code_version(stage.name, settings)
     except SetupError:
-        read = stage.above
-    return list(read) or [pipeline.MANIFEST]
+        version = None
+    deps = inputs_of(stage.name, settings) or [pipeline.MANIFEST]
+    return {"deps": list(deps), "code_version": version, "tags": {"egoworld/backend": backend_of(stage.name, settings)}}
 
 
-def _tags(stage: Stage) -> dict[str, str]:
-    """The backend that computes it by the settings of this process, if they can be read."""
-    try:
-        return {"egoworld/backend": backend_of(stage.name, load_settings())}
-    except SetupError:
-        return {}
-
-
-def stage_asset(stage: Stage) -> dg.AssetsDefinition:
+def stage_asset(stage: Stage, settings: Settings | None) -> dg.AssetsDefinition:
     """The asset of one stage: hands the clips of its partitions to the pool and streams the results to the lake."""
 
     @dg.asset(
         name=stage.name,
         group_name=GROUP,
         description=stage.doc,
-        code_version=_code_version(stage.name),
-        deps=_deps(stage),
         partitions_def=VIDEO_IDS,
         backfill_policy=BACKFILL,
         io_manager_key="lake",
         metadata={"dagster/column_schema": column_schema(stage.name)},
         kinds={"parquet"},
         owners=OWNERS,
-        tags=_tags(stage),
+        **_of_stage(stage, settings),
     )
     def compute(context: dg.AssetExecutionContext, egoworld: Egoworld) -> Outcome:
         run, video_ids = egoworld.run(), context.partition_keys
@@ -154,4 +148,9 @@ def _progress(context: dg.AssetExecutionContext, outcome: Outcome) -> Progress:
     return Progress(outcome.stage, "clips", n_clips(outcome.run, outcome.video_ids), context.log.info, observe)
 
 
-ASSETS: list[dg.AssetsDefinition] = [manifest, *(stage_asset(s) for s in operators.stages().values()), preview]
+def _assets() -> list[dg.AssetsDefinition]:
+    settings = _settings()
+    return [manifest, *(stage_asset(stage, settings) for stage in operators.stages().values()), preview]
+
+
+ASSETS = _assets()

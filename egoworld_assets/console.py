@@ -78,23 +78,23 @@ def _is_for_people(record: logging.LogRecord) -> bool:
 @dg.logger({}, description="One line a step, for a terminal")
 def brief_console(_: dg.InitLoggerContext) -> logging.Logger:
     """Writes to stderr."""
-    log = logging.getLogger("egoworld.console")
-    log.handlers.clear()
-    log.propagate = False
-    log.setLevel(logging.DEBUG)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Brief())
     handler.addFilter(_is_for_people)
-    log.addHandler(handler)
-    return log
+    return _only("egoworld.console", handler, logging.DEBUG)
 
 
 @dg.logger({}, description="Lines of JSON: run, stage, video and event of each; see the setting logs.format")
 def json_console(_: dg.InitLoggerContext) -> logging.Logger:
     """Writes to stderr."""
-    log = logging.getLogger("egoworld.dagster")
+    return _only("egoworld.dagster", logs.handler(), logging.INFO)
+
+
+def _only(name: str, handler: logging.Handler, level: int) -> logging.Logger:
+    """The logger of that name, with this handler and no other."""
+    log = logging.getLogger(name)
     log.handlers.clear()
     log.propagate = False
-    log.setLevel(logging.INFO)
-    log.addHandler(logs.handler())
+    log.setLevel(level)
+    log.addHandler(handler)
     return log

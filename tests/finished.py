@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from egoworld_assets.chain import pipeline
 from egoworld_assets.chain.planning import StageResult
@@ -34,6 +35,16 @@ class RowsPool:
 def settings_in(folder: Path) -> Settings:
     """Settings for a lake and a raw folder below it, without pauses between attempts."""
     return load_settings("laptop").model_copy(update={"lake": folder / "lake", "raw": folder / "raw", "retry_after_s": ()})
+
+
+def settings_of_commands(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A lake and a raw folder that commands find; the working folder is beside them."""
+    made = settings_in(folder)
+    for name, value in (("EGOWORLD_LAKE", made.lake), ("EGOWORLD_RAW", made.raw), ("DAGSTER_HOME", folder)):
+        monkeypatch.setenv(name, str(value))
+    made.raw.mkdir()
+    monkeypatch.chdir(folder)
+    return made
 
 
 def registered_video(settings: Settings, name: str = "v", n_frames: int = 60, clip_s: float = 1.0) -> tuple[Run, str]:

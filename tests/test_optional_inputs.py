@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from egoworld_assets.assets import _deps
+from egoworld_assets.assets import _of_stage, _settings
 from egoworld_assets.chain import pipeline
 from egoworld_assets.chain.explaining import explain
 from egoworld_ops import operators
@@ -55,10 +55,10 @@ def test_who_reads_it_is_made_after_it_and_others_are_not(settings: Settings, mo
     assert to_hands.stages(on) == ["manifest", "detections", "masks", "hand_pose"]
     assert to_hands.stages(off) == ["manifest", "detections", "hand_pose"]
     stage = operators.stages()["hand_pose"]
-    assert _deps(stage) == ["detections"]
+    assert _of_stage(stage, _settings())["deps"] == ["detections"]
     monkeypatch.setenv("EGOWORLD_STAGES__HAND_POSE__BACKEND", "hamer")
     monkeypatch.setenv("EGOWORLD_STAGES__HAND_POSE__HAMER__MASK_BOXES", "always")
-    assert _deps(stage) == ["detections", "masks"]
+    assert _of_stage(stage, _settings())["deps"] == ["detections", "masks"]
 
 
 def test_it_waits_for_the_table_and_is_stale_where_that_changes(settings: Settings) -> None:

@@ -62,7 +62,10 @@ RLE = pa.struct([pa.field("size", fixed_list(pa.int32(), 2)), pa.field("counts",
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: Arrow type, meaning, unit, frame, and the values it may take (`minimum`/`maximum` are inclusive)."""
+    """One column: Arrow type, meaning, unit, frame, and the values it may take (`minimum`/`maximum` are inclusive).
+
+    `length` is that of each list, where they are long and mostly null: in a list of fixed size a null takes the room of all its values.
+    """
 
     name: str
     type: pa.DataType
@@ -73,6 +76,7 @@ class Column:
     allowed: tuple[str, ...] = ()
     minimum: float | None = None
     maximum: float | None = None
+    length: int | None = None
 
     @property
     def rests_on_focal_length(self) -> bool:

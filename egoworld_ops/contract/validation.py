@@ -43,6 +43,8 @@ def _column_violations(column: schema.Column, values: pa.ChunkedArray) -> Iterab
         return
     if column.allowed and (strange := set(pc.unique(present).to_pylist()) - set(column.allowed)):
         yield f"{column.name} has values {sorted(strange)}, want one of {list(column.allowed)}"
+    if column.length is not None and (strange := set(pc.unique(pc.list_value_length(present)).to_pylist()) - {column.length}):
+        yield f"{column.name} has lists of {sorted(strange)} values, want {column.length}"
     flat = _flat_floats(present)
     if flat is not None and not np.isfinite(flat).all():
         yield f"{column.name} has {int((~np.isfinite(flat)).sum())} values that are not finite"

@@ -453,6 +453,7 @@ class Broker:
             self._start(slot, task.spec.environment, now)
             return
         task.state, task.worker, task.slot, task.charged_s = "leased", worker.name, slot.spec.name, self.state.estimate_s(task.spec)
+        task.entered, task.slot_s = {}, {}
         self.state.fair_s = max(self.state.fair_s, min(c.used_s for c in self.state.clients.values() if c.tasks))
         self.state.clients[task.client].used_s += task.charged_s
         worker.tasks.append(task.number)

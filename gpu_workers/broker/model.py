@@ -111,7 +111,7 @@ class Task:
     deadline: float | None = None
     submitted_at: float = 0.0
     entered: dict[Phase, float] = field(default_factory=dict)
-    """When it last entered each phase."""
+    """When it entered each phase, in the try that is on."""
     slot_s: dict[Cause, float] = field(default_factory=dict)
     """What its slot did since it last computed, when this task began to be computed."""
     entered_at: float = 0.0

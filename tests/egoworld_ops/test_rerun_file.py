@@ -25,7 +25,7 @@ from egoworld_ops.report.layers import ClipLayers
 from egoworld_ops.settings import Settings
 from egoworld_ops.types import Clip
 from tests.egoworld_ops import media
-from tests.finished import RowsPool, settings_in
+from tests.finished import RowsPool, settings_of_commands
 from tests.kitchen import CAMERA, SHOTS
 from tests.real_chain import Kitchen
 from tests.rows import sample_row
@@ -39,12 +39,7 @@ BEYOND, BEHIND = 40, 50
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    made = settings_in(tmp_path)
-    for name, value in (("EGOWORLD_LAKE", made.lake), ("EGOWORLD_RAW", made.raw), ("DAGSTER_HOME", tmp_path)):
-        monkeypatch.setenv(name, str(value))
-    made.raw.mkdir()
-    monkeypatch.chdir(tmp_path)
-    return made
+    return settings_of_commands(tmp_path, monkeypatch)
 
 
 def chunks(path: Path) -> Iterator[Any]:

@@ -54,6 +54,24 @@ def test_a_result_says_when_it_was_computed_what_it_waited_for_and_what_its_slot
     assert (second.idle_s, second.starting_s, second.starved_decode_s) == (0.0, 0.0, 1.0), "since the slot began the one before"
 
 
+def test_a_second_try_says_nothing_of_the_times_of_the_first() -> None:
+    host = Host()
+    host.submit("1")
+    worker = host.ready()
+    for phase, now in (("decoding", 2.0), ("decoded", 3.0), ("computing", 4.0)):
+        host.now = now
+        host.enter("1", phase)
+    host.die(worker)
+    host.tick(9.0)
+    host.ready()
+    host.tick(10.0)
+    host.enter("1", "decoding")
+    host.say(host.worker("1"), messages.Broke(host.task("1").number, 0.5, "CorruptVideo", "v.mp4", "breaks off", "Copy it again", ""))
+    told = host.results["1"]
+    assert told.outcome == "failed"
+    assert (told.began_s, told.queued_s, told.decoding_s, told.decoded_s) == (0.0, 0.0, 0.0, 0.0), "it was not computed"
+
+
 def test_higher_priority_goes_first() -> None:
     host = Host(limits=replace(LIMITS, credits=1))
     host.submit("routine", "urgent", "dull")

@@ -33,12 +33,13 @@ TABLE = schema.Table(
         schema.Column("mano_betas", schema.fixed_list(pa.float32(), 10), "MANO shape, where the backend has it", nullable=True),
         schema.Column(
             "vertices_wrist_m",
-            schema.fixed_list(pa.float32(), 778, 3),
-            "the surface, in the wrist frame and to 2^-14 m, where the backend has it and was asked for it: MANO's vertices in MANO's order, of a "
-            "left hand those of the mirrored right one, whose faces are MANO's right ones turned around",
+            pa.list_(schema.fixed_list(pa.float32(), 3)),
+            "the surface, in the wrist frame and to 2^-14 m, where the backend has it and was asked for it: MANO's 778 vertices in MANO's order, of "
+            "a left hand those of the mirrored right one, whose faces are MANO's right ones turned around",
             "m",
             "wrist",
             True,
+            length=778,
         ),
         schema.Column(
             "reprojection_px",

@@ -18,7 +18,7 @@ from egoworld_ops.lake.lake import Run
 from egoworld_ops.raw import register
 from egoworld_ops.settings import Settings
 from tests.egoworld_ops import media
-from tests.finished import RowsPool, settings_in
+from tests.finished import RowsPool, settings_of_commands
 
 
 def call(*arguments: str) -> Result:
@@ -34,13 +34,7 @@ def refused(*arguments: str) -> str:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A lake and a raw folder that commands find; the working folder is beside them."""
-    made = settings_in(tmp_path)
-    for name, value in (("EGOWORLD_LAKE", made.lake), ("EGOWORLD_RAW", made.raw), ("DAGSTER_HOME", tmp_path)):
-        monkeypatch.setenv(name, str(value))
-    made.raw.mkdir()
-    monkeypatch.chdir(tmp_path)
-    return made
+    return settings_of_commands(tmp_path, monkeypatch)
 
 
 def processed(settings: Settings, name: str, last: str = "events") -> tuple[Run, str]:

@@ -108,3 +108,12 @@ def test_a_metric_warns_below_its_minimum_and_above_its_maximum_and_not_at_them(
     assert [metric.verdict(value) for value in (None, 0.5, 0.7, 0.9)] == [None] * 4
     assert "share is 0.4, want at least 0.5: what it is" in (metric.verdict(0.4) or "")
     assert "share is 0.95, want at most 0.9: what it is" in (metric.verdict(0.95) or "")
+
+
+def test_a_surface_that_is_not_there_takes_no_room_and_one_of_another_mesh_is_refused() -> None:
+    rows = schema.from_rows("hand_pose", [hand_pose_row(i, vertices_wrist_m=None) for i in range(100)])
+    assert rows["vertices_wrist_m"].nbytes < 10 * 100, "a list of fixed size takes the room of its values also where it is null"
+    right = schema.from_rows("hand_pose", [hand_pose_row(0, vertices_wrist_m=np.zeros((778, 3)))])
+    assert not list(validation.violations("hand_pose", right))
+    wrong = schema.from_rows("hand_pose", [hand_pose_row(0, vertices_wrist_m=np.zeros((21, 3)))])
+    assert list(validation.violations("hand_pose", wrong)) == ["vertices_wrist_m has lists of [21] values, want 778"]

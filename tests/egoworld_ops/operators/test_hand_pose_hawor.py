@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-import torch
 
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import WeightsMismatch
@@ -20,21 +18,26 @@ from egoworld_ops.operators.hand_pose._hawor_network import WINDOW
 from egoworld_ops.operators.hand_pose._mesh_model import Hands
 from egoworld_ops.operators.hand_pose._weak_perspective import Placed, place_before
 from egoworld_ops.operators.hand_pose.hawor import Backend, Settings
-from egoworld_ops.types import HANDS, Camera, Frame, Hand
+from egoworld_ops.types import HANDS, Camera, Hand
 from egoworld_ops.vision.geometry import project
 from egoworld_ops.vision.lenses import unproject
 from tests.egoworld_ops.operators import seeded
-from tests.egoworld_ops.operators.clips import clip_input, pictures_input
-from tests.egoworld_ops.operators.test_hand_pose_meshes import CAMERAS, CPU, MIRROR, PINHOLE, TrueHand, hand_row, noise, saved, some_points
+from tests.egoworld_ops.operators.clips import pictures_input
+from tests.egoworld_ops.operators.test_hand_pose_meshes import (
+    CAMERAS,
+    CPU,
+    MIRROR,
+    PINHOLE,
+    TrueHand,
+    check_flat_memory,
+    hand_row,
+    noise,
+    saved,
+    some_points,
+)
 from tests.rows import detection_row
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def make(**options: Any) -> Backend:
@@ -192,18 +195,4 @@ def test_a_checkpoint_of_hamer_is_named(tmp_path: Path) -> None:
 
 def test_memory_is_flat_over_a_thousand_frames() -> None:
     """In every fourth window there is a hand."""
-    n, seen = 1000, {}
-    picture = np.random.default_rng(4).integers(0, 256, (120, 160, 3)).astype(np.uint8)
-
-    def frames() -> Iterator[Frame]:
-        for i in range(n):
-            if i in (200, n - 1):
-                seen[i] = int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
-            yield Frame(i, i / 30, picture)
-
-    rows = [hand_row(i, "right", some_points(80, 60, 40)) for i in range(n) if i // WINDOW % 4 == 0]
-    item = replace(clip_input(Path("p.mp4"), 0, n, 160, 120, frames), tables={"detections": schema.from_rows("detections", rows)})
-    assert make().run(item).num_rows == len(rows)
-    growth_mb = seen[n - 1] - seen[200]
-    print(f"FIGURE hawor memory (small network): {growth_mb:+.1f} MB from frame 200 to {n} (limit +30), peak {seen[n - 1]:.0f} MB")
-    assert growth_mb < 30
+    check_flat_memory("hawor", make(), [i for i in range(1000) if i // WINDOW % 4 == 0])

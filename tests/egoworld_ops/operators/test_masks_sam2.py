@@ -45,12 +45,7 @@ MEMORY_FRAMES = 7 + 16
 """num_maskmem + max_obj_ptrs_in_encoder of every SAM 2.1 model: no frame reads further back."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

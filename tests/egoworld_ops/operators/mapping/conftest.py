@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from egoworld_ops.operators.mapping._kinematics import HandModel
 from egoworld_ops.robots import ROBOTS
@@ -28,8 +26,5 @@ def a_hand() -> np.ndarray:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _small_networks(one_thread: None) -> None:
+    """All tests here compute by one thread."""
