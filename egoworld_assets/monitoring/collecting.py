@@ -1,4 +1,5 @@
-"""The platform as Prometheus metrics: the latest run, the ledger, intake, sensors, disks, drift, and the broker's own. Reads, and writes nothing.
+"""The platform as Prometheus metrics: the latest run, the ledger, intake, sensors, disks, drift, and the broker's own. Reads, and
+writes nothing but the empty ledger of a lake that has none.
 
 Each part is gathered by itself: one that fails is left out of the scrape, and `egoworld_metrics_part_up` says so.
 """
