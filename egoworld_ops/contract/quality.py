@@ -28,6 +28,10 @@ class Bounds(Section):
     maximum: float | None = None
 
 
+HOLD_GAP_S = 0.5
+"""A hold ends where its object has no row for longer: in view `holds` as in what is plotted."""
+
+
 class DriftSettings(Section):
     """When a metric of newer videos has drifted from older ones. Part of no digest."""
 

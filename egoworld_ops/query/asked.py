@@ -13,8 +13,6 @@ from egoworld_ops.contract import gathered, quality
 from egoworld_ops.lake.lake import RELEASED_TABLES
 from egoworld_ops.lake.states import MANIFEST
 
-MOST_GAP_S = 0.5
-"""A hold ends where its object has no row for longer."""
 HAND_JOINTS = (
     "wrist",
     *(f"thumb_{joint}" for joint in ("cmc", "mcp", "ip", "tip")),
@@ -77,7 +75,7 @@ _HOLDS = f"""WITH seen AS (
   FROM {{movement}} AS m LEFT JOIN {{track_links}} AS l USING (run_id, video_id, clip_id, track_id)),
 stepped AS (SELECT *, timestamp_s - lag(timestamp_s) OVER thing AS step_s, lag(held_by) OVER thing AS held_before
   FROM seen WINDOW thing AS (PARTITION BY run_id, video_id, first_clip_id, first_track_id ORDER BY frame_index)),
-cut AS (SELECT *, held_by IS DISTINCT FROM held_before OR step_s > {MOST_GAP_S} AS begins FROM stepped),
+cut AS (SELECT *, held_by IS DISTINCT FROM held_before OR step_s > {quality.HOLD_GAP_S} AS begins FROM stepped),
 numbered AS (SELECT *, sum(begins::INT) OVER (PARTITION BY run_id, video_id, first_clip_id, first_track_id ORDER BY frame_index) AS stretch FROM cut)
 SELECT run_id, video_id, arg_min(clip_id, frame_index) AS clip_id, arg_min(track_id, frame_index) AS track_id, max(label) AS label, held_by AS hand,
   min(frame_index) AS first_frame, max(frame_index) AS last_frame, min(timestamp_s) AS from_s, max(timestamp_s) AS to_s, count(*) AS frames,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Literal
 
 import pyarrow as pa
 
+from egoworld_ops.contract import quality
 from egoworld_ops.report._layer_rows import name
 from egoworld_ops.report.layer_values import Value
 from egoworld_ops.report.layers import ClipLayers
@@ -133,9 +133,15 @@ def _numbers(row: Mapping[str, Any], column: str) -> Iterator[tuple[str, float]]
 
 def _stretches(movement: pa.Table) -> Iterator[tuple[str, str, int, int]]:
     """Name, word, first and last frame of each stretch in which a thing is held by the same hand."""
-    rows = sorted(
-        movement.select(["frame_index", "track_id", "label", "held_by"]).to_pylist(), key=lambda r: (r["track_id"], r["frame_index"])
-    )
-    for (_, held_by), stretch in groupby(rows, key=lambda row: (row["track_id"], row["held_by"])):
-        first, *others = stretch
-        yield name(first), held_by, first["frame_index"], (others or [first])[-1]["frame_index"]
+    rows = movement.select(["frame_index", "timestamp_s", "track_id", "label", "held_by"]).to_pylist()
+    stretch: list[dict[str, Any]] = []
+    for row in [*sorted(rows, key=lambda r: (r["track_id"], r["frame_index"])), None]:
+        if stretch and (row is None or not _goes_on(stretch[-1], row)):
+            yield name(stretch[0]), stretch[0]["held_by"], stretch[0]["frame_index"], stretch[-1]["frame_index"]
+            stretch = []
+        stretch += [row] if row is not None else []
+
+
+def _goes_on(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    same = (before["track_id"], before["held_by"]) == (row["track_id"], row["held_by"])
+    return same and row["timestamp_s"] - before["timestamp_s"] <= quality.HOLD_GAP_S

@@ -36,6 +36,13 @@ def test_a_stretch_is_as_long_as_the_word_holds() -> None:
     assert [(band.of, band.word, band.first, band.last) for band in held] == [("box", "none", 10, 10), ("box", "right", 12, 14)]
 
 
+def test_a_hold_ends_where_its_thing_is_not_seen_for_as_long_as_in_view_holds() -> None:
+    at = (0, 15, 31)  # frames of 1/30 s
+    rows = schema.from_rows("movement", [sample_row("movement", f, held_by="right", track_id=10) for f in at])
+    held = [(band.first, band.last) for band in series.bands(ClipLayers({"movement": rows})) if band.stage == "movement"]
+    assert held == [(0, 15), (31, 31)]
+
+
 def test_a_clip_without_rows_has_no_plots() -> None:
     assert series.plots(ClipLayers({}), range(3)) == []
     assert series.bands(ClipLayers({})) == []
