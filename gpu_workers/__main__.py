@@ -7,6 +7,7 @@ import logging
 import logging.handlers
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -90,14 +91,16 @@ def serve(
         if ready is None:
             click.echo(f"ready {socket_path(where)}")
         else:
-            os.write(ready, b"ready")
+            with suppress(BrokenPipeError):  # who started it, perhaps interrupted meanwhile; others may have come
+                os.write(ready, b"ready")
             os.close(ready)
 
     try:
         server.serve(config, serving)
     except EgoworldError as error:
         if ready is not None:
-            os.write(ready, str(error).encode())
+            with suppress(BrokenPipeError):
+                os.write(ready, str(error).encode())
         raise
 
 

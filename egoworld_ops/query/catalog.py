@@ -92,8 +92,10 @@ def _write(fresh: Path, said: list[str]) -> None:
         with duckdb.connect() as connection:
             connection.execute(f"ATTACH '{_quoted(fresh)}' AS egoworld (STORAGE_VERSION '{STORAGE_VERSION}')")
             connection.execute("USE egoworld")
+            connection.begin()  # else each statement waits for the disk
             for statement in said:
                 connection.execute(statement)
+            connection.commit()
             connection.execute("CHECKPOINT egoworld")  # closing would do it too, and not say where that failed
     except (duckdb.OperationalError, duckdb.FatalException) as error:
         raise StorageUnavailable(fresh, str(error), "Free or restore the storage, then run again") from error

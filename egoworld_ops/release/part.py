@@ -26,6 +26,7 @@ from egoworld_ops.release.rows import released_rows
 from egoworld_ops.release.settings import ReleaseSettings
 
 _READ_AHEAD_BYTES = 64_000_000
+_BUFFER_BYTES = 1 << 20
 _MOST_ROWS_A_PAGE = (1 << 31) - 1
 """Pages end by size alone."""
 _BLOOM_FALSE_POSITIVES = 0.01
@@ -72,7 +73,9 @@ def record_of(path: Path, wanted: str, sources: int) -> FileRecord | None:
 def _write(sink: _HashedFile, table: str, files: Sequence[Source], settings: ReleaseSettings, provenance: Mapping[str, Any]) -> int:
     written = 0
     rows = released_rows(files, settings.assumed_metric)
-    with pq.ParquetWriter(sink, schema.table(table).arrow_schema(), **_options(table, files, settings)) as writer:
+    # the writer hands over some hundred bytes at a time: each would wait for the thread that reads
+    stream = pa.BufferedOutputStream(pa.PythonFile(sink, mode="w"), _BUFFER_BYTES)
+    with stream, pq.ParquetWriter(stream, schema.table(table).arrow_schema(), **_options(table, files, settings)) as writer:
         for group in _groups(ReadAhead(rows, _READ_AHEAD_BYTES, _size), settings.row_group_mb * 1e6):
             writer.write_table(group, row_group_size=group.num_rows)
             written += group.num_rows
@@ -124,7 +127,7 @@ class _HashedFile(io.RawIOBase):
     """A file that knows the SHA-256 of what was written to it, and is durable when it is closed."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("wb", buffering=1 << 20)
+        self._file = path.open("wb", buffering=_BUFFER_BYTES)
         self._sha256 = hashlib.sha256()
         self.size = 0
 

@@ -39,7 +39,10 @@ def released_rows(files: Sequence[Source], assumed_metric: bool) -> Iterator[pa.
 
 
 def _without_assumed(table: str, rows: pa.Table) -> pa.Table:
-    for name in schema.table(table).assumed_lengths:
+    names = schema.table(table).assumed_lengths
+    if not names or pc.all(rows["metric"], skip_nulls=False).as_py():
+        return rows
+    for name in names:
         at = rows.schema.get_field_index(name)
         field = rows.schema.field(at)
         rows = rows.set_column(at, field, pc.if_else(rows["metric"], rows[name], pa.scalar(None, field.type)))

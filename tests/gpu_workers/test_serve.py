@@ -81,6 +81,18 @@ def serve(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
                 process.wait(10)
 
 
+def test_a_broker_serves_though_who_started_it_was_interrupted_meanwhile(folder: Path) -> None:
+    starter = subprocess.Popen([sys.executable, "-m", "gpu_workers", "serve", "--detach", "--folder", str(folder), "--idle-exit-s", "60"])
+    wait_until((folder / "broker.out").exists, "the broker has a process of its own")
+    starter.kill()
+    starter.wait()
+    wait_until(socket_path(folder).exists, "the broker listens")
+    quiet = PoolSettings(folder=folder, start=False, lost_after_s=10.0)
+    asked = [client.status(quiet)["pid"] for _ in range(3)]
+    assert asked[0] == asked[-1]
+    assert "fails" not in (folder / "broker.log").read_text()
+
+
 def test_on_sigterm_it_finishes_what_runs_and_gives_back_what_waits(folder: Path) -> None:
     log, go = folder.parent / "log", folder.parent / "go"
     with serve(folder) as first:

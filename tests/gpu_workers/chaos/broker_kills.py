@@ -67,7 +67,7 @@ def _kill(settings: PoolSettings, size: int, random: Random, streams: Sequence[t
         broker = _serving(settings.folder, streams)
         time.sleep(random.uniform(0, _MOST_LIFE_S))
         workers = tools.holding(tools.family(broker.pid))
-        assert not broker.gone(), "a broker ended by itself"
+        assert not broker.gone(), f"a broker ended by itself:\n{_log(settings.folder)}"
         os.kill(broker.pid, signal.SIGKILL)
         assert broker.gone(_ORPHANS_END_WITHIN_S), "SIGKILL did not end the broker"
         died = time.monotonic()
@@ -78,6 +78,11 @@ def _kill(settings: PoolSettings, size: int, random: Random, streams: Sequence[t
         broker.close()
         killed, busy = killed + 1, busy + bool(workers)
     return killed, busy, slowest_s
+
+
+def _log(folder: Path) -> str:
+    """What the brokers of a folder, and those who could not become one, said last."""
+    return "\n".join((folder / name).read_text("utf-8", "replace")[-4000:] for name in ("broker.log", "broker.out"))
 
 
 def _serving(folder: Path, streams: Sequence[tools.Stream]) -> tools.Process:
