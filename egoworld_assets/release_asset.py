@@ -55,6 +55,8 @@ def _metadata(run_id: str, outcome: "ReleaseOutcome") -> Mapping[str, Any]:
     }
     if outcome.left_out:
         metadata["truth cards left out, of other rows or damaged"] = dg.MetadataValue.json(list(outcome.left_out[:MAX_SHOWN]))
+    if manifest.verdicts:
+        metadata["chosen by verdicts"] = dg.MetadataValue.json(dict(manifest.verdicts))
     if manifest.incomplete:
         metadata["incomplete"] = dg.MetadataValue.json(dict(list(manifest.incomplete.items())[:MAX_SHOWN]))
     return metadata

@@ -116,6 +116,8 @@ OF_SETTINGS: Mapping[str, frozenset[str]] = {
             "writers",
             "incomplete",
             "assumed_metric",
+            "verdict",
+            "without",
         )
     },
 }
@@ -126,6 +128,7 @@ GIVEN: Mapping[str, tuple[Any, ...]] = {
     "pool.kind": ("inline",),
     **dict.fromkeys(("alerts.slack", "alerts.webhook"), ("https://hooks.example.org/x",)),
     "alerts.mail_to": (("a@example.org",),),
+    "release.without": (("bad",),),
     "phrases": (("cup",),),
     "robot": ("mine",),
     "trajectory.file": ("other.txt",),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from egoworld_assets.cli.judging import WORDS
+from egoworld_assets.cli.judging import left_out, of_verdict
 
 
 @click.command(name="export")
@@ -19,10 +19,17 @@ from egoworld_assets.cli.judging import WORDS
 @click.argument("target", metavar="DEST", type=click.Path(path_type=Path))
 @click.option("--video", "video_ids", multiple=True, help="Only this video; may be given again.")
 @click.option("--assumed-metric", is_flag=True, help="Also lengths that rest on an assumed focal length; otherwise they are null.")
-@click.option("--verdict", type=click.Choice(WORDS), help="Only clips of which people said this on the review page.")
+@of_verdict
 @click.pass_obj
 def export(
-    profile: str | None, format_name: str, run_id: str, target: Path, video_ids: Sequence[str], assumed_metric: bool, verdict: str | None
+    profile: str | None,
+    format_name: str,
+    run_id: str,
+    target: Path,
+    video_ids: Sequence[str],
+    assumed_metric: bool,
+    verdict: str | None,
+    without: Sequence[str],
 ) -> None:
     """Write the rows of RUN that count to DEST, a new folder: each owned frame once. `egoworld plugins` lists the formats."""
     from egoworld_ops import exports
@@ -37,15 +44,13 @@ def export(
     settings = load_settings(profile)
     run = runs.find(Lake(settings.lake), run_id)
     policy.check(f"run {run.run_id}", licences.weights_of(run), settings.policy)
-    rows = rows_of(run, video_ids, assumed_metric, verdict)
-    if verdict and not rows.videos:
-        raise BadSettings(
-            f"--verdict {verdict}", f"no clip of run {run.run_id} is so", "`egoworld verdicts list` has those that were judged"
-        )
+    rows = rows_of(run, video_ids, assumed_metric, verdict, without)
     if unknown := set(video_ids) - set(rows.videos):
         raise BadSettings(f"video {min(unknown)}", f"has no manifest in run {rows.run.run_id}", "`egoworld runs show` lists the videos")
     for path in exports.write(format_name, rows, target):
         click.echo(f"{path.stat().st_size / 1e6:>10,.2f} MB  {path}")
+    if rows.verdicts:
+        click.echo(left_out(rows.verdicts), err=True)
     for video_id in rows.cards.left_out:
         click.echo(complaint(video_id), err=True)
     if not_metric := rows.not_metric():

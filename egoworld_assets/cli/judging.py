@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from egoworld_assets.cli.group import Group
+from egoworld_ops.said import VERDICT_WORDS
 
 if TYPE_CHECKING:
     from egoworld_ops.lake.lake import Run
 
-WORDS = ("good", "bad", "unsure")
+WORDS = VERDICT_WORDS[::-1]
+
+
+def of_verdict(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of a command that choose clips by what people said of them, see `lake/chosen.py`."""
+    only = click.option("--verdict", type=click.Choice(WORDS), help="Only clips of which people said this on the review page.")
+    but = click.option(
+        "--without", multiple=True, type=click.Choice(WORDS), help="All clips but those of this verdict; may be given again."
+    )
+    return only(but(command))
+
+
+def left_out(verdicts: Mapping[str, Any]) -> str:
+    """How many clips a release or an export leaves out for what people said of them, in words."""
+    told = verdicts["left_out"]
+    return f"{sum(told.values())} clip(s) are left out: {', '.join(f'{n} {word}' for word, n in told.items()) or 'none'}"
 
 
 @click.group("verdicts", cls=Group)

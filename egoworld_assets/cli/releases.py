@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import click
 
 from egoworld_assets.cli.group import Group
+from egoworld_assets.cli.judging import left_out, of_verdict
 
 _SAY_EVERY_S = 10.0
 
@@ -16,19 +17,27 @@ _SAY_EVERY_S = 10.0
 @click.command()
 @click.argument("run_id", default="latest")
 @click.option("--anew", is_flag=True, help="Put all videos into new parts: few large ones instead of many small ones.")
+@of_verdict
 @click.pass_obj
-def release(profile: str | None, run_id: str, anew: bool) -> None:
-    """Compact RUN_ID, or the latest run, into few large files that are quick to query. What is up to date is not written again."""
+def release(profile: str | None, run_id: str, anew: bool, verdict: str | None, without: Sequence[str]) -> None:
+    """Compact RUN_ID, or the latest run, into few large files that are quick to query. What is up to date is not written again.
+
+    --verdict and --without stand in the place of `release.verdict` and `release.without` of the settings.
+    """
     from egoworld_ops.lake import runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.query import catalog
+    from egoworld_ops.release import place
     from egoworld_ops.release.cards import complaint
     from egoworld_ops.release.make import make_release
     from egoworld_ops.settings import load_settings
 
     settings = load_settings(profile)
     run = runs.find(Lake(settings.lake), run_id)
-    outcome = make_release(run, settings.release, anew, lambda line: click.echo(line, err=True), settings.policy)
+    asked = settings.release
+    if verdict or without:
+        asked = asked.model_copy(update={"verdict": verdict, "without": tuple(without)})
+    outcome = make_release(run, asked, anew, lambda line: click.echo(line, err=True), settings.policy)
     database = catalog.write_catalog(run.lake)
     manifest = outcome.manifest
     for table, n in sorted(manifest.rows.items()):
@@ -37,6 +46,8 @@ def release(profile: str | None, run_id: str, anew: bool) -> None:
         click.echo(
             f"{len(manifest.incomplete)} video(s) are incomplete: {', '.join(list(manifest.incomplete)[:5])}; release.json has counts"
         )
+    if manifest.verdicts:
+        click.echo(f"{left_out(manifest.verdicts)}; {place.LEFT_OUT_NAME} says which and why")
     click.echo(
         f"{sum(len(part.videos) for part in manifest.parts)} videos in {len(manifest.parts)} part(s), {manifest.total_bytes / 1e6:,.1f} MB: "
         f"{outcome.written} files written, {outcome.kept} kept, {outcome.seconds:.1f} s"
@@ -71,7 +82,7 @@ def list_releases(profile: str | None) -> None:
             mark = "  schema `release`" if shown == place.folder(run).resolve() else ""
             click.echo(
                 f"{run.run_id:<16} {videos} videos, {len(manifest.parts)} part(s), {manifest.total_bytes / 1e6:,.1f} MB, "
-                f"{len(manifest.truth_cards)} truth card(s){mark}"
+                f"{len(manifest.truth_cards)} truth card(s){f', {left_out(manifest.verdicts)}' if manifest.verdicts else ''}{mark}"
             )
 
 

@@ -16,10 +16,10 @@ from egoworld_assets.review.pages import page
 from egoworld_assets.review.shown import Shown
 from egoworld_ops import operators
 from egoworld_ops.contract import quality
-from egoworld_ops.lake import verdicts
 from egoworld_ops.lake.states import MANIFEST
+from egoworld_ops.said import VERDICT_WORDS
 
-VERDICTS = ("none", *verdicts.WORDS)
+VERDICTS = ("none", *VERDICT_WORDS)
 STATES = ("done", "stale", "failed", "dead letter", "blocked", "missing", "pending", "damaged", "unreadable")
 _VALUED = (
     "FROM clips AS c LEFT JOIN (SELECT video_id, clip_id, value FROM metrics WHERE stage = $metric_stage AND metric = $metric) AS own "

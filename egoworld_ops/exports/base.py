@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from egoworld_ops.contract import schema, world
 from egoworld_ops.contract.links import LINKS
+from egoworld_ops.lake import chosen
 from egoworld_ops.lake.assumed import has_assumed
 from egoworld_ops.lake.lake import RELEASED_TABLES, Run
-from egoworld_ops.lake.verdicts import judged
 from egoworld_ops.release import cards
 from egoworld_ops.release.cards import Cards
 from egoworld_ops.release.plan import RunFiles
@@ -28,8 +28,8 @@ class Rows:
         run: where they are from.
         videos: the videos they are of, sorted.
         assumed_metric: whether lengths that rest on an assumed focal length are among the values; else they are null, and `metric` says why.
-        verdict: what people said of their clips; None where all clips are taken, judged or not.
         incomplete: by video and stage, how many clips have no table that counts, and why; None stands for a video without a manifest.
+        verdicts: how clips were chosen by people's verdicts, as in `release.json`; None where all are taken.
     """
 
     run: Run
@@ -37,7 +37,7 @@ class Rows:
     incomplete: Mapping[str, Mapping[str, Mapping[str, int]] | None]
     _contents: RunFiles
     assumed_metric: bool = False
-    verdict: str | None = None
+    verdicts: Mapping[str, Any] | None = None
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ class Rows:
 
     def described(self) -> dict[str, Any]:
         """What an export should say of its origin, as JSON: run, schema and conventions, videos, what is incomplete, and by video the SHA-256 of
-        its truth card, which lies in `truth_cards/`.
+        its truth card, which lies in `truth_cards/`; how clips were chosen, as in `release.json`.
         """
         return {
             "run_id": self.run.run_id,
@@ -99,7 +99,7 @@ class Rows:
             "videos": list(self.videos),
             "incomplete": dict(self.incomplete),
             "truth_cards": self.cards.hashes,
-            "verdict": self.verdict,
+            "verdicts": self.verdicts,
             "assumed_metric": self.assumed_metric,
             "assumed_lengths": {table: list(columns) for table in self.tables if (columns := schema.table(table).assumed_lengths)},
             "videos_of_assumed_focal_length": self.not_metric(),
@@ -115,19 +115,22 @@ class Rows:
         return [v for v in self.videos if any(has_assumed(s.path, t) for t in tables for s in self._contents.sources([v], (t,))[t])]
 
 
-def rows_of(run: Run, videos: Sequence[str] = (), assumed_metric: bool = False, verdict: str | None = None) -> Rows:
+def rows_of(
+    run: Run, videos: Sequence[str] = (), assumed_metric: bool = False, verdict: str | None = None, without: Sequence[str] = ()
+) -> Rows:
     """The rows of a run, of these videos or of all.
 
     Args:
         assumed_metric: take lengths that rest on an assumed focal length too.
-        verdict: only of clips of which people said this word, see `lake/verdicts.py`.
+        verdict, without: only of clips that people's verdicts choose, see `lake/chosen.py`.
 
     Raises:
-        BadSettings: the word is no verdict.
+        BadSettings: a word is no verdict, or no clip is so.
         ContractError: a manifest, or the table of verdicts, cannot be read.
     """
-    contents = RunFiles(run, None if verdict is None else judged(run, verdict))
+    contents = RunFiles(run, chosen.choose(run, verdict, without))
     selection = contents.select("include")
     wanted = [video_id for video_id in selection.videos if not videos or video_id in videos]
     incomplete = {v: missing for v, missing in selection.incomplete.items() if not videos or v in videos}
-    return Rows(run, wanted, incomplete, contents, assumed_metric, verdict)
+    left_out = {v: clips for v, clips in selection.left_out.items() if not videos or v in videos}
+    return Rows(run, wanted, incomplete, contents, assumed_metric, contents.chosen(replace(selection, left_out=left_out)))

@@ -13,22 +13,20 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import BadSettings, ContractError, SetupError
+from egoworld_ops.errors import ContractError, SetupError
 from egoworld_ops.files import locks
 from egoworld_ops.files.tables import read_table, write_table
 from egoworld_ops.files.whole import make_folder, named_errors, sweep
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import counted
 from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.said import VERDICT_WORDS, VerdictWord
 from egoworld_ops.types import check_id
 
 TABLE = "verdicts"
-Word = Literal["good", "bad", "unsure"]
-WORDS: tuple[Word, ...] = ("bad", "unsure", "good")
-"""The worst first: of several that stand, the worst is the clip's."""
 MOST_WHY, MOST_JUDGE = 2000, 80
 _NOTHING = sha256_of({})
 """Of a clip none of whose results counts."""
@@ -57,7 +55,7 @@ class Verdict:
     clip_id: str
     frame_start: int | None
     frame_end: int | None
-    verdict: Word
+    verdict: VerdictWord
     why: str | None
     judge: str
     judged_at: datetime
@@ -66,8 +64,8 @@ class Verdict:
     def __post_init__(self) -> None:
         for name in ("verdict_id", "run_id", "video_id", "clip_id"):
             check_id(name, getattr(self, name))
-        if self.verdict not in WORDS:
-            raise ValueError(f"verdict: want one of {', '.join(WORDS)}, got {self.verdict!r}")
+        if self.verdict not in VERDICT_WORDS:
+            raise ValueError(f"verdict: want one of {', '.join(VERDICT_WORDS)}, got {self.verdict!r}")
         if not self.judge.strip() or len(self.judge) > MOST_JUDGE or not self.judge.isprintable():
             raise ValueError(f"judge: want 1 to {MOST_JUDGE} printable characters, got {self.judge[:MOST_JUDGE]!r}")
         if len(self.why or "") > MOST_WHY:
@@ -198,21 +196,9 @@ def standing(run: Run, verdicts: Iterable[Verdict]) -> dict[ClipKey, list[Verdic
     return found
 
 
-def word(of_clip: Collection[Verdict]) -> Word | None:
+def word(of_clip: Collection[Verdict]) -> VerdictWord | None:
     """The verdict on a clip: the worst of those that stand; None where there is none. One on some of its frames counts as one on it."""
-    return next((word for word in WORDS if any(v.verdict == word for v in of_clip)), None)
-
-
-def judged(run: Run, wanted: str) -> set[ClipKey]:
-    """The clips of a run whose verdict is this word.
-
-    Raises:
-        BadSettings: it is no verdict.
-        ContractError, StorageUnavailable: as `read` and `standing`.
-    """
-    if wanted not in WORDS:
-        raise BadSettings(f"verdict {wanted!r}", "is none", f"Choose one of {', '.join(sorted(WORDS))}")
-    return {clip for clip, of_clip in standing(run, read(run.lake)).items() if word(of_clip) == wanted}
+    return next((word for word in VERDICT_WORDS if any(v.verdict == word for v in of_clip)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +234,7 @@ def agreement(of_clips: Mapping[ClipKey, Sequence[Verdict]]) -> list[Agreement]:
 def _kappa(both: Sequence[tuple[str, str]]) -> float | None:
     n = len(both)
     observed = sum(x == y for x, y in both) / n
-    chance = sum(sum(x == w for x, _ in both) * sum(y == w for _, y in both) for w in WORDS) / n**2
+    chance = sum(sum(x == w for x, _ in both) * sum(y == w for _, y in both) for w in VERDICT_WORDS) / n**2
     return None if chance == 1 else (observed - chance) / (1 - chance)
 
 

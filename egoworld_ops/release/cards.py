@@ -64,7 +64,7 @@ def of_run(run: Run, videos: Sequence[str], contents: RunFiles) -> Cards:
 
 def complaint(video_id: str) -> str:
     """Why the card of a video is left out, and the cure."""
-    return f"the truth card of {video_id} is left out, it is of other rows or damaged: score the video again"
+    return f"the truth card of {video_id} is left out, it is of other rows or damaged: score the video again, if all its clips are taken"
 
 
 def said(content: bytes) -> dict[str, Any]:

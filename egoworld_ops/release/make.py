@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,7 +25,7 @@ from egoworld_ops.errors import SetupError, StorageUnavailable
 from egoworld_ops.files import exchange, locks
 from egoworld_ops.files.tables import digest_at
 from egoworld_ops.files.whole import hard_link, make_folder, sync_folder, write_bytes
-from egoworld_ops.lake import licences
+from egoworld_ops.lake import chosen, licences
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.runs import contract_of
 from egoworld_ops.models import policy
@@ -73,7 +73,7 @@ def make_release(
         say: takes a line now and then while this takes long.
 
     Raises:
-        BadSettings: its rows rest on weights that the rules do not allow.
+        BadSettings: its rows rest on weights that the rules do not allow; or no clip is of the verdict that is asked for.
         SetupError: the run is gone, or of another version of the data contract; or there are incomplete videos, and the settings refuse them.
         ContractError: a file of the run, or the release.json of its last release, is damaged.
         InputChanged: a file of the run changed meanwhile; what was released before is still there.
@@ -142,7 +142,8 @@ def _memory_of_the_system() -> Iterator[None]:
 
 def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[ReleaseManifest, _Assembly, Sequence[str]]:
     """Bring the release up to date; returns its manifest, what was written, and whose truth cards are left out."""
-    layout, contents, previous, say = laid_out(settings), RunFiles(run), place.read(run), _now_and_then(say)
+    layout, previous, say = laid_out(settings), place.read(run), _now_and_then(say)
+    contents = RunFiles(run, chosen.choose(run, settings.verdict, settings.without))
     selection = contents.select(settings.incomplete, say)
     planned = planned_parts(run, selection.videos, previous, settings.part_mb, anew)
     assembly = _Assembly(run, settings, contents, previous)
@@ -153,19 +154,20 @@ def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[
             say(f"looked at the files of {len(parts)} of {len(planned)} parts")
     under = licences.licences_of(run)
     scored = cards.of_run(run, selection.videos, contents)
+    told, files = contents.chosen(selection), scored.files | contents.left_out(selection)
+    bare = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, (), scored.hashes, under, told)
     if previous is not None and all(assembly.in_place(part) for part in parts):
-        manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, previous.parts, scored.hashes, under)
-        if manifest == previous and assembly.has(_beside(manifest, scored)):
+        manifest = replace(bare, parts=previous.parts)
+        if manifest == previous and assembly.has(_beside(manifest, scored, files)):
             return manifest, assembly, scored.left_out
-    records = _in_turn(assembly, parts, settings.writers, say)
-    manifest = ReleaseManifest(run.run_id, schema.SCHEMA_VERSION, layout, selection.incomplete, records, scored.hashes, under)
-    assembly.put_in_place(manifest, _beside(manifest, scored))
+    manifest = replace(bare, parts=_in_turn(assembly, parts, settings.writers, say))
+    assembly.put_in_place(manifest, _beside(manifest, scored, files))
     return manifest, assembly, scored.left_out
 
 
-def _beside(manifest: ReleaseManifest, scored: Cards) -> dict[Path, bytes]:
+def _beside(manifest: ReleaseManifest, scored: Cards, files: Mapping[Path, bytes]) -> dict[Path, bytes]:
     """The files beside the parts, by their place in the release."""
-    return {Path(place.MANIFEST_NAME): manifest.to_json(), Path(place.PAGE_NAME): page(manifest, scored.kept), **scored.files}
+    return {Path(place.MANIFEST_NAME): manifest.to_json(), Path(place.PAGE_NAME): page(manifest, scored.kept), **files}
 
 
 def _in_turn(assembly: _Assembly, parts: Sequence[PlannedPart], writers: int, say: Say) -> list[PartRecord]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from egoworld_ops.contract import schema
 from egoworld_ops.release.cards import said
-from egoworld_ops.release.place import ReleaseManifest
+from egoworld_ops.release.place import LEFT_OUT_NAME, ReleaseManifest
 
 _SHOWN = 20
 
@@ -35,6 +35,7 @@ def page(manifest: ReleaseManifest, cards: Mapping[str, bytes]) -> bytes:
         *(f"| `{table}` | {n} | {schema.table(table).doc} |" for table, n in sorted(manifest.rows.items())),
         "",
         *_licences(manifest),
+        *_chosen(manifest),
         *_incomplete(manifest),
         *_truth(cards, len(videos)),
     ]
@@ -48,6 +49,20 @@ def _licences(manifest: ReleaseManifest) -> Iterator[str]:
     for name, about in manifest.licences.items():
         yield f"| [{name}]({about['url']}) | {about['commercial']} | {', '.join(about['weights'])} |"
     yield ""
+
+
+def _chosen(manifest: ReleaseManifest) -> Iterator[str]:
+    if manifest.verdicts is None:
+        return
+    asked, told = manifest.verdicts, manifest.verdicts["left_out"]
+    which = (
+        f"Only clips that people call {asked['verdict']}."
+        if asked["verdict"]
+        else f"No clips that people call {' or '.join(asked['without'])}."
+    )
+    counts = ", ".join(f"{n} {word}" for word, n in told.items()) or "none"
+    yield from ("## Chosen by people's verdicts", "", f"{which} Clips left out: {counts}; `{LEFT_OUT_NAME}` names each and says why.")
+    yield from (f"SHA-256 over the verdicts that stood: {asked['snapshot']}.", "")
 
 
 def _incomplete(manifest: ReleaseManifest) -> Iterator[str]:

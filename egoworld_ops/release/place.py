@@ -25,6 +25,8 @@ from egoworld_ops.files.whole import NO_LINKS, is_there, make_folder, matching, 
 from egoworld_ops.lake.lake import PLACEHOLDER_SUFFIX, RUN_TABLES, Lake, Run
 
 MANIFEST_NAME = "release.json"
+LEFT_OUT_NAME = "left_out.jsonl"
+"""The clips that people's verdicts leave out and why, where a release is chosen by them."""
 PAGE_NAME = "README.md"
 LATEST = "released"
 STAND_IN = "_contract"
@@ -70,6 +72,8 @@ class ReleaseManifest:
             are no rows.
         truth_cards: by video, the SHA-256 of the bytes of its truth card, which lies in `truth_cards/`.
         licences: of the weights behind its rows, by name: address, commercial use (`yes`, `no`, `ask`), and the weights under it.
+        verdicts: where clips are chosen by people's verdicts, by which, SHA-256 over those that stood, and how many clips are left out by what
+            was said of them; None where all are taken.
     """
 
     run_id: str
@@ -79,6 +83,7 @@ class ReleaseManifest:
     parts: Sequence[PartRecord]
     truth_cards: Mapping[str, str] = field(default_factory=dict)
     licences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    verdicts: Mapping[str, Any] | None = None
 
     @property
     def rows(self) -> dict[str, int]:
@@ -95,7 +100,9 @@ class ReleaseManifest:
 
     def to_json(self) -> bytes:
         """The content of `release.json`: the same for the same release."""
-        said = {name: value for name, value in asdict(self).items() if value or name != "truth_cards"} | {"rows": self.rows}
+        said = {name: value for name, value in asdict(self).items() if value or name not in ("truth_cards", "verdicts")} | {
+            "rows": self.rows
+        }
         return json.dumps(said, indent=1, sort_keys=True).encode()
 
 
@@ -167,8 +174,8 @@ def read(run: Run) -> ReleaseManifest | None:
             PartRecord(p["name"], p["videos"], {table: FileRecord(**record) for table, record in p["tables"].items()})
             for p in said["parts"]
         ]
-        truth_cards, licences = said.get("truth_cards", {}), said.get("licences", {})
-        return ReleaseManifest(said["run_id"], said["schema"], said["parquet"], said["incomplete"], parts, truth_cards, licences)
+        whole = (said["run_id"], said["schema"], said["parquet"], said["incomplete"], parts)
+        return ReleaseManifest(*whole, said.get("truth_cards", {}), said.get("licences", {}), said.get("verdicts"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

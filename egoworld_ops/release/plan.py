@@ -6,17 +6,18 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.links import LINKS
-from egoworld_ops.errors import ContractError, InputChanged, SetupError
+from egoworld_ops.errors import BadSettings, ContractError, InputChanged, SetupError
 from egoworld_ops.hashing import sha256_of
+from egoworld_ops.lake.chosen import Choice
 from egoworld_ops.lake.lake import RELEASED_TABLES, VIDEO_TABLES, Run
 from egoworld_ops.lake.states import VideoState, video_ids, video_state
-from egoworld_ops.release.place import ReleaseManifest, part_name, part_names, part_number
+from egoworld_ops.release.place import LEFT_OUT_NAME, ReleaseManifest, part_name, part_names, part_number
 
 VERSION = "3"
 """Raised whenever the same files and settings give another release, links of clips included. Part of every digest here."""
@@ -52,10 +53,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What a release is to hold: the videos, and the incomplete ones among all of the run, as in `ReleaseManifest`."""
+    """What a release is to hold: the videos; the incomplete ones among all of the run, as in `ReleaseManifest`; by video, clips not chosen."""
 
     videos: Sequence[str]
     incomplete: Mapping[str, Mapping[str, Mapping[str, int]] | None]
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +124,50 @@ class RunFiles:
     """The files of a run that a release takes its rows from. Each video is read once (of the last few thousand).
 
     Args:
-        kept: video_id and clip_id of the clips whose rows are taken; None takes all. A video without any is left out.
+        choice: of the clips whose rows are taken; None takes all. A video without any that is taken is left out.
     """
 
-    def __init__(self, run: Run, kept: Collection[tuple[str, str]] | None = None) -> None:
-        self._run, self._kept = run, kept
-        self._state = lru_cache(_MOST_REMEMBERED)(self._read)
+    def __init__(self, run: Run, choice: Choice | None = None) -> None:
+        self._run, self._choice = run, choice
+        self._read = lru_cache(_MOST_REMEMBERED)(partial(video_state, run))
 
-    def _read(self, video_id: str) -> VideoState | None:
-        state = video_state(self._run, video_id)
-        if state is None or self._kept is None:
+    def _state(self, video_id: str) -> VideoState | None:
+        state = self._read(video_id)
+        if state is None or not self._left_out(state):
             return state
-        return replace(state, clips=[clip for clip in state.clips if (video_id, clip.clip_id) in self._kept])
+        left_out = self._left_out(state)
+        return replace(state, clips=[clip for clip in state.clips if clip.clip_id not in left_out])
+
+    def _left_out(self, state: VideoState) -> list[str]:
+        """The clips of a video that are not chosen."""
+        takes = self._choice.takes if self._choice else lambda clip: True
+        return [clip.clip_id for clip in state.clips if not takes((state.video_id, clip.clip_id))]
+
+    def lacking(self, video_id: str) -> Mapping[str, Mapping[str, int]] | None:
+        """What a video lacks of the clips that are taken, as in `ReleaseManifest`; None where it has no manifest.
+
+        Raises:
+            ContractError, StorageUnavailable: as `select`.
+        """
+        state = self._state(video_id)
+        return state.lacking() if state else None
+
+    def takes(self, video_id: str) -> bool:
+        """Whether anything of a video is taken: where clips are chosen, one of its clips.
+
+        Raises:
+            ContractError, StorageUnavailable: as `select`.
+        """
+        state = self._state(video_id)
+        return self._choice is None or bool(state and state.clips)
+
+    def chosen(self, selection: Selection) -> dict[str, Any] | None:
+        """How clips were chosen, as `release.json` and exports say it; None where all are taken."""
+        return self._choice.described(selection.left_out) if self._choice else None
+
+    def left_out(self, selection: Selection) -> dict[Path, bytes]:
+        """The file that says which clips are left out and why, by its place in a release; none where all are taken."""
+        return {Path(LEFT_OUT_NAME): self._choice.reasons(selection.left_out)} if self._choice else {}
 
     def select(self, incomplete: str, say: Callable[[str], None] = lambda line: None) -> Selection:
         """Which videos to release.
@@ -144,16 +178,20 @@ class RunFiles:
 
         Raises:
             SetupError: there are such videos, and they are refused.
+            BadSettings: clips are chosen, and there is none that is so.
             ContractError: a manifest is damaged.
             StorageUnavailable: a file is there and cannot be read now.
         """
         lacking: dict[str, Mapping[str, Mapping[str, int]] | None] = {}
+        left_out: dict[str, Sequence[str]] = {}
         videos = []
         for video_id in video_ids(self._run):
             state = self._state(video_id)
             if state and (away := state.unreadable()) is not None:
                 raise away
-            if self._kept is not None and not (state and state.clips):
+            if (whole := self._read(video_id)) and (others := self._left_out(whole)):
+                left_out[video_id] = others
+            if not self.takes(video_id):
                 continue
             missing = state.lacking() if state else None
             if missing != {}:
@@ -168,7 +206,10 @@ class RunFiles:
                 f"{len(lacking)} video(s) are incomplete: {some}",
                 "Materialize what is missing or stale, or set release.incomplete to include or leave_out",
             )
-        return Selection(videos, lacking)
+        if self._choice and not videos and not lacking:
+            reason = f"no clip of run {self._run.run_id} is so"
+            raise BadSettings(self._choice.said, reason, "`egoworld verdicts list` has those that were judged")
+        return Selection(videos, lacking, left_out)
 
     def has(self, video_id: str) -> bool:
         """Whether a video has a manifest, and all of it can be read.
@@ -226,7 +267,7 @@ class RunFiles:
         for table in (t for t in VIDEO_TABLES if t in tables):
             path = run.video_table(table, video_id)
             clips = [clip.clip_id for clip in state.clips] if table == "clips" else []
-            some = table == "clips" and self._kept is not None
+            some = table == "clips" and bool((whole := self._read(video_id)) and self._left_out(whole))
             yield Source(path, table, video_id, ",".join(clips) if some else "", state.manifest.digest or "", None, clips, some=some)
         for clip in state.clips:
             for stage in (s for s, there in clip.states.items() if there in ("done", "damaged") and s in tables):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from egoworld_ops.said import VerdictWord
 from egoworld_ops.section import Section
 
 
@@ -29,6 +30,10 @@ class ReleaseSettings(Section):
     """Release lengths and speeds that rest on an assumed focal length too; otherwise they are null in rows with `metric = false`."""
     incomplete: Literal["include", "leave_out", "refuse"] = "include"
     """What becomes of videos of which some clips have no table. Included, they are named in release.json with counts."""
+    verdict: VerdictWord | None = None
+    """Only clips of which people said this on the review page."""
+    without: tuple[VerdictWord, ...] = ()
+    """Leave out clips of which people said one of these; those nobody judged stay. Not together with `verdict`."""
 
     @model_validator(mode="after")
     def _codec_has_the_level(self) -> ReleaseSettings:

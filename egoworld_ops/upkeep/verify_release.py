@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from egoworld_ops.contract import encodings, schema, validation
-from egoworld_ops.errors import ContractError, EgoworldError, unreadable
+from egoworld_ops.errors import BadSettings, ContractError, EgoworldError, unreadable
 from egoworld_ops.files.tables import provenance_at, read_table
 from egoworld_ops.hashing import sha256_of
-from egoworld_ops.lake import states
+from egoworld_ops.lake import chosen, states
+from egoworld_ops.lake.chosen import Choice
 from egoworld_ops.lake.lake import RELEASED_TABLES, Run
 from egoworld_ops.release import cards, place
 from egoworld_ops.release.page import page
@@ -44,14 +45,18 @@ def pieces(run: Run) -> list[Piece]:
         return [Piece(folder, partial(list, [error]))]
     if manifest is None:
         return [Piece(folder, partial(_no_release, run))]
-    contents = RunFiles(run)
+    try:
+        contents = RunFiles(run, _choice(run, manifest))
+    except EgoworldError as error:
+        return [Piece(folder, partial(list, [error]))]
     parts = [
         Piece(place.part_path(folder, table, part.name), partial(_part, run, contents, manifest, part, table))
         for part in manifest.parts
         for table in RELEASED_TABLES
         if table in part.tables
     ]
-    return [Piece(folder, partial(_manifest, run, manifest)), Piece(folder, partial(_beside, run, contents, manifest)), *parts]
+    whole = (partial(check, run, contents, manifest) for check in (_manifest, _beside, _chosen))
+    return [*(Piece(folder, check) for check in whole), *parts]
 
 
 def _no_release(run: Run) -> list[EgoworldError]:
@@ -59,7 +64,28 @@ def _no_release(run: Run) -> list[EgoworldError]:
     return [ContractError(path, f"has no {MANIFEST_NAME}", _RELEASE_AGAIN)] if path.exists() else []
 
 
-def _manifest(run: Run, manifest: ReleaseManifest) -> list[EgoworldError]:
+def _choice(run: Run, manifest: ReleaseManifest) -> Choice | None:
+    """The choice of clips that a release says it was made by, among the verdicts that stand now."""
+    said = manifest.verdicts or {}
+    return chosen.choose(run, said.get("verdict"), said.get("without", ()))
+
+
+def _chosen(run: Run, contents: RunFiles, manifest: ReleaseManifest) -> list[EgoworldError]:
+    """Whether the clips that the release leaves out, and why, are those that the verdicts that stand now leave out."""
+    path = place.folder(run) / place.LEFT_OUT_NAME
+    if manifest.verdicts is None:
+        return [ContractError(path, f"is not of a release that {MANIFEST_NAME} names", "Delete it")] if path.exists() else []
+    try:
+        selection = contents.select("include")
+    except (BadSettings, ContractError):
+        return [ContractError(path, "is of clips that are no longer chosen", _RELEASE)]
+    [wanted] = contents.left_out(selection).values()
+    if contents.chosen(selection) == manifest.verdicts and path.is_file() and path.read_bytes() == wanted:
+        return []
+    return [ContractError(path, "does not say what people say of the clips now, or of other results", _RELEASE)]
+
+
+def _manifest(run: Run, contents: RunFiles, manifest: ReleaseManifest) -> list[EgoworldError]:
     """Whether the files are those that the manifest names, and the videos those of the run, each once."""
     folder = place.folder(run)
     path = folder / MANIFEST_NAME
@@ -80,7 +106,7 @@ def _manifest(run: Run, manifest: ReleaseManifest) -> list[EgoworldError]:
     if len(set(videos)) != len(videos):
         found.append(ContractError(path, "names a video in two parts", _RELEASE_AGAIN))
     known = set(states.video_ids(run))
-    unreleased = sorted(v for v in known - {*videos} if _is_behind(run, v, manifest))
+    unreleased = sorted(v for v in known - {*videos} if _is_behind(contents, v, manifest))
     found += [ContractError(run.path / f"video_id={v}", "is not in the release of its run as it is now", _RELEASE) for v in unreleased]
     found += [ContractError(path, f"has video {v}, which is no longer in the run", _RELEASE) for v in sorted({*videos} - known)]
     return found
@@ -108,15 +134,14 @@ def _beside(run: Run, contents: RunFiles, manifest: ReleaseManifest) -> list[Ego
     ]
 
 
-def _is_behind(run: Run, video_id: str, manifest: ReleaseManifest) -> bool:
+def _is_behind(contents: RunFiles, video_id: str, manifest: ReleaseManifest) -> bool:
     """Whether the tables that an unreleased video lacks are no longer those that the release says, or the release does not name the video."""
-    if video_id not in manifest.incomplete:
-        return True
     try:
-        state = states.video_state(run, video_id)
+        if not contents.takes(video_id):
+            return False
+        return video_id not in manifest.incomplete or manifest.incomplete[video_id] != contents.lacking(video_id)
     except ContractError:
-        return False  # reported where the run is checked
-    return manifest.incomplete[video_id] != (state.lacking() if state else None)
+        return video_id not in manifest.incomplete  # else reported where the run is checked
 
 
 def _part(run: Run, contents: RunFiles, manifest: ReleaseManifest, part: PartRecord, table: str) -> list[EgoworldError]:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from egoworld_assets.cli.main import egoworld
 from egoworld_ops.errors import BadSettings, ContractError, SetupError
 from egoworld_ops.exports.base import rows_of
-from egoworld_ops.lake import counted, states, verdicts
+from egoworld_ops.lake import chosen, counted, states, verdicts
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.query import catalog
 from egoworld_ops.upkeep.verify import verify
@@ -45,6 +45,12 @@ def clips(run: Run) -> list[tuple[str, str]]:
     return [(video.video_id, clip.clip_id) for video in found if video for clip in video.clips]
 
 
+def taken(run: Run, word: str) -> set[tuple[str, str]]:
+    choice = chosen.choose(run, word)
+    assert choice is not None
+    return {clip for clip in clips(run) if choice.takes(clip)}
+
+
 def judge(
     run: Run, clip: tuple[str, str], word: str, by: str = "ann", why: str = "", frames: tuple[int | None, int | None] = (None, None)
 ) -> None:
@@ -61,7 +67,7 @@ def test_the_last_word_of_each_judge_stands_the_worst_is_the_clips_and_all_stay(
     stands = verdicts.standing(run, verdicts.read(run.lake))
     assert {clip: verdicts.word(of_clip) for clip, of_clip in stands.items()} == {first: "good", second: "bad"}
     assert [(v.verdict, v.why) for v in verdicts.read(run.lake)][:2] == [("bad", "fingers swapped"), ("good", None)]
-    assert verdicts.judged(run, "good") == {first}
+    assert taken(run, "good") == {first}
 
 
 def test_a_verdict_on_results_that_no_longer_count_does_not_stand(run: Run) -> None:
@@ -70,9 +76,9 @@ def test_a_verdict_on_results_that_no_longer_count_does_not_stand(run: Run) -> N
     judge(run, second, "good")
     damage.made_again(run.clip_table("events", *first))
     counted.count(run, first[0])
-    assert verdicts.judged(run, "good") == {second}
+    assert taken(run, "good") == {second}
     judge(run, first, "bad")
-    assert verdicts.judged(run, "bad") == {first}
+    assert taken(run, "bad") == {first}
 
 
 def test_an_export_has_the_rows_of_clips_of_that_verdict_and_no_others(run: Run) -> None:
@@ -81,12 +87,15 @@ def test_an_export_has_the_rows_of_clips_of_that_verdict_and_no_others(run: Run)
     judge(run, clips(run)[0], "bad")
     rows = rows_of(run, verdict="good")
     assert rows.videos == [kept[0]]
-    assert rows.described()["verdict"] == "good"
+    told = rows.described()["verdicts"]
+    assert (told["verdict"], told["judged"], told["left_out"]) == ("good", 2, {"bad": 1, "not judged": 4})
     for table in ("clips", "masks", "fusion", "events"):
         found = {row["clip_id"] for part in rows.of(table) for row in part.to_pylist()}
         assert found == {kept[1]}, table
     assert [part.num_rows for part in rows.of("videos")] == [1]
     assert len(rows_of(run).videos) == 2
+    assert rows_of(run, without=["bad"]).described()["verdicts"]["left_out"] == {"bad": 1}
+    assert rows_of(run, [clips(run)[3][0]], without=["bad"]).described()["verdicts"]["left_out"] == {}
     with pytest.raises(BadSettings, match="Choose one of bad, good, unsure"):
         rows_of(run, verdict="fine")
 

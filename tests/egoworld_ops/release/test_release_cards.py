@@ -87,7 +87,10 @@ def test_a_card_of_other_rows_is_left_out_and_said(run: Run) -> None:
     assert make_release(run, SETTINGS).left_out == [b, c]
     assert not (folder(run) / "truth_cards").exists()
     said = CliRunner().invoke(egoworld, ["release"])
-    assert f"the truth card of {b} is left out, it is of other rows or damaged: score the video again" in said.stderr
+    assert (
+        f"the truth card of {b} is left out, it is of other rows or damaged: score the video again, if all its clips are taken"
+        in said.stderr
+    )
 
 
 def test_a_card_or_page_that_was_changed_is_found_and_mended(run: Run) -> None:
@@ -114,7 +117,7 @@ def test_an_export_carries_the_very_cards_of_the_release_and_names_them(run: Run
     done = CliRunner().invoke(egoworld, ["export", "parquet", run.run_id, str(tmp_path / "parquet")], catch_exceptions=False)
     assert f"{tmp_path}/parquet/truth_cards/{a}.json" in done.stdout
     assert [line for line in done.stderr.splitlines() if "card" in line] == [
-        f"the truth card of {b} is left out, it is of other rows or damaged: score the video again"
+        f"the truth card of {b} is left out, it is of other rows or damaged: score the video again, if all its clips are taken"
     ]
     exports.write("csv", rows_of(run, [a, c]), tmp_path / "csv")
     said = {
