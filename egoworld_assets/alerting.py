@@ -27,6 +27,8 @@ SENSOR = "alerts"
 NOBODY = "nobody: set alerts.slack, alerts.webhook or alerts.mail_to (docs/operations.md)"
 LOOK_S = 40.0
 """How long one look may send; Dagster ends a sensor after a minute, and then nothing of the look is remembered."""
+_DISK, _DEAD_LETTERS = "disk", "dead_letters/"
+_OF_THE_LAKE = (_DISK, _DEAD_LETTERS)
 _RUNS_SINCE = timedelta(hours=24)
 _MOST_RUNS = 200
 
@@ -97,7 +99,7 @@ def found(settings: Settings, instance: DagsterInstance | None) -> Iterator[Aler
         if (run := store.latest_run()) is not None:
             yield from _dead_letters(settings, run)
     except EgoworldError as error:
-        yield Alert("lake", 1, "The lake cannot be read", str(error), error.cure, "critical")
+        yield Alert("lake", 1, "The lake cannot be read", str(error), error.cure, "critical", hides=_OF_THE_LAKE)
     if instance is not None:
         yield from _failed_runs(instance)
         yield from _failing_sensors(instance)
@@ -111,11 +113,12 @@ def _disk(settings: Settings) -> Iterator[Alert]:
         if (away := unreadable(error, settings.lake)) is not None:
             raise away from error
         action = "Mount its disk, or mend the setting `lake`; `egoworld register` makes a new one"
-        yield Alert("lake", 1, "The lake is not there", f"There is no folder {settings.lake}", action, "critical")
+        said = f"There is no folder {settings.lake}"
+        yield Alert("lake", 1, "The lake is not there", said, action, "critical", hides=_OF_THE_LAKE)
         return
     if usage.free < settings.alerts.disk_free_share * usage.total:
         said = f"{usage.free / 1e9:.3g} GB of {usage.total / 1e9:.3g} GB are free at {settings.lake}"
-        yield Alert("disk", 1, "The disk of the lake is almost full", said, "`egoworld gc` lists runs that are not needed", "critical")
+        yield Alert(_DISK, 1, "The disk of the lake is almost full", said, "`egoworld gc` lists runs that are not needed", "critical")
 
 
 def _dead_letters(settings: Settings, run: Run) -> Iterator[Alert]:
@@ -129,7 +132,7 @@ def _dead_letters(settings: Settings, run: Run) -> Iterator[Alert]:
     for (stage, error_class), of in letters.items():
         said = f"{len(of)} in run {run.run_id}, the first: {of[0].key.video_id} {of[0].key.clip_id}: {of[0].message}"
         action = f"`egoworld dead-letters --stage {stage}` lists them with cures; `egoworld redrive` lets them be tried again"
-        yield Alert(f"dead_letters/{run.run_id}/{stage}/{error_class}", len(of), f"Dead letters: {error_class} in {stage}", said, action)
+        yield Alert(f"{_DEAD_LETTERS}{run.run_id}/{stage}/{error_class}", len(of), f"Dead letters: {error_class} in {stage}", said, action)
 
 
 def _failed_runs(instance: DagsterInstance) -> Iterator[Alert]:

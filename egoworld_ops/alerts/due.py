@@ -9,9 +9,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-MOST_KEYS = 500
-"""Of alerts that are remembered for a receiver; more at once are a storm, of which the newest count."""
-
 
 @dataclass(frozen=True, slots=True)
 class Alert:
@@ -24,6 +21,7 @@ class Alert:
         action: what a person can do.
         severity: `critical` or `warning`.
         repeats: whether it is said again while it is on; false for what has happened and is over.
+        hides: beginnings of keys of which nobody can tell, while this is on, whether they are.
     """
 
     key: str
@@ -33,6 +31,7 @@ class Alert:
     action: str
     severity: str = "warning"
     repeats: bool = True
+    hides: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -42,9 +41,12 @@ class Sent:
     known: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def due(self, alerts: Sequence[Alert], now_s: float, quiet_s: float, again_s: float) -> list[Alert]:
-        """Those that are to be sent; forgets those that are over, so that they are news when they come back."""
-        on = {alert.key for alert in alerts}
-        self.known = {key: said for key, said in self.known.items() if key in on}
+        """Those that are to be sent; forgets those that are over, so that they are news when they come back.
+
+        So what is remembered is no more than what is on, or hidden by what is.
+        """
+        on, hidden = {alert.key for alert in alerts}, tuple(start for alert in alerts for start in alert.hides)
+        self.known = {key: said for key, said in self.known.items() if key in on or key.startswith(hidden)}
         return [alert for alert in alerts if self._is_due(alert, now_s, quiet_s, again_s)]
 
     def _is_due(self, alert: Alert, now_s: float, quiet_s: float, again_s: float) -> bool:
@@ -57,8 +59,6 @@ class Sent:
     def took(self, alert: Alert, now_s: float) -> None:
         """The receiver has it."""
         self.known[alert.key] = (alert.level, now_s)
-        for key in sorted(self.known, key=lambda k: self.known[k][1])[:-MOST_KEYS]:
-            del self.known[key]
 
 
 def remembered(text: str | None) -> dict[str, Sent]:

@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from egoworld_ops.files import regular
+
 _MAGIC = b"PAR1"
 _PAIR = b"\x18\x13egoworld.provenance\x18"
 _TAIL_BYTES = 16_384
@@ -50,7 +52,7 @@ def _parsed(text: bytes) -> Mapping[str, Any] | None:
 
 def _footer(path: str | Path) -> bytes:
     """The footer, or b"" where the file does not end in one."""
-    handle = os.open(path, os.O_RDONLY)
+    handle = regular.descriptor(path)
     try:
         size = os.fstat(handle).st_size
         tail = os.pread(handle, _TAIL_BYTES, max(0, size - _TAIL_BYTES))

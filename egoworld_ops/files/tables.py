@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from egoworld_ops.contract import encodings, schema
 from egoworld_ops.errors import ContractError, unreadable
-from egoworld_ops.files import footer, seal
+from egoworld_ops.files import footer, regular, seal
 from egoworld_ops.files.whole import write_bytes
 
 PROVENANCE_KEY = b"egoworld.provenance"
@@ -78,7 +78,7 @@ def read_any(path: Path, name: str, columns: Sequence[str] | None = None) -> tup
     """As `read_result`, of whatever version of the contract, which may have other columns."""
     wanted = None if columns is None else tuple(columns)
     try:
-        content = path.read_bytes()
+        content = regular.read_bytes(path)
         found = _parse_small(content, name, wanted) if len(content) <= _SMALL_BYTES else _parse(content, name, wanted)
         if found is None:
             raise ContractError(path, "is damaged: its bytes are not those that were written", _DELETE_IT)

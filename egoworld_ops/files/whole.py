@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from egoworld_ops.errors import StorageUnavailable, classify, unreadable
-from egoworld_ops.files import locks
+from egoworld_ops.files import locks, regular
 
 TEMPORARY, RUN = ".tmp-", "run_id="
 """Prefixes: of temporary files and folders, and of the folders of runs."""
@@ -161,7 +161,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         temporary = _scratch(target) / f"{TEMPORARY}{os.getpid()}-{threading.get_ident()}"
         temporary.unlink(missing_ok=True)
         if not hard_link(source, temporary):
-            write_bytes(target, source.read_bytes())
+            write_bytes(target, regular.read_bytes(source))
             return
         os.replace(temporary, target)
         temporary.unlink(missing_ok=True)  # where both were the same file already, replacing does nothing

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from egoworld_ops.contract import schema
+from egoworld_ops.files import regular
 from egoworld_ops.files.tables import read_table
 
 METRIC = schema.METRIC.name
@@ -23,7 +24,7 @@ def has_assumed(path: Path, table: str) -> bool:
     if not schema.table(table).assumed_lengths:
         return False
     try:
-        with pq.ParquetFile(path) as file:
+        with regular.opened(path) as source, pq.ParquetFile(source) as file:
             metric = file.read(columns=[METRIC], use_threads=False)[METRIC]
     except (pa.ArrowException, OSError, KeyError):
         metric = read_table(path, table)[METRIC]  # says what is wrong with the file

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.links import LINKS
 from egoworld_ops.errors import BadSettings, ContractError, SetupError, unreadable
+from egoworld_ops.files import regular
 from egoworld_ops.files.tables import digest_at, provenance_at, read_table, write_table
 from egoworld_ops.files.whole import (
     hold_swept,
@@ -291,7 +292,7 @@ def _said(path: Path) -> dict[str, Any]:
         StorageUnavailable: it is there and cannot be read now.
     """
     try:
-        said = json.loads(path.read_text("utf-8"))
+        said = json.loads(regular.read_bytes(path))
     except ValueError:
         return {}
     except OSError as error:

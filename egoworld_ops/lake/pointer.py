@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from egoworld_ops.errors import SetupError, unreadable
-from egoworld_ops.files.whole import RUN, TEMPORARY, hold_swept, named_errors, write_bytes
+from egoworld_ops.files import regular
+from egoworld_ops.files.whole import RUN, TEMPORARY, hold_swept, write_bytes
 
 FILE_NAME, LINK = "latest.json", "latest"
 
@@ -55,12 +56,13 @@ def read_choice(path: Path, flags: Sequence[str], what: str, command: str) -> tu
         SetupError: it is not what this project writes.
     """
     try:
-        with named_errors(path):
-            said = json.loads(path.read_text("utf-8"))
+        said = json.loads(regular.read_bytes(path))
         return str(said["run_id"]), *(bool(said[flag]) for flag in flags)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, OSError) and (away := unreadable(error, path)) is not None:
+            raise away from error
         raise SetupError(path, f"does not say {what}: {error!r}", f"Choose one: `{command}`") from error
 
 

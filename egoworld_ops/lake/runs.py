@@ -11,6 +11,7 @@ from typing import Any
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import ContractError, SetupError, UnknownVideo, unreadable
+from egoworld_ops.files import regular
 from egoworld_ops.lake import counted, judging, memo, pointer, states
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.states import StageState
@@ -83,7 +84,7 @@ def described(run: Run) -> dict[str, Any]:
     """
     path = run.path / "run.json"
     try:
-        said = json.loads(path.read_text("utf-8"))
+        said = json.loads(regular.read_bytes(path))
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and (away := unreadable(error, path)) is not None:
             raise away from error

@@ -20,8 +20,8 @@ from pathlib import Path
 import duckdb
 
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import StorageUnavailable
-from egoworld_ops.files import locks
+from egoworld_ops.errors import ContractError, StorageUnavailable
+from egoworld_ops.files import locks, regular
 from egoworld_ops.files.whole import hard_link, hold_swept, named_errors, sync_folder, temporary_folder, write_bytes
 from egoworld_ops.lake import verdicts
 from egoworld_ops.lake.lake import Lake
@@ -43,6 +43,7 @@ def write_catalog(lake: Lake) -> Path:
 
     Raises:
         StorageUnavailable: the storage refuses; the catalog is as it was.
+        ContractError: a folder is in its place.
     """
     target, stamp = lake.root / FILE_NAME, lake.root / f".{FILE_NAME}.sha256"
     intake.ensure(lake)
@@ -53,6 +54,8 @@ def write_catalog(lake: Lake) -> Path:
     made_with = hashlib.sha256("\n".join([schema.SCHEMA_VERSION, *said]).encode()).hexdigest()
     if _is_as_written(target, stamp, made_with):
         return target
+    if target.is_dir():
+        raise ContractError(target, "is a folder, where the catalog is to be", "Move it away")
     place.ensure(lake, again=True)
     if (run := lake.latest_run()) is not None:
         hold_swept(run.path)
@@ -76,14 +79,14 @@ def _is_as_written(target: Path, stamp: Path, made_with: str) -> bool:
     """Whether the catalog is the one that these statements made, as it was made. One that another process has open for writing is left to it."""
     try:
         with named_errors(target):
-            known = stamp.read_text("utf-8").split()
+            known = regular.read_text(stamp).split()
             if known[:1] != [made_with] or not target.exists():
                 return False
             log = _log(target)
             if log.exists():
                 return log.absolute() in locks.open_files(target.parent.absolute())
             return known[1:] == [_sha256(target)]
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return False
 
 
@@ -107,7 +110,7 @@ def _set_aside(target: Path) -> None:
     """Move away the write-ahead log of the old catalog, and keep a copy of the old catalog if somebody wrote tables into it."""
     log = _log(target)
     kept = target.with_name(_KEPT.format(datetime.now(UTC).strftime("%Y%m%d_%H%M%S_%f")))
-    if target.exists() and not hard_link(target, kept):
+    if target.is_file() and not hard_link(target, kept):
         shutil.copyfile(target, kept)
     if log.exists():
         os.replace(log, _log(kept))
@@ -140,7 +143,7 @@ def _log(database: Path) -> Path:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(regular.read_bytes(path)).hexdigest()
 
 
 def _quoted(path: Path) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import EgoworldError, printable
-from egoworld_ops.files import locks
+from egoworld_ops.errors import ContractError, EgoworldError, printable
+from egoworld_ops.files import locks, regular
 from egoworld_ops.files.tables import read_table, write_table
 from egoworld_ops.files.whole import make_folder, named_errors, sweep, write_bytes
 from egoworld_ops.lake.lake import Lake
@@ -73,12 +73,23 @@ def forgotten(store: Lake) -> dict[str, str]:
 def lake_id(store: Lake) -> str:
     """Identifier of this lake, also different from that of an earlier lake at the same path: 12 hex digits, made once and kept beside `intake`."""
     path = store.root / "intake" / "lake_id"
-    with named_errors(path), suppress(FileNotFoundError):
-        return path.read_text("ascii")
+    with suppress(FileNotFoundError):
+        return _word(path)
     with _lock(store):
         if not path.exists():
             write_bytes(path, uuid.uuid4().hex[:12].encode())
-        return path.read_text("ascii")
+        return _word(path)
+
+
+def _word(path: Path) -> str:
+    """What a file of one word says."""
+    try:
+        with named_errors(path):
+            return regular.read_bytes(path).decode("ascii")
+    except (IsADirectoryError, UnicodeDecodeError) as error:
+        raise ContractError(
+            path, f"cannot be read: {error}", "Delete it: another is made, and the sensor looks at all videos again"
+        ) from error
 
 
 def touched(store: Lake, entry: Registered, size: int, mtime_ns: int) -> None:

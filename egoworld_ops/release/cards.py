@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from egoworld_ops.errors import unreadable
+from egoworld_ops.files import regular
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.release.place import card_path
 from egoworld_ops.release.plan import RunFiles
@@ -50,11 +51,13 @@ def of_run(run: Run, videos: Sequence[str], contents: RunFiles) -> Cards:
     for video_id in videos:
         path = run.truth_card(video_id)
         try:
-            content = path.read_bytes()
+            content = regular.read_bytes(path)
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise unreadable(error, path) or error from error
+            if (away := unreadable(error, path)) is not None:
+                raise away from error
+            content = b""
         if said(content).get("made_of") == contents.made_of([video_id]):
             kept[video_id] = content
         else:

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import SetupError, StorageUnavailable
-from egoworld_ops.files import exchange, locks
+from egoworld_ops.files import exchange, locks, regular
 from egoworld_ops.files.tables import digest_at
 from egoworld_ops.files.whole import hard_link, make_folder, sync_folder, write_bytes
 from egoworld_ops.lake import chosen, licences
@@ -267,4 +267,4 @@ def _link(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     if not hard_link(source, target):
-        write_bytes(target, source.read_bytes())
+        write_bytes(target, regular.read_bytes(source))

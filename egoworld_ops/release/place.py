@@ -19,7 +19,7 @@ from typing import Any
 from egoworld_ops.contract.links import LINKS
 from egoworld_ops.contract.schema import empty
 from egoworld_ops.errors import ContractError, unreadable
-from egoworld_ops.files import locks
+from egoworld_ops.files import locks, regular
 from egoworld_ops.files.tables import write_table
 from egoworld_ops.files.whole import NO_LINKS, is_there, make_folder, matching, named_errors, sweep, sync_folder, write_bytes
 from egoworld_ops.lake.lake import PLACEHOLDER_SUFFIX, RUN_TABLES, Lake, Run
@@ -169,7 +169,7 @@ def read(run: Run) -> ReleaseManifest | None:
     """
     path = folder(run) / MANIFEST_NAME
     try:
-        said = json.loads(path.read_text("utf-8"))
+        said = json.loads(regular.read_bytes(path))
         parts = [
             PartRecord(p["name"], p["videos"], {table: FileRecord(**record) for table, record in p["tables"].items()})
             for p in said["parts"]
@@ -186,7 +186,7 @@ def read(run: Run) -> ReleaseManifest | None:
 
 def sha256_of_file(path: Path) -> str:
     """SHA-256 of a file's bytes, hex."""
-    with path.open("rb") as file:
+    with regular.opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -200,7 +200,7 @@ def shown(store: Lake) -> Path:
     pointer = store.root / LATEST
     if pointer.is_symlink() or not pointer.is_file():
         return pointer
-    return store.root / pointer.read_text("utf-8")
+    return store.root / regular.read_text(pointer)
 
 
 def stand_in(store: Lake, table: str) -> Path:

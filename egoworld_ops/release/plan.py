@@ -13,6 +13,7 @@ from typing import Any
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.links import LINKS
 from egoworld_ops.errors import BadSettings, ContractError, InputChanged, SetupError
+from egoworld_ops.files import regular
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.chosen import Choice
 from egoworld_ops.lake.lake import RELEASED_TABLES, VIDEO_TABLES, Run
@@ -297,6 +298,6 @@ def changed(culprit: object) -> InputChanged:
 def _content(path: Path) -> str:
     """What identifies a failure: its content, because two attempts at the same work may fail with different words."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(regular.read_bytes(path)).hexdigest()
     except FileNotFoundError:
         raise changed(path) from None

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import ContractError, EgoworldError, StorageUnavailable
+from egoworld_ops.errors import ContractError, EgoworldError, StorageUnavailable, unreadable
 from egoworld_ops.lake import verdicts
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.runs import contract_of
@@ -66,9 +66,10 @@ def _findings(piece: Piece) -> list[EgoworldError]:
     except EgoworldError as error:
         return [error]
     except OSError as error:
-        return [
-            StorageUnavailable(error.filename or piece.path, f"cannot be read: {error.strerror}", "Mend the storage, then verify again")
-        ]
+        where, reason = error.filename or piece.path, f"cannot be read: {error.strerror}"
+        if unreadable(error, where) is None:
+            return [ContractError(where, reason, "Remove what is not of the lake")]
+        return [StorageUnavailable(where, reason, "Mend the storage, then verify again")]
     except Exception as error:  # noqa: BLE001 - foreign files may hold anything; the other pieces must still be checked
         return [
             ContractError(piece.path, f"cannot be looked at: {error!r}", "Remove what is not of the lake; else this is a bug: report it")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import ContractError, unreadable
-from egoworld_ops.files import seal
+from egoworld_ops.files import regular, seal
 from egoworld_ops.files.tables import read_result
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake.states import contract_of_rows
@@ -55,7 +55,8 @@ def check_file(path: Path, table: str) -> Checked:
     """
     try:
         rows, said = read_result(path, table)
-        sealed, footer = seal.is_sealed(path.read_bytes()), pq.read_metadata(path)
+        content = regular.read_bytes(path)
+        sealed, footer = seal.is_sealed(content), pq.read_metadata(pa.BufferReader(content))
     except (ContractError, pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None and (away := unreadable(error, path)) is not None:
             raise away from error

@@ -73,5 +73,5 @@ def _beside(run: Run) -> Iterator[ContractError]:
         if other.name != path.name and not other.name.startswith("."):
             yield ContractError(other, f"is read by nobody: a copy of {path.name}?", "Remove it")
     lake_id = path.with_name("lake_id")
-    if lake_id.exists() and not _LAKE_ID.fullmatch(lake_id.read_text("ascii", "replace")):
+    if lake_id.exists() and not (lake_id.is_file() and _LAKE_ID.fullmatch(lake_id.read_text("ascii", "replace"))):
         yield ContractError(lake_id, "is not 12 hex digits", "Delete it: another is made, and the sensor looks at all videos again")

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from egoworld_ops.contract import encodings, schema, validation
 from egoworld_ops.errors import BadSettings, ContractError, EgoworldError, unreadable
+from egoworld_ops.files import regular
 from egoworld_ops.files.tables import provenance_at, read_table
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import chosen, states
@@ -115,7 +116,7 @@ def _manifest(run: Run, contents: RunFiles, manifest: ReleaseManifest) -> list[E
 def _beside(run: Run, contents: RunFiles, manifest: ReleaseManifest) -> list[EgoworldError]:
     """Whether the truth cards and the page are those that the manifest names, and the cards those of the run that speak of these rows."""
     folder = place.folder(run)
-    there = {path.stem: path.read_bytes() for path in sorted(place.card_path(folder, "").parent.glob("*"))}
+    there = {path.stem: regular.read_bytes(path) for path in sorted(place.card_path(folder, "").parent.glob("*"))}
     hashes = cards.Cards(there, ()).hashes
     if hashes != manifest.truth_cards:
         strange = min(video_id for video_id, _ in hashes.items() ^ manifest.truth_cards.items())

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from egoworld_ops.errors import BadSidecar, unreadable
+from egoworld_ops.files import regular
 
 CURE = "Mend the file or move it away; the format is in docs/data_contract.md, section Sidecar"
 MAX_FILES = 200_000
@@ -71,13 +70,10 @@ def read_regular(path: Path, limit: int) -> bytes:
         StorageUnavailable: it is there and cannot be read now, for whatever reason.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise BadSidecar(path, "is not a regular file", CURE)
+        with regular.opened(path) as file:
             content = file.read(limit + 1)
     except OSError as error:
-        if error.errno != errno.ENXIO and (away := unreadable(error, path)) is not None:  # ENXIO: opening a socket
+        if (away := unreadable(error, path)) is not None:
             raise away from error
         raise BadSidecar(path, f"cannot be read: {error.strerror}", CURE) from error
     if len(content) > limit:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from egoworld_ops.errors import unreadable
+from egoworld_ops.files import regular
 from egoworld_ops.video.boxes import Crop
 from egoworld_ops.video.decoder import DecoderSetup
 from egoworld_ops.video.packet_index import FORMAT, NOT_SHOWN, ROW, About, IndexDiffers, PacketIndex, Section, Stored, is_wanted, section_of
@@ -91,7 +92,7 @@ class IndexFile:
 
     def __enter__(self) -> IndexFile:
         try:
-            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = regular.descriptor(self._path)
         except OSError as error:
             if (away := unreadable(error, self._path)) is not None:
                 raise away from error

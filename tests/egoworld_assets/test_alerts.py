@@ -39,6 +39,7 @@ from egoworld_ops.lake import latest
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.settings import Settings, load_settings
 from tests.lakes import fail, write_video
+from tests.opens import unreadable
 
 ALERT = Alert("k", 1, "Dead letters: <!channel> & *x*\n", "clip <b>a</b>\r\nBcc: all@example.org", "do this", "critical")
 
@@ -204,6 +205,37 @@ def test_an_alert_is_due_once_and_again_where_it_grew_or_is_still_on() -> None:
     assert of.due([], 1e6, 600, 43_200) == []
     assert of.due([ALERT], 1e6, 600, 43_200) == [ALERT], "it was over, and is back"
     assert due.remembered("[1]") == due.remembered("{") == due.remembered(None) == {}
+
+
+def test_what_nobody_can_tell_for_a_while_is_not_over(settings: Settings, webhook: Webhook) -> None:
+    """The lake is away for one look, unmounted or unreadable: the dead letters that were told are not news when it is back."""
+    run = Lake(settings.lake).open_run({}, "20260101_0000", dict)
+    video_id = write_video(run, "one", n_frames=30)
+    latest.use(run)
+    [clip] = [p.name.removeprefix("clip_id=") for p in run.video_folder(video_id).glob("clip_id=*")]
+    fail(run, video_id, clip, "events")
+    ledger.rebuild(bookkeeping.ledger_of(settings.lake, None), run.lake)
+    told = settings.model_copy(update={"alerts": given(webhook=webhook.url)})
+    memory = alerting.look(told, None, None).memory
+    elsewhere = settings.lake.with_name("elsewhere")
+    settings.lake.rename(elsewhere)
+    away = alerting.look(told, None, memory)
+    elsewhere.rename(settings.lake)
+    with unreadable(settings.lake / "latest.json", errno.ESTALE):
+        stale = alerting.look(told, None, away.memory)
+    assert ([a.title for a in away.on], [a.title for a in stale.on]) == (["The lake is not there"], ["The lake cannot be read"])
+    back = alerting.look(told, None, stale.memory)
+    assert [said["title"] for said in webhook.got] == ["Dead letters: CorruptVideo in events", "The lake is not there"]
+    assert ([a.key for a in back.on], back.sent) == (["dead_letters/20260101_0000/events/CorruptVideo"], 0)
+
+
+def test_however_many_are_on_none_is_sent_twice() -> None:
+    many, of = [Alert(f"k{n}", 1, "", "", "") for n in range(2000)], due.Sent()
+    for alert in of.due(many, 0, 600, 43_200):
+        of.took(alert, 0)
+    assert of.due(many, 30, 600, 43_200) == []
+    assert of.due([], 60, 600, 43_200) == []
+    assert of.known == {}, "what is over is not kept"
 
 
 def test_a_receiver_that_is_slow_gets_the_rest_at_the_next_look_and_nothing_twice(settings: Settings, webhook: Webhook) -> None:

@@ -1,0 +1,47 @@
+"""Opening files of the lake, which are regular ones: a pipe, a socket or a device in the place of one blocks no reader."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+
+
+def descriptor(path: str | Path) -> int:
+    """A regular file, open for reading.
+
+    Raises:
+        OSError: as `os.open`; where something else than a file is there, that it is a folder (EISDIR), as reading a folder does: it is no file.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        if error.errno == errno.ENXIO and stat.S_ISSOCK(os.stat(path).st_mode):
+            raise _other(path) from error
+        raise
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise _other(path)
+
+
+def opened(path: str | Path) -> BufferedReader:
+    """As `descriptor`, as a file object."""
+    return os.fdopen(descriptor(path), "rb")
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a regular file; raises as `descriptor`."""
+    with opened(path) as file:
+        return file.read()
+
+
+def read_text(path: str | Path) -> str:
+    """The content of a regular file of UTF-8; raises as `descriptor`, and ValueError where it is not UTF-8."""
+    return read_bytes(path).decode("utf-8")
+
+
+def _other(path: str | Path) -> OSError:
+    return OSError(errno.EISDIR, "it is not a regular file", str(path))
