@@ -25,7 +25,8 @@ OUTSIDE = (
     "egoworld_ops.operators",  # the registry
     "egoworld_ops.operators.base",
     "egoworld_ops.errors",
-    "egoworld_ops.files.locks",  # how files are written and locked
+    "egoworld_ops.files.locks",  # how files are opened, written and locked
+    "egoworld_ops.files.regular",
     "egoworld_ops.files.whole",
     "egoworld_ops.models",  # weights are in each digest by their SHA-256
     "egoworld_ops.models.",
