@@ -162,7 +162,7 @@ CAMERA_FIELDS = {
 LENS = (0.01, 0.0, 0.0, 0.0)
 """Coefficients that two models have."""
 VERSIONS = {
-    ("egoworld_ops.contract.schema", "SCHEMA_VERSION"): ALL | OF_MANIFEST,
+    ("egoworld_ops.contract.columns", "SCHEMA_VERSION"): ALL | OF_MANIFEST,
     ("egoworld_ops.video.decoding", "DECODE_VERSION"): ALL | OF_MANIFEST,
     ("egoworld_ops.video.manifest", "VERSION"): OF_MANIFEST,
     ("egoworld_ops.synthetic.config", "GENERATOR_VERSION"): NONE,

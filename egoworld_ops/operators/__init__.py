@@ -23,13 +23,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from egoworld_ops import plugins, sources
-from egoworld_ops.contract import links, schema, world
+from egoworld_ops.contract import links, own_tables, schema, world
 from egoworld_ops.environment import variables_of
 from egoworld_ops.errors import BadSettings, BrokenPlugin, UnknownBackend
 from egoworld_ops.operators.base import BackendSettings, Operator, Stage
 from egoworld_ops.plugins import Plugin
 
-_NAMES_TAKEN = ("manifest", *(table.name for table in schema.OWN_TABLES), *world.VIEWS, *links.LINKS)
+_NAMES_TAKEN = ("manifest", *(table.name for table in own_tables.OWN_TABLES), *world.VIEWS, *links.LINKS)
 _NAME = re.compile(r"[a-z][a-z_]*\Z")
 
 

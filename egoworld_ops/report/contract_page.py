@@ -18,7 +18,7 @@ def contract_page() -> str:
     parts = [
         "# The data contract",
         "",
-        "Generated from `egoworld_ops/contract/schema.py`, the stages and `egoworld_ops/video/sidecar.py` by `make docs`. "
+        "Generated from `egoworld_ops/contract/`, the stages and `egoworld_ops/video/sidecar.py` by `make docs`. "
         f"Schema version {SCHEMA_VERSION}.",
         "",
         "## Conventions",

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
 
-from egoworld_ops.contract.schema import PROJECTIONS, STEREO_MODES
+from egoworld_ops.contract.own_tables import PROJECTIONS, STEREO_MODES
 from egoworld_ops.errors import UnsupportedPicture
 from egoworld_ops.types import Raster
 from egoworld_ops.video.boxes import NO_CROP, Crop
