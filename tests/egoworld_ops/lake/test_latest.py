@@ -17,6 +17,7 @@ from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.query import catalog
 from tests.conftest import ROOT
 from tests.lakes import fail, write_video
+from tests.opens import unreadable
 
 
 @pytest.fixture(autouse=True)
@@ -143,12 +144,8 @@ def test_a_broken_pointer_is_named_with_a_cure(store: Lake, content: str) -> Non
         runs.latest(store)
 
 
-def test_a_pointer_that_cannot_be_read_now_is_unavailable(store: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stale(*_: object, **__: object) -> str:
-        raise OSError(errno.ESTALE, "Stale file handle")
-
-    monkeypatch.setattr(Path, "read_text", stale)
-    with pytest.raises(StorageUnavailable):
+def test_a_pointer_that_cannot_be_read_now_is_unavailable(store: Lake) -> None:
+    with unreadable(store.root / "latest.json", errno.ESTALE), pytest.raises(StorageUnavailable):
         runs.latest(store)
 
 
