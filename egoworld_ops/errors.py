@@ -16,6 +16,7 @@ EgoworldError
 │   ├── UnstableFile          the file changed while it was read
 │   ├── RawFileAway           the raw file of a known video is not there, or cannot be read now
 │   ├── BadSidecar            the sidecar file beside the video does not fit its format
+│   ├── SidecarChanged        somebody wrote the sidecar between reading and writing it
 │   ├── BadCalibration        a calibration file is of no known format, makes no sense, or is not of the video's camera
 │   ├── UnknownIntrinsics     metric results are asked for, and no intrinsics are known
 │   └── UnsupportedLens       the backend takes pinhole cameras only, and the video was seen through another lens
@@ -136,6 +137,12 @@ class RawFileAway(InputError):
 
 class BadSidecar(InputError):
     """The sidecar file beside the video does not fit its format."""
+
+    passing = True
+
+
+class SidecarChanged(InputError):
+    """Somebody wrote the sidecar between reading and writing it."""
 
     passing = True
 

@@ -110,6 +110,14 @@ class Browser:
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, code=code, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=code)
 
+    def drag(self, selector: str, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the pointer at one place of an element and let it go at another; places are shares of its width and height."""
+        asked = f"(() => {{ const r = document.querySelector('{selector}').getBoundingClientRect(); return [r.left, r.top, r.width, r.height]; }})()"
+        left, top, width, height = self.js(asked)
+        for kind, place in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
+            at = {"x": left + place[0] * width, "y": top + place[1] * height}
+            self.call("Input.dispatchMouseEvent", type=kind, button="left", buttons=int(kind != "mouseReleased"), clickCount=1, **at)
+
     def look(self, width: int, height: int, dark: bool = False) -> None:
         """Give the page a size and a colour scheme; below 600 pixels it is a phone."""
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)

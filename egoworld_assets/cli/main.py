@@ -14,6 +14,7 @@ import click
 from egoworld_assets.cli import (
     accepting,
     alerting,
+    annotating,
     calibrating,
     doctor,
     drifting,
@@ -146,6 +147,7 @@ for _module in (
     rendering,
     rerunning,
     reviewing,
+    annotating,
     judging,
     weights,
     exporting,

@@ -14,32 +14,42 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from egoworld_assets.review import clip_list, clip_page, lists, stream, verdict_pages
+from egoworld_assets.review import annotate_pages, clip_list, clip_page, lists, stream, verdict_pages
+from egoworld_assets.review.annotated import Annotated
 from egoworld_assets.review.asked import BadRequest, NotThere
 from egoworld_assets.review.guard import Guard
 from egoworld_assets.review.index import Indexes
 from egoworld_assets.review.media import Copies
 from egoworld_assets.review.pages import page
 from egoworld_assets.review.shown import Shown
-from egoworld_ops.errors import EgoworldError, InputError, SetupError, StorageUnavailable, classify
+from egoworld_ops.errors import BadSidecar, EgoworldError, InputError, SetupError, SidecarChanged, StorageUnavailable, classify
 from egoworld_ops.lake.lake import Lake
 from egoworld_ops.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 _RUN = "/run/{run_id}"
 _CLIP = f"{_RUN}/video/{{video_id}}/clip/{{clip_id}}"
-STATUS = ((BadRequest, 400), (NotThere, 404), (InputError, 404), (SetupError, 404), (StorageUnavailable, 503))
+STATUS = (
+    (BadRequest, 400),
+    (NotThere, 404),
+    (SidecarChanged, 409),
+    (BadSidecar, 422),
+    (InputError, 404),
+    (SetupError, 404),
+    (StorageUnavailable, 503),
+)
 """Of the page that an error becomes; 500 for all others."""
 
 
-def make(settings: Settings, scratch: Path, token: str, hosts: Collection[str] = ()) -> Guard:
+def make(settings: Settings, scratch: Path, token: str, hosts: Collection[str] = (), annotated: Annotated | None = None) -> Guard:
     """The application for a lake.
 
     Args:
         scratch: folder for what this process keeps of the lake.
         token, hosts: see `Guard`.
+        annotated: the video whose sidecar may be written; None where nothing but verdicts may be.
     """
-    shown = Shown(Lake(settings.lake), Indexes(scratch, settings.quality), Copies(scratch, settings.pool.threads))
+    shown = Shown(Lake(settings.lake), Indexes(scratch, settings.quality), Copies(scratch, settings.pool.threads), annotated)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -64,6 +74,7 @@ def make(settings: Settings, scratch: Path, token: str, hosts: Collection[str] =
         Route(f"{_CLIP}/verdict", verdict_pages.give, methods=["POST"]),
         Route(f"{_RUN}/queue", verdict_pages.queue),
         Route(f"{_RUN}/verdicts", verdict_pages.verdicts_page),
+        *(annotate_pages.routes() if annotated else ()),
         Mount("/static", StaticFiles(packages=[("egoworld_assets.review", "static")])),
     ]
     app = Starlette(

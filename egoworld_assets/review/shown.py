@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from egoworld_assets.chain.raw_files import RawFiles
 from egoworld_assets.chain.watching import clips_to_watch
+from egoworld_assets.review.annotated import Annotated
 from egoworld_assets.review.asked import NotThere
 from egoworld_assets.review.index import Index, Indexes
 from egoworld_assets.review.media import Copies
@@ -58,11 +59,12 @@ class LayersInUse:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Of one server."""
+    """Of one server; `annotated` is the video that may be annotated, if there is one."""
 
     lake: Lake
     indexes: Indexes
     copies: Copies
+    annotated: Annotated | None = None
     layers: LayersInUse = field(default_factory=LayersInUse)
     raw_files: RawFiles = field(default_factory=lambda: RawFiles(None))
     queue: Queue = field(default_factory=Queue)
@@ -96,4 +98,4 @@ class Shown:
 
     def common(self, request: Request, run: Run | None = None, index: Index | None = None) -> dict[str, Any]:
         """What the frame of every page shows."""
-        return {"lake": self.lake.root, "run_shown": run, "index": index, "path": request.url.path}
+        return {"lake": self.lake.root, "run_shown": run, "index": index, "path": request.url.path, "annotated": self.annotated}

@@ -1,17 +1,22 @@
-"""Writes one section of a sidecar and keeps the others. Nothing of the chain calls it: a sidecar is a person's word, given by a command."""
+"""Writes sections of a sidecar and keeps the others. Nothing of the chain calls it: a sidecar is a person's word, given by a command or a page."""
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from egoworld_ops.errors import BadSettings, BadSidecar
+from egoworld_ops.errors import BadSettings, BadSidecar, SidecarChanged, StorageUnavailable
 from egoworld_ops.files.whole import is_there, write_bytes
-from egoworld_ops.video.sidecar import Sidecar, as_written, read_sidecar, sidecar_path
+from egoworld_ops.video.beside import read_regular
+from egoworld_ops.video.sidecar import MAX_BYTES, Sidecar, as_written, read_sidecar, sidecar_path
 
 
 def refuse_another(video_path: Path) -> None:
@@ -36,30 +41,88 @@ def with_camera(video_path: Path, camera: Mapping[str, Any], force: bool) -> dic
         BadSidecar: the sidecar that is there cannot be read, or the camera does not fit its format.
         StorageUnavailable: the storage does not answer.
     """
-    path = sidecar_path(video_path)
     before = read_sidecar(video_path)
-    said: dict[str, Any] = as_written(path) if is_there(path) else {}
+    content, after = with_sections(video_path, {"camera": dict(camera)}, "Check the calibration file")
+    if before.camera is not None and before.camera != after.camera and not force:
+        raise _has_another(sidecar_path(video_path))
+    return content
+
+
+def with_sections(video_path: Path, sections: Mapping[str, Any], cure: str) -> tuple[dict[str, Any], Sidecar]:
+    """The content of a video's sidecar with these sections, its others as they are, and what it says. Writes nothing.
+
+    Args:
+        cure: what to do where a value does not say that itself.
+
+    Raises:
+        BadSidecar: the sidecar that is there cannot be read, or a section does not fit its format.
+        StorageUnavailable: the storage does not answer.
+    """
+    read_sidecar(video_path)
+    content = as_it_is(video_path) | dict(sections)
     try:
-        after = Sidecar.model_validate(said | {"camera": dict(camera)})
+        return content, Sidecar.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        cure = first.get("ctx", {}).get("cure", "Check the calibration file")
-        raise BadSidecar(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}", cure) from error
-    if before.camera is not None and before.camera != after.camera and not force:
-        raise _has_another(path)
-    return said | {"camera": dict(camera)}
+        where = ".".join(map(str, first["loc"]))
+        raise BadSidecar(sidecar_path(video_path), f"{where}: {first['msg']}", first.get("ctx", {}).get("cure", cure)) from error
+
+
+def as_it_is(video_path: Path) -> dict[str, Any]:
+    """What a video's sidecar says, word for word; nothing where there is none.
+
+    Raises:
+        BadSidecar, StorageUnavailable, ValueError: as `as_written`.
+    """
+    path = sidecar_path(video_path)
+    return dict(as_written(path)) if is_there(path) else {}
+
+
+def state(video_path: Path) -> str:
+    """The SHA-256 of a video's sidecar, by which `write` finds that somebody changed it; empty where there is none.
+
+    Raises:
+        BadSidecar, StorageUnavailable: as `read_regular`.
+    """
+    path = sidecar_path(video_path)
+    return hashlib.sha256(read_regular(path, MAX_BYTES)).hexdigest() if is_there(path) else ""
+
+
+def write(video_path: Path, content: Mapping[str, Any], before: str | None = None) -> Path:
+    """Write a video's sidecar, whole or not at all; returns its path.
+
+    Args:
+        before: the `state` that it must still be in; None overwrites whatever is there.
+
+    Raises:
+        SidecarChanged: somebody wrote it meanwhile.
+        StorageUnavailable: the storage or its permissions refuse. What was there is as it was.
+    """
+    path = sidecar_path(video_path)
+    with _alone(path.parent):
+        if before is not None and state(video_path) != before:
+            raise SidecarChanged(
+                path, "was changed by somebody else meanwhile, and is not overwritten", "Load the page again: it shows what stands there"
+            )
+        try:
+            write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+        except PermissionError as error:
+            cure = f"Allow this user to write in {path.parent}, or work on a copy of the video elsewhere"
+            raise StorageUnavailable(path, f"cannot be written: {error.strerror}", cure) from error
+    return path
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Take turns with other writers of sidecars in a folder, where its file system has locks. It leaves no file beside the videos."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _has_another(path: Path) -> BadSettings:
     return BadSettings(path, "has another camera already", "Say --force to replace it")
-
-
-def write(video_path: Path, content: Mapping[str, Any]) -> Path:
-    """Write a video's sidecar, whole or not at all; returns its path.
-
-    Raises:
-        StorageUnavailable: the storage refuses; what was there is as it was.
-    """
-    path = sidecar_path(video_path)
-    write_bytes(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-    return path

@@ -12,6 +12,7 @@ import uvicorn
 from starlette.testclient import TestClient
 
 from egoworld_assets.review import app
+from egoworld_assets.review.annotated import Annotated
 from egoworld_ops.settings import Settings, load_settings
 
 LOOPBACK = "http://127.0.0.1:3080"
@@ -32,9 +33,9 @@ def asked(lake: Path, scratch: Path, token: str = "", base: str = LOOPBACK) -> I
 
 
 @contextmanager
-def served(lake: Path, scratch: Path) -> Iterator[str]:
+def served(lake: Path, scratch: Path, annotated: Annotated | None = None) -> Iterator[str]:
     """The address of a server on loopback."""
-    made = app.make(settings_of(lake), scratch, "")
+    made = app.make(settings_of(lake), scratch, "", annotated=annotated)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = uvicorn.Server(uvicorn.Config(made, log_level="warning", access_log=False, ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

@@ -18,13 +18,15 @@ import pytest
 from starlette.testclient import TestClient
 
 from egoworld_assets.review import ranges, stream
+from egoworld_assets.review.annotated import open_video
+from egoworld_ops.errors import UnknownVideo
 from egoworld_ops.lake import states, verdicts
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.raw import intake
 from tests import chromium, damage
 from tests.chromium import Browser
 from tests.egoworld_assets.review import watched
-from tests.egoworld_assets.review.served import LOOPBACK, asked, served
+from tests.egoworld_assets.review.served import LOOPBACK, asked, served, settings_of
 from tests.egoworld_ops import media
 
 EVIL = "<script>alert(1)</script>'\"&"
@@ -228,6 +230,18 @@ def test_the_rendered_clip_streams_one_picture_after_the_other_and_not_to_everyb
     with stream._free:
         assert client.get(f"{page}/stream").status_code == 503
     assert client.get(f"{page}/stream?size=64").status_code == 200
+
+
+def test_annotate_of_a_registered_video_asks_its_run_and_names_the_next_command(lake: tuple[Run, dict[str, str]], tmp_path: Path) -> None:
+    video = open_video("played", settings_of(lake[0].lake.root), tmp_path)
+    assert (video.video_id, video.n_frames) == (lake[1]["played"], watched.N_FRAMES)
+    assert video.commands() == [f"egoworld process {video.video_id}"]
+    assert [video.proposals(frame) for frame in (0, watched.N_FRAMES - 1)] == [
+        [],
+        [],
+    ]  # not None, as where nobody looked: the run has hands alone
+    with pytest.raises(UnknownVideo, match="is the beginning of 2 videos"):
+        open_video("", settings_of(lake[0].lake.root), tmp_path)
 
 
 def form_of(client: TestClient, page: str) -> dict[str, str]:
