@@ -15,7 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from egoworld_assets.chain.planning import Planner, StageResult
+from egoworld_assets.chain.planning import Planner
+from egoworld_assets.chain.stage_result import StageResult
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.settings import Settings

@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from egoworld_assets.chain import pipeline, planning
+from egoworld_assets.chain.stage_result import StageResult
 from egoworld_ops.contract import schema
 from egoworld_ops.files.tables import make_provenance, provenance_at, write_table
 from egoworld_ops.lake import lake, memo
@@ -92,7 +93,7 @@ def scan_seconds(run: Run, settings: Settings, ids: list[str]) -> float:
     """Seconds to plan a stage over all videos; all clips must be found done."""
     started = time.perf_counter()
     planner = planning.Planner(run, STAGE, settings)
-    states = Counter(planned.state for v in ids for planned in planner.plan(v) if isinstance(planned, planning.StageResult))
+    states = Counter(planned.state for v in ids for planned in planner.plan(v) if isinstance(planned, StageResult))
     taken_s = time.perf_counter() - started
     if states != {"done": N_VIDEOS * CLIPS_A_VIDEO}:
         raise RuntimeError(f"not all clips are done: {states}")

@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from egoworld_assets.chain import pipeline
-from egoworld_assets.chain.planning import StageResult
+from egoworld_assets.chain.stage_result import StageResult
 from egoworld_assets.outcome import Outcome
 from egoworld_assets.partitions import BACKFILL, GROUP, OWNERS, VIDEO_IDS
 from egoworld_assets.preview import preview

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
-from egoworld_assets.chain import pipeline, planning
+from egoworld_assets.chain import pipeline
+from egoworld_assets.chain.clips import check_key, no_manifest
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
 from egoworld_ops import operators
@@ -107,10 +108,10 @@ def _contract(run: Run, stage: str, video_id: str) -> _Verdict:
 
 def _complete(run: Run, stage: str, video_id: str) -> _Verdict:
     try:
-        planning.check_key(video_id)
+        check_key(video_id)
         video = states.video_state(run, video_id, set() if stage == pipeline.MANIFEST else {stage, *states.upstream(stage)})
         if video is None:
-            raise planning.no_manifest(run, video_id)
+            raise no_manifest(run, video_id)
         readable = _readable(video)
         return readable if stage == pipeline.MANIFEST or readable.findings else _clips(stage, video)
     except EgoworldError as error:
@@ -159,7 +160,7 @@ def _quality(
 def _can_be(video_id: str) -> bool:
     """Whether a key can be that of a video."""
     try:
-        planning.check_key(video_id)
+        check_key(video_id)
     except UnknownVideo:
         return False
     return True

@@ -15,7 +15,8 @@ from urllib.parse import urlencode
 import dagster as dg
 
 from egoworld_assets.chain import pipeline
-from egoworld_assets.chain.planning import StageResult, check_key
+from egoworld_assets.chain.clips import check_key
+from egoworld_assets.chain.stage_result import StageResult
 from egoworld_ops.contract import values
 from egoworld_ops.contract.values import Values
 from egoworld_ops.errors import EgoworldError, InputError, UnknownVideo

@@ -7,7 +7,7 @@ from typing import Any
 
 import dagster as dg
 
-from egoworld_assets.chain.planning import clips_of
+from egoworld_assets.chain.clips import clips_of
 from egoworld_assets.partitions import BACKFILL, GROUP, OWNERS, VIDEO_IDS
 from egoworld_assets.resources import Egoworld
 from egoworld_ops import operators

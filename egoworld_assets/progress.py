@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from egoworld_assets.chain.planning import StageResult, check_key
+from egoworld_assets.chain.clips import check_key
+from egoworld_assets.chain.stage_result import StageResult
 from egoworld_ops.errors import EgoworldError
 from egoworld_ops.files.tables import provenance_at
 from egoworld_ops.lake.lake import Run

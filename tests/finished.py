@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from egoworld_assets.chain import pipeline
-from egoworld_assets.chain.planning import StageResult
+from egoworld_assets.chain.stage_result import StageResult
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.raw import register

@@ -428,7 +428,7 @@ def test_of_versions_in_the_code(bare: World, video: tuple[Settings, str], monke
     constant = sources.constant
     for (module, name), stages in VERSIONS.items():
         with monkeypatch.context() as other:
-            for user in (identity, pipeline.schema, schema):
+            for user in (identity, schema):
                 if name == "SCHEMA_VERSION":
                     other.setattr(user, name, "another")
             other.setattr(sources, "constant", lambda m, n, at=(module, name): "another" if (m, n) == at else constant(m, n))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from egoworld_assets.chain import pipeline
-from egoworld_assets.chain.planning import StageResult
+from egoworld_assets.chain.stage_result import StageResult
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import ContractError, InputChanged, OperatorCrash
 from egoworld_ops.execution.task import ClipTask

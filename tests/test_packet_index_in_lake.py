@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from egoworld_assets.chain import pipeline, planning
+from egoworld_assets.chain import pipeline
+from egoworld_assets.chain.clips import clips_of
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import digest_at
 from egoworld_ops.lake.lake import Run
@@ -53,7 +54,7 @@ def test_the_manifest_makes_it_and_clips_are_read_by_it(settings: Settings, vide
     written = [path.stat().st_mtime_ns for path in (index, run.video_table("clips", video_id), run.video_table("videos", video_id))]
     assert written == sorted(written), "what completes the manifest is written last"
     assert index_file.fault(index) is None
-    clips = planning.clips_of(run, video_id)
+    clips = clips_of(run, video_id)
     assert {clip.packet_index for clip in clips} == {index}
     last = clips[-1]
     by_index = frames_of(last)
@@ -66,7 +67,7 @@ def test_the_manifest_makes_it_and_clips_are_read_by_it(settings: Settings, vide
 
 def test_a_task_takes_it_to_the_worker(settings: Settings, video_id: str) -> None:
     run = make_manifest(settings, video_id)
-    clip = planning.clips_of(run, video_id)[0]
+    clip = clips_of(run, video_id)[0]
     camera = Camera(100.0, 100.0, 80.0, 60.0, 160, 120, "file")
     task = ClipTask("k", "detections", "mediapipe", {}, clip, {}, camera, Sidecar(), 1, weights=settings.lake)
     assert ClipTask.from_json(task.to_json()).clip.packet_index == run.packet_index(video_id).absolute()

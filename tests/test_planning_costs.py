@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from egoworld_assets.chain import pipeline, settling
-from egoworld_assets.chain.planning import Planner, StageResult
+from egoworld_assets.chain.planning import Planner
+from egoworld_assets.chain.stage_result import StageResult
 from egoworld_ops import sources
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.lake.lake import Run

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from egoworld_assets.chain import planning
+from egoworld_assets.chain.clips import clips_of
 from egoworld_ops.errors import CorruptVideo
 from egoworld_ops.video import decoding
 from egoworld_ops.video.packet_index import IndexDiffers
@@ -36,7 +36,7 @@ class Decoded:
 
 def decoded(run: Run, video_ids: Sequence[str], settings: Settings) -> Decoded:
     """Every processed frame, by the CPU and by the GPU."""
-    clips = [clip for video_id in video_ids for clip in planning.clips_of(run, video_id)]
+    clips = [clip for video_id in video_ids for clip in clips_of(run, video_id)]
     stride, threads = settings.sample_stride, settings.pool.threads
     on_cpu = _frames_per_s(clips, lambda clip: decoding.decode_clip(clip, stride, threads))
     try:

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from egoworld_assets.acceptance import comparing, resources
 from egoworld_assets.acceptance.accuracy import is_random
-from egoworld_assets.chain import pipeline, planning
+from egoworld_assets.chain import pipeline
+from egoworld_assets.chain.clips import clips_of
 from egoworld_assets.chain.tables import tables_of
 from egoworld_ops import operators
 from egoworld_ops.errors import EgoworldError
@@ -132,7 +133,7 @@ def _stage(run: Run, stage: str, video_ids: Sequence[str], settings: Settings) -
 
 def _pass(run: Run, stage: str, video_ids: Sequence[str], settings: Settings, pool: Pool, found: StageMeasured) -> dict[str, pa.Table]:
     """Compute a stage of all videos anew; returns its table of each."""
-    spans = {(v, clip.clip_id): range(clip.frame_start, clip.frame_end) for v in video_ids for clip in planning.clips_of(run, v)}
+    spans = {(v, clip.clip_id): range(clip.frame_start, clip.frame_end) for v in video_ids for clip in clips_of(run, v)}
     found.clips = found.frames = found.blocked = 0
     for _, result in pipeline.process(run, video_ids, settings, pool, pipeline.Part(stage, stage, anew=True)):
         if result.state == "computed" and result.clip_id is not None:

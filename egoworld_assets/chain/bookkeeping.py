@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from egoworld_assets.chain.planning import StageResult
+from egoworld_assets.chain.stage_result import StageResult
 from egoworld_ops import ledger
 from egoworld_ops.errors import EgoworldError
 from egoworld_ops.execution.task import ClipTask

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from egoworld_assets.chain import pipeline, planning
+from egoworld_assets.chain import pipeline
+from egoworld_assets.chain.clips import clips_of
+from egoworld_assets.chain.configuration import with_backend
 from egoworld_assets.chain.planning import Planner
 from egoworld_assets.chain.raw_files import RawFiles
 from egoworld_ops import operators
@@ -50,7 +52,7 @@ def explain(settings: Settings, video_id: str, clip_id: str, stage: str) -> Expl
     if stage not in operators.stages():
         raise BadSettings(f"stage {stage}", "no stage of that name works on clips", did_you_mean(stage, operators.stages()))
     run = pipeline.peek_run(settings, video_id)
-    clips = {clip.clip_id: clip for clip in planning.clips_of(run, video_id)}
+    clips = {clip.clip_id: clip for clip in clips_of(run, video_id)}
     if (clip := clips.get(clip_id)) is None:
         raise SetupError(f"clip {clip_id}", f"is not in video {video_id} of run {run.run_id}", did_you_mean(clip_id, clips))
     if recut := _recut(run, settings):
@@ -132,7 +134,7 @@ class _Explainer:
         failed = planner.known_failure(self._clip, task.key, self._failure(stage)) if path is None and self._run == self._target else None
         chosen = settings.stages.get(stage)
         if failed and chosen and chosen.fallback not in ("", backend_of(stage, settings)):
-            return self._wanted(stage, pipeline.with_backend(settings, stage, chosen.fallback))
+            return self._wanted(stage, with_backend(settings, stage, chosen.fallback))
         return _Wanted(task.key, identity, path, f"not computed, a dead letter until it is redriven: {failed.error}" if failed else "")
 
     def _failure(self, stage: str) -> Failure | None:

@@ -3,298 +3,49 @@
 from __future__ import annotations
 
 import logging
-import os
-import platform
-import subprocess
-import sys
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from egoworld_assets.chain import bookkeeping
-from egoworld_assets.chain.packages import installed
-from egoworld_assets.chain.planning import UNKNOWN_CURE, Planner, ResultState, StageResult, check_key, has_manifest
+from egoworld_assets.chain.configuration import find_run, frozen_configuration, open_run, peek_run, with_backend
+from egoworld_assets.chain.manifests import manifest_results
+from egoworld_assets.chain.part import ALL, Part
+from egoworld_assets.chain.planning import Planner
 from egoworld_assets.chain.settling import settle
-from egoworld_ops import logs, models, operators
-from egoworld_ops.contract import schema
-from egoworld_ops.errors import BadSettings, BadSidecar, EgoworldError, UnknownVideo, UnsupportedPicture, WeightsMissing
-from egoworld_ops.execution import code
-from egoworld_ops.execution.identity import backend_of, inputs_of, operator_identity, operator_of
-from egoworld_ops.files.tables import PARQUET, digest_at, make_provenance, provenance_at, read_table, write_table
-from egoworld_ops.files.whole import link_or_copy, write_bytes
-from egoworld_ops.hashing import sha256_of
+from egoworld_assets.chain.stage_result import StageResult
+from egoworld_ops import logs
+from egoworld_ops.errors import EgoworldError, UnknownVideo
+from egoworld_ops.files.tables import digest_at, write_table
+from egoworld_ops.files.whole import write_bytes
 from egoworld_ops.lake import counted, latest, memo
-from egoworld_ops.lake.failure_file import is_dead_letter, record_stand_in
-from egoworld_ops.lake.lake import Lake, Run
-from egoworld_ops.lake.states import rejection
-from egoworld_ops.models import policy
-from egoworld_ops.naming import did_you_mean
+from egoworld_ops.lake.failure_file import record_stand_in
+from egoworld_ops.lake.lake import Run
+from egoworld_ops.lake.states import MANIFEST
 from egoworld_ops.raw import intake
-from egoworld_ops.raw.intake import Registered, forgotten, registered
+from egoworld_ops.raw.intake import forgotten
 from egoworld_ops.settings import Settings
-from egoworld_ops.video.recordings import recordings
-from egoworld_ops.video.sidecar import Sidecar, SidecarPicture, read_sidecar
 from gpu_workers.pool import Pool
 
-MANIFEST = "manifest"
-IN_STEP = "step"
-"""The worker that makes manifests: the process of the step itself."""
+__all__ = [
+    "ALL",
+    "MANIFEST",
+    "Part",
+    "advance",
+    "find_run",
+    "frozen_configuration",
+    "manifest_results",
+    "open_run",
+    "peek_run",
+    "process",
+    "results",
+    "stage_results",
+    "store",
+]
+"""All that who drives the chain needs, in one place."""
 _LOG = logging.getLogger(__name__)
-_PACKAGES = ("egoworld", "dagster", "pyarrow", "duckdb", "av", "scenedetect-headless", "opencv-python-headless", "numpy", "pydantic")
-"""Packages that every run depends on, whatever its backends."""
-
-
-def frozen_configuration(settings: Settings) -> dict[str, Any]:
-    """The configuration that identifies a run: schema, scene, camera and sampling settings, and every stage's code, settings and weights.
-
-    Raises:
-        BadSettings: an option is unknown, or a stage rests on weights whose licence `policy.licences` does not allow.
-    """
-    _check_options(settings)
-    _check_licences(settings)
-    return {
-        "schema": schema.SCHEMA_VERSION,
-        "manifest": {
-            "version": code.version(code.MANIFEST),
-            "scenes": settings.scenes.model_dump(mode="json"),
-            "recordings": settings.recordings,
-        },
-        "camera": settings.camera.model_dump(mode="json"),
-        "sample_stride": settings.sample_stride,
-        "stages": {stage: operator_identity(stage, settings) for stage in operators.stages()},
-        "fallbacks": {
-            stage: operator_identity(stage, with_backend(settings, stage, chosen.fallback))
-            for stage, chosen in settings.stages.items()
-            if chosen.fallback
-        },
-    }
-
-
-def _check_options(settings: Settings) -> None:
-    """Raise BadSettings where an option is unknown, also one of a backend that is not chosen: else nobody would say that it is misspelt."""
-    for stage, chosen in settings.stages.items():
-        for backend in chosen.model_extra or {}:
-            operators.check_options(operators.load(stage, backend), stage, backend, chosen.options(backend))
-
-
-def _check_licences(settings: Settings) -> None:
-    """Raise BadSettings where a stage or its fallback rests on weights that the policy rules out, whether they are here or not."""
-    fallen_back = [(stage, with_backend(settings, stage, chosen.fallback)) for stage, chosen in settings.stages.items() if chosen.fallback]
-    for stage, chosen in [*((stage, settings) for stage in operators.stages()), *fallen_back]:
-        operator, options = operator_of(stage, chosen)
-        policy.check(f"backend {backend_of(stage, chosen)} of stage {stage}", operator.weights(options), settings.policy)
-
-
-def open_run(settings: Settings) -> Run:
-    """The run that these settings write to."""
-    store = Lake(settings.lake)
-    return store.open_run(frozen_configuration(settings), settings.run_id, lambda: _about(settings, store))
-
-
-def find_run(settings: Settings) -> Run | None:
-    """The run that these settings write to, if it exists. Creates and changes nothing.
-
-    Where weights were never fetched their digest is not known, so that no run of these settings can be told from others: there is none then.
-    """
-    try:
-        frozen = frozen_configuration(settings)
-    except WeightsMissing:
-        return None
-    return Lake(settings.lake).find_run(frozen, settings.run_id)
-
-
-def peek_run(settings: Settings, video_id: str) -> Run:
-    """The run in which to look at a video: the one that these settings write to, else the newest other one, that has a manifest of it.
-
-    Makes and changes nothing. If there is none, the returned run does not exist on the disk yet.
-    """
-    store, found = Lake(settings.lake), find_run(settings)
-    runs = [*([found] if found else []), *store.runs()]
-    return next((run for run in runs if has_manifest(run, video_id)), found or Run(store, settings.run_id or "not_made_yet"))
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of the chain.
-
-    Args:
-        first, last: stages from and up to which to go; None is the chain's own.
-        clip_id: only this clip.
-        anew: compute also existing results and dead letters again.
-        dry: write nothing to the ledger and keep the latest run: what is stored is shown and deleted.
-    """
-
-    first: str | None = None
-    last: str | None = None
-    clip_id: str | None = None
-    anew: bool = False
-    dry: bool = False
-
-    def stages(self, settings: Settings) -> list[str]:
-        """The stages, each after those it reads with these settings.
-
-        Raises:
-            BadSettings: a name is not one of a stage, or the last comes before the first.
-        """
-        every = [MANIFEST, *operators.stages()]
-        for name in (self.first, self.last):
-            if name is not None and name not in every:
-                raise BadSettings(f"stage {name}", "there is no such stage", did_you_mean(name, every))
-        wanted = _below(self.first, settings) if self.first else every
-        if self.last is not None:
-            wanted = [name for name in wanted if name == self.last or self.last in _below(name, settings)]
-        if not wanted:
-            raise BadSettings(f"stages from {self.first} to {self.last}", "do not follow on each other", "Name the earlier one first")
-        return wanted
-
-
-def _below(stage: str, settings: Settings) -> list[str]:
-    """A stage and all that read it, directly or not, in order."""
-    if stage == MANIFEST:
-        return [MANIFEST, *operators.stages()]
-    reached = {stage}
-    for name in operators.stages():
-        if reached.intersection(inputs_of(name, settings)):
-            reached.add(name)
-    return [name for name in operators.stages() if name in reached]
-
-
-ALL = Part()
-
-
-def manifest_results(run: Run, video_ids: Iterable[str], settings: Settings, part: Part = ALL) -> Iterator[StageResult]:
-    """The `videos` and `clips` tables of each video. A file that cannot be read now fails alone and leaves existing results."""
-    known, others = registered(run.lake), run.lake.runs()
-    by_name = recordings({v: (entry.path, entry.sha256) for v, entry in known.items()}, settings.raw, settings.recordings)
-    with (
-        nullcontext() if part.dry else bookkeeping.entries(bookkeeping.ledger_of(settings.lake, settings.ledger), run, MANIFEST) as entries
-    ):
-        for video_id in video_ids:
-            try:
-                entry = _entry(known, video_id, run)
-                result = _manifest_result(run, entry, settings, by_name[video_id], part.anew or part.dry, others)
-            except EgoworldError as error:
-                result = StageResult(video_id, None, "failed", error=error)
-            yield result
-            if entries:
-                if result.state != "failed" or result.digest:
-                    _count_manifest(run, result)
-                if video_id in known:
-                    entries.found([result])
-
-
-def _count_manifest(run: Run, result: StageResult) -> None:
-    """Add the state of a manifest and of all made from it to table `states`, where it is missing."""
-    said = counted.rows_of(run, result.video_id) or {}
-    row = said.get((counted.WHOLE_VIDEO, MANIFEST))
-    if not result.recalled and (row is None or row["digest"] != result.digest):
-        counted.count(run, result.video_id)
-
-
-def _entry(known: Mapping[str, Registered], video_id: str, run: Run) -> Registered:
-    check_key(video_id)
-    if video_id not in known:
-        raise UnknownVideo(f"video {video_id}", f"is not registered in the lake {run.lake.root.absolute()}", UNKNOWN_CURE)
-    return known[video_id]
-
-
-def _manifest_result(run: Run, entry: Registered, settings: Settings, by_name: str, anew: bool, others: Sequence[Run]) -> StageResult:
-    """If the sidecar cannot be read, the name gives the recording; each stage that reads the sidecar will say what is wrong with it."""
-    try:
-        sidecar, unread = _sidecar(run, entry), None
-    except BadSidecar as error:
-        sidecar, unread = Sidecar(), error
-    result = _manifest_of(run, entry, settings, sidecar.recording or by_name, sidecar.picture.use_as_pinhole, anew, others)
-    if unread and isinstance(result.error, UnsupportedPicture):
-        raise unread  # the sidecar may say how to interpret the picture
-    return result
-
-
-def _sidecar(run: Run, entry: Registered) -> Sidecar:
-    """The sidecar of a video; if the raw file is missing, and the sidecar may be too, its content when the manifest was made."""
-    before = provenance_at(run.video_table("videos", entry.video_id)) if memo.file_state(entry.path) is None else None
-    if before is None:
-        return read_sidecar(entry.path)
-    identity = before["identity"]
-    return Sidecar(recording=identity.get("recording"), picture=SidecarPicture(use_as_pinhole=identity.get("as_pinhole", False)))
-
-
-def _manifest_of(
-    run: Run, entry: Registered, settings: Settings, shared: str, as_pinhole: bool, anew: bool, others: Sequence[Run]
-) -> StageResult:
-    from egoworld_ops.video import index_file, manifest
-    from egoworld_ops.video.decoding import DECODE_VERSION
-    from egoworld_ops.video.indexing import IndexMaker
-
-    identity = {
-        "schema": schema.SCHEMA_VERSION,
-        "decode": code.version(code.DECODE),
-        "version": code.version(code.MANIFEST),
-        "scenes": settings.scenes.model_dump(mode="json"),
-        "video": entry.sha256,
-        "path": str(entry.path),
-        "recording": shared,
-        "as_pinhole": as_pinhole,
-    }
-    key = sha256_of(identity)
-    if not anew and (found := _known_manifest(run, entry, key, others)) is not None:
-        return found
-    started, began_at, maker = time.monotonic(), datetime.now(UTC), IndexMaker()
-    videos, clips = manifest.make_manifest(
-        entry.path, entry.video_id, entry.sha256, settings.scenes, recording=shared, as_pinhole=as_pinhole, index=maker
-    )
-    seconds = time.monotonic() - started
-    made = {"worker": IN_STEP, "began_at": began_at.isoformat(timespec="milliseconds")}
-    stamp = make_provenance(key, identity, clips.num_rows, seconds, run.run_id, made)
-    error = rejection(videos.to_pylist()[0])
-    tables = {"clips": clips, "videos": videos}
-    dead = error is not None and is_dead_letter(error)
-    state: ResultState = "failed" if error else "computed"
-    if clips.num_rows and (slow := maker.reason or (maker.index and maker.index.about.stored.reason)):
-        _LOG.warning(f"{entry.path}: each clip reads the file from its start: {slow}")
-    index = index_file.to_bytes(maker.index, DECODE_VERSION) if maker.index else None
-    return StageResult(
-        entry.video_id, None, state, clips.num_rows, seconds, tables, stamp, error, digest=key, dead_letter=dead, packet_index=index
-    )
-
-
-def _known_manifest(run: Run, entry: Registered, key: str, others: Sequence[Run]) -> StageResult | None:
-    """The manifest with this digest if one exists, in this run or in an earlier one."""
-    seen = {"key": key, "tables": [memo.file_state(run.video_table(t, entry.video_id)) for t in ("clips", "videos")]}
-    is_counted = memo.file_state(run.video_table(counted.TABLE, entry.video_id)) is not None
-    if is_counted and (found := memo.recall(run.video_folder(entry.video_id), MANIFEST, seen, ())) is not None:
-        return StageResult(entry.video_id, None, "done", len(found), digest=key, recalled=True)
-    _adopt_packet_index(run, entry.video_id, key, others)
-    withdraw = partial(counted.withdraw, run, entry.video_id, counted.WHOLE_VIDEO, MANIFEST)
-    states = [run.adopt(run.video_table(t, entry.video_id), key, others, withdraw) for t in ("clips", "videos")]
-    if not all(states):
-        return None
-    videos, clips = (read_table(run.video_table(t, entry.video_id), t) for t in ("videos", "clips"))
-    state: ResultState = "linked" if "linked" in states else "done"
-    error = rejection(videos.to_pylist()[0])
-    if error is None and state == "done":
-        clip_ids = clips["clip_id"].to_pylist()
-        memo.remember(run.video_folder(entry.video_id), MANIFEST, seen, (), [memo.Remembered(clip_id, 0) for clip_id in clip_ids])
-    dead = error is not None and is_dead_letter(error)
-    return StageResult(entry.video_id, None, "failed" if error else state, clips.num_rows, error=error, digest=key, dead_letter=dead)
-
-
-def _adopt_packet_index(run: Run, video_id: str, key: str, others: Sequence[Run]) -> None:
-    """Take the packet index of another run's manifest with this digest, if this run's own differs or is missing."""
-    if digest_at(run.video_table("videos", video_id)) == key:
-        return
-    for other in others:
-        index = other.packet_index(video_id)
-        if other != run and digest_at(other.video_table("videos", video_id)) == key and memo.file_state(index) is not None:
-            with suppress(FileNotFoundError):  # that run was removed meanwhile
-                link_or_copy(index, run.packet_index(video_id))
-            return
 
 
 def stage_results(
@@ -380,12 +131,6 @@ class _Whole:
         return ((video_id, found) for video_id, found in self._found.items() if video_id not in self._partial)
 
 
-def with_backend(settings: Settings, stage: str, backend: str) -> Settings:
-    """These settings with another backend for a stage."""
-    chosen = settings.stages[stage].model_copy(update={"backend": backend})
-    return settings.model_copy(update={"stages": {**settings.stages, stage: chosen}})
-
-
 def process(run: Run, video_ids: Sequence[str], settings: Settings, pool: Pool, part: Part = ALL) -> Iterator[tuple[str, StageResult]]:
     """Every stage over these videos, or some part of that, each result stored before it is handed on with the name of its stage."""
     for stage in part.stages(settings):
@@ -467,55 +212,3 @@ def _store_packet_index(path: Path, content: bytes | None) -> None:
         write_bytes(path, content)
     else:
         path.unlink(missing_ok=True)
-
-
-def _about(settings: Settings, run_lake: Lake) -> dict[str, Any]:
-    """What `run.json` holds beside the configuration: enough to know later how, and on which machine, the run was made."""
-    from gpu_workers.gpus import Nvml
-
-    frozen = frozen_configuration(settings)
-    known = {name: digest for s in (*frozen["stages"].values(), *frozen["fallbacks"].values()) for name, digest in s["weights"].items()}
-    return {
-        "settings": settings.model_dump(mode="json"),
-        "packages": {name: installed(name) for name in sorted({*_PACKAGES, *_packages_of_operators(settings)})},
-        "python": sys.version.split()[0],
-        "host": {
-            "name": platform.node(),
-            "system": platform.platform(),
-            "cores": os.cpu_count(),
-            "gpus": [g.name for g in Nvml().discover()[0]],
-        },
-        "git": _git_state(),
-        "weights": {name: {"sha256": digest, "licence": models.weight(name).licence.name} for name, digest in sorted(known.items())},
-        "inputs": _input_digest(run_lake),
-        "parquet": PARQUET,
-        "conventions": {"schema": schema.SCHEMA_VERSION, **schema.CONVENTIONS},
-    }
-
-
-def _packages_of_operators(settings: Settings) -> Iterator[str]:
-    """The packages that the chosen backends and their fallbacks say they use, and those that bring them."""
-    for stage in operators.stages():
-        chosen = settings.stages.get(stage)
-        for backend in {backend_of(stage, settings), chosen.fallback if chosen else ""} - {""}:
-            yield from operators.load(stage, backend).packages
-            yield from operators.brought_by(stage, backend)
-
-
-def _input_digest(store: Lake) -> dict[str, Any]:
-    """The videos that were registered when the run was opened: how many, and a digest of what they hold."""
-    contents = sorted(entry.sha256 for entry in registered(store).values())
-    return {"videos": len(contents), "sha256": sha256_of({"videos": contents})}
-
-
-def _git_state() -> dict[str, Any] | None:
-    """Commit of this checkout and whether it has changes; None where the code is not in a checkout."""
-    here = Path(__file__).parent
-    try:
-        commit, status = (
-            subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return {"commit": commit, "dirty": bool(status)}

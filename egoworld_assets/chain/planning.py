@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
-
-import pyarrow as pa
+from typing import Any
 
 from egoworld_assets.chain import handed_on
+from egoworld_assets.chain.clips import check_key
+from egoworld_assets.chain.elsewhere import Elsewhere
 from egoworld_assets.chain.handed_on import Before
 from egoworld_assets.chain.raw_files import RawFiles, of_raw_file, raw_state
+from egoworld_assets.chain.stage_result import StageResult
+from egoworld_assets.chain.videos import Video, Videos
 from egoworld_ops import models, operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import (
@@ -23,14 +24,13 @@ from egoworld_ops.errors import (
     InputError,
     RawFileAway,
     StorageUnavailable,
-    UnknownVideo,
     UnstableFile,
     UnsupportedLens,
 )
 from egoworld_ops.execution import code
 from egoworld_ops.execution.identity import clip_identity, inputs_of, operator_identity, operator_of, sidecar_identity
 from egoworld_ops.execution.task import ClipTask
-from egoworld_ops.files.tables import make_provenance, read_result
+from egoworld_ops.files.tables import make_provenance
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import counted, lake, memo, states
 from egoworld_ops.lake.failure_file import Failure, is_dead_letter
@@ -38,52 +38,10 @@ from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.states import StageState
 from egoworld_ops.raw.intake import registered
 from egoworld_ops.settings import Settings
-from egoworld_ops.types import Camera, Clip, check_id
+from egoworld_ops.types import Camera, Clip
 from egoworld_ops.video.intrinsics import resolve
-from egoworld_ops.video.sidecar import Sidecar, read_sidecar, sidecar_path
+from egoworld_ops.video.sidecar import Sidecar, sidecar_path
 from gpu_workers.pool import Done, Failed, made
-
-_MOST_VIDEOS = 16
-UNKNOWN_CURE = "Register the raw file (`egoworld register PATH`), which makes its partition; remove a partition that stands for no file"
-ResultState = Literal["computed", "linked", "done", "failed", "blocked"]
-
-
-@dataclass(frozen=True, slots=True)
-class StageResult:
-    """What became of one clip in one stage; of one video where `clip_id` is None.
-
-    Args:
-        state: `computed` now, `linked` from an earlier run, `done` before, `failed`, or `blocked` by a failure upstream.
-        tables: what has to be written, by table name.
-        provenance: goes into each written file.
-        error: of a failure.
-        stale: the table of an earlier input or operator at this place must be removed: no result will replace it.
-        digest: of the result, or of the work that failed.
-        dead_letter: it is not tried again until a person redrives it.
-        recalled: nothing has changed since its video was last found complete.
-        beside: the failure that this result of a fallback backend stands in for; it stays on record.
-        packet_index: content of the video's packet index, which goes with its manifest; None where it has none.
-    """
-
-    video_id: str
-    clip_id: str | None
-    state: ResultState
-    rows: int = 0
-    seconds: float = 0.0
-    tables: Mapping[str, pa.Table] = field(default_factory=dict)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    error: EgoworldError | None = None
-    stale: bool = False
-    digest: str = ""
-    dead_letter: bool = False
-    recalled: bool = False
-    beside: StageResult | None = None
-    packet_index: bytes | None = field(default=None, repr=False)
-
-    @property
-    def unread(self) -> bool:
-        """Whether a file exists that cannot be read now: nothing was decided, so nothing is stored or recorded."""
-        return isinstance(self.error, StorageUnavailable) and not self.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,32 +50,6 @@ class _Submitted:
 
     identity: Mapping[str, Any]
     raw_state: list[int] | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Video:
-    """Data that all clips of a video share, and the states of the files it was read from."""
-
-    files: list[memo.FileState]
-    clips: Mapping[str, Clip]
-    sidecar: Sidecar | InputError
-
-
-@dataclass(slots=True)
-class _Elsewhere:
-    """Which other runs have results of a video in a stage: runs by clip and digest, newest first; and the runs whose table `states` has no answer."""
-
-    video_id: str
-    with_result: dict[tuple[str, str], list[Run]] = field(default_factory=dict)
-    untold: list[Run] = field(default_factory=list)
-
-    def add(self, run: Run, stage: str) -> None:
-        """One more run."""
-        digests = counted.digests_of(run, self.video_id, stage)
-        if digests is None and run.video_folder(self.video_id).is_dir():
-            self.untold.append(run)
-        for result in (digests or {}).items():
-            self.with_result.setdefault(result, []).append(run)
 
 
 class Planner:
@@ -133,9 +65,9 @@ class Planner:
         self._operator = operator_identity(stage, settings)
         self._registered = registered(run.lake)
         self._submitted: dict[str, _Submitted] = {}
-        self._elsewhere: _Elsewhere | None = None
+        self._elsewhere: Elsewhere | None = None
         self._raw_files = RawFiles(run.lake)
-        self._videos: OrderedDict[str, _Video] = OrderedDict()
+        self._videos = Videos(run)
         operator, options = operator_of(stage, settings)
         self._continues = operator.continues(options)
         self._inputs = inputs_of(stage, settings)
@@ -159,7 +91,7 @@ class Planner:
         try:
             check_key(video_id)
             found = self._recalled(video_id) if clip_id is None and turn == 0 else None
-            video = self._video(video_id) if found is None else None
+            video = self._videos.of(video_id) if found is None else None
         except EgoworldError as error:
             yield StageResult(video_id, None, "failed", error=error)
             return
@@ -169,30 +101,13 @@ class Planner:
             said: dict[str, str] = {}
             yield from (self._plan_clip(clip, video, said) for clip in clips)
 
-    def _of_turn(self, video_id: str, video: _Video, turn: int) -> Iterable[Clip]:
+    def _of_turn(self, video_id: str, video: Video, turn: int) -> Iterable[Clip]:
         if not self._continues:
             return video.clips.values()
         turns = handed_on.turns(video.clips)
         if max(turns.values(), default=0) > turn:
             self._next_turn[video_id] = turn + 1
         return [clip for clip in video.clips.values() if turns[clip.clip_id] == turn]
-
-    def _video(self, video_id: str) -> _Video:
-        """A video's clips and sidecar, read once as long as their files stay as they are.
-
-        Raises:
-            SetupError, ContractError, StorageUnavailable: as `clips_of`.
-        """
-        files = [memo.file_state(self._run.video_table(name, video_id)) for name in lake.VIDEO_TABLES]
-        known = self._videos.get(video_id)
-        if known is None or known.files != [*files, _sidecar_state(known.clips)]:
-            clips = {clip.clip_id: clip for clip in clips_of(self._run, video_id)}
-            files.append(_sidecar_state(clips))
-            sidecar = _sidecar_or_error(next(iter(clips.values()))) if clips else Sidecar()
-            known = self._videos[video_id] = _Video(files, clips, sidecar)
-            while len(self._videos) > _MOST_VIDEOS:
-                self._videos.popitem(last=False)
-        return known
 
     def _recalled(self, video_id: str) -> list[memo.Remembered] | None:
         """The results of a video, if nothing has changed since they were last found complete."""
@@ -242,7 +157,7 @@ class Planner:
             }
         )
 
-    def _plan_clip(self, clip: Clip, video: _Video, said: dict[str, str]) -> StageResult | ClipTask:
+    def _plan_clip(self, clip: Clip, video: Video, said: dict[str, str]) -> StageResult | ClipTask:
         """`said` is what `sidecar_identity` says, the same for all clips of a video; it is filled when the first of them asks for it."""
         known: states.Known = {}
         there, sidecar = self._states(clip.video_id, clip.clip_id, known), video.sidecar
@@ -377,7 +292,7 @@ class Planner:
     def _others(self, clip: Clip, key: str) -> list[Run]:
         """The other runs that may have the result of that key, by table `states` of each, which is read once per video."""
         if self._elsewhere is None or self._elsewhere.video_id != clip.video_id:
-            self._elsewhere = _Elsewhere(clip.video_id)
+            self._elsewhere = Elsewhere(clip.video_id)
             for run in self._runs:
                 self._elsewhere.add(run, self._stage.name)
         return [*self._elsewhere.with_result.get((clip.clip_id, key), ()), *self._elsewhere.untold]
@@ -451,42 +366,6 @@ class Planner:
         )
 
 
-def check_key(video_id: str) -> None:
-    """Raise UnknownVideo where no video can have this name, such as a partition that was added by hand."""
-    try:
-        check_id("video_id", video_id)
-    except ValueError as error:
-        raise UnknownVideo(f"video {video_id!r}", f"cannot be the name of a video: {error}", UNKNOWN_CURE) from error
-
-
-def has_manifest(run: Run, video_id: str) -> bool:
-    """Whether a video has both tables of its manifest in a run."""
-    return all(memo.file_state(run.video_table(name, video_id)) for name in lake.VIDEO_TABLES)
-
-
-def no_manifest(run: Run, video_id: str) -> UnknownVideo:
-    """The error of a video that has no manifest in a run."""
-    return UnknownVideo(f"video {video_id}", f"has no manifest in run {run.run_id}", "Materialize the asset `manifest` first")
-
-
-def clips_of(run: Run, video_id: str) -> list[Clip]:
-    """The clips of a video in its manifest in a run.
-
-    Raises:
-        UnknownVideo: it has none there.
-        ContractError: it cannot be read.
-    """
-    from egoworld_ops.video import manifest
-
-    check_key(video_id)
-    if not has_manifest(run, video_id):
-        raise no_manifest(run, video_id)
-    (videos, said), (clips, of_clips) = (read_result(run.video_table(name, video_id), name) for name in lake.VIDEO_TABLES)
-    if said.get("digest") != of_clips.get("digest"):
-        raise states.half_a_manifest(run.video_table("videos", video_id))
-    return manifest.clips_from_tables(videos, clips, run.packet_index(video_id))
-
-
 def _is_for_good(error: EgoworldError) -> bool:
     """Whether the content of the input itself is at fault, so that the same work can only fail again."""
     return isinstance(error, InputError) and not error.passing
@@ -494,15 +373,3 @@ def _is_for_good(error: EgoworldError) -> bool:
 
 def _failed_for_good(state: StageState) -> bool:
     return state.state == "failed" and state.failure is not None and _is_for_good(state.failure.error)
-
-
-def _sidecar_or_error(clip: Clip) -> Sidecar | InputError:
-    try:
-        return read_sidecar(clip.video_path)
-    except InputError as error:
-        return error
-
-
-def _sidecar_state(clips: Mapping[str, Clip]) -> memo.FileState:
-    """Of the sidecar of the video that these clips are of."""
-    return memo.file_state(sidecar_path(next(iter(clips.values())).video_path)) if clips else None

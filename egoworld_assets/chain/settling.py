@@ -10,7 +10,8 @@ from itertools import islice
 
 from egoworld_assets.chain import retrying
 from egoworld_assets.chain.bookkeeping import Entries
-from egoworld_assets.chain.planning import Planner, StageResult
+from egoworld_assets.chain.planning import Planner
+from egoworld_assets.chain.stage_result import StageResult
 from egoworld_ops.execution.task import ClipTask
 from gpu_workers.pool import Pool
 

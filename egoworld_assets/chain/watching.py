@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from egoworld_assets.chain.planning import clips_of
+from egoworld_assets.chain.clips import clips_of
 from egoworld_assets.chain.raw_files import RawFiles
 from egoworld_ops.errors import UnknownVideo
 from egoworld_ops.lake.lake import Run

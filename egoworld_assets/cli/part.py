@@ -19,7 +19,7 @@ from egoworld_ops.naming import did_you_mean
 
 if TYPE_CHECKING:
     from egoworld_assets.chain.pipeline import Part
-    from egoworld_assets.chain.planning import StageResult
+    from egoworld_assets.chain.stage_result import StageResult
     from egoworld_ops.lake.lake import Run
     from egoworld_ops.settings import Settings
     from gpu_workers.pool import Pool
@@ -91,7 +91,7 @@ def _say_error(result: StageResult) -> None:
 
 
 def _no_clips(chosen: Run, video_id: str, clip_id: str | None) -> str:
-    from egoworld_assets.chain.planning import clips_of
+    from egoworld_assets.chain.clips import clips_of
 
     if clip_id is None:
         return f"video {video_id} has no clips: its manifest says why"

@@ -18,8 +18,8 @@ from egoworld_assets.cli.group import Group
 def explain(profile: str | None, video_id: str, clip_id: str, stage: str) -> None:
     """Print whether the next materialization would compute a clip, and which part of its digest differs."""
     from egoworld_assets.chain import pipeline
+    from egoworld_assets.chain.clips import has_manifest
     from egoworld_assets.chain.explaining import explain as explained
-    from egoworld_assets.chain.planning import has_manifest
     from egoworld_assets.cli import videos
     from egoworld_ops.settings import load_settings
 

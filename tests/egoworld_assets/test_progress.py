@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from egoworld_assets import progress
-from egoworld_assets.chain.planning import StageResult
+from egoworld_assets.chain.stage_result import StageResult
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.progress import LOG_EVERY_S, OBSERVE_EVERY_S, Progress
 from tests.egoworld_assets.conftest import Place

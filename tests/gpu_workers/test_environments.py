@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from egoworld_assets.chain import pipeline
-from egoworld_assets.chain.planning import Planner, StageResult
+from egoworld_assets.chain.planning import Planner
+from egoworld_assets.chain.stage_result import StageResult
 from egoworld_ops import operators
 from egoworld_ops.errors import WorkersBroken
 from egoworld_ops.execution.task import ClipTask

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from egoworld_assets.chain import pipeline
-from egoworld_assets.chain.planning import clips_of
+from egoworld_assets.chain.clips import clips_of
 from egoworld_assets.cli.main import egoworld
 from egoworld_assets.cli.rendering import _rendering
 from egoworld_ops.errors import EgoworldError
