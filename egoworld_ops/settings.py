@@ -26,7 +26,7 @@ from egoworld_ops.logs import LogSettings
 from egoworld_ops.models.policy import PolicySettings
 from egoworld_ops.naming import did_you_mean
 from egoworld_ops.release.settings import ReleaseSettings
-from egoworld_ops.section import Section
+from egoworld_ops.section import Section, first_fault
 from egoworld_ops.types import DecodesOn
 from egoworld_ops.video.recordings import PATTERNS
 from egoworld_ops.video.settings import CameraSettings, SceneSettings
@@ -222,7 +222,7 @@ def load_settings(profile: str | Path | None = None) -> Settings:
 
 def _at_fault(error: ValidationError, path: Path, given: dict[str, Any]) -> BadSettings:
     """The first error, and the variable or the profile that it comes from."""
-    first = error.errors()[0]
+    first = first_fault(error)
     where, reason, cure = ".".join(str(p) for p in first["loc"]), first["msg"], _CURE
     if first["type"] == "extra_forbidden" and (near := difflib.get_close_matches(str(first["loc"][-1]), _names_at(first["loc"][:-1]), 1)):
         reason, cure = "there is no such setting", f"Did you mean {near[0]}? {_CURE}"

@@ -28,6 +28,7 @@ from egoworld_ops.environment import variables_of
 from egoworld_ops.errors import BadSettings, BrokenPlugin, UnknownBackend
 from egoworld_ops.operators.base import BackendSettings, Operator, Stage
 from egoworld_ops.plugins import Plugin
+from egoworld_ops.section import first_fault
 
 _NAMES_TAKEN = ("manifest", *(table.name for table in own_tables.OWN_TABLES), *world.VIEWS, *links.LINKS)
 _NAME = re.compile(r"[a-z][a-z_]*\Z")
@@ -123,7 +124,7 @@ def check_options(operator: type[Operator], stage: str, backend: str, options: M
     try:
         return operator.Settings.model_validate(dict(options))
     except ValidationError as error:
-        first = error.errors()[0]
+        first = first_fault(error)
         location = ("stages", stage, backend, *first["loc"])
         culprit = ", ".join([*(f"environment variable {v}" for v in variables_of(location)[:1]), f"setting {'.'.join(map(str, location))}"])
         known = ", ".join(operator.Settings.model_fields) or "none"

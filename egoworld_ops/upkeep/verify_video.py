@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +28,7 @@ _MANIFEST_AGAIN = "Materialize the manifest of the video again"
 _REMOVE = "Remove it; the views show its rows"
 _USELESS = "Remove it; nothing reads it"
 _COPY = "Copy it from another run of this version of the contract"
+_FAILURES = PurePath(lake.table_glob("failures")).name
 _KNOWN_FILES = {f"{stage}{suffix}" for stage in operators.stages() for suffix in (".parquet", ".failure.parquet")}
 _ROUNDING_S = 1e-6
 
@@ -106,7 +108,7 @@ def _strays(run: Run, state: VideoState) -> Iterator[EgoworldError]:
         if folder.name in known:
             for path in sorted(folder.iterdir()):
                 if ".parquet" in path.name and path.name not in _KNOWN_FILES:
-                    yield ContractError(path, "is of no stage", _REMOVE if path.name.endswith(".failure.parquet") else _USELESS)
+                    yield ContractError(path, "is of no stage", _REMOVE if fnmatchcase(path.name, _FAILURES) else _USELESS)
         elif folder.name.startswith("clip_id=") or any(_shown(run, folder)):
             yield ContractError(folder, "is of no clip of the video", _REMOVE)
 

@@ -30,6 +30,7 @@ from pydantic_core import PydanticCustomError
 
 from egoworld_ops.errors import BadSidecar, unreadable
 from egoworld_ops.files.whole import is_there
+from egoworld_ops.section import first_fault
 from egoworld_ops.types import UNSTATED_ERROR_SHARE, VIDEO_SUFFIXES, Camera, LensModel, check_distortion
 from egoworld_ops.video.beside import CURE, file_at, file_sha256, plain_file, read_regular
 from egoworld_ops.video.sidecar_depth import SidecarDepth
@@ -284,7 +285,7 @@ def read_sidecar(video_path: Path) -> Sidecar:
     try:
         sidecar = Sidecar.model_validate(as_written(path))
     except ValidationError as error:
-        first = error.errors()[0]
+        first = first_fault(error)
         where = ".".join(str(p) for p in first["loc"]) or "the whole file"
         raise BadSidecar(path, f"{where}: {first['msg']}", first.get("ctx", {}).get("cure", CURE)) from error
     except (ValueError, RecursionError) as error:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from egoworld_ops.errors import BadSettings, BadSidecar, SidecarChanged, StorageUnavailable
 from egoworld_ops.files.whole import is_there, write_bytes
+from egoworld_ops.section import first_fault
 from egoworld_ops.video.beside import read_regular
 from egoworld_ops.video.sidecar import MAX_BYTES, Sidecar, as_written, read_sidecar, sidecar_path
 
@@ -63,7 +64,7 @@ def with_sections(video_path: Path, sections: Mapping[str, Any], cure: str) -> t
     try:
         return content, Sidecar.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = first_fault(error)
         where = ".".join(map(str, first["loc"]))
         raise BadSidecar(sidecar_path(video_path), f"{where}: {first['msg']}", first.get("ctx", {}).get("cure", cure)) from error
 

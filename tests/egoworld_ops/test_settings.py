@@ -115,7 +115,7 @@ def test_a_variable_that_is_read_or_not_ours_is_left_alone(monkeypatch: pytest.M
         ("EGOWORLD_SAMPLE_STRIDE", "many", "integer"),
         ("EGOWORLD_RETRY_AFTER_S", "5, 10", "no JSON"),
         ("EGOWORLD_STAGES__MAKS__BACKEND", "classical", "no stage 'maks'"),
-        ("EGOWORLD_LAKE", "", "is empty"),
+        ("EGOWORLD_LAKE", "", "setting lake: is empty"),
         ("EGOWORLD_RAW", " ", "is empty"),
         ("EGOWORLD_LAKE", "s3://bucket/lake", "is a URL"),
         ("EGOWORLD_POOL__FOLDER", "~nobody-of-that-name/pool", "home"),

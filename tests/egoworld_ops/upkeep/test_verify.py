@@ -163,6 +163,16 @@ IN_CLIPS: dict[str, tuple[str, Damage, str]] = {
 }
 
 
+def test_what_no_view_shows_is_not_said_to_be_shown(run: Run) -> None:
+    """Programs that copy folders leave `._*` files."""
+    folder = clip_file(run, "masks").parent
+    for name in ("old.failure.parquet", "._masks.failure.parquet"):
+        (folder / name).write_bytes(b"x")
+    found = {finding.culprit: finding.cure for finding in verify(run, threads=1)}
+    assert found[str(folder / "old.failure.parquet")] == "Remove it; the views show its rows"
+    assert found[str(folder / "._masks.failure.parquet")] == "Remove it; nothing reads it"
+
+
 def _gone(path: Path) -> Path:
     path.unlink()
     return path
