@@ -1,4 +1,4 @@
-"""What is wrong now: runs of Dagster that failed, dead letters, drift, a sensor that fails, a disk that is full; and who is told of it."""
+"""What is wrong now: runs of Dagster that failed, failures, dead letters, drift, a sensor that fails, a disk that is full; and who is told of it."""
 
 from __future__ import annotations
 
@@ -97,6 +97,7 @@ def found(settings: Settings, instance: DagsterInstance | None) -> Iterator[Aler
     try:
         yield from _disk(settings)
         if (run := store.latest_run()) is not None:
+            yield from _failures(settings, run)
             yield from _dead_letters(settings, run)
     except EgoworldError as error:
         yield Alert("lake", 1, "The lake cannot be read", str(error), error.cure, "critical", hides=_OF_THE_LAKE)
@@ -119,6 +120,21 @@ def _disk(settings: Settings) -> Iterator[Alert]:
     if usage.free < settings.alerts.disk_free_share * usage.total:
         said = f"{usage.free / 1e9:.3g} GB of {usage.total / 1e9:.3g} GB are free at {settings.lake}"
         yield Alert(_DISK, 1, "The disk of the lake is almost full", said, "`egoworld gc` lists runs that are not needed", "critical")
+
+
+def _failures(settings: Settings, run: Run) -> Iterator[Alert]:
+    """As the ledger has them, like dead letters."""
+    from egoworld_assets.chain.bookkeeping import ledger_of
+
+    states: Counter[State] = Counter()
+    for of_stage in ledger_of(settings.lake, settings.ledger).counts(run.run_id).values():
+        states.update(of_stage)
+    failed = states[State.FAILED] + states[State.DEAD_LETTER]
+    share = failed / max(failed + states[State.DONE], 1)
+    if share > settings.alerts.failed_share:
+        said = f"{share:.1%} of {failed + states[State.DONE]} results of run {run.run_id}, more than {settings.alerts.failed_share:.1%}"
+        action = "`egoworld sql 'SELECT kind, stage, error_class, count(*) FROM problems GROUP BY ALL'`, then `egoworld dead-letters`"
+        yield Alert(f"failures/{run.run_id}", round(share, 2), "Many results fail", said, action)
 
 
 def _dead_letters(settings: Settings, run: Run) -> Iterator[Alert]:

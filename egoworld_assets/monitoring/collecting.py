@@ -35,6 +35,11 @@ _LOG = logging.getLogger(__name__)
 _SCRAPE_S = 2.0
 """How long the broker may take to answer."""
 QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95}
+WITHOUT_OBJECT = (
+    "SELECT count(*) FILTER (rows = 0 AND computed_at > coalesce(last, '-infinity')) AS n FROM objects, "
+    "(SELECT max(computed_at) FILTER (rows > 0) AS last FROM objects)"
+)
+"""How many videos in a row have no object, from the one that was computed last back to the last one with any."""
 _COMPLAIN_EVERY_S = 300.0
 _LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """A proxy of this host's network does not lead back to it."""
@@ -120,6 +125,10 @@ class Platform:
         yield _quality(index)
         warned = "SELECT stage, metric, count(DISTINCT video_id) FROM warnings GROUP BY ALL"
         yield gauge("run_warned_videos", "videos of which a metric is outside of its bounds", warned, "stage", "metric")
+
+        yield gauge(
+            "run_videos_without_object", "the newest videos in a row in which stage object_pose has no row of an object", WITHOUT_OBJECT
+        )
 
     def _ledger(self) -> Iterator[Metric]:
         from egoworld_assets.chain import bookkeeping

@@ -25,7 +25,8 @@ _COLUMNS = {
     "CASE WHEN state = 'failed' AND dead_letter THEN 'dead letter' ELSE state END AS state",
     "videos": "video_id, path, bytes, status, error_class, reason, cure, warning, duration_s, n_frames, width, height",
     "clips": "video_id, clip_id, frame_start, frame_end, own_start, own_end, start_s, end_s",
-    "metrics": "video_id, clip_id, stage, metric, CASE WHEN sketch IS NULL THEN value END AS value, digest",
+    "metrics": "video_id, clip_id, stage, metric, CASE WHEN sketch IS NULL THEN value END AS value, digest, "
+    "CASE WHEN sketch IS NULL THEN rows END AS rows, computed_at",
 }
 _FAILURE = ("backend", "culprit", "error_class", "reason", "cure", "attempts", "frame_index", "traceback", "dead_letter")
 _TEXT = dict.fromkeys(("video_id", "clip_id", "stage", "metric", "said", "reason"), pa.string())
@@ -62,19 +63,22 @@ def gather(reader: duckdb.DuckDBPyConnection, run: Run, video_ids: Sequence[str]
             warnings += [(video_id, stage, text.partition(" ")[0], text) for text in judging.without_lengths(sentences)]
     listed = {"failures": failures, "warnings": warnings, "unreadable": unreadable}
     found |= {table: _table(table, rows) for table, rows in listed.items()}
-    found["metrics"] = _that_stand(reader, found["metrics"], found["states"])
+    found |= _that_stand(reader, found["metrics"], found["states"])
     found["states"] = found["states"].drop_columns(["error_class", "digest"])
     return found
 
 
-def _that_stand(reader: duckdb.DuckDBPyConnection, metrics: pa.Table, states: pa.Table) -> pa.Table:
-    """The numbers that were measured of what counts now."""
+def _that_stand(reader: duckdb.DuckDBPyConnection, metrics: pa.Table, states: pa.Table) -> Found:
+    """The numbers that were measured of what counts now; and how many rows videos have of objects, each with when that was computed."""
     if not metrics.num_rows:
-        return metrics.drop_columns(["digest"])
+        return {"metrics": metrics.drop_columns(["digest", "rows", "computed_at"]), "objects": metrics}
     reader.register("measured", metrics)
     reader.register("counted", states)
     now = as_measured("SELECT * FROM measured", "SELECT * FROM counted")
-    found = reader.sql(f"SELECT video_id, clip_id, stage, metric, value FROM ({now}) WHERE value IS NOT NULL").to_arrow_table()
+    numbers = f"SELECT video_id, clip_id, stage, metric, value FROM ({now}) WHERE value IS NOT NULL"
+    of_objects = f"FROM ({now}) WHERE stage = 'object_pose' AND clip_id = '' GROUP BY 1"
+    objects = f"SELECT video_id, max(rows) AS rows, max(computed_at) AS computed_at {of_objects}"
+    found = {"metrics": reader.sql(numbers).to_arrow_table(), "objects": reader.sql(objects).to_arrow_table()}
     reader.unregister("measured")
     reader.unregister("counted")
     return found

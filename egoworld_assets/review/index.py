@@ -40,6 +40,7 @@ CREATE TABLE states (video_id VARCHAR, clip_id VARCHAR, stage VARCHAR, state VAR
 CREATE TABLE failures (video_id VARCHAR, clip_id VARCHAR, stage VARCHAR, backend VARCHAR, culprit VARCHAR, error_class VARCHAR, reason VARCHAR,
     cure VARCHAR, attempts INT, frame_index BIGINT, traceback VARCHAR, dead_letter BOOLEAN);
 CREATE TABLE metrics (video_id VARCHAR, clip_id VARCHAR, stage VARCHAR, metric VARCHAR, value DOUBLE);
+CREATE TABLE objects (video_id VARCHAR, rows BIGINT, computed_at TIMESTAMPTZ);
 CREATE TABLE metric_names (stage VARCHAR, metric VARCHAR, PRIMARY KEY (stage, metric));
 CREATE TABLE warnings (video_id VARCHAR, stage VARCHAR, metric VARCHAR, said VARCHAR);
 CREATE TABLE unreadable (video_id VARCHAR, reason VARCHAR);

@@ -42,6 +42,8 @@ class AlertSettings(Section):
     """Pause before an alert that is still on is sent again."""
     disk_free_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Less free disk in the lake than this is an alert."""
+    failed_share: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """More failed results of the latest run than this are an alert."""
 
     @model_validator(mode="after")
     def _without_line_ends(self) -> AlertSettings:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import glob
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import pyarrow as pa
 from pydantic import Field
 
-from egoworld_ops.contract import gathered, schema, sketch
+from egoworld_ops.contract import gathered, grouped, schema, sketch
 from egoworld_ops.contract.values import REASON, Values
 from egoworld_ops.section import Section
 
@@ -184,36 +182,54 @@ def measure_groups(
         table: that the files hold, where it is not the stage's own.
     """
     wanted = [m for m in metrics(stage) if m.table == table]
+    measured: dict[str, dict[str, float | None]] = {key: dict.fromkeys(m.name for m in wanted) for key in groups}
+    alone = [m for m in wanted if not m.beside and "SELECT" not in m.sql]
+    there = {key: _there(group.files) for key, group in groups.items()}
+    if alone and any(there.values()):
+        for key, values in grouped.aggregated(connection, [f"({m.sql})::DOUBLE" for m in alone], there).items():
+            measured[key] |= dict(zip((m.name for m in alone), values, strict=True))
+    _measure_with_others(connection, [m for m in wanted if m not in alone], groups, there, measured)
+    return measured
+
+
+def _measure_with_others(
+    connection: duckdb.DuckDBPyConnection,
+    wanted: Sequence[Metric],
+    groups: Groups,
+    there: Mapping[str, Sequence[str]],
+    measured: dict[str, dict[str, float | None]],
+) -> None:
+    """Note the metrics that read other relations of the same group than its rows: what was processed, and tables beside."""
     beside = {
         name: {key: _there([f.with_name(f"{name}.parquet") for f in group.files]) for key, group in groups.items()}
         for name in sorted({name for m in wanted for name in m.beside})
     }
     able = [m for m in wanted if all(any(beside[name].values()) for name in m.beside)]
-    there = {key: _there(group.files) for key, group in groups.items()}
-    measured: dict[str, dict[str, float | None]] = {key: dict.fromkeys(m.name for m in wanted) for key in groups}
     if not able or not any(there.values()):
-        return measured
-    query = _Grouped({"files": there, **beside})
+        return
+    query = grouped.Grouped({"files": there, **beside})
     of_group = [f"{name} AS (SELECT * FROM all_{name} AS f WHERE f.group_key = g.group_key)" for name in beside]
     of_group.append("processed AS (SELECT * FROM all_processed AS f WHERE f.group_key = g.group_key)")
-    one = f"WITH {', '.join(of_group)} SELECT {', '.join(f'({m.sql})::DOUBLE' for m in able)} FROM all_files AS r WHERE r.group_key = g.group_key"
+    asked_for = ", ".join(["count(*)", *(f"({m.sql})::DOUBLE" for m in able)])  # one row, also where no metric is an aggregate
+    one = f"WITH {', '.join(of_group)} SELECT {asked_for} FROM all_files AS r WHERE r.group_key = g.group_key"
     spans = [(key, span.clip_id, frames) for key, group in groups.items() for span, frames in _new_frames(group.spans)]
     keys, clips, frames = (list(column) for column in zip(*spans, strict=True)) if spans else ([], [], [])
     processed = (
-        "SELECT unnest($processed_keys::VARCHAR[]) AS group_key, unnest($clips::VARCHAR[]) AS clip_id, unnest($frames::BIGINT[]) AS frames"
+        "SELECT unnest($processed_keys::INT[]) AS group_key, unnest($clips::VARCHAR[]) AS clip_id, unnest($frames::BIGINT[]) AS frames"
     )
-    asked = {"asked": [key for key, files in there.items() if files], "processed_keys": keys, "clips": clips, "frames": frames}
+    number = query.number
+    asked = {"asked": [number[key] for key, files in there.items() if files], "processed_keys": [number[key] for key in keys]}
+    asked |= {"clips": clips, "frames": frames}
     found = query.run(
         connection,
-        f"SELECT g.group_key, l.* FROM (SELECT unnest($asked::VARCHAR[]) AS group_key) AS g, LATERAL ({one}) AS l",
+        f"SELECT g.group_key, l.* FROM (SELECT unnest($asked::INT[]) AS group_key) AS g, LATERAL ({one}) AS l",
         asked,
         [f"all_processed AS ({processed})"],
     )
-    for key, *values in found:
+    for key, _, *values in found:
         for metric, value in zip(able, values, strict=True):
             if all(beside[name][key] for name in metric.beside):
                 measured[key][metric.name] = value
-    return measured
 
 
 def columns(stage: str) -> tuple[str, ...]:
@@ -230,46 +246,18 @@ def distributions(connection: duckdb.DuckDBPyConnection, stage: str, groups: Gro
     found: dict[str, dict[str, tuple[float, dict[int, int]]]] = {key: {} for key in groups}
     if not names or not any(there.values()):
         return found
-    pairs = ", ".join(f"{{'name': '{name}', 'value': {name}::DOUBLE}}" for name in names)
+    pairs = ", ".join(f"{{'column': {n}, 'value': {name}::DOUBLE}}" for n, name in enumerate(names))
     numbers = f"SELECT group_key, unnest([{pairs}], recursive := true) FROM all_files"
     bucket = sketch.BUCKET.format("value")
-    counted = f"SELECT group_key, name, {bucket} AS bucket, count(*) AS n, sum(value) AS total FROM ({numbers}) WHERE isfinite(value) GROUP BY ALL"
+    counted = (
+        f'SELECT group_key, "column", {bucket} AS bucket, count(*) AS n, sum(value) AS total '
+        f"FROM ({numbers}) WHERE isfinite(value) GROUP BY ALL"
+    )
     of_bucket = "map(list(bucket ORDER BY bucket), list(n ORDER BY bucket))"
-    query = f"SELECT group_key, name, sum(total) / sum(n), {of_bucket} FROM ({counted}) GROUP BY ALL"
-    for key, name, mean, buckets in _Grouped({"files": there}).run(connection, query):
-        found[key][name] = mean, buckets
+    query = f'SELECT group_key, "column", sum(total) / sum(n), {of_bucket} FROM ({counted}) GROUP BY ALL'
+    for key, column, mean, buckets in grouped.Grouped({"files": there}).run(connection, query):
+        found[key][names[column]] = mean, buckets
     return found
-
-
-class _Grouped:
-    """A query over rows of groups of files: relation `all_NAME` has the rows of each file once for each group it is in, with its `group_key`.
-
-    Args:
-        files: by name of the relation and by group.
-    """
-
-    def __init__(self, files: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-        self._relations: list[str] = []
-        self._given: dict[str, list[str]] = {}
-        for name, of_groups in files.items():
-            pairs = [(key, path) for key, paths in of_groups.items() for path in paths]
-            self._given |= {
-                name: [glob.escape(path) for path in dict.fromkeys(path for _, path in pairs)],
-                f"{name}_keys": [key for key, _ in pairs],
-                f"{name}_paths": [path for _, path in pairs],
-            }
-            places = f"(SELECT unnest(${name}_keys) AS group_key, unnest(${name}_paths) AS filename)"
-            read = f"read_parquet(${name}, hive_partitioning = false, filename = true)"
-            self._relations.append(f"all_{name} AS (SELECT * FROM {read} JOIN {places} USING (filename))")
-
-    def run(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        query: str,
-        given: Mapping[str, Any] = MappingProxyType({}),
-        relations: Sequence[str] = (),
-    ) -> list[tuple[Any, ...]]:
-        return connection.execute(f"WITH {', '.join([*self._relations, *relations])} {query}", {**self._given, **given}).fetchall()
 
 
 def _there(files: Sequence[Path]) -> list[str]:
@@ -293,7 +281,7 @@ def count_values(connection: duckdb.DuckDBPyConnection, stage: str, groups: Grou
     counted = dict.fromkeys(groups, Values())
     if any(there.values()):
         query = f"SELECT group_key, {reason}, count(*) FROM all_files GROUP BY ALL ORDER BY ALL"
-        for key, why, n in _Grouped({"files": there}).run(connection, query):
+        for key, why, n in grouped.Grouped({"files": there}).run(connection, query):
             counted[key] += Values(n, Counter({} if why is None else {why: n}))
     return counted
 

@@ -126,7 +126,7 @@ def hanging() -> Iterator[int]:
 
 
 def given(**named: Any) -> AlertSettings:
-    return AlertSettings.model_validate({"timeout_s": 0.6, "quiet_s": 0.0} | named)
+    return AlertSettings.model_validate({"timeout_s": 0.6, "quiet_s": 0.0, "failed_share": 1.0} | named)
 
 
 def sent(settings: AlertSettings, alert: Alert = ALERT) -> dict[str, str]:
@@ -324,6 +324,9 @@ def test_those_that_were_down_are_told_later_and_nobody_twice(
         broken()
 
     breaks.execute_in_process(instance=instance, raise_on_error=False)
+    [many, *_] = alerting.found(settings, None)
+    assert many.key == "failures/20260101_0000"
+    assert f"results of run {run.run_id}, more than 1.0%" in many.said
     first = alerting.look(down, instance, None)
     assert [a.key for a in first.on] == ["dead_letters/20260101_0000/events/CorruptVideo", "runs/breaks"]
     assert (first.sent, list(first.untold)) == (2, ["mail"])

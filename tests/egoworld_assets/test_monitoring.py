@@ -27,11 +27,14 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from egoworld_assets.chain import bookkeeping
+from egoworld_assets.monitoring import collecting
 from egoworld_assets.monitoring.serving import served
+from egoworld_assets.review.index import Index
 from egoworld_ops import ledger
 from egoworld_ops.contract import quality
 from egoworld_ops.errors import BadSettings
-from egoworld_ops.lake import judging, latest
+from egoworld_ops.files.tables import provenance_at, read_table, write_table
+from egoworld_ops.lake import counted, judging, latest
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.query import catalog
 from egoworld_ops.settings import PoolSettings, Settings, load_settings
@@ -115,6 +118,7 @@ def test_the_endpoint_says_what_is_in_the_lake(settings: Settings, address: str)
     assert found[key("egoworld_run_clips", stage="events", state="dead letter")] == 1
     assert found[key("egoworld_run_failures", stage="events", error_class="CorruptVideo", dead_letter="true")] == 1
     assert found[key("egoworld_run_compute_seconds", stage="masks")] == pytest.approx(4 * 0.5)
+    assert found[key("egoworld_run_videos_without_object")] == 0
     assert found[key("egoworld_run_video_seconds")] == pytest.approx(2 * 40 / 30)
     assert found[key("egoworld_run_quality", stage="masks", metric="masked_share", at="p50")] == 1.0
     assert found[key("egoworld_ledger_clips", stage="masks", state="Done")] == 4
@@ -139,6 +143,26 @@ def test_a_raw_file_that_nobody_takes_is_the_lag_of_the_sensor(settings: Setting
     assert samples(address)[key("egoworld_raw_waiting_files")] == 1
     assert 0 <= samples(address)[key("egoworld_raw_waiting_age_seconds")] < 60
     waiting.unlink()
+
+
+def test_videos_without_an_object_are_counted_from_the_newest_back_to_the_last_with_one(tmp_path: Path) -> None:
+    made = Lake(tmp_path / "lake").open_run({}, "20260101_0000", dict)
+    videos = [write_video(made, f"v{n}", n_frames=6) for n in range(4)]
+    for n, video_id in enumerate(videos):
+        [path] = made.video_folder(video_id).glob("clip_id=*/object_pose.parquet")
+        rows = read_table(path, "object_pose").slice(0, 1 if n == 1 else 0)
+        said = (provenance_at(path) or {}) | {"created_at": f"2026-01-01T00:00:0{n}+00:00", "rows": rows.num_rows}
+        write_table(path, "object_pose", rows, said)
+        counted.count(made, video_id)
+    with duckdb.connect() as connection:
+        judging.judge_videos(connection, made, "object_pose", videos, {})
+    index = Index(made, tmp_path / "index.duckdb", {})
+    index.refresh(threading.Event())
+    assert index.rows(collecting.WITHOUT_OBJECT) == [{"n": 2}]
+    shutil.rmtree(made.video_folder(videos[1]))
+    index.refresh(threading.Event())
+    assert index.rows(collecting.WITHOUT_OBJECT) == [{"n": 3}], "none has one"
+    index.close()
 
 
 def test_a_part_that_fails_takes_no_other_along(settings: Settings, address: str) -> None:
