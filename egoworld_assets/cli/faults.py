@@ -10,6 +10,8 @@ import click
 from egoworld_ops.errors import BadSettings, EgoworldError, OperatorCrash, StorageUnavailable, classify
 
 _PERMISSION = (errno.EACCES, errno.EPERM)
+_OF_DAGSTER = ("dagster", "sqlalchemy", "alembic", "sqlite3", "psycopg")
+"""Packages whose errors come from Dagster and its databases; those of our ledger's are named where they arise."""
 
 
 def named(error: Exception) -> EgoworldError | None:
@@ -23,8 +25,9 @@ def named(error: Exception) -> EgoworldError | None:
     if package == "duckdb":
         said = " ".join(str(error).partition("LINE 1:")[0].split()).rstrip("!")
         return BadSettings("the query", said, 'Mend the SQL; `egoworld sql "SHOW ALL TABLES"` lists tables and columns')
-    if package.startswith("dagster"):
-        return BadSettings("Dagster", said, "See to dagster.yaml and the databases in DAGSTER_HOME, or move them away")
+    if package.startswith(_OF_DAGSTER):
+        cure = "Let this user write to the databases that dagster.yaml in DAGSTER_HOME names (by default in its folder history), or move them away"
+        return BadSettings("Dagster", said, cure)
     return OperatorCrash("egoworld", said, f"This is a bug: report what `egoworld --debug {' '.join(sys.argv[1:])}` prints")
 
 

@@ -79,6 +79,8 @@ def plan(profile: str | None, run_id: str, videos: int, hours: float) -> None:
     click.echo(f"{videos} videos, {hours:g} hours: {made.clips} clips")
     click.echo(f"time  {made.hours:.3g} hours at the pace of run {run.run_id}; {made.least_hours:.3g} if its devices never waited")
     click.echo(f"disk  {made.n_bytes / 1e9:.3g} GB of results; {free / 1e9:.3g} GB are free: {enough}")
+    if made.unknown:
+        click.echo(f"not in it: {', '.join(made.unknown)}, of which run {run.run_id} computed nothing here")
     click.echo(f"The pace is that of {made.from_hours:.3g} hours of video on {', '.join(made.devices)}: {_trust(made.from_hours, hours)}")
 
 

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from egoworld_ops import operators
 from egoworld_ops.errors import InputError
 from egoworld_ops.lake.timeline import Work, active_s, lanes
 
@@ -93,12 +94,13 @@ class Plan:
     """What is expected of some videos on this host.
 
     Args:
-        hours: of this host, at the pace at which it last worked, waits included.
+        hours: of this host, at the pace at which it last worked, waits included; its devices begin each stage once, however much video there is.
         least_hours: if its devices computed all the time.
         n_bytes: of results.
         clips: how many.
         from_hours: of video that the rates come from.
         devices: names of those that were seen.
+        unknown: stages of which nothing was computed here: nobody knows what they take, and they are not in the hours.
     """
 
     hours: float
@@ -107,6 +109,7 @@ class Plan:
     clips: int
     from_hours: float
     devices: Sequence[str]
+    unknown: Sequence[str] = ()
 
 
 def plan(works: Sequence[Work], lengths_s: Lengths, videos: int, hours: float, host: str = "") -> Plan:
@@ -140,14 +143,28 @@ def plan(works: Sequence[Work], lengths_s: Lengths, videos: int, hours: float, h
     least_s = max(whole((w, w.seconds) for w in of) / len({w.device for w in of}) for of in by_kind.values())
     done_s = sum(work.seconds for work in here)
     unfinished = whole((w, w.seconds) for w in here) / done_s if done_s else 1.0
+    at_work_s = active_s(here)
+    once_s = min(_first_starts_s(of_clips), at_work_s)
     return Plan(
-        factor * unfinished * active_s(here) / HOUR_S,
+        (once_s + factor * unfinished * (at_work_s - once_s)) / HOUR_S,
         factor * least_s / HOUR_S,
         round(factor * whole((w, float(w.n_bytes)) for w in here)),
         max(videos, round(factor * len({(work.video_id, work.clip_id) for work in of_clips}))),
         seen_s / HOUR_S,
         sorted({work.device for work in of_clips}),
+        [stage for stage in operators.stages() if stage not in share],
     )
+
+
+def _first_starts_s(works: Sequence[Work]) -> float:
+    """Seconds for which the device that did so longest started each stage's worker for the first time."""
+    first: dict[tuple[str, str], Work] = {}
+    for work in sorted(works, key=lambda w: w.began_at):
+        first.setdefault((work.device, work.stage), work)
+    of_device: dict[str, float] = {}
+    for (device, _), work in first.items():
+        of_device[device] = of_device.get(device, 0.0) + work.device_s.get("starting", 0.0)
+    return max(of_device.values(), default=0.0)
 
 
 def lines(costs: Sequence[Cost], price: float | None) -> Iterator[str]:

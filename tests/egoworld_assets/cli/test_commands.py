@@ -224,6 +224,15 @@ def test_an_unknown_error_is_one_line_and_debug_shows_where(settings: Settings, 
     assert isinstance(call("--debug", "runs", "list").exception, ZeroDivisionError)
 
 
+def test_databases_of_dagster_that_cannot_be_used_are_no_bug(settings: Settings, tmp_path: Path) -> None:
+    history = Path(os.environ["DAGSTER_HOME"]) / "history"
+    history.mkdir()
+    (history / "runs.db").write_text("no database")
+    said = refused("alerts")
+    assert "Dagster: DatabaseError" in said
+    assert "Let this user write to the databases" in said
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
 def test_a_home_that_cannot_be_written_is_one_line(settings: Settings, tmp_path: Path) -> None:
     tmp_path.chmod(0o555)

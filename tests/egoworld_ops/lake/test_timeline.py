@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import threading
@@ -21,6 +22,7 @@ from egoworld_ops.errors import BadSettings, InputError, SetupError
 from egoworld_ops.files.tables import make_provenance, provenance_at, read_table, write_table
 from egoworld_ops.lake import timeline
 from egoworld_ops.lake.lake import Lake, Run
+from egoworld_ops.lake.timeline import Work
 from egoworld_ops.report import chrome_trace, costs, gantt, otlp
 from tests.lakes import write_video
 
@@ -258,7 +260,7 @@ def test_a_plan_is_at_the_pace_of_this_host(run: Run) -> None:
     works = [w for w in timeline.of_run(run) if w.stage in STAGES]
     lengths_s = {(w.video_id, w.clip_id): 36.0 for w in works}
     plan = costs.plan(works, lengths_s, videos=500, hours=2.0)
-    assert plan.hours == pytest.approx(200 * 84 / 3600)
+    assert plan.hours == pytest.approx((20 + 200 * (84 - 20)) / 3600), "its worker started once, for 20 s"
     assert plan.least_hours == pytest.approx(200 * 35 / 3600), "one GPU computed 35 s, one worker of the processor 2"
     assert plan.clips == 500
     assert plan.n_bytes == 200 * sum(w.n_bytes for w in works)
@@ -281,6 +283,43 @@ def test_a_run_that_is_half_done_costs_no_less_for_an_hour(run: Run) -> None:
     whole_b = sum(w.n_bytes for w in works)
     assert plan.n_bytes == pytest.approx(100 * whole_b + 10 * 1000, rel=0.01)
     assert plan.clips == 100
+
+
+def pace(videos: int, clips: int, start_s: float = 20.0, decode_s: float = 0.5) -> list[Work]:
+    """What two workers did, video after video, each stage over all clips of one; a stage's worker starts where it has none yet."""
+    works: list[Work] = []
+    free_s, started = [0.0, 0.0], set()
+    for video, (stage, seconds) in itertools.product(range(videos), (("detections", 3.0), ("masks", 12.0), ("fusion", 1.0))):
+        asked_s = max(free_s) + 3.0
+        free_s = [asked_s, asked_s]
+        for clip in range(clips):
+            slot = free_s.index(min(free_s))
+            starting_s = 0.0 if (slot, stage) in started else start_s
+            started.add((slot, stage))
+            began_s = free_s[slot] + starting_s + decode_s
+            device_s = dict.fromkeys(timeline.IDLE, 0.0) | {"starting": starting_s, "starved_decode": decode_s}
+            at = T0 + timedelta(seconds=began_s)
+            about = {"waited_s": {"queued": began_s - asked_s}, "device_s": device_s, "failed": False, "frames": 30, "n_bytes": 1000}
+            works.append(Work(f"v{video}", f"c{clip}", stage, "r", "h", f"cpu{slot}-1", at, seconds, **about))
+            free_s[slot] = began_s + seconds
+    return works
+
+
+def test_a_plan_from_a_run_that_was_cut_short_is_that_of_the_whole_run() -> None:
+    whole = pace(videos=10, clips=4)
+    lengths_s = {(w.video_id, w.clip_id): 10.0 for w in whole}
+    end = max(w.ended_at for w in whole)
+    wanted = costs.plan(whole, lengths_s, 10, 400 / 3600, host="h")
+    assert wanted.hours == pytest.approx(timeline.active_s(whole) / 3600)
+    assert "masks" not in wanted.unknown
+    assert {"camera", "events"} <= set(wanted.unknown)
+    for share in (0.3, 0.5, 0.7, 0.9):
+        begun = [w for w in whole if w.ended_at <= T0 + share * (end - T0)]
+        plan = costs.plan(begun, lengths_s, 10, 400 / 3600, host="h")
+        assert plan.hours == pytest.approx(wanted.hours, rel=0.05), share
+        assert plan.least_hours == pytest.approx(wanted.least_hours, rel=0.05), share
+    early = costs.plan(whole[:4], lengths_s, 10, 400 / 3600, host="h")
+    assert "masks" in early.unknown, "the plan says what is not in it"
 
 
 def test_the_commands_take_the_latest_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
