@@ -27,8 +27,8 @@ SENSOR = "alerts"
 NOBODY = "nobody: set alerts.slack, alerts.webhook or alerts.mail_to (docs/operations.md)"
 LOOK_S = 40.0
 """How long one look may send; Dagster ends a sensor after a minute, and then nothing of the look is remembered."""
-_DISK, _DEAD_LETTERS = "disk", "dead_letters/"
-_OF_THE_LAKE = (_DISK, _DEAD_LETTERS)
+_DISK, _DEAD_LETTERS, _FAILURES = "disk", "dead_letters/", "failures/"
+_OF_THE_LAKE = (_DISK, _DEAD_LETTERS, _FAILURES)
 _RUNS_SINCE = timedelta(hours=24)
 _MOST_RUNS = 200
 
@@ -134,7 +134,7 @@ def _failures(settings: Settings, run: Run) -> Iterator[Alert]:
     if share > settings.alerts.failed_share:
         said = f"{share:.1%} of {failed + states[State.DONE]} results of run {run.run_id}, more than {settings.alerts.failed_share:.1%}"
         action = "`egoworld sql 'SELECT kind, stage, error_class, count(*) FROM problems GROUP BY ALL'`, then `egoworld dead-letters`"
-        yield Alert(f"failures/{run.run_id}", round(share, 2), "Many results fail", said, action)
+        yield Alert(f"{_FAILURES}{run.run_id}", round(share, 2), "Many results fail", said, action)
 
 
 def _dead_letters(settings: Settings, run: Run) -> Iterator[Alert]:
