@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _OPERATORS = "tests/egoworld_ops/operators"
 TOGETHER = {
     "stack": ("tests/e2e/test_pool_faults.py", "tests/e2e/test_stack.py"),
+    "watched": ("tests/egoworld_assets/review/test_beside.py", "tests/egoworld_assets/review/test_clip_page.py"),
     "kitchen": (
         "tests/test_chain.py",
         "tests/egoworld_assets/cli/test_accept.py",
@@ -29,7 +30,7 @@ TOGETHER = {
         *(f"{_OPERATORS}/test_{name}.py" for name in ("agreement", "masks_classical", "movement", "object_pose")),
     ),
 }
-"""Files that share a slow fixture (`stack`, `kitchen_chain`): their tests run in one process."""
+"""Files that share a slow fixture (`stack`, `watchable`, `kitchen_chain`): their tests run in one process."""
 APART = ("tests/test_chaos_runs.py", "tests/gpu_workers/test_chaos.py")
 """Files whose tests are slow and share nothing: each test may run in a process of its own."""
 LONG_FIRST = ("stack", "kitchen", "tests/e2e", *APART, f"{_OPERATORS}/test_masks_sam2.py")

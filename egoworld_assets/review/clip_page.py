@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from egoworld_assets.chain.watching import check_raw_file
 from egoworld_assets.review import media, ranges
 from egoworld_assets.review.asked import Asked, BadRequest, NotThere
+from egoworld_assets.review.beside import beside_page, other_runs
 from egoworld_assets.review.clip_list import ClipList, clip_address
 from egoworld_assets.review.pages import page
 from egoworld_assets.review.shown import Shown
@@ -28,13 +29,15 @@ _LONGEST_VALUE = 400
 
 
 def clip_page(request: Request) -> Response:
-    """The player, plots, and what is known of a clip."""
+    """The player, plots, and what is known of a clip; beside another run's where the address names one."""
     shown: Shown = request.app.state.shown
     run, clip = shown.clip(request)
     if request.path_params["run_id"] == "latest":
         return RedirectResponse(clip_address(run.run_id, clip.video_id, clip.clip_id), 307)
     index = shown.indexes.of(run)
     asked = Asked(request.url.path, request.query_params)
+    if other := asked.text("with"):
+        return beside_page(request, run, clip, other)
     at = asked.number("at", 0, 0, 10**9) if asked.text("at") else None
     listed = ClipList.of(asked, index)
     beside = listed.beside(index, run.run_id, clip.video_id, clip.clip_id, at)
@@ -45,6 +48,7 @@ def clip_page(request: Request) -> Response:
         "metrics": index.rows(f"SELECT stage, metric, value {of_clip.format('metrics')}", key),
         "warnings": index.rows("SELECT stage, said FROM warnings WHERE video_id = $v ORDER BY ALL", {"v": clip.video_id}),
     }
+    known["others"] = other_runs(run, clip.video_id)
     said: dict[str, Any] = {"csrf": shown.csrf, "query": request.url.query, **_verdicts(run, clip)}
     return page("clip", clip=clip, beside=beside, here=_base(run, clip), **known, **said, **shown.common(request, run, index))
 

@@ -41,6 +41,11 @@ def of_clip(run: Run, video_id: str, clip_id: str, stage: str) -> list[Origin]:
     return [_origin(name, found[name]) for name in (stage, *reversed(states.upstream(stage))) if name in found]
 
 
+def of_every_stage(run: Run, video_id: str, clip_id: str) -> list[Origin]:
+    """The origin of each result of a clip, in the order of the stages."""
+    return [_origin(stage, state) for stage, state in states.clip_states(run, video_id, clip_id).items()]
+
+
 def _origin(stage: str, state: states.StageState) -> Origin:
     said = state.said
     identity = _mapping(said.get("identity"))

@@ -162,3 +162,39 @@ export class Player {
     this.onFrame(frame);
   }
 }
+
+// Buttons, slider, keys and the address of a page with a player. onKey is told other keys, and says whether they mean something.
+export function bindPlayer(player, place, onKey) {
+  const { video } = player;
+  const asked = () => {
+    const found = /[#&]frame=(\d+)/.exec(location.hash);
+    return found && Math.max(player.first, Math.min(player.last, Number(found[1])));
+  };
+  const acts = { back: () => player.step(-1), play: () => player.toggle(), on: () => player.step(1) };
+  const keys = { " ": acts.play, ",": acts.back, ".": acts.on, Home: () => player.seek(player.first), End: () => player.seek(player.last) };
+  for (const [name, act] of Object.entries(acts)) place.querySelector(`[data-do=${name}]`).addEventListener("click", act);
+  const scrub = place.querySelector("#scrub");
+  scrub.addEventListener("input", () => (video.pause(), player.seek(Number(scrub.value))));
+  const play = place.querySelector("[data-do=play]");
+  for (const what of ["play", "pause"]) {
+    video.addEventListener(what, () => {
+      play.textContent = video.paused ? "Play" : "Pause";
+      play.setAttribute("aria-pressed", String(!video.paused));
+      if (video.paused) history.replaceState(null, "", `#frame=${player.frame}`);
+    });
+  }
+  addEventListener("keydown", (event) => {
+    const { target, key } = event;
+    if (event.ctrlKey || event.metaKey || event.altKey || target.closest("textarea, select, input:not([type=range], [type=checkbox], [type=radio])")) return;
+    const arrow = { ArrowLeft: -1, ArrowRight: 1 }[key];
+    if (key === " " && target.closest("button, summary, a, input")) return;
+    if (target.type === "radio" && (arrow || key === " ")) return;
+    if (arrow) player.step(arrow * (event.shiftKey ? 10 : 1));
+    else if (keys[key]) keys[key]();
+    else if (!onKey(key)) return;
+    event.preventDefault();
+  });
+  addEventListener("hashchange", () => player.seek(asked() ?? player.frame));
+  player.frame = asked() ?? player.first;
+  player.onFrame(player.frame);
+}

@@ -25,7 +25,7 @@ export class Plots {
       for (const { value, link, line } of numbers) {
         const number = at < 0 ? null : line.values[at];
         value.textContent = number === null ? "–" : String(number);
-        link.href = `${this.base}/lineage?stage=${line.stage}&column=${line.column}&frame=${frame}`;
+        link.href = `${line.base ?? this.base}/lineage?stage=${line.stage}&column=${line.column}&frame=${frame}`;
       }
     }
   }
@@ -62,7 +62,7 @@ export class Plots {
     const key = made("canvas", "key");
     const value = made("b", "n", "–");
     const look = !both ? "" : line.look === "fused" ? ", after fusion" : ", as found";
-    link.append(key, ` ${line.name}${look} `, value);
+    link.append(key, ` ${line.run ? `${line.run} ` : ""}${line.name}${look} `, value);
     item.append(link);
     list.append(item);
     requestAnimationFrame(() => {
@@ -75,14 +75,15 @@ export class Plots {
     return { value, link, line };
   }
 
-  // Raw is thin and dashed, fused is bold and whole; of many lines dashes tell more apart than colours alone.
+  // Raw is thin and dashed, fused is bold and whole; of many lines dashes tell more apart than colours alone. Those of a second run have dashes of their own.
   #pen(context, line, i) {
     const ratio = window.devicePixelRatio || 1;
     const raw = line.look === "raw" && line.column !== "qpos_rad";
     context.strokeStyle = line.name.startsWith("left") ? INKS[0] : line.name.startsWith("right") ? INKS[1] : INKS[(i + 2) % INKS.length];
     if (line.column === "qpos_rad") context.strokeStyle = INKS[i % INKS.length];
     context.lineWidth = (raw ? 1.2 : 2.2) * ratio;
-    const dash = line.column === "qpos_rad" ? DASHES[Math.floor(i / INKS.length) % DASHES.length] : raw ? [4, 3] : [];
+    const other = line.run === "B" ? (raw ? [1, 3] : [9, 4]) : null;
+    const dash = other ?? (line.column === "qpos_rad" ? DASHES[Math.floor(i / INKS.length) % DASHES.length] : raw ? [4, 3] : []);
     context.setLineDash(dash.map((part) => part * ratio));
   }
 

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,10 +22,10 @@ from egoworld_ops.errors import UnknownVideo
 from egoworld_ops.lake import states, verdicts
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.raw import intake
-from tests import chromium, damage
+from tests import damage
 from tests.chromium import Browser
 from tests.egoworld_assets.review import watched
-from tests.egoworld_assets.review.served import LOOPBACK, asked, served, settings_of
+from tests.egoworld_assets.review.served import LOOPBACK, asked, settings_of
 from tests.egoworld_ops import media
 
 EVIL = "<script>alert(1)</script>'\"&"
@@ -40,18 +39,6 @@ BARS = """(() => {
   return number;
 })()"""
 """The number that the picture on the screen shows."""
-
-
-@pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, dict[str, str]]:
-    _, run, ids = watched.lake_in(tmp_path_factory.mktemp("watched"))
-    return run, ids
-
-
-@pytest.fixture(scope="module")
-def client(lake: tuple[Run, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
-    with asked(lake[0].lake.root, tmp_path_factory.mktemp("scratch")) as client:
-        yield client
 
 
 def address(lake: tuple[Run, dict[str, str]], name: str, which: int = 0) -> str:
@@ -295,13 +282,6 @@ def test_the_queue_hands_out_what_nobody_judged_to_each_judge_another(client: Te
         assert after.headers["location"].startswith(queue)
     assert client.get(queue).headers["location"] == f"/run/{run.run_id}/verdicts"
     assert "All clips are judged" in client.get(f"/run/{run.run_id}/verdicts").text
-
-
-@pytest.fixture(scope="module")
-def browsed(lake: tuple[Run, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser, str]]:
-    chromium.found()
-    with served(lake[0].lake.root, tmp_path_factory.mktemp("served")) as root, Browser() as browser:
-        yield browser, root.rstrip("/")
 
 
 @pytest.mark.parametrize("name", ["played", "copied"])
