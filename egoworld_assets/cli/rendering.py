@@ -75,8 +75,11 @@ def _rendering(threads: int, layers: str | None, hands: str | None, size_px: int
     return Rendering(named, hands or "both", bool(layers), size_px, threads=threads)  # type: ignore[arg-type]  # click gives one of the flags' values
 
 
-def checked_place(settings: Settings, out: Path, suffix: str) -> Path:
+def checked_place(settings: Settings, out: Path, suffix: str, option: str = "--out") -> Path:
     """The place to write to, where that may and can be done.
+
+    Args:
+        option: by which it was named.
 
     Raises:
         SetupError: it may not.
@@ -84,13 +87,15 @@ def checked_place(settings: Settings, out: Path, suffix: str) -> Path:
     from egoworld_ops.errors import SetupError
 
     if out.suffix.lower() != suffix:
-        raise SetupError(out, f"is no name of {suffix}", f"Name a file that ends in {suffix} with --out")
+        raise SetupError(out, f"is no name of {suffix}", f"Name a file that ends in {suffix} with {option}")
     if not out.parent.is_dir():
-        raise SetupError(out.parent, "is no folder", f"Make it: `mkdir -p {out.parent}`; or name another place with --out")
+        raise SetupError(out.parent, "is no folder", f"Make it: `mkdir -p {out.parent}`; or name another place with {option}")
     if out.exists() and not out.is_file():
-        raise SetupError(out, "is there, and is no file", "Name another place with --out")
+        raise SetupError(out, "is there, and is no file", f"Name another place with {option}")
     if out.resolve().is_relative_to(settings.raw.resolve()):
-        raise SetupError(out, "lies in the raw folder, where it would be taken for a new video", "Name another place with --out")
+        raise SetupError(out, "lies in the raw folder, where it would be taken for a new video", f"Name another place with {option}")
+    if out.resolve().is_relative_to(settings.lake.resolve()):
+        raise SetupError(out, "lies in the lake, whose files are written by stages and releases alone", f"Name another place with {option}")
     return out
 
 

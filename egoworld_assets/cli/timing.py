@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("run_id", metavar="[RUN]", default="latest")
 @click.option(
-    "--chrome", type=click.Path(path_type=Path, dir_okay=False), help="Write a Chrome trace to this file (for ui.perfetto.dev) instead."
+    "--chrome",
+    type=click.Path(path_type=Path),
+    metavar="FILE.json",
+    help="Write a Chrome trace to this file (for ui.perfetto.dev) instead.",
 )
 @click.option(
     "--otlp", metavar="URL", help="Send traces to the OTLP receiver at this address instead (HTTP, such as http://127.0.0.1:4318)."
@@ -24,21 +27,27 @@ if TYPE_CHECKING:
 @click.pass_obj
 def timeline(profile: str | None, run_id: str, chrome: Path | None, otlp: str | None, width: int) -> None:
     """Print what ran where in RUN and when, what devices waited for in between, and what the clips of each stage waited for."""
+    from egoworld_assets.cli.rendering import checked_place
     from egoworld_ops.files.whole import write_bytes
+    from egoworld_ops.lake import runs
     from egoworld_ops.lake import timeline as read
+    from egoworld_ops.lake.lake import Lake
     from egoworld_ops.report import chrome_trace, gantt
     from egoworld_ops.report.otlp import send
+    from egoworld_ops.settings import load_settings
 
-    run = _run(profile, run_id)
+    settings = load_settings(profile)
+    place = chrome and checked_place(settings, chrome.absolute(), ".json", "--chrome")
+    run = runs.find(Lake(settings.lake), run_id)
     works = list(read.of_run(run))
     own = [work for work in works if work.run_id == run.run_id]
     if otlp is not None:
         click.echo(f"{send(own, otlp)} spans of {len({work.video_id for work in own})} videos, a trace each, were taken by {otlp}")
         return
-    if chrome is None:
+    if place is None:
         click.echo("\n".join(gantt.lines(works, run.run_id, width)))
         return
-    write_bytes(chrome.absolute(), chrome_trace.chrome_trace(own))
+    write_bytes(place, chrome_trace.chrome_trace(own))
     click.echo(f"{chrome}  open it at https://ui.perfetto.dev or chrome://tracing")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import socket
 import threading
 from dataclasses import replace
@@ -339,3 +340,21 @@ def test_the_commands_take_the_latest_run(run: Run, tmp_path: Path, monkeypatch:
         assert result.exit_code == 0, result.output
         assert said in result.output
     assert json.loads(trace.read_bytes())["traceEvents"]
+
+
+def test_a_trace_takes_the_place_of_no_device_pipe_link_or_file_of_the_lake(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EGOWORLD_LAKE", str(run.lake.root))
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "null.json").symlink_to("/dev/null")
+    (tmp_path / "folder.json").mkdir()
+    (tmp_path / "thesis.odt").write_text("mine")
+    for place in (*sorted(tmp_path.iterdir()), run.path / "run.json", run.lake.root / "new.json", tmp_path / "gone" / "x.json"):
+        before = place.read_bytes() if place.is_file() else None
+        result = CliRunner().invoke(egoworld, ["timeline", run.run_id, "--chrome", str(place)])
+        assert result.exit_code == 1, place
+        assert "--chrome" in str(result.exception or result.output), place
+        assert (place.read_bytes() if place.is_file() else None) == before
+    assert (tmp_path / "pipe.json").is_fifo()
+    assert (tmp_path / "null.json").is_symlink()
