@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from egoworld_ops.settings import Settings
     from gpu_workers.pool import Pool
 
-_OTHERS: Mapping[str, tuple[object, ...]] = {"precision": ("float32", "bfloat16"), "compile": (False, True)}
+_OTHERS: Mapping[str, tuple[object, ...]] = {"precision": ("float32", "bfloat16"), "compile": (False, True), "tracks_at_once": (1, 8)}
 """Options that are to change how fast a backend is, not what it finds, and their values. A backend that has one is run with each."""
 
 

@@ -92,7 +92,7 @@ def test_operators_are_named_by_their_options() -> None:
     assert "#" not in named
 
 
-@pytest.mark.parametrize(("profile", "card_mb", "stated_gb", "commercial"), [("gpu", 16_000, 11, True), ("h100x4", 80_000, 21, False)])
+@pytest.mark.parametrize(("profile", "card_mb", "stated_gb", "commercial"), [("gpu", 16_000, 12, True), ("h100x4", 80_000, 22, False)])
 def test_a_profile_for_gpus_fits_its_card_and_says_what_memory_and_licences_it_needs(
     profile: str, card_mb: int, stated_gb: int, commercial: bool
 ) -> None:

@@ -18,12 +18,20 @@ _PROCESS_MB = 700
 """A process with torch and sam2 loaded."""
 _TRACKS_MB = 500
 """Eight tracks in 1080p: their logits, several times over, and the memory the model attends to."""
+TRACK_MB = 245
+"""Maximum size of the tensors of each track more that goes through the network in the same pass, at 1024 px and with 20 frames in its memory, four of
+them prompted: 205 in float32, 230 in bfloat16 (`benchmarks/bench_sam2_needs.py`)."""
 _CPU_WASTE = 1.9
 """Ratio of resident memory to live tensors of the image encoder on a CPU, from the measurements below."""
 
 
 def memory_mb(
-    model: str, image_size: int, micro_batch: int, device: Literal["cpu", "cuda"], precision: Literal["float32", "bfloat16"]
+    model: str,
+    image_size: int,
+    micro_batch: int,
+    tracks_at_once: int,
+    device: Literal["cpu", "cuda"],
+    precision: Literal["float32", "bfloat16"],
 ) -> int:
     """Memory of the device that a worker with this model takes while it tracks a clip, MB. An estimate, meant to err upwards.
 
@@ -35,11 +43,13 @@ def memory_mb(
         model: a key of `PARAMETERS_MB`.
         image_size: side of the square that frames are resized to, px.
         micro_batch: frames encoded at once.
+        tracks_at_once: tracks that go through the rest of the network at once.
         device: whose memory is meant. A worker with a GPU also takes host memory, which is not included.
         precision: of the network. With bfloat16 autocast keeps copies of the weights, half their size.
     """
     weights = PARAMETERS_MB[model] * (1.5 if precision == "bfloat16" else 1)
     area = (image_size / 1024) ** 2
+    tracks = area * TRACK_MB * (tracks_at_once - 1)
     if device == "cuda":
-        return round(_CUDA_MB + weights + _TRACKS_MB + area * ENCODER_MB[precision][model] * micro_batch)
-    return round(_PROCESS_MB + weights + _TRACKS_MB + _CPU_WASTE * area * ENCODER_MB["float32"][model] * micro_batch)
+        return round(_CUDA_MB + weights + _TRACKS_MB + area * ENCODER_MB[precision][model] * micro_batch + tracks)
+    return round(_PROCESS_MB + weights + _TRACKS_MB + _CPU_WASTE * (area * ENCODER_MB["float32"][model] * micro_batch + tracks))

@@ -13,17 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 from egoworld_ops.operators.masks._handover import Handed
 from egoworld_ops.operators.masks._sam2_prompts import Prompt
-
-if not GlobalHydra.instance().is_initialized():
-    initialize_config_module("sam2")  # or else sam2 does it on import, in a way that Hydra 1.4 refuses
-
-from sam2.sam2_video_predictor import SAM2VideoPredictor
+from egoworld_ops.operators.masks._sam2_together import PredictorOfSeveral
 
 # sam2.utils.misc.load_video_frames_from_jpg_images
 _IMAGE_MEAN = torch.tensor((0.485, 0.456, 0.406), dtype=torch.float32)[:, None, None]
@@ -60,15 +54,16 @@ class TrackedMask:
     score: float
 
 
-class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has no types
+class StreamingPredictor(PredictorOfSeveral):
     """The package's predictor with `start`, `encode` and `step` in place of `init_state` and `propagate_in_video`."""
 
-    def start(self, n_frames: int, height: int, width: int) -> dict[str, Any]:
+    def start(self, n_frames: int, height: int, width: int, tracks_at_once: int = 1) -> dict[str, Any]:
         """The package's inference state of a video without frames; `encode` adds them.
 
         Args:
             n_frames: maximum number of frames to come; the model scales time by it where it is below the model's reach.
             height, width: of the video, px.
+            tracks_at_once: maximum number of objects that `step` takes through the network in one pass.
         """
         per_object = ("point_inputs", "mask_inputs", "output_dict", "temp_output_dict", "frames_tracked")
         return {
@@ -78,6 +73,7 @@ class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has 
             "offload_state_to_cpu": False,
             "video_height": height,
             "video_width": width,
+            "tracks_at_once": tracks_at_once,
             "device": self.device,
             "storage_device": self.device,
             "cached_features": {},
@@ -127,7 +123,8 @@ class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has 
                 box=prompt.box_px,
             )
         self.propagate_in_video_preflight(state)
-        outputs = [self._track(state, index, position) for index in range(len(state["obj_ids"]))]
+        self._track(state, position)
+        outputs = [_output(memory, position) for memory in state["output_dict_per_obj"].values()]
         _, logits = self._get_orig_video_res_output(state, torch.cat([o["pred_masks"] for o in outputs]))
         scores = torch.cat([o["object_score_logits"] for o in outputs]).flatten().float().sigmoid().tolist()
         for index in range(len(outputs)):
@@ -135,26 +132,11 @@ class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has 
         del state["cached_features"][position]
         return [TrackedMask(i, m, s) for i, m, s in zip(state["obj_ids"], logits[:, 0], scores, strict=True)]
 
-    def _track(self, state: dict[str, Any], index: int, position: int) -> dict[str, Any]:
-        """One iteration of the package's `propagate_in_video` for one object."""
-        outputs = state["output_dict_per_obj"][index]
-        tracked: dict[str, Any]
-        if position in outputs["cond_frame_outputs"]:
-            tracked = outputs["cond_frame_outputs"][position]
-            return tracked
-        tracked, _ = self._run_single_frame_inference(
-            inference_state=state,
-            output_dict=outputs,
-            frame_idx=position,
-            batch_size=1,
-            is_init_cond_frame=False,
-            point_inputs=None,
-            mask_inputs=None,
-            reverse=False,
-            run_mem_encoder=True,
-        )
-        outputs["non_cond_frame_outputs"][position] = tracked
-        return tracked
+    def _track(self, state: dict[str, Any], position: int) -> None:
+        """Track what is not prompted in this frame, so many objects at once as the state says."""
+        memories = [memory for memory in state["output_dict_per_obj"].values() if position not in memory["cond_frame_outputs"]]
+        for start in range(0, len(memories), state["tracks_at_once"]):
+            self._track_together(state, memories[start : start + state["tracks_at_once"]], position)
 
     def _forget(self, state: dict[str, Any], index: int, position: int) -> None:
         """Drop data that no later frame can read; see `SAM2Base._prepare_memory_conditioned_features`.
@@ -178,3 +160,9 @@ class StreamingPredictor(SAM2VideoPredictor):  # type: ignore[misc]  # sam2 has 
             output["pred_masks"] = None
         state["point_inputs_per_obj"][index].clear()
         state["mask_inputs_per_obj"][index].clear()
+
+
+def _output(memory: Mapping[str, Any], position: int) -> dict[str, Any]:
+    """An object's output in a frame."""
+    found: dict[str, Any] = next(outputs[position] for outputs in memory.values() if position in outputs)
+    return found

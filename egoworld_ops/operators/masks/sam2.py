@@ -56,6 +56,9 @@ class Settings(BackendSettings):
     rest of the worker's life, which the digest does not show: such masks may differ in those bits from masks of the same digest made with more
     memory.
     """
+    tracks_at_once: Annotated[int, Field(ge=1, le=64)] = 1
+    """Tracks that go through memory attention, mask decoder and memory encoder in one pass. For GPUs, which one track's small operations do not fill;
+    costs memory, and may change the last bits of a logit as `micro_batch` does. Where memory runs out both are lowered."""
     compile: bool = False
     """Compile the image encoder (`torch.compile`) when a worker starts, which takes a minute or more; a batch that is not full is filled up.
     Compiled kernels change last bits, so it is part of the digest."""
@@ -97,7 +100,7 @@ class Backend(Operator):
 
         super().__init__(settings, threads)
         self._options = options = cast("Settings", settings)
-        self.micro_batch = options.micro_batch
+        self.micro_batch = max(options.micro_batch, options.tracks_at_once)
         self._device = accelerator.pick_device(options.device, "masks.sam2")
         random = options.random_weights_seed
         self._label = "sam2" if random is None else "sam2-random"
@@ -111,13 +114,14 @@ class Backend(Operator):
 
                 torch.set_num_threads(threads)
                 with self._autocast():
-                    compile_encoder(self._predictor, options.image_size, self.micro_batch)
+                    compile_encoder(self._predictor, options.image_size, options.micro_batch)
 
     @classmethod
     def memory_mb(cls, settings: BackendSettings) -> int:
         """An estimate: see `_sam2_needs.memory_mb`."""
         options = cast("Settings", settings)
-        return needs.memory_mb(options.model, options.image_size, options.micro_batch, cls.device(options), options.precision)
+        device, precision = cls.device(options), options.precision
+        return needs.memory_mb(options.model, options.image_size, options.micro_batch, options.tracks_at_once, device, precision)
 
     @classmethod
     def weights(cls, settings: BackendSettings) -> tuple[str, ...]:
@@ -155,7 +159,7 @@ class Backend(Operator):
         if not begins:
             return
         n_frames = len(sampled_frames(clip.frame_start, clip.frame_end, item.sample_stride))
-        state = self._predictor.start(n_frames, clip.height, clip.width)
+        state = self._predictor.start(n_frames, clip.height, clip.width, min(options.tracks_at_once, self.micro_batch))
         tracks: dict[int, Prompt | Handed] = {}
         visible: dict[int, np.ndarray] = {}
         for position, index, timestamp_s in self._encoded(state, item.frames(), begins):
@@ -177,8 +181,12 @@ class Backend(Operator):
         The next frames are read once the last of the frames before has been stepped into.
         """
         tracked = dropwhile(lambda at: at[1].index not in begins, enumerate(frames))
-        while batch := self._encode(state, islice(tracked, self.micro_batch)):
+        while batch := self._encode(state, islice(tracked, self._frames_at_once)):
             yield from batch
+
+    @property
+    def _frames_at_once(self) -> int:
+        return min(self._options.micro_batch, self.micro_batch)
 
     def _encode(self, state: dict[str, Any], frames: Iterable[tuple[int, Frame]]) -> list[tuple[int, int, float]]:
         """Encode some frames; only their features are kept, not the pictures."""
@@ -189,7 +197,7 @@ class Backend(Operator):
             batch.append((position, frame.index, frame.timestamp_s))
             images[position] = preprocess(frame.rgb, self._options.image_size)
         if images:
-            self._predictor.encode(state, images, self.micro_batch if self._options.compile else 0)
+            self._predictor.encode(state, images, self._frames_at_once if self._options.compile else 0)
         return batch
 
     def _wanted(self, found: Mapping[int, Prompt], tracks: Mapping[int, Any], visible: Collection[int]) -> list[Prompt]:
@@ -235,5 +243,5 @@ def _row(tracked: TrackedMask, track: Prompt | Handed) -> dict[str, Any] | None:
 
 def _out_of_memory(culprit: str) -> AbstractContextManager[None]:
     return accelerator.out_of_memory(
-        culprit, "SAM 2", "Free memory, or set a smaller model, image_size or micro_batch in stages.masks.sam2"
+        culprit, "SAM 2", "Free memory, or set a smaller model, image_size, micro_batch or tracks_at_once in stages.masks.sam2"
     )
