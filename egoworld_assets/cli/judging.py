@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -60,17 +60,24 @@ def list_verdicts(profile: str | None, run_id: str, verdict: str | None) -> None
 
 
 @verdicts_group.command("export")
-@click.argument("file", type=click.File("w", encoding="utf-8", lazy=True), default="-")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True, path_type=Path), default="-")
 @click.pass_obj
-def export_verdicts(profile: str | None, file: TextIO) -> None:
+def export_verdicts(profile: str | None, file: Path) -> None:
     """Write all verdicts of the lake, also those that no longer stand, to FILE (- for the terminal), a JSON object each line."""
+    from egoworld_ops.errors import SetupError
+    from egoworld_ops.files.whole import write_bytes
     from egoworld_ops.lake import verdicts
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.settings import load_settings
 
     known = verdicts.read(Lake(load_settings(profile).lake))
-    for each in known:
-        file.write(json.dumps(each.to_json(), ensure_ascii=False) + "\n")
+    lines = "".join(json.dumps(each.to_json(), ensure_ascii=False) + "\n" for each in known)
+    if str(file) == "-":
+        click.echo(lines, nl=False)
+    elif file.exists() and not file.is_file():
+        raise SetupError(file, "is there, and is no file", "Name a file, or - for the terminal")
+    else:
+        write_bytes(file, lines.encode())
     click.echo(f"{len(known)} verdict(s)", err=True)
 
 

@@ -7,6 +7,8 @@ Belongs here: which entity shows what, and when it stops being shown. Does not b
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +39,7 @@ PICTURE = "picture"
 """The entity of the picture: `picture/video`, and what is drawn over it."""
 HEAD = b"RRF2"
 """How a recording begins."""
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
 def write(
@@ -115,6 +118,10 @@ def _recording(path: Path, video_id: str) -> Iterator[rr.RecordingStream]:
         stream.set_log_tick_enabled(False)
         yield stream
         stream.flush()
+    except RuntimeError as error:  # so the package tells of a disk that is full
+        if (said := _OS_ERROR.search(str(error))) is None:
+            raise
+        raise OSError(int(said[1]), os.strerror(int(said[1])), str(path)) from error
     finally:
         stream.disconnect()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -204,6 +205,12 @@ def test_each_frame_has_its_own_picture(settings: Settings, name: str, how: dict
     assert numbers_shown(Path("a.rrd")) == {frame: frame for frame in range(20)}
     packets = {path.name: [bytes(p) for p in av.open(str(path)).demux(video=0) if p.size] for path in (path, Path("a.check.mp4"))}
     assert (packets[name] == packets["a.check.mp4"]) == same_packets
+
+
+def test_a_disk_that_is_full_is_told_as_such() -> None:
+    with pytest.raises(OSError, match="No space left on device") as full, rerun_file._recording(Path("/dev/full"), "v") as stream:
+        rerun_file.Shown(stream).always("about", rerun_file._markdown("x" * 100_000))
+    assert full.value.errno == errno.ENOSPC
 
 
 def test_it_says_what_is_in_the_way_and_leaves_it_there(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,9 @@ def test_verdicts_go_to_another_lake_once_and_a_line_that_is_none_stops_all(
 
     monkeypatch.setenv("EGOWORLD_LAKE", str(run.lake.root))
     told("export", str(file))
+    assert file.read_text("utf-8") == told("export").removesuffix("2 verdict(s)\n")
+    refused = CliRunner().invoke(egoworld, ["verdicts", "export", "/dev/full"])
+    assert "/dev/full: is there, and is no file" in str(refused.exception)
     assert "bad" in told("list", "--run", run.run_id)
     assert "1 clip(s)" in told("list", "--run", run.run_id, "--verdict", "good")
     other = Lake(tmp_path / "other")
