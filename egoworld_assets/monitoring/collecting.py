@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from egoworld_assets.monitoring import ticks
 from egoworld_assets.review.index import Index, Indexes
+from egoworld_ops import posting
 from egoworld_ops.errors import PoolLost, SetupError
 from egoworld_ops.lake import memo
 from egoworld_ops.lake.lake import Lake
@@ -41,8 +42,6 @@ WITHOUT_OBJECT = (
 )
 """How many videos in a row have no object, from the one that was computed last back to the last one with any."""
 _COMPLAIN_EVERY_S = 300.0
-_LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""A proxy of this host's network does not lead back to it."""
 Part = Callable[[], Iterator[Metric]]
 
 
@@ -197,7 +196,7 @@ class Platform:
         up.add_metric([], 1)
         yield up
         if port is not None:
-            with _LOOPBACK.open(f"http://127.0.0.1:{int(port)}/metrics", timeout=_SCRAPE_S) as answer:
+            with posting.opened(urllib.request.Request(f"http://127.0.0.1:{int(port)}/metrics"), _SCRAPE_S) as answer:
                 yield from text_string_to_metric_families(answer.read().decode())
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import smtplib
 import socket
 import ssl
 import threading
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.message import EmailMessage
@@ -19,6 +17,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from egoworld_ops import posting
 from egoworld_ops.alerts.due import Alert
 from egoworld_ops.alerts.settings import AlertSettings
 from egoworld_ops.errors import printable
@@ -65,21 +64,7 @@ def deliver(send: Send, alert: Alert, timeout_s: float) -> str:
 
 
 def _post(url: SecretStr, timeout_s: float, body: Callable[[Alert], dict[str, Any]], alert: Alert) -> None:
-    address = url.get_secret_value()
-    content, kind = json.dumps(body(alert)).encode(), {"Content-Type": "application/json", "User-Agent": "egoworld"}
-    request = urllib.request.Request(address, content, kind)  # noqa: S310 - settings allow http and https alone
-    with _OPENER.open(request, timeout=timeout_s) as answer:
-        answer.read(1)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """An address that points elsewhere is a wrong one: nothing is sent to where nobody said."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
-_OPENER = urllib.request.build_opener(_NoRedirect)
+    posting.post(url.get_secret_value(), body(alert), timeout_s)
 
 
 def _mail(settings: AlertSettings, origin: str, alert: Alert) -> None:

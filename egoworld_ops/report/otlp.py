@@ -7,9 +7,7 @@ logs in JSON say too. Format: opentelemetry.io/docs/specs/otlp 1.x, `ExportTrace
 from __future__ import annotations
 
 import hashlib
-import json
 import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from http.client import HTTPException
@@ -17,6 +15,7 @@ from importlib.metadata import version
 from itertools import islice
 from typing import Any
 
+from egoworld_ops import posting
 from egoworld_ops.errors import BadSettings, SetupError
 from egoworld_ops.lake.timeline import WAITS, Work
 from egoworld_ops.logs import trace_of
@@ -47,11 +46,8 @@ def send(works: Sequence[Work], url: str) -> int:
 
 
 def _post(address: str, body: Mapping[str, Any]) -> None:
-    headers = {"Content-Type": "application/json", "User-Agent": f"egoworld/{version('egoworld')}"}
-    request = urllib.request.Request(address, json.dumps(body).encode(), headers)  # noqa: S310 - the scheme is checked
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-            answer.read()
+        posting.post(address, body, _TIMEOUT_S)
     except urllib.error.HTTPError as error:
         raise SetupError(
             address, f"answers {error.code} {error.reason}", "Name the HTTP port of an OTLP receiver, as a rule 4318"

@@ -154,13 +154,17 @@ def test_each_receiver_gets_what_is_wrong_and_what_to_do(webhook: Webhook, mails
 
 
 def test_a_receiver_that_is_down_refuses_redirects_or_hangs_costs_its_timeout_and_is_named_without_its_secret(
-    webhook: Webhook, hanging: int
+    webhook: Webhook, hanging: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         nobody = closed.getsockname()[1]
     webhook.status = 500
     assert sent(given(webhook=webhook.url)) == {"webhook": "it answered 500 Internal Server Error"}
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{nobody}")
+    assert sent(given(webhook=webhook.url)) == {"webhook": "it answered 500 Internal Server Error"}, (
+        "a proxy does not lead back to this host"
+    )
     webhook.status = 302
     assert sent(given(webhook=webhook.url)) == {"webhook": "it answered 302 Found"}, "nothing goes where nobody said"
     [refused] = sent(given(slack=f"http://127.0.0.1:{nobody}/secret")).values()

@@ -185,13 +185,20 @@ def _answers_as_grpc(listening: socket.socket) -> None:
         connection.sendall(b"\x00\x00\x06\x04\x00\x00\x00\x00\x00\x00\x05\x00\x00@\x00\n")
 
 
-def test_traces_arrive_at_a_receiver_with_each_clip_below_its_video(run: Run) -> None:
+def test_traces_arrive_at_a_receiver_with_each_clip_below_its_video(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     got: list[Any] = []
 
     class Receiver(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             got.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
-            self.send_response(200 if self.path == "/v1/traces" else 404)
+            self.send_response(302 if "moved" in self.path else 200 if self.path == "/v1/traces" else 404)
+            if "moved" in self.path:
+                self.send_header("Location", "/v1/traces")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            """What a client sees that follows a redirect, as the page of a login does: nothing was taken."""
+            self.send_response(200)
             self.end_headers()
 
         def log_message(self, *_: Any) -> None: ...
@@ -205,6 +212,10 @@ def test_traces_arrive_at_a_receiver_with_each_clip_below_its_video(run: Run) ->
         assert otlp.send(works, f"{url}/") == len(got[0][1]["resourceSpans"][0]["scopeSpans"][0]["spans"])
         with pytest.raises(SetupError, match="answers 404"):
             otlp.send(works, f"{url}/elsewhere")
+        with pytest.raises(SetupError, match="answers 302"):
+            otlp.send(works, f"{url}/moved")
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # which does not lead back to this host
+        assert otlp.send(works, url)
         server.shutdown()
     with pytest.raises(SetupError, match="cannot be reached"):
         otlp.send(works, url)
