@@ -190,7 +190,7 @@ class Annotated:
         return {
             "n_frames": self.n_frames,
             "size_px": list(self.size_px),
-            "clips": [[clip.own_start, clip.own_end] for clip in self.clips],
+            "clips": [[clip.frame_start, clip.frame_end] for clip in self.clips],
             "objects": content.get("objects", []),
             "before": before,
             "camera": {"source": camera.source, "model": camera.model, "fx_px": camera.fx_px, "error_share": camera.focal_error_share},

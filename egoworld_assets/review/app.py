@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from egoworld_assets.review import annotate_pages, clip_list, clip_page, lists, stream, verdict_pages
+from egoworld_assets.review import annotate_pages, clip_list, clip_page, distributions, drift_page, lists, stream, verdict_pages
 from egoworld_assets.review.annotated import Annotated
 from egoworld_assets.review.asked import BadRequest, NotThere
 from egoworld_assets.review.guard import Guard
@@ -49,7 +49,9 @@ def make(settings: Settings, scratch: Path, token: str, hosts: Collection[str] =
         token, hosts: see `Guard`.
         annotated: the video whose sidecar may be written; None where nothing but verdicts may be.
     """
-    shown = Shown(Lake(settings.lake), Indexes(scratch, settings.quality), Copies(scratch, settings.pool.threads), annotated)
+    shown = Shown(
+        Lake(settings.lake), Indexes(scratch, settings.quality), Copies(scratch, settings.pool.threads), settings.drift, annotated
+    )
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -61,6 +63,8 @@ def make(settings: Settings, scratch: Path, token: str, hosts: Collection[str] =
         Route("/", lists.home),
         Route(_RUN, lists.run_page),
         Route(f"{_RUN}/clips", clip_list.clips_page),
+        Route(f"{_RUN}/metrics", distributions.metrics_page),
+        Route(f"{_RUN}/drift", drift_page.drift_page),
         Route(f"{_RUN}/failures", lists.failures_page),
         Route(f"{_RUN}/warnings", lists.warnings_page),
         Route(_CLIP, clip_page.clip_page),

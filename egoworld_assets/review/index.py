@@ -58,7 +58,7 @@ class Index:
     """
 
     def __init__(self, run: Run, path: Path, bounds: Mapping[str, Mapping[str, Bounds]]) -> None:
-        self.run, self._bounds = run, bounds
+        self.run, self.bounds = run, bounds
         self._database = duckdb.connect(str(path), config={"threads": 2, "memory_limit": MEMORY})
         self._database.execute(_TABLES)
         self._known: dict[str, Any] = {}
@@ -111,7 +111,7 @@ class Index:
                     return
                 now = {video_id: self._look(video_id) for video_id in chunk if video_id in looks}
                 readable = [video_id for video_id, look in now.items() if not isinstance(look, str)]
-                self._replace(chunk, gathering.gather(reader, self.run, readable, self._bounds))
+                self._replace(chunk, gathering.gather(reader, self.run, readable, self.bounds))
                 self._say([(video_id, look) for video_id, look in now.items() if isinstance(look, str)])
                 for video_id in chunk:
                     self._known.pop(video_id, None)

@@ -19,6 +19,7 @@ from egoworld_assets.review.index import Index, Indexes
 from egoworld_assets.review.media import Copies
 from egoworld_assets.review.queue import Queue
 from egoworld_ops.contract import schema
+from egoworld_ops.contract.quality import DriftSettings
 from egoworld_ops.errors import SetupError, UnknownVideo
 from egoworld_ops.lake import memo, runs
 from egoworld_ops.lake.lake import Lake, Run
@@ -64,6 +65,7 @@ class Shown:
     lake: Lake
     indexes: Indexes
     copies: Copies
+    drift: DriftSettings
     annotated: Annotated | None = None
     layers: LayersInUse = field(default_factory=LayersInUse)
     raw_files: RawFiles = field(default_factory=lambda: RawFiles(None))

@@ -292,9 +292,10 @@ def verdicts(stage: str, measured: Mapping[str, float | None], bounds: Mapping[s
     Args:
         bounds: of the settings, by metric; they win over the metric's own.
     """
-    return [said for m in metrics(stage) if (said := _bounded(m, bounds.get(m.name)).verdict(measured[m.name]))]
+    return [said for m in metrics(stage) if (said := bounded(m, bounds.get(m.name)).verdict(measured[m.name]))]
 
 
-def _bounded(metric: Metric, bounds: Bounds | None) -> Metric:
+def bounded(metric: Metric, bounds: Bounds | None) -> Metric:
+    """The metric with the bounds of the settings in the place of its own, where they have any."""
     given = {} if bounds is None else {name: value for name, value in bounds.model_dump().items() if value is not None}
     return replace(metric, **given)

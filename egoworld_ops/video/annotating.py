@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from egoworld_ops.errors import BadSidecar
-from egoworld_ops.video.sidecar import Prompt, Sidecar, SidecarObject, sidecar_path
+from egoworld_ops.video.sidecar import Prompt, Sidecar, sidecar_path
 
 SLACK_PX = 1.0
 """By which a box may reach over the border: browsers round."""
@@ -110,8 +110,3 @@ def _wrong(prompt: Prompt, n_frames: int, width: int, height: int) -> tuple[str,
 
 def _px(values: tuple[float, ...]) -> str:
     return "[" + ", ".join(f"{value:g}" for value in values) + "]"
-
-
-def without_size(item: SidecarObject) -> bool:
-    """Whether nothing fixes the size of an object but what is measured in the video."""
-    return item.dimensions_m is None and item.mesh is None

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,13 +116,12 @@ def write(video_path: Path, content: Mapping[str, Any], before: str | None = Non
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Take turns with other writers of sidecars in a folder, where its file system has locks. It leaves no file beside the videos."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):
+    with ExitStack() as ends:
+        with suppress(OSError):  # what refuses to be locked may be written all the same
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            ends.callback(os.close, descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _has_another(path: Path) -> BadSettings:

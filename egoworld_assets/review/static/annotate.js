@@ -204,7 +204,7 @@ function load(address) {
 function camera() {
   const field = (name) => get("camera").querySelector(`[name=${name}]`).value;
   const number = (name) => (field(name) === "" ? null : Number(field(name)));
-  const error = { error_share: number("error") / 100 };
+  const error = number("error") === null ? {} : { error_share: number("error") / 100 };
   const kind = field("kind");
   if (kind === "preset") return { preset: field("preset") };
   if (kind === "hfov") return { hfov_deg: number("hfov_deg"), ...error };
@@ -241,7 +241,8 @@ async function preview() {
 function inWords(pose) {
   const [good, all] = pose.verified;
   const where = pose.z_m === null ? "no pose" : `${pose.converged ? "✓ pose verified" : "⚠ pose not verified"}, ${pose.metric ? `${(100 * pose.z_m).toFixed(0)} cm away` : "distance unknown, as the camera is assumed"}`;
-  return `${pose.label}: ${where}${pose.reason ? ` (${pose.reason})` : ""}; verified in ${good} of ${all} frames.`;
+  const at = pose.frame_index === frame ? "" : `, frame ${pose.frame_index}`;
+  return `${pose.label}${at}: ${where}${pose.reason ? ` (${pose.reason})` : ""}; verified in ${good} of ${all} frames.`;
 }
 
 async function save() {

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -17,12 +18,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import trimesh
+from click.testing import CliRunner
 from starlette.testclient import TestClient
 
-from egoworld_assets.review import annotated
+from egoworld_assets.cli.main import egoworld
+from egoworld_assets.review import annotate_pages, annotated, serving
 from egoworld_assets.review.annotated import Annotated, open_video
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import BadSidecar, UnknownVideo
+from egoworld_ops.errors import BadSettings, BadSidecar, UnknownVideo
 from egoworld_ops.report.layers import ClipLayers
 from egoworld_ops.settings import load_settings
 from egoworld_ops.types import Clip
@@ -184,6 +187,14 @@ def test_a_video_that_is_not_there_or_has_a_bad_sidecar_is_not_opened(video: Ann
     video.path.with_name("my mug.egoworld.json").write_text("[]")
     with pytest.raises(BadSidecar):
         open_video(str(video.path), settings_of(tmp_path / "lake"), tmp_path)
+
+
+def test_the_command_names_a_port_in_use_and_a_video_that_is_not_there(made: Annotated, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        for video, port, error in ((made.path, taken.getsockname()[1], BadSettings), (tmp_path / "gone.mp4", 0, UnknownVideo)):
+            result = CliRunner().invoke(egoworld, ["annotate", str(video), "--port", str(port)], env={"EGOWORLD_LAKE": str(tmp_path)})
+            assert isinstance(result.exception, error), result
+    assert serving.address("0.0.0.0", 5, "t", annotate_pages.PLACE) == f"http://{socket.gethostname()}:5/annotate?token=t"
 
 
 def test_things_are_proposed_by_their_masks_else_by_their_boxes_and_hands_are_not() -> None:

@@ -53,7 +53,15 @@ def test_from_the_runs_to_a_dead_letter_by_clicks_and_keys(browser: Browser, add
 @pytest.mark.parametrize("width", [360, 1200])
 def test_every_list_fits_its_window_and_names_its_landmarks(browser: Browser, address: str, width: int) -> None:
     browser.look(width, 800)
-    for path in ("", f"run/{RUN}", f"run/{RUN}/clips?metric=hand_pose.solved_share", f"run/{RUN}/failures", f"run/{RUN}/warnings"):
+    for path in (
+        "",
+        f"run/{RUN}",
+        f"run/{RUN}/clips?metric=hand_pose.solved_share",
+        f"run/{RUN}/failures",
+        f"run/{RUN}/warnings",
+        f"run/{RUN}/metrics",
+        f"run/{RUN}/drift",
+    ):
         browser.open(address + path)
         assert browser.js("document.documentElement.scrollWidth") <= width, path
         assert browser.js("['header', 'main', 'footer'].every((name) => document.querySelectorAll(name).length === 1)")

@@ -1,5 +1,7 @@
 """Drift: clean runs raise nothing, planted changes are found with the first bad video; and the command over a lake."""
 
+import html
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from egoworld_assets.cli.main import egoworld
+from egoworld_assets.review import distributions
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.quality import DriftSettings
 from egoworld_ops.errors import SetupError
@@ -18,6 +21,7 @@ from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.reference import Reference
 from egoworld_ops.query.drift import Report, Values, compare
 from egoworld_ops.upkeep import gc
+from tests.egoworld_assets.review.served import asked
 from tests.lakes import write_video
 
 N_METRICS = 12
@@ -113,6 +117,42 @@ def test_the_command_names_what_moved_since_when_and_the_worst_clips(run: Run) -
     assert " -> 0 since v12-" in moved
     assert lines[lines.index(moved) + 1].split()[0].startswith("v12-")
     assert not [line for line in lines if line.startswith(("detections", "hand_pose"))]
+
+
+def test_the_page_says_what_the_command_says_and_shows_how_values_are_spread(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = drift(run, "--last", "10").output.splitlines()
+    for name, value in OF_FEW.items():
+        monkeypatch.setenv(name, value)
+    with asked(run.lake.root, tmp_path / "scratch") as client:
+        index = client.shown.indexes.of(run)  # type: ignore[attr-defined]
+        assert index.whole.wait(30)
+        page = client.get("/run/latest/drift?last=10").text
+        assert html.unescape(page.partition("<p>run")[2].partition("</p>")[0]).split(":")[0] == said[0][3:].split(":")[0]
+        assert "masks masked_share</a></th>" in page
+        assert re.search(r"clips\?q=v12-\w+\">v12-\w+</a>, 8 videos", page)
+        assert page.count("<tr data-row>") == len([line for line in said[1:] if "median" in line])
+        assert "nothing to compare" in client.get("/run/latest/drift?last=20").text
+        assert [client.get(f"/run/latest/drift?{query}").status_code for query in ("against=../x", "last=-1")] == [404, 400]
+        few = client.get("/run/latest/drift?last=3").text
+        assert "8 are wanted on each side" in few
+        assert "Nothing could be compared" in few
+        [plot] = [plot for plot in distributions.of_stage("masks", [index, index]) if plot.name == "masked_share"]
+        [own, other] = plot.of
+        assert own is not None
+        assert own == other
+        assert (sum(own.counts), own.n, own.counts[0], plot.over) == (20, 20, 8, "clips")
+        for query in ("stage=masks", "stage=movement&against=none", "stage=masks&against=20260101_0000"):
+            assert client.get(f"/run/latest/metrics?{query}").status_code == 200
+        assert [client.get(f"/run/latest/metrics?{query}").status_code for query in ("stage=intake", "against=x")] == [400, 404]
+
+
+def test_a_lake_without_a_catalog_says_how_to_get_one(tmp_path: Path) -> None:
+    Lake(tmp_path / "lake").open_run({}, "20260101_0000", dict)
+    with asked(tmp_path / "lake", tmp_path / "scratch") as client:
+        assert "`egoworld drift 20260101_0000` measures" in html.unescape(client.get("/run/latest/drift").text)
+        assert "No metric of hand_pose was measured" in client.get("/run/latest/metrics").text
 
 
 def test_sides_without_videos_are_named(run: Run) -> None:
