@@ -211,13 +211,22 @@ def load_settings(profile: str | Path | None = None) -> Settings:
         raise BadSettings(path, str(error), f"Name a TOML file, or one of the profiles {', '.join(known)}") from error
     try:
         made = Settings(**given)
-        return made.model_copy(update={"raw": anchored(made.raw), "lake": anchored(made.lake)})
+        return made.model_copy(update={"raw": anchored(made.raw), "lake": _place_of_lake(made.lake)})
     except ValidationError as error:
         raise _at_fault(error, path, given) from error
     except SettingsError as error:
         [field] = [name for name in Settings.model_fields if f'"{name}"' in str(error)]
         variable = environment.variables_of([field])[0]
         raise BadSettings(f"environment variable {variable}", f"is no JSON: {os.environ[variable]!r}", _CURE) from error
+
+
+def _place_of_lake(lake: Path) -> Path:
+    """The lake's folder in full, if DuckDB can keep the catalog there: it takes what follows a ? for parameters of the path."""
+    if "?" in str(place := anchored(lake)):
+        raise BadSettings(
+            f"lake {place}", "has a ? in its path, where DuckDB can open no database", "Name another folder: setting lake, or EGOWORLD_LAKE"
+        )
+    return place
 
 
 def _at_fault(error: ValidationError, path: Path, given: dict[str, Any]) -> BadSettings:

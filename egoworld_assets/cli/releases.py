@@ -180,7 +180,7 @@ def gc(profile: str | None, yes: bool, keep: Sequence[str], remove: Sequence[str
         click.echo("nothing to remove")
         return
     freed = f"{done.freed_bytes / 1e6:,.1f} MB {'freed' if yes else 'would be freed'}"
-    click.echo(f"{freed}; these files have {done.named_bytes / 1e6:,.1f} MB, and those that other runs link stay on the disk")
+    click.echo(f"{freed} on the disk, in whole blocks, by files of {done.named_bytes / 1e6:,.1f} MB; those that other runs link stay")
     if not yes:
         click.echo("nothing was removed; `egoworld gc --yes` does it")
 

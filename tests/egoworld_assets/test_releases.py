@@ -131,7 +131,7 @@ def test_gc_lists_and_removes_and_keeps_what_is_named(place: Place) -> None:
     assert "stays    run two: named to be kept" in listed
     assert "stays    run three: the latest run" in listed
     assert f"would go {store.root / 'run_id=one'}: not released" in listed
-    assert "MB would be freed; these files have" in listed
+    assert "MB would be freed on the disk, in whole blocks, by files of" in listed
     assert "nothing was removed; `egoworld gc --yes` does it" in listed
     assert len(store.runs()) == 3
     assert f"removed  {store.root / 'run_id=one'}" in command("gc", "--keep", "two", "--yes").output

@@ -130,6 +130,15 @@ def test_an_error_in_a_variable_names_the_variable_and_not_the_profile(
     assert "laptop.toml" not in str(caught.value)
 
 
+def test_a_lake_where_duckdb_can_open_no_database_is_refused_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EGOWORLD_LAKE", str(tmp_path / "what?" / "lake"))
+    with pytest.raises(BadSettings, match=r"has a \? in its path.*another folder"):
+        load_settings("laptop")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("backend", ["sam2", "classical"], ids=["chosen", "not chosen"])
 def test_a_misspelt_option_of_a_backend_is_named_whether_it_is_chosen_or_not(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     monkeypatch.setenv("EGOWORLD_STAGES__MASKS__BACKEND", backend)
