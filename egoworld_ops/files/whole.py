@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from egoworld_ops.errors import StorageUnavailable, classify, unreadable
+from egoworld_ops.errors import SetupError, StorageUnavailable, classify, unreadable
 from egoworld_ops.files import locks, regular
 
 TEMPORARY, RUN = ".tmp-", "run_id="
@@ -106,12 +106,26 @@ def matching(folder: Path, pattern: str) -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, and fsync the folders they are in, so that what is written there is not lost with them."""
+    """Make a folder and its parents, and fsync the folders they are in, so that what is written there is not lost with them.
+
+    Raises:
+        SetupError: something else is there.
+    """
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError as error:
+        raise SetupError(folder, no_folder(folder), "Move it away, or name another folder") from error
     sync_folder(folder.parent)
+
+
+def no_folder(path: Path) -> str:
+    """What is wrong with something that is to be a folder and is none."""
+    if not path.is_symlink():
+        return "is no folder"
+    return f"is a link to {os.readlink(path)}, which is {'no folder' if path.exists() else 'not there: is its disk mounted?'}"
 
 
 def temporary_folder(below: Path, what: str) -> Path:

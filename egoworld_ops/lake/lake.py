@@ -18,10 +18,12 @@ from egoworld_ops.files import regular
 from egoworld_ops.files.tables import digest_at, provenance_at, read_table, write_table
 from egoworld_ops.files.whole import (
     hold_swept,
+    is_there,
     link_or_copy,
     make_folder,
     matching,
     named_errors,
+    no_folder,
     remove,
     sync_folder,
     temporary_folder,
@@ -188,6 +190,11 @@ class Lake:
 
     root: Path
 
+    def check_place(self) -> None:
+        """Raise BadSettings where something else than a folder is in the lake's place, or a link to nothing; it may be that nothing is there."""
+        if is_there(self.root) and not self.root.is_dir():
+            raise BadSettings(f"lake {self.root}", no_folder(self.root), "Name a folder: setting lake, or EGOWORLD_LAKE")
+
     def runs(self) -> list[Run]:
         """All runs, newest first.
 
@@ -196,8 +203,7 @@ class Lake:
             BadSettings: something else than a folder is there.
         """
         try:
-            if self.root.exists() and not self.root.is_dir():
-                raise BadSettings(f"lake {self.root}", "is no folder", "Name a folder: setting lake, or EGOWORLD_LAKE")
+            self.check_place()
             names = [p.name.removeprefix("run_id=") for p in matching(self.root, "run_id=*") if (p / "run.json").is_file()]
         except OSError as error:
             raise unreadable(error, self.root) or error from error

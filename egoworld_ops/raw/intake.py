@@ -31,10 +31,17 @@ class Registered:
 
 
 def read(store: Lake) -> pa.Table:
-    """Table `intake`: every raw file seen so far; empty where none was."""
+    """Table `intake`: every raw file seen so far; empty where none was.
+
+    Raises:
+        BadSettings: the lake's place is that of something else.
+        ContractError, StorageUnavailable: as `read_table`.
+    """
     place = path(store)
     with named_errors(place):
         there = place.exists()
+    if not there:
+        store.check_place()
     return read_table(place, "intake") if there else schema.empty("intake")
 
 

@@ -93,8 +93,12 @@ def test_a_lake_without_a_run_says_so_wherever_one_is_needed(settings: Settings)
 
 def test_a_lake_that_is_no_folder_says_so(settings: Settings) -> None:
     settings.lake.write_bytes(b"a file")
-    for arguments in (("videos",), ("runs", "list"), ("queries",)):
+    for arguments in (("videos",), ("runs", "list"), ("queries",), ("process", "--all")):
         assert f"lake {settings.lake}: is no folder. Name a folder" in refused(*arguments)
+    settings.lake.unlink()
+    settings.lake.symlink_to("/mnt/not-mounted")
+    for arguments in (("videos",), ("runs", "list"), ("queries",), ("process", "--all"), ("register", "raw")):
+        assert "is a link to /mnt/not-mounted, which is not there: is its disk mounted?" in refused(*arguments)
 
 
 def test_sql_is_answered_and_what_is_wrong_with_it_is_one_line(settings: Settings) -> None:
