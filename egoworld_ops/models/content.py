@@ -34,7 +34,7 @@ def check(wanted: Weight, file: Path, arrays: Mapping[str, tuple[int, ...]] | No
     """
     if not wanted.holds:
         return
-    kind, cure = Path(wanted.filename).suffix, f"Get {wanted.filename} from {wanted.source}"
+    kind, cure = Path(wanted.filename).suffix, f"Get {wanted.filename} from {wanted.whence}"
     if wanted.sizes and not wanted.sizes[0] <= (size := file.stat().st_size) <= wanted.sizes[1]:
         least, most = (n / 1e6 for n in wanted.sizes)
         raise WeightsMismatch(

@@ -82,7 +82,7 @@ def download(wanted: Wanted, part: Path, progress: Progress) -> Announced:
         before = here
         try:
             return _get(wanted, part, progress)
-        except (_Broken, HTTPException, OSError) as error:
+        except (_Broken, HTTPException, OSError, ValueError) as error:  # the last: a redirect to what is no address
             reason = str(getattr(error, "reason", "")) or str(error) or type(error).__name__
     kept = f"; {_size(part)} bytes are kept, and the next attempt goes on from there" if _size(part) else ""
     raise StorageUnavailable(wanted.url, f"download failed: {reason}{kept}", f"Try again; or {wanted.otherwise}")

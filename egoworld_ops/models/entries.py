@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import urlsplit
+
+from egoworld_ops.errors import BadSettings, printable
 
 Commercial = Literal["yes", "no", "ask"]
 """May what a network gives be used commercially: yes, no, or only its publisher can say."""
@@ -14,6 +18,20 @@ TOKEN = "HF_TOKEN"  # noqa: S105 - the name of the variable
 """The environment variable of the hub's own tools that holds a user's token."""
 _ENDPOINT = "HF_ENDPOINT"
 """As of the hub's own tools: the address of a mirror."""
+_PUBLISHER = "https://huggingface.co"
+
+
+def token() -> str:
+    """The user's token for the hub, which is never shown; empty where there is none.
+
+    Raises:
+        BadSettings: what is set cannot be one.
+    """
+    said = os.environ.get(TOKEN, "").strip()
+    if not re.fullmatch(r"[!-~]*", said):
+        cure = f"Set it to the token alone, as {_PUBLISHER}/settings/tokens shows it"
+        raise BadSettings(f"environment variable {TOKEN}", "holds spaces or letters that no token has", cure)
+    return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +119,28 @@ class HubFile:
 
     @property
     def page(self) -> str:
+        """Where it comes from: its page at the hub, or at the mirror that is set."""
+        return f"{(os.environ.get(_ENDPOINT) or _PUBLISHER).rstrip('/')}/{self.repo}"
+
+    @property
+    def terms(self) -> str:
         """Where a person reads about it, and asks for access."""
-        return f"{os.environ.get(_ENDPOINT, 'https://huggingface.co').rstrip('/')}/{self.repo}"
+        return f"{_PUBLISHER}/{self.repo}"
 
     def url(self, commit: str | None) -> str:
-        """Address of the file, at the commit that was pinned where one was."""
+        """Address of the file, at the commit that was pinned where one was.
+
+        Raises:
+            BadSettings: the mirror that is set has no address of the web.
+        """
+        try:
+            where = urlsplit(self.page)
+            good = where.scheme in ("http", "https") and where.hostname is not None
+        except ValueError:
+            good = False
+        if not good:
+            said = printable(os.environ[_ENDPOINT])
+            raise BadSettings(f"{_ENDPOINT}={said}", "is no address of the web", f"Set it as in {_PUBLISHER}, or take it away")
         return f"{self.page}/resolve/{commit or self.revision}/{self.path}"
 
 
@@ -155,3 +190,8 @@ class Weight:
     holds: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     outputs: int | None = None
     sizes: tuple[int, int] | None = None
+
+    @property
+    def whence(self) -> str:
+        """Where its publisher gives it."""
+        return self.source.page if isinstance(self.source, Supplied) else str(self.source)

@@ -22,7 +22,7 @@ from egoworld_ops.files import checkpoints, locks, safetensors
 from egoworld_ops.files.whole import named_errors, sync_folder
 from egoworld_ops.models import content, lock, store
 from egoworld_ops.models.download import Announced, Wanted, download
-from egoworld_ops.models.entries import TOKEN, HubFile, Member, Packed, Supplied, Weight, Wheel
+from egoworld_ops.models.entries import HubFile, Member, Packed, Supplied, Weight, Wheel, token
 
 Say = Callable[[str, int, int | None], None]
 """Takes the name of a file, how many bytes of it are here, and how many there will be; None where nobody knows."""
@@ -111,9 +111,8 @@ def _fetch(entry: Weight, scratch: Path, say: Say) -> None:
     pin = store.pinned(entry.name)
     known = entry.sha256 or (pin.sha256 if pin else "")
     url = source.url(pin.commit if pin else None) if isinstance(source, HubFile) else source.url
-    token = os.environ.get(TOKEN, "") if isinstance(source, HubFile) else ""
     size = None if isinstance(source, Packed) else entry.bytes
-    wanted = Wanted(url, size, bool(known), token, store.steps(entry), store.by_hand(entry))
+    wanted = Wanted(url, size, bool(known), token() if isinstance(source, HubFile) else "", store.steps(entry), store.by_hand(entry))
     part = store.folder() / f".{entry.filename}.part"
     announced = download(wanted, part, lambda here, total: say(entry.name, here, total))
     if isinstance(source, Packed):
@@ -150,7 +149,7 @@ def _take(entry: Weight, fresh: Path, source: str, announced: Announced) -> None
                 if whose == "the lock file"
                 else ""
             )
-            cure = f"Get {entry.filename} from {entry.source}{again}"
+            cure = f"Get {entry.filename} from {entry.whence}{again}"
             raise WeightsMismatch(entry.filename, f"SHA-256 of what came from {source} is {found}, {whose} has {want}", cure)
     if entry.sha256 is None and pin is None and not entry.converted:
         try:

@@ -149,7 +149,7 @@ def verify(name: str) -> str:
 def steps(wanted: Weight) -> str:
     """What a person must do before the publisher gives a file; empty where nothing."""
     if isinstance(wanted.source, HubFile):
-        ask = f"Sign in at {wanted.source.page} and accept its terms, " if wanted.source.gated else "If it is gated, "
+        ask = f"Sign in at {wanted.source.terms} and accept its terms, " if wanted.source.gated else "If it is gated, "
         return f"{ask}make a token at https://huggingface.co/settings/tokens and set {TOKEN} to it, then run: egoworld models fetch {wanted.name}"
     return ""
 

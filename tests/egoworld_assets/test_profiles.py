@@ -113,3 +113,11 @@ def test_a_profile_for_gpus_fits_its_card_and_says_what_memory_and_licences_it_n
     free = all(models.weight(name).licence.commercial == "yes" for operator, options in chosen for name in operator.weights(options))
     assert free is commercial
     assert ("Licence class: commercial" in head) is (settings.policy.licences == "commercial") is commercial
+
+
+def test_the_laptops_profile_needs_no_device_and_only_weights_for_any_use() -> None:
+    settings = load_settings("laptop")
+    chosen = [operator_of(stage, settings) for stage in operators.stages()]
+    assert {(operator.device(options), operator.memory_mb(options)) for operator, options in chosen} == {("cpu", 0)}
+    assert {models.weight(name).licence.commercial for operator, options in chosen for name in operator.weights(options)} == {"yes"}
+    assert "Licence class: commercial" in (PROFILES / "laptop.toml").read_text()

@@ -362,6 +362,33 @@ def test_a_hub_is_told_the_token_and_hosts_it_leads_to_are_not(
         models.fetch(["tiny"])
 
 
+@pytest.mark.parametrize("mirror", ["hub.example.org", "ftp://hub.example.org", "http://[bad", "https://"])
+def test_a_mirror_that_has_no_address_is_named(weights_folder: Path, monkeypatch: pytest.MonkeyPatch, mirror: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", mirror)
+    monkeypatch.setitem(models.REGISTRY, "tiny", unknown(models.HubFile("owner/tiny", "tiny.bin", "main", gated=True)))
+    with pytest.raises(BadSettings, match=re.escape(f"HF_ENDPOINT={mirror}: is no address of the web")):
+        models.fetch(["tiny"])
+    with pytest.raises(WeightsMissing, match=r"Sign in at https://huggingface\.co/owner/tiny and"):
+        models.path("tiny")
+    monkeypatch.setenv("HF_ENDPOINT", "")
+    assert models.HubFile("owner/tiny", "tiny.bin", "main").url(None).startswith("https://huggingface.co/owner/tiny/")
+
+
+def test_a_token_loses_the_end_of_its_line_and_one_that_is_none_is_never_shown(
+    weights_folder: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", publisher.url)
+    monkeypatch.setitem(models.REGISTRY, "tiny", unknown(models.HubFile("owner/tiny", "tiny.bin", "main")))
+    publisher.files["/owner/tiny/resolve/main/tiny.bin"] = CONTENT
+    monkeypatch.setenv("HF_TOKEN", "hf_secret\nhf_more")
+    with pytest.raises(BadSettings, match="HF_TOKEN: holds spaces or letters that no token has") as caught:
+        models.fetch(["tiny"])
+    assert "secret" not in str(caught.value)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret\n")
+    models.fetch(["tiny"])
+    assert [token for _, _, token in publisher.requests] == ["Bearer hf_secret"]
+
+
 def test_a_file_that_is_not_what_the_hub_says_is_refused(
     weights_folder: Path, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,6 +408,10 @@ def test_redirects_end_and_lead_to_no_open_connection(weights_folder: Path, publ
         monkeypatch.setitem(models.REGISTRY, "tiny", unknown(models.Download(f"{publisher.url}{path}")))
         with pytest.raises(WeightsMissing, match=said):
             models.fetch(["tiny"])
+    publisher.answers["/nowhere"] = redirect("http://[bad")
+    monkeypatch.setitem(models.REGISTRY, "tiny", unknown(models.Download(f"{publisher.url}/nowhere")))
+    with pytest.raises(StorageUnavailable, match="Invalid IPv6 URL"):
+        models.fetch(["tiny"])
 
 
 def test_another_length_is_refused_before_it_is_downloaded(
