@@ -207,6 +207,13 @@ def test_hands_have_rows_in_all_frames_and_objects_where_they_are_looked_for(pic
     assert np.allclose(prompts[10][10].box_px, [100, 500, 180, 620], atol=0.5)
 
 
+def test_where_nothing_is_found_the_table_is_empty() -> None:
+    operator, asked = make(interval_frames=2, phrases=("cup",)), []
+    operator._find = lambda rgb, phrases, min_score: asked.append(list(phrases)) or []  # type: ignore[assignment]
+    assert detect(operator, [noise(96, 160, i) for i in range(5)]).equals(schema.empty("detections"))
+    assert asked == [["hand", "cup"]] * 3
+
+
 def test_a_random_network_runs_and_says_so() -> None:
     table = detect(make(interval_frames=2, phrases=("cup",)), [noise(96, 160, i) for i in range(5)])
     assert set(table["backend"].to_pylist()) == {"grounding-random"}

@@ -182,6 +182,19 @@ def test_the_same_clip_gives_the_same_table_whatever_ran_before() -> None:
     assert first.num_rows > 0
 
 
+def test_where_the_network_sees_nothing_the_table_is_empty() -> None:
+    class Blind(Truth):
+        def __call__(self, inference_session: Any, frame_idx: int) -> SimpleNamespace:
+            nothing: dict[int, Any] = {}
+            return SimpleNamespace(
+                obj_id_to_mask=nothing, obj_id_to_tracker_score=nothing, obj_id_to_score=nothing, suppressed_obj_ids=set()
+            )
+
+    operator = make(phrases=("cup",), **RANDOM)
+    operator._model = Blind([], 120, 90)  # type: ignore[assignment]
+    assert detect(operator, noise(9)).equals(schema.empty("detections"))
+
+
 def test_of_five_hands_the_four_surest_count(caplog: pytest.LogCaptureFixture) -> None:
     """No two of the same side at once; the fifth is left out, and that is said."""
     hands = [Thing(i, "hand", np.array([60.0 * i, 100.0, 40.0, 40.0]), 0.5 + 0.1 * i) for i in range(5)]
