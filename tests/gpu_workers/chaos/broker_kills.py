@@ -87,7 +87,7 @@ def _log(folder: Path) -> str:
 
 def _serving(folder: Path, streams: Sequence[tools.Stream]) -> tools.Process:
     """The broker that accepts connections; waits for one. It must also bear a connection that is closed at once."""
-    found: list[int] = []
+    found: list[tools.Process] = []
 
     def serves() -> bool:
         for stream in streams:
@@ -97,11 +97,13 @@ def _serving(folder: Path, streams: Sequence[tools.Stream]) -> tools.Process:
                 connection.connect(str(socket_path(folder)))
             except OSError:
                 return False
-            found.append(CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))[0])
-        return True
+            pid = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))[0]
+        # a worker that was being started when its broker was killed has the broker's socket until its own program runs
+        found.extend(broker for broker in tools.holding([pid]) if not broker.gone())
+        return bool(found)
 
     tools.wait_for(serves, tools.STUCK_S, "no broker serves")
-    return tools.Process(found[-1])
+    return found[-1]
 
 
 def _orders(name: str, seed: int, going: Callable[[], bool]) -> Iterator[client.Order]:
