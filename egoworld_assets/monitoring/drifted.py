@@ -15,8 +15,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from egoworld_ops.errors import SetupError
 from egoworld_ops.lake import reference
 from egoworld_ops.lake.lake import Lake
-from egoworld_ops.query import drift
-from egoworld_ops.query.samples import Samples
+from egoworld_ops.query import looking
+from egoworld_ops.query.drift import Report
 from egoworld_ops.query.views import FILE_NAME
 from egoworld_ops.settings import Settings
 
@@ -60,14 +60,10 @@ class Drifted:
         if run is None or not catalog.exists():
             return ()
         chosen = reference.read(store.root)
-        of_itself = chosen is None or (chosen.run_id == run.run_id and not chosen.released)
-        with Samples(catalog, {run.run_id, chosen.run_id if chosen else run.run_id}) as samples:
-            sides = samples.sides(run.run_id, chosen, self._settings.drift.last_videos if of_itself else 0, None)
-            report = drift.compare(samples.of(sides.reference), samples.of(sides.current), self._settings.drift)
-        return list(_said(report))
+        return list(_said(looking.look(catalog, run, chosen, self._settings.drift).report))
 
 
-def _said(report: drift.Report) -> Iterator[Metric]:
+def _said(report: Report) -> Iterator[Metric]:
     verdicts = {"drifted": len(report.drifted), "compared": report.compared, "too_few": len(report.too_few)}
     counted = GaugeMetricFamily(
         "egoworld_drift_metrics", "quality metrics of the newest videos, by what the comparison says", labels=["verdict"]

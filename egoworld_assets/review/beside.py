@@ -38,12 +38,11 @@ def beside_page(request: Request, run: Run, clip: Clip, other_id: str) -> Respon
     """
     shown: Shown = request.app.state.shown
     other = _other(shown, clip, other_id)
-    indexes = [shown.indexes.of(each) for each in (run, other)]
+    indexes = [shown.index(request, each) for each in (run, other)]
     here, there = (clip_address(each.run_id, clip.video_id, clip.clip_id) for each in (run, other))
     values: dict[str, Any] = {
         "stages": clip_comparing.compare(run, other, clip.video_id, clip.clip_id),
         "metrics": _metrics(indexes, clip),
-        "whole": all(index.whole.is_set() for index in indexes),
         "configuration": runs.configuration(run, other),
     }
     swapped = f"{there}?{urlencode({'with': run.run_id})}"

@@ -81,10 +81,9 @@ def metrics_page(request: Request) -> Response:
     stages = [stage for stage in (MANIFEST, *operators.stages()) if quality.metrics(stage)]
     stage = asked.one_of("stage", tuple(stages), "hand_pose")
     other = _other(shown, run, asked)
-    indexes = [index, *([shown.indexes.of(other)] if other else [])]
+    indexes = [index, *([shown.index(request, other)] if other else [])]
     others = [each.run_id for each in reversed(shown.lake.runs()) if each != run]
     values: dict[str, Any] = {"plots": of_stage(stage, indexes), "stages": stages, "stage": stage, "other": other, "others": others}
-    values["whole"] = all(each.whole.is_set() for each in indexes)
     return page("metrics", asked=asked, **values, **shown.common(request, run, index))
 
 

@@ -82,7 +82,16 @@ class Shown:
             run = runs.find(self.lake, request.path_params["run_id"])
         except SetupError as error:
             raise NotThere(error.culprit, error.reason, error.cure) from error
-        return run, self.indexes.of(run)
+        return run, self.index(request, run)
+
+    def index(self, request: Request, run: Run) -> Index:
+        """The index of a run for a page. One that has not gone through the run yet is noted now, before anything is asked of it: what the page does
+        not show must not be taken for all there is.
+        """
+        index = self.indexes.of(run)
+        if not index.whole.is_set():
+            request.state.reading = [*getattr(request.state, "reading", ()), index]
+        return index
 
     def clip(self, request: Request) -> tuple[Run, Clip]:
         """The run and the clip that the address names, one of those in the manifest of the video.
@@ -100,4 +109,6 @@ class Shown:
 
     def common(self, request: Request, run: Run | None = None, index: Index | None = None) -> dict[str, Any]:
         """What the frame of every page shows."""
-        return {"lake": self.lake.root, "run_shown": run, "index": index, "path": request.url.path, "annotated": self.annotated}
+        reading = getattr(request.state, "reading", ())
+        about_run = {"run_shown": run, "index": index, "reading": reading}
+        return {"lake": self.lake.root, "path": request.url.path, "annotated": self.annotated, **about_run}

@@ -8,12 +8,14 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pytest
 from starlette.testclient import TestClient
 
+from egoworld_assets.review.index import Index
 from egoworld_ops.contract import schema
 from egoworld_ops.files.tables import provenance_at, read_table, write_table
 from egoworld_ops.lake import counted, judging
@@ -80,6 +82,29 @@ def client(lake: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tes
 
 def video_of(lake: Path, name: str) -> str:
     return next(lake.glob(f"run_id={RUN}/video_id={name}-*")).name.partition("=")[2]
+
+
+def test_a_page_whose_run_is_read_while_it_is_made_does_not_take_what_it_has_for_all(
+    lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page_asked, read, rows = threading.Event(), Index._read_changed, Index.rows
+
+    def after_the_page(index: Index, ended: threading.Event) -> None:
+        page_asked.wait(30)
+        read(index, ended)
+
+    def before_the_run(index: Index, *question: Any) -> list[dict[str, Any]]:
+        found = rows(index, *question)
+        if threading.current_thread().name != "review-index":
+            page_asked.set()
+            index.whole.wait(30)
+        return found
+
+    monkeypatch.setattr(Index, "_read_changed", after_the_page)
+    monkeypatch.setattr(Index, "rows", before_the_run)
+    with asked(lake, tmp_path / "scratch") as client:
+        assert f"Reading the run {RUN}: " in client.get(f"/run/{RUN}/warnings").text
+        assert "Reading the run" not in client.get(f"/run/{RUN}/warnings").text
 
 
 def test_the_run_is_counted_by_stage_and_state(client: TestClient) -> None:
