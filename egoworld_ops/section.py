@@ -10,6 +10,17 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 
+_PLAIN = {
+    "missing": "is missing",
+    "extra_forbidden": "there is no field of this name",
+    "model_type": "want an object, {...}",
+    "tuple_type": "want a list, [...]",
+    "list_type": "want a list, [...]",
+    "dict_type": "want an object, {...}",
+}
+"""What pydantic says in words of Python, by the type of its error."""
+
+
 class Section(BaseModel):
     """Base of the sections: unknown names are refused, values cannot change."""
 
@@ -19,4 +30,4 @@ class Section(BaseModel):
 def first_fault(error: ValidationError) -> ErrorDetails:
     """The first thing that is wrong with values that somebody gave, in the words of the check that found it."""
     first = error.errors()[0]
-    return {**first, "msg": first["msg"].removeprefix("Value error, ")}
+    return {**first, "msg": _PLAIN.get(first["type"], first["msg"].removeprefix("Value error, "))}

@@ -26,7 +26,8 @@ def has_manifest(run: Run, video_id: str) -> bool:
 
 def no_manifest(run: Run, video_id: str) -> UnknownVideo:
     """The error of a video that has no manifest in a run."""
-    return UnknownVideo(f"video {video_id}", f"has no manifest in run {run.run_id}", "Materialize the asset `manifest` first")
+    cure = f"Materialize the asset `manifest` first, or `egoworld run --video {video_id} --from manifest --to manifest`"
+    return UnknownVideo(f"video {video_id}", f"has no manifest in run {run.run_id}", cure)
 
 
 def clips_of(run: Run, video_id: str) -> list[Clip]:

@@ -100,7 +100,7 @@ def test_what_is_saved_is_what_the_chain_reads_and_the_rest_stays(client: TestCl
         ({"objects": [thing(mesh="../../etc/passwd")]}, "plain name of a file"),
         ({"objects": [thing(mesh="gone.ply")]}, "not a regular file"),
         ({"objects": [thing(mesh="big.ply")]}, "80 m long, no hand-held thing is"),
-        ({"objects": [thing(password="x")]}, "not permitted"),
+        ({"objects": [thing(password="x")]}, "no field of this name"),
         ({"objects": 3}, "objects"),
         ({"objects": [], "camera": {"preset": "Nokia"}}, "there is no such camera"),
         ({"objects": [], "camera": {"hfov_deg": 400}}, "between 1 and 170 degrees"),

@@ -44,7 +44,10 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     [
         ("{", "Expecting"),
         ("[" * 100_000, ""),
-        ({"objekts": []}, "objekts"),
+        ({"objekts": []}, "objekts: there is no field of this name"),
+        ({"camera": {"fx": 200}}, "camera.fy: is missing"),
+        ("[]", "the whole file: want an object"),
+        ({"objects": "x"}, "objects: want a list"),
         ({"camera": CAMERA | {"fx": 0}}, "camera.fx"),
         ('{"camera": {"fx": NaN, "fy": 1, "cx": 1, "cy": 1, "width": 1, "height": 1}}', "camera.fx"),
         ({"objects": [{"label": "x", "mesh": "../../etc/passwd"}]}, "objects.0.mesh"),
