@@ -39,13 +39,16 @@ def write_catalog(lake: Lake) -> Path:
     """Write the catalog beside the lake's runs, in one rename; readers of an old file are not disturbed.
 
     The views name patterns, not files: they see what later stages write. So the catalog is written only where its statements differ from those
-    that the present file was made with, or where somebody wrote in it.
+    that the present file was made with, or where somebody wrote in it. In a lake in which this user may only read it is taken as it is:
+    its views find the lake by themselves, also that of a copy.
 
     Raises:
-        StorageUnavailable: the storage refuses; the catalog is as it was.
+        StorageUnavailable: the storage refuses; the catalog is as it was. Or this user may only read, and no whole catalog is there.
         ContractError: a folder is in its place.
     """
     target, stamp = lake.root / FILE_NAME, lake.root / f".{FILE_NAME}.sha256"
+    if lake.root.is_dir() and not os.access(lake.root, os.W_OK):
+        return _for_reading_alone(target, stamp)
     intake.ensure(lake)
     verdicts.ensure(lake)
     hold_swept(lake.root)  # so that nobody takes the files being written here for orphans of a killed process
@@ -75,18 +78,28 @@ def write_catalog(lake: Lake) -> Path:
     return target
 
 
-def _is_as_written(target: Path, stamp: Path, made_with: str) -> bool:
-    """Whether the catalog is the one that these statements made, as it was made. One that another process has open for writing is left to it."""
+def _for_reading_alone(target: Path, stamp: Path) -> Path:
+    if not _is_as_written(target, stamp, None):
+        reason = "is not there, or not as egoworld wrote it, and this user may not write in the lake"
+        raise StorageUnavailable(target, reason, "Let somebody who may run `egoworld sql 'SELECT 1'` once, or work on a copy of the lake")
+    return target
+
+
+def _is_as_written(target: Path, stamp: Path, made_with: str | None) -> bool:
+    """Whether the catalog is the one that these statements made (None: any), as it was made.
+
+    One that another process has open for writing is left to it.
+    """
     try:
         with named_errors(target):
             known = regular.read_text(stamp).split()
-            if known[:1] != [made_with] or not target.exists():
+            if known[:1] != [made_with or known[0]] or not target.exists():
                 return False
             log = _log(target)
             if log.exists():
                 return log.absolute() in locks.open_files(target.parent.absolute())
             return known[1:] == [_sha256(target)]
-    except (FileNotFoundError, IsADirectoryError):
+    except (FileNotFoundError, IsADirectoryError, IndexError):
         return False
 
 

@@ -273,6 +273,45 @@ print(work(lake, user))
             assert done.stdout == f"{min(n, 2) + 1}\n"
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be two users")
+def test_a_copy_of_a_lake_answers_who_may_only_read_it() -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as place:  # pytest's own folders are private
+        os.chmod(place, 0o755)
+        store = Lake(Path(place, "lake"))
+        run = open_run(store, "main")
+        latest.use(run)
+        write_video(run, "a", n_frames=20)
+        catalog.write_catalog(store)
+        shutil.copytree(store.root, Path(place, "copy"), symlinks=True)
+        code = """
+import os, sys
+from pathlib import Path
+import duckdb
+from egoworld_ops.errors import StorageUnavailable
+from egoworld_ops.lake.lake import Lake
+from egoworld_ops.query import catalog
+duckdb.connect().execute("SELECT 1")
+os.setgroups([]); os.setgid(5003); os.setuid(5003); os.chdir("/")
+copy = Lake(Path(sys.argv[1]))
+with duckdb.connect(str(catalog.write_catalog(copy)), read_only=True) as connection:
+    print(connection.execute("SELECT count(*) FROM masks").fetchall()[0][0])
+try:
+    catalog.write_catalog(Lake(Path(sys.argv[2])))
+except StorageUnavailable as error:
+    print(error.cure)
+"""
+        (store.root / catalog.FILE_NAME).unlink()
+        done = subprocess.run(
+            [sys.executable, "-c", code, f"{place}/copy", str(store.root)], cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        rows, cure = done.stdout.splitlines()
+        assert int(rows) == 60
+        assert cure.startswith("Let somebody who may run `egoworld sql")
+
+
 def test_a_disk_without_space_is_not_taken_for_one_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_bytes(b"x")
 
