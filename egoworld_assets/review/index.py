@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from egoworld_assets.review import gathering
 from egoworld_ops.contract.quality import Bounds
@@ -23,6 +24,7 @@ from egoworld_ops.errors import EgoworldError, StorageUnavailable, classify
 from egoworld_ops.lake import memo, states, verdicts
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.measured import FILE_NAME as QUALITY
+from egoworld_ops.lake.verdicts import ClipKey, Verdict
 
 CHUNK = 256
 MEMORY = "512MB"
@@ -47,6 +49,8 @@ CREATE TABLE unreadable (video_id VARCHAR, reason VARCHAR);
 CREATE TABLE verdicts (video_id VARCHAR, clip_id VARCHAR, word VARCHAR);
 """
 
+_VERDICTS = pa.schema([(name, pa.string()) for name in ("video_id", "clip_id", "word")])
+
 
 class Index:
     """The tables above for one run, kept up to date by `refresh`.
@@ -63,6 +67,10 @@ class Index:
         self._database.execute(_TABLES)
         self._known: dict[str, Any] = {}
         self._alone, self._judging = threading.Lock(), threading.Lock()
+        self._history: tuple[Any, Mapping[str, Sequence[Verdict]]] = None, {}
+        self._judged: Mapping[str, Any] = {}
+        self.stands: Mapping[ClipKey, Sequence[Verdict]] = {}
+        """The verdicts on the run's clips that stand."""
         self._counted: deque[tuple[float, int]] = deque()
         self.whole = threading.Event()
         """Set once all videos that the run had were gone through."""
@@ -148,21 +156,33 @@ class Index:
         cursor.close()
 
     def read_verdicts(self) -> None:
-        """Put the verdicts on clips that stand now in the place of those there were.
+        """Put the verdicts on clips that stand now in the place of those there were; of videos with other verdicts, or other results, than before.
 
         Raises:
             ContractError, StorageUnavailable: they cannot be read.
         """
         with self._judging:
-            found = verdicts.standing(self.run, verdicts.read(self.run.lake))
-            words = [(*clip, verdicts.word(of_clip)) for clip, of_clip in found.items()]
-            cursor = self._database.cursor()
-            cursor.execute("BEGIN")
-            cursor.execute("DELETE FROM verdicts")
-            if words:
-                cursor.executemany("INSERT INTO verdicts VALUES (?, ?, ?)", words)
-            cursor.execute("COMMIT")
-            cursor.close()
+            given = self._given()
+            looks = {v: ([said.verdict_id for said in of], memo.file_state(self.run.video_table("states", v))) for v, of in given.items()}
+            touched = [v for v in looks.keys() | self._judged.keys() if looks.get(v) != self._judged.get(v)]
+            if not touched:
+                return
+            found = verdicts.standing(self.run, [said for v in touched for said in given.get(v, ())])
+            self.stands = {clip: of for clip, of in self.stands.items() if clip[0] not in set(touched)} | found
+            rows = [{"video_id": clip[0], "clip_id": clip[1], "word": verdicts.word(of)} for clip, of in found.items()]
+            self._replace(touched, {"verdicts": pa.Table.from_pylist(rows, _VERDICTS)})
+            self._judged = looks
+
+    def _given(self) -> Mapping[str, Sequence[Verdict]]:
+        """The verdicts on the run by video; read again where their file has changed."""
+        state = memo.file_state(verdicts.path(self.run.lake))
+        if state != self._history[0]:
+            given: dict[str, list[Verdict]] = {}
+            for said in verdicts.read(self.run.lake):
+                if said.run_id == self.run.run_id:
+                    given.setdefault(said.video_id, []).append(said)
+            self._history = state, given
+        return self._history[1]
 
     def _note_progress(self) -> None:
         [row] = self.rows(f"SELECT count(*) AS n FROM states WHERE {ENDED}")

@@ -103,14 +103,14 @@ def verdicts_page(request: Request) -> Response:
     asked = Asked(request.url.path, request.query_params)
     paging = Paging.of(asked)
     given = [verdict for verdict in verdicts.read(run.lake) if verdict.run_id == run.run_id][::-1]
-    of_clips = verdicts.standing(run, given[::-1])
-    stands = {verdict.verdict_id for of_clip in of_clips.values() for verdict in of_clip}
+    index.read_verdicts()
+    stands = {verdict.verdict_id for of_clip in index.stands.values() for verdict in of_clip}
     counted = index.rows(
         "SELECT coalesce(word, 'none') AS word, count(*) AS n FROM clips LEFT JOIN verdicts USING (video_id, clip_id) GROUP BY ALL"
     )
     values: dict[str, Any] = {
         "counted": {row["word"]: row["n"] for row in counted},
-        "agreements": verdicts.agreement(of_clips),
+        "agreements": verdicts.agreement(index.stands),
         "given": given[paging.offset : paging.offset + paging.size],
         "total": len(given),
         "stands": stands,
