@@ -71,7 +71,7 @@ def _preview(video: Annotated, said: Mapping[str, Any]) -> dict[str, Any]:
 def _save(video: Annotated, said: Mapping[str, Any]) -> dict[str, Any]:
     path, commands = video.save(said), video.commands()
     video.told(path, commands)
-    return {"path": str(path), "commands": commands, **video.about()}
+    return {"path": str(path), "commands": commands}
 
 
 def _post(act: Callable[[Annotated, Mapping[str, Any]], dict[str, Any]]) -> Callable[[Request], Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,8 +23,6 @@ from egoworld_ops.lake.states import MANIFEST
 N_BINS = 32
 _TAIL = 0.005
 """Share of the values at each end that may lie in the outermost bars, whose range is then wider."""
-_UNIT = "CASE WHEN bool_or(clip_id <> '') OVER (PARTITION BY metric) THEN clip_id <> '' ELSE true END"
-"""Which rows count: those of clips where a metric has any, else those of videos."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,34 +100,46 @@ def _other(shown: Shown, run: Run, asked: Asked) -> Run | None:
 
 def of_stage(stage: str, indexes: Sequence[Index]) -> list[Distribution]:
     """The distributions of a stage's metrics in some runs; metrics that none has are left out."""
-    ranges = [_ranges(stage, index) for index in indexes]
+    known = [_ranges(stage, index) for index in indexes]
+    ends = {metric.name: _ends([of_run[metric.name] for of_run in known if metric.name in of_run]) for metric in quality.metrics(stage)}
+    counted = [_counts(stage, index, of_run, ends) for index, of_run in zip(indexes, known, strict=True)]
     made = []
     for metric in quality.metrics(stage):
-        found = [of_run[metric.name] for of_run in ranges if metric.name in of_run]
-        if not found:
-            continue
-        low, high = min(row["low"] for row in found), max(row["high"] for row in found)
-        low, high = (low, high) if low < high else (low - 0.5, high + 0.5)
-        bars = tuple(
-            _bars(stage, metric.name, index, of_run.get(metric.name), low, high) for index, of_run in zip(indexes, ranges, strict=True)
-        )
-        bounded = quality.bounded(metric, indexes[0].bounds.get(stage, {}).get(metric.name))
-        over = "clips" if any(row["of_clips"] for row in found) else "videos"
-        made.append(Distribution(metric.name, metric.doc, over, low, high, bars, bounded.minimum, bounded.maximum))
+        name, rows = metric.name, [of_run.get(metric.name) for of_run in known]
+        if any(rows):
+            bars = tuple(Bars(counts[name], row["n"], row["median"]) if row else None for counts, row in zip(counted, rows, strict=True))
+            bounded = quality.bounded(metric, indexes[0].bounds.get(stage, {}).get(name))
+            over = "clips" if any(row and row["of_clips"] for row in rows) else "videos"
+            made.append(Distribution(name, metric.doc, over, *ends[name], bars, bounded.minimum, bounded.maximum))
     return made
 
 
 def _ranges(stage: str, index: Index) -> dict[str, dict[str, Any]]:
-    asked = f"""SELECT metric, quantile_cont(value, {_TAIL}) AS low, quantile_cont(value, {1 - _TAIL}) AS high, median(value) AS median,
-        count(*) AS n, bool_or(clip_id <> '') AS of_clips
-        FROM (SELECT * FROM metrics WHERE stage = $stage AND isfinite(value) QUALIFY {_UNIT}) GROUP BY metric"""
-    return {row["metric"]: row for row in index.rows(asked, {"stage": stage})}
+    """Of each metric the ends of nearly all of its values, their median and number; of its clips where any has one, else of videos."""
+    asked = f"""SELECT metric, clip_id <> '' AS of_clips, quantile_cont(value, [{_TAIL}, 0.5, {1 - _TAIL}]) AS at, count(*) AS n
+        FROM metrics WHERE stage = $stage AND isfinite(value) GROUP BY ALL ORDER BY of_clips"""
+    return {
+        row["metric"]: row | dict(zip(("low", "median", "high"), row["at"], strict=True)) for row in index.rows(asked, {"stage": stage})
+    }
 
 
-def _bars(stage: str, name: str, index: Index, known: dict[str, Any] | None, low: float, high: float) -> Bars | None:
-    if known is None:
-        return None
-    asked = f"""SELECT least(greatest(floor((value - $low) / ($high - $low) * {N_BINS}), 0), {N_BINS - 1})::INT AS bin, count(*) AS n
-        FROM (SELECT * FROM metrics WHERE stage = $stage AND metric = $name AND isfinite(value) QUALIFY {_UNIT}) GROUP BY bin"""
-    counted = {row["bin"]: row["n"] for row in index.rows(asked, {"stage": stage, "name": name, "low": low, "high": high})}
-    return Bars(tuple(counted.get(bin_, 0) for bin_ in range(N_BINS)), known["n"], known["median"])
+def _ends(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """The range of the bars: that of all runs, or around their one value."""
+    low, high = min((row["low"] for row in rows), default=0.0), max((row["high"] for row in rows), default=0.0)
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
+def _counts(
+    stage: str, index: Index, known: Mapping[str, Mapping[str, Any]], ends: Mapping[str, tuple[float, float]]
+) -> dict[str, tuple[int, ...]]:
+    """How many values lie in each bar, by metric."""
+    names = [name for name in known if name in ends]
+    given = {"names": names, "clips": [known[name]["of_clips"] for name in names]}
+    given |= {"lows": [ends[name][0] for name in names], "highs": [ends[name][1] for name in names]}
+    asked = f"""SELECT metric, least(greatest(floor((value - low) / (high - low) * {N_BINS}), 0), {N_BINS - 1})::INT AS bin, count(*) AS n
+        FROM metrics JOIN (SELECT unnest($names) AS metric, unnest($clips) AS of_clips, unnest($lows) AS low, unnest($highs) AS high) USING (metric)
+        WHERE stage = $stage AND isfinite(value) AND (clip_id <> '') = of_clips GROUP BY ALL"""
+    counted: dict[str, list[int]] = {name: [0] * N_BINS for name in names}
+    for row in index.rows(asked, {"stage": stage, **given}) if names else ():
+        counted[row["metric"]][row["bin"]] = row["n"]
+    return {name: tuple(counts) for name, counts in counted.items()}

@@ -224,7 +224,7 @@ def sidecar_path(video_path: Path) -> Path:
     if found := next((place for place in (path, *forms) if is_there(place)), None):
         return found
     near = [name for meant in (video_path.stem, video_path.name) for name in _sidecars_in(video_path.parent).get(plain_name(meant), ())]
-    return next((place for place in map(video_path.with_name, near) if not _videos_of(place)), path)
+    return next((place for place in map(video_path.with_name, near) if not videos_of(place)), path)
 
 
 _listed: dict[Path, tuple[tuple[int, ...], dict[str, list[str]]]] = {}
@@ -252,7 +252,7 @@ def _sidecars_in(folder: Path) -> dict[str, list[str]]:
     return _listed[folder][1]
 
 
-def _videos_of(sidecar: Path) -> list[str]:
+def videos_of(sidecar: Path) -> list[str]:
     """Names of the videos that a sidecar is beside."""
     stem = sidecar.name.removesuffix(SUFFIX)
     forms = {unicodedata.normalize(form, stem) for form in ("NFC", "NFD")} | {stem}
@@ -279,7 +279,7 @@ def read_sidecar(video_path: Path) -> Sidecar:
     right = video_path.stem + SUFFIX
     if unicodedata.normalize("NFC", path.name) != unicodedata.normalize("NFC", right):
         raise BadSidecar(path, f"is not read, as its name is not quite that of {video_path.name}", f"Rename it to {right}")
-    others = _videos_of(path)
+    others = videos_of(path)
     if others and others != [video_path.name]:
         raise BadSidecar(path, f"stands beside several videos of that name: {sorted(others)}", "Rename all but one of the videos")
     try:

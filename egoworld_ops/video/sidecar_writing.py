@@ -17,7 +17,7 @@ from egoworld_ops.errors import BadSettings, BadSidecar, SidecarChanged, Storage
 from egoworld_ops.files.whole import is_there, write_bytes
 from egoworld_ops.section import first_fault
 from egoworld_ops.video.beside import read_regular
-from egoworld_ops.video.sidecar import MAX_BYTES, Sidecar, as_written, read_sidecar, sidecar_path
+from egoworld_ops.video.sidecar import MAX_BYTES, Sidecar, as_written, read_sidecar, sidecar_path, videos_of
 
 
 def refuse_another(video_path: Path) -> None:
@@ -56,10 +56,14 @@ def with_sections(video_path: Path, sections: Mapping[str, Any], cure: str) -> t
         cure: what to do where a value does not say that itself.
 
     Raises:
-        BadSidecar: the sidecar that is there cannot be read, or a section does not fit its format.
+        BadSidecar: the sidecar that is there cannot be read, or a section does not fit its format; or the file would be that of two videos.
         StorageUnavailable: the storage does not answer.
     """
     read_sidecar(video_path)
+    if len(videos := videos_of(sidecar_path(video_path))) > 1:
+        raise BadSidecar(
+            sidecar_path(video_path), f"would stand beside several videos of that name: {videos}", "Rename all but one of the videos"
+        )
     content = as_it_is(video_path) | dict(sections)
     try:
         return content, Sidecar.model_validate(content)

@@ -249,16 +249,16 @@ async function save() {
   say("Saving.", "result");
   try {
     const said = await ask("save.json", sent());
-    about = { ...about, ...said };
     changed = false;
-    get("camera").querySelector("[name=kind]").value = "";
-    showCamera();
     say(`Saved ${said.path}.`, "result");
     get("next").replaceChildren(made("p", "", "Now run:"), ...said.commands.map((command) => made("pre", "", command)));
     get("next").hidden = false;
   } catch (error) {
-    say(`Not saved. ${error.message}`, "result");
+    return say(`Not saved. ${error.message}`, "result");
   }
+  about = await ask("about.json").catch((error) => (say(`Saved; but now: ${error.message}`, "result"), about));
+  get("camera").querySelector("[name=kind]").value = "";
+  showCamera();
 }
 
 const tool = (name) => (document.querySelector(`[name=tool][value=${name}]`).checked = true);

@@ -74,12 +74,13 @@ def test_what_is_saved_is_what_the_chain_reads_and_the_rest_stays(client: TestCl
     said = {"before": about["before"], "objects": [*BEFORE["objects"], thing(EVIL)], "camera": {"hfov_deg": 90.0, "error_share": 0.05}}
     answer = send(client, "save", said).json()
     assert answer["commands"] == [f"egoworld register '{video.path}'", f"egoworld process {video.video_id}"]
-    assert answer["camera"] == {"source": "file", "model": "pinhole", "fx_px": 80.0, "error_share": 0.05}
+    after = client.get("/annotate/about.json").json()
+    assert after["camera"] == {"source": "file", "model": "pinhole", "fx_px": 80.0, "error_share": 0.05}
     now = read_sidecar(video.path)
     assert (now.recording, now.hands and now.hands.length_m) == ("kitchen 1", 0.19)
     assert [(item.label, item.text) for item in now.objects] == [("old", "a red cup"), (EVIL, None)]
     assert now.objects[1].prompts[0].box_px == (20, 30, 40, 50)
-    assert send(client, "save", {"before": answer["before"], "objects": [], "camera": None}).status_code == 200
+    assert send(client, "save", {"before": after["before"], "objects": [], "camera": None}).status_code == 200
     assert read_sidecar(video.path).camera == now.camera
     assert "script>alert" not in client.get("/annotate").text
 
@@ -174,6 +175,10 @@ def test_a_video_that_went_away_or_changed_is_named(made: Annotated, tmp_path: P
         for address in ("about.json", "frame.json?frame=0"):
             assert "is not there" in client.get(f"/annotate/{address}").json()["error"]
         assert "is not there" in send(client, "save", {"before": "", "objects": []}).json()["error"]
+        assert not list(path.parent.glob("*.egoworld.json"))
+        shutil.copy2(path.with_suffix(".gone"), path)
+        shutil.copy(path, path.with_suffix(".mov"))
+        assert "would stand beside several videos" in send(client, "save", {"before": "", "objects": []}).json()["error"]
         media.make(path, 3)
         assert "another file than when it was opened" in send(client, "save", {"before": "", "objects": []}).json()["error"]
         assert not list(path.parent.glob("*.egoworld.json"))
