@@ -51,11 +51,13 @@ class Platform:
     Args:
         settings: of the deployment: lake, raw folder, ledger, pool.
         indexes: of runs, kept up to date in the background.
-        instance: Dagster's, for its sensors; None where there is none.
+        instance: opens Dagster's, for its sensors; gives None where there is none.
         drift: the last comparison that was made in the background, as families.
     """
 
-    def __init__(self, settings: Settings, indexes: Indexes, instance: DagsterInstance | None, drift: Part = lambda: iter(())) -> None:
+    def __init__(
+        self, settings: Settings, indexes: Indexes, instance: Callable[[], DagsterInstance | None], drift: Part = lambda: iter(())
+    ) -> None:
         self._settings, self._indexes, self._instance = settings, indexes, instance
         self._store = Lake(settings.lake)
         self._complained: dict[str, float] = {}
@@ -160,12 +162,12 @@ class Platform:
         return self._intake[1]
 
     def _sensors(self) -> Iterator[Metric]:
-        if self._instance is None:
+        if (instance := self._instance()) is None:
             return
         running = GaugeMetricFamily("egoworld_sensor_running", "1 where the sensor is switched on", labels=["sensor"])
         at = GaugeMetricFamily("egoworld_sensor_last_tick_timestamp_seconds", "when the sensor last looked", labels=["sensor"])
         well = GaugeMetricFamily("egoworld_sensor_last_tick_success", "0 where its last look failed", labels=["sensor"])
-        for sensor in ticks.of_sensors(self._instance):
+        for sensor in ticks.of_sensors(instance):
             running.add_metric([sensor.name], float(sensor.running))
             if sensor.looked_at_s is not None:
                 at.add_metric([sensor.name], sensor.looked_at_s)

@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def served(settings: Settings, port: int, every_s: float, drift_every_s: float) 
     with tempfile.TemporaryDirectory(prefix="egoworld-metrics-") as scratch:
         indexes, drifted = Indexes(Path(scratch), settings.quality, every_s), Drifted(settings, drift_every_s)
         try:
-            registry.register(_Registered(Platform(settings, indexes, _instance(), drifted.families)))
+            registry.register(_Registered(Platform(settings, indexes, cache(_instance), drifted.families)))
             try:
                 server, thread = start_http_server(port, LOOPBACK, registry)
             except OSError as error:

@@ -177,6 +177,18 @@ def test_a_part_that_fails_takes_no_other_along(settings: Settings, address: str
     assert samples(address)[key("egoworld_metrics_part_up", part="intake")] == 1
 
 
+def test_databases_of_dagster_that_cannot_be_used_cost_its_sensors_alone(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "history").mkdir()
+    (tmp_path / "history" / "runs.db").write_text("no database")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with served(settings, 0, every_s=60.0, drift_every_s=600.0) as at:
+        found = samples(at)
+    up = {part: found[key("egoworld_metrics_part_up", part=part)] for part in ("sensors", "disk", "intake")}
+    assert up == {"sensors": 0, "disk": 1, "intake": 1}
+
+
 def test_a_pool_that_is_not_there_and_a_port_that_is_taken_are_said(settings: Settings, address: str, tmp_path: Path) -> None:
     alone = settings.model_copy(update={"pool": PoolSettings(folder=tmp_path / "p", start=False), "lake": tmp_path / "none"})
     with served(alone, 0, 1.0, 600.0) as at:
