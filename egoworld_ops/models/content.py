@@ -21,7 +21,8 @@ _FIXED_BYTES = {1: 8, 5: 4}
 
 def check(wanted: Weight, file: Path, arrays: Mapping[str, tuple[int, ...]] | None = None) -> None:
     """Compare a file with what its entry says that it holds: arrays of safetensors or of a checkpoint, by name and shape; names in an ONNX file, and
-    how many results its network has; how large it is; keys of a JSON file; the first word of another text.
+    how many results its network has; how large it is; keys of a JSON file, and its
+    `model_type`; the first word of another text.
 
     Args:
         wanted: the entry; nothing is checked where it says nothing.
@@ -70,6 +71,8 @@ def _lacks_of_text(wanted: Weight, file: Path, is_json: bool) -> list[str]:
         said = json.loads(text) if is_json else text.split()[:1]
     except (ValueError, RecursionError):
         return ["text of that kind"]
+    if wanted.model_type and isinstance(said, dict) and said.get("model_type") != wanted.model_type:
+        return [f"model_type {wanted.model_type}"]
     return [name for name in wanted.holds if not isinstance(said, dict | list) or name not in said]
 
 

@@ -177,6 +177,7 @@ class Weight:
         converted: whether it is a checkpoint that is read once and used as safetensors from then on.
         holds: what it must hold to be what it is called, see `content.py`; for files whose SHA-256 nobody publishes.
         sizes: bytes that it has at least and at most, where that tells networks of one kind from each other.
+        model_type: what a configuration of it says that it describes; empty where there is nothing to be said.
         outputs: how many results its network has, which tells ONNX files that hold the same names; None where nothing is to be told by it.
     """
 
@@ -190,6 +191,7 @@ class Weight:
     holds: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
     outputs: int | None = None
     sizes: tuple[int, int] | None = None
+    model_type: str = ""
 
     @property
     def whence(self) -> str:

@@ -71,14 +71,15 @@ def _foundationpose(part: str, outputs: int) -> Weight:
     )
 
 
-def _sam3(name: str, path: str, holds: str) -> Weight:
+def _sam3(name: str, path: str, holds: str, model_type: str = "") -> Weight:
     filename = "sam3.safetensors" if name == "sam3" else f"{name}.json"
-    return Weight(name, filename, None, None, SAM, HubFile("facebook/sam3", path, "main", gated=True), holds={holds: None})
+    source = HubFile("facebook/sam3", path, "main", gated=True)
+    return Weight(name, filename, None, None, SAM, source, holds={holds: None}, model_type=model_type)
 
 
-def _owlv2(name: str, path: str, holds: str, shape: tuple[int, ...] | None = None) -> Weight:
+def _owlv2(name: str, path: str, holds: str, shape: tuple[int, ...] | None = None, model_type: str = "") -> Weight:
     source = HubFile("google/owlv2-base-patch16-ensemble", path, "main")
-    return Weight(name, f"{name}{path[path.rindex('.') :]}", None, None, APACHE, source, holds={holds: shape})
+    return Weight(name, f"{name}{path[path.rindex('.') :]}", None, None, APACHE, source, holds={holds: shape}, model_type=model_type)
 
 
 REGISTRY: dict[str, Weight] = {
@@ -126,7 +127,7 @@ REGISTRY: dict[str, Weight] = {
         _foundationpose("refiner_net", 2),
         _foundationpose("score_net", 1),
         _sam3("sam3", "model.safetensors", "detector_model.vision_encoder.backbone.embeddings.patch_embeddings.projection.weight"),
-        _sam3("sam3_config", "config.json", "model_type"),
+        _sam3("sam3_config", "config.json", "model_type", "sam3_video"),
         _sam3("sam3_tokenizer", "tokenizer.json", "model"),
         _rtm(
             "rtmdet_hand",
@@ -154,7 +155,7 @@ REGISTRY: dict[str, Weight] = {
             holds={"model.backbone.pretrained.patch_embed.proj.weight": (1024, 3, 14, 14)},
         ),
         _owlv2("owlv2", "model.safetensors", "owlv2.vision_model.embeddings.patch_embedding.weight", (768, 3, 16, 16)),
-        _owlv2("owlv2_config", "config.json", "model_type"),
+        _owlv2("owlv2_config", "config.json", "model_type", model_type="owlv2"),
         _owlv2("owlv2_vocabulary", "vocab.json", "<|endoftext|>"),
         _owlv2("owlv2_merges", "merges.txt", "#version:"),
     )

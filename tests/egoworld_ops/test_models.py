@@ -603,6 +603,18 @@ def test_networks_that_hold_the_same_names_are_told_by_their_results(weights_fol
         models.register(name, tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["sam3_config", "owlv2_config"])
+def test_configurations_do_not_pass_for_each_other(weights_folder: Path, tmp_path: Path, name: str) -> None:
+    mine = models.REGISTRY[name].model_type
+    for said in ("clip", {"sam3_video": "owlv2", "owlv2": "sam3_video"}[mine], float("nan")):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": said}))
+        with pytest.raises(WeightsMismatch, match=f"is not {name}: it has no model_type {mine}"):
+            models.register(name, tmp_path / "config.json")
+        assert models.pinned(name) is None
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": mine}))
+    models.register(name, tmp_path / "config.json")
+
+
 def test_the_sizes_of_moge_do_not_pass_for_each_other(weights_folder: Path, tmp_path: Path) -> None:
     """Both have the same names: a file of 70 MB is `vits` and no `vitl`, and one of a few bytes is neither."""
     value = {n: onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1]) for n in ("image", "points", "mask", "metric_scale")}

@@ -14,9 +14,11 @@ import pytest
 import torch
 from torchvision.ops import batched_nms
 
+from egoworld_ops import models
 from egoworld_ops.contract import schema, validation
 from egoworld_ops.errors import BadSettings, BadSidecar, SetupError, WeightsMismatch, WeightsMissing, WeightsUnreadable
 from egoworld_ops.files import safetensors
+from egoworld_ops.models import content
 from egoworld_ops.operators.detections import _owlv2, grounding, mediapipe
 from egoworld_ops.operators.detections._box_tracks import BoxTracks, Found, each_once
 from egoworld_ops.operators.detections._phrases import UnusablePhrase, blamed, check_length, phrases_for
@@ -246,6 +248,7 @@ def test_published_files_give_the_network_and_its_words_and_no_hub_is_asked(file
 
     monkeypatch.setattr("socket.socket.connect", refuse)
     monkeypatch.setattr("socket.getaddrinfo", refuse)
+    content.check(models.REGISTRY["owlv2_config"], files[1])
     found = _owlv2.load(files, CPU, "float32")
     want = _owlv2.random(SEED, CPU, "float32")._network.state_dict()
     assert all(torch.equal(tensor, want[name]) for name, tensor in found._network.state_dict().items())

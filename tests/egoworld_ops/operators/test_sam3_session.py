@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from egoworld_ops import models
 from egoworld_ops.errors import WeightsMismatch, WeightsUnreadable
 from egoworld_ops.files import safetensors
+from egoworld_ops.models import content
 from egoworld_ops.operators.detections import _hub_model, _sam3_model, _sam3_random
 from egoworld_ops.operators.detections._sam3_session import Phrase, Sam3, Session, Sighting, Stream, keep_apart
 
@@ -273,6 +275,8 @@ def test_published_files_give_the_network(files: Path, model: Sam3, phrases: lis
     loaded, want = streamed(load(files), phrases, 4), streamed(model, phrases, 4)
     assert [seen.keys() for seen in loaded] == [seen.keys() for seen in want]
     assert all(torch.equal(a[n].logits, b[n].logits) for a, b in zip(loaded, want, strict=True) for n in a)
+    for name, file in (("sam3", "sam3.safetensors"), ("sam3_config", "config.json"), ("sam3_tokenizer", "tokenizer.json")):
+        content.check(models.REGISTRY[name], files / file)
 
 
 def test_a_phrase_is_padded_to_the_network_s_length(files: Path) -> None:
