@@ -38,7 +38,16 @@ TABLE = schema.Table(
             True,
             ("camera", "picture"),
         ),
-        schema.Column("state", pa.string(), "moving or still relative to the background", "", "", True, ("moving", "still")),
+        schema.Column(
+            "state",
+            pa.string(),
+            "moving or still relative to the background; null where neither is known, as where the camera walks by a path that nobody gives "
+            "and both would look the same",
+            "",
+            "",
+            True,
+            ("moving", "still"),
+        ),
         schema.Column(
             "held_by",
             pa.string(),
@@ -75,7 +84,14 @@ STAGE = Stage(
     table=TABLE,
     metrics=(
         answered_share("masks", "role = 'object'"),
-        Metric("stated_share", "avg((state IS NOT NULL)::INT)", "objects said to move or be still", minimum=0.5),
+        Metric(
+            "stated_share",
+            "avg((state IS NOT NULL)::INT)",
+            "objects said to move or be still",
+            minimum=0.5,
+            cure="Column reason says why; where it is camera_walks, name a trajectory in VIDEO.egoworld.json, or choose "
+            "stages.camera.backend = 'colmap'",
+        ),
         Metric(
             "held_unknown_share",
             "avg((held_by = 'unknown')::INT)",

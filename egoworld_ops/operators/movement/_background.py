@@ -3,7 +3,8 @@
 Where the camera's poses in the world are known well enough, they say it, whatever is in the picture. Their scale, and the distance of the object,
 have errors, and an error of a tenth lets what rests move at a tenth of the camera's speed. So a thing is said to move only as far as no scale
 within the stated errors explains. Where there are no poses, the motion of the background in the picture says it, see `_flow`: that is right for
-what lies near the plane that most of the background's points are on.
+what lies near the plane that most of the background's points are on. What then seems to move may be nearer than that plane while the camera
+walks, see `_walking`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,10 @@ class Thing:
 class Background(Protocol):
     """The motion of all that rests, from one frame to another, as the camera sees it."""
 
-    source: ClassVar[str]
+    @property
+    def source(self) -> str:
+        """Column `background_source`."""
+        ...
 
     def carried(self, thing: Thing) -> np.ndarray | None:
         """T_camera_object afterwards, if the object stayed in its place; None if that cannot be solved."""
@@ -78,9 +82,9 @@ class InPicture:
 class InWorld:
     """By the motion of the camera: `T_after_before` (4, 4) maps its frame before to that afterwards."""
 
-    source: ClassVar[str] = "camera"
     camera: Camera
     T_after_before: np.ndarray
+    source: str = "camera"
 
     def carried(self, thing: Thing) -> np.ndarray | None:
         """As `Background.carried`."""
@@ -89,11 +93,22 @@ class InWorld:
 
     def carried_px(self, points_px: np.ndarray, thing: Thing | None, depth_m: float) -> np.ndarray:
         """As `Background.carried_px`: points lie where their rays meet the object's cuboid, else at its depth."""
-        x = (points_px[:, 0] - self.camera.cx_px) / self.camera.fx_px
-        y = (points_px[:, 1] - self.camera.cy_px) / self.camera.fy_px
-        rays = np.column_stack([x, y, np.ones(len(x))])
-        depths = np.full(len(rays), depth_m) if thing is None else _entries_m(rays, thing)
-        return project(self.camera, transform(self.T_after_before, rays * np.where(np.isfinite(depths), depths, depth_m)[:, None]))
+        depths_m = depths_on(self.camera, points_px, thing, depth_m)
+        return project(self.camera, transform(self.T_after_before, sight(self.camera, points_px) * depths_m[:, None]))
+
+
+def depths_on(camera: Camera, points_px: np.ndarray, thing: Thing | None, depth_m: float) -> np.ndarray:
+    """Depths (N,) at which the rays through points (N, 2) on an object meet its cuboid; where there is none, or they miss it, about how far it is."""
+    if thing is None:
+        return np.full(len(points_px), depth_m)
+    depths_m = _entries_m(sight(camera, points_px), thing)
+    return np.where(np.isfinite(depths_m), depths_m, depth_m)
+
+
+def sight(camera: Camera, points_px: np.ndarray) -> np.ndarray:
+    """Rays (N, 3) of z = 1 through pixels (N, 2) of a pinhole camera."""
+    x, y = (points_px - (camera.cx_px, camera.cy_px)).T / np.array([[camera.fx_px], [camera.fy_px]])
+    return np.column_stack([x, y, np.ones(len(x))])
 
 
 def _entries_m(rays: np.ndarray, thing: Thing) -> np.ndarray:

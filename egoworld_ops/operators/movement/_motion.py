@@ -12,8 +12,12 @@ from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.movement._background import Background
 from egoworld_ops.types import Hand
 
-UNDECIDED = Reason(
+SCALE_UNDECIDED = Reason(
     "scale_uncertain", "it moves, or the camera's path has another scale than the object's distance: both are within the stated errors"
+)
+WAY_UNDECIDED = Reason(
+    "camera_walks",
+    "it moves, or rests nearer than the background while the camera walks: nobody gives the camera's path, and the picture shows both alike",
 )
 
 
@@ -32,6 +36,8 @@ class Motion:
         source: of the background's motion, `Background.source`.
         likely_m_s: the speed by which the state is judged, at the scale that the camera's path is said to have or, if less, by the picture. The other
             speeds are the least that a scale within its errors gives.
+        doubt: why it is not known whether the object moves, where the other speeds say that it rests and `likely_m_s` that it moves.
+        nearer, way_m_s: what lets it rest, see `_walking.Explained`; NaN where it rests anyway, or nothing lets it.
     """
 
     velocity_m_s: np.ndarray | None
@@ -44,6 +50,9 @@ class Motion:
     why: Reason | None = None
     source: str | None = None
     likely_m_s: float | None = None
+    doubt: Reason | None = None
+    nearer: float = np.nan
+    way_m_s: float = np.nan
 
     @property
     def fastest_m_s(self) -> float:
@@ -60,6 +69,17 @@ class Motion:
         if self.speed_m_s is None:
             return columns | Reason("too_few_points", "too few background points agree on the camera's motion").columns()
         return columns | {"speed_background_m_s": self.speed_m_s, "turning_background_rad_s": self.turning_rad_s}
+
+    @property
+    def walks(self) -> bool:
+        """Whether the camera's walk may be all that moves it in the picture. Hand and object are then compared as they move there."""
+        return self.doubt is WAY_UNDECIDED
+
+    def undecided(self) -> dict[str, Any]:
+        """Why there is no state, and no velocity, where the camera's motion does not tell whether the object moves."""
+        if self.doubt is None:
+            return {}
+        return Reason(self.doubt.kind, f"{self.doubt}; {self.why}" if self.why else self.doubt).columns()
 
 
 def judged_m_s(motion: Motion) -> float:
@@ -93,4 +113,11 @@ def least(
     if not motions:
         return by_picture
     of_picture_m_s = np.nan if by_picture is None else judged_m_s(by_picture)
-    return replace(min(motions, key=judged_m_s), likely_m_s=float(np.fmin(likely_m_s, of_picture_m_s)))
+    return replace(min(motions, key=judged_m_s), likely_m_s=float(np.fmin(likely_m_s, of_picture_m_s)), doubt=SCALE_UNDECIDED)
+
+
+def unless_it_rests(moves: Motion, rests: Motion | None, nearer: float, way_m_s: float) -> Motion:
+    """The lesser of the motion against the background's plane and that against the depth and the camera's way that explain it best."""
+    if rests is None or not judged_m_s(rests) < judged_m_s(moves):
+        return moves
+    return replace(rests, likely_m_s=judged_m_s(moves), doubt=WAY_UNDECIDED, nearer=nearer, way_m_s=way_m_s)

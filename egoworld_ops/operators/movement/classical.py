@@ -15,19 +15,30 @@ from pydantic import Field
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.reasons import Reason
 from egoworld_ops.operators.base import BackendSettings, ClipInput, Operator
-from egoworld_ops.operators.movement._background import Background, CameraPath, InPicture, Thing, shift_px
+from egoworld_ops.operators.movement._background import (
+    MIN_OBJECT_POINTS,
+    PROBES,
+    Background,
+    CameraPath,
+    InPicture,
+    InWorld,
+    Thing,
+    depths_on,
+    shift_px,
+)
 from egoworld_ops.operators.movement._flow import Flow, Scale, homography, shrunk
 from egoworld_ops.operators.movement._grip import CUES, left_to
 from egoworld_ops.operators.movement._holding import slip_in_picture_px, slip_m_s
 from egoworld_ops.operators.movement._moment import Moment, joints_of, moment
-from egoworld_ops.operators.movement._motion import UNDECIDED, Motion, judged_m_s, least
+from egoworld_ops.operators.movement._motion import Motion, judged_m_s, least, unless_it_rests
 from egoworld_ops.operators.movement._verdict import Evidence, judge
+from egoworld_ops.operators.movement._walking import Ways, resting, ways
 from egoworld_ops.operators.movement._window import Window
 from egoworld_ops.operators.rectifying import run_rectified
 from egoworld_ops.operators.rows import by_frame, common
 from egoworld_ops.types import HANDS, Camera, Hand
 from egoworld_ops.vision import rle
-from egoworld_ops.vision.geometry import rotation_angle_deg
+from egoworld_ops.vision.geometry import project, rotation_angle_deg, transform
 
 NAME = "classical"
 _JOINTS = ("frame_index", "hand", "joints_px", "joints_m")
@@ -73,6 +84,13 @@ class _Flows:
         self.background = Flow(160, 9)
         self.hands = {hand: Flow(50, 5, of_thing=True) for hand in HANDS}
         self.objects: dict[int, Flow] = {}
+        self._ways: tuple[tuple[int, int], Ways | None] = ((-1, -1), None)
+
+    def ways(self, camera: Camera, start: int, end: int) -> Ways | None:
+        """What the camera may have done between two frames, by the background alone; None where that shows too few points."""
+        if self._ways[0] != (start, end):
+            self._ways = ((start, end), ways(camera, *self.background.pairs(start, end)))
+        return self._ways[1]
 
     def see(
         self, position: int, grey: np.ndarray, hands: dict[Hand, np.ndarray], objects: dict[int, np.ndarray], unseen: np.ndarray
@@ -94,7 +112,7 @@ class _Flows:
 class Backend(Operator):
     """The `classical` backend of movement."""
 
-    version = "12"
+    version = "13"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = MovementSettings
     seconds_per_frame: ClassVar[float] = 0.02
@@ -189,7 +207,11 @@ class Backend(Operator):
             speed_m_s, away_m_s = float(np.linalg.norm(drift_m)) / elapsed_s, abs(float(drift_m[2])) / elapsed_s
             return Motion(velocity, speed_m_s, float(turning), seen_m_s, away_m_s, slips, seen_slips, source=background.source)
 
-        found = self._least(camera, flows, span, before.depth_error_share, against)
+        size_m = thing.moments[position].size_m
+        of_thing = points if len(points[0]) >= MIN_OBJECT_POINTS else _corners(camera, was_pose, now_pose, size_m)
+        found = self._least(
+            camera, flows, span, before.depth_error_share, against, (*of_thing, depths_on(camera, of_thing[0], was, float(was_pose[2, 3])))
+        )
         return found or Motion(velocity, None, None, None, 0.0, slips, seen_slips)
 
     def _least(
@@ -199,8 +221,12 @@ class Backend(Operator):
         span: tuple[Moment, Moment],
         depth_error_share: float | None,
         against: Callable[[Background], Motion | None],
+        points: tuple[np.ndarray, np.ndarray, np.ndarray],
     ) -> Motion | None:
-        """The motion of an object against the background, by the camera's poses where they are known, else by the picture."""
+        """The motion of an object against the background, by the camera's poses where they are known, else by the picture.
+
+        `points` are those of the object before and after, (M, 2) each, and their depths (M,) before.
+        """
         before, after = span
         known = () if depth_error_share is None else flows.path.between(before.frame_index, after.frame_index, depth_error_share)
 
@@ -208,7 +234,14 @@ class Backend(Operator):
             H = homography(*flows.background.pairs(before.position, after.position), _diagonal_px(camera))
             return None if H is None else InPicture(camera, H)
 
-        return least(known, picture, against, self.settings.start_m_s)
+        found = least(known, picture, against, self.settings.start_m_s)
+        if known or found is None or not judged_m_s(found) > self.settings.start_m_s:
+            return found
+        walked = flows.ways(camera, before.position, after.position)
+        if walked is None:
+            return found
+        best, elapsed_s = walked.explaining(*points), after.timestamp_s - before.timestamp_s
+        return unless_it_rests(found, against(InWorld(camera, best.T_after_before, "picture")), best.nearer, best.way_m / elapsed_s)
 
     def _poses_around(self, thing: _Object, position: int, reach: tuple[int, int]) -> tuple[Moment, Moment] | Reason:
         """The two moments with poses whose difference is the velocity at a position, or why there is none."""
@@ -240,14 +273,17 @@ class Backend(Operator):
             seen_px = shift_px(background, *points, None, m_per_px * camera.fx_px)
             return None if seen_px is None else Motion(None, None, None, seen_px * m_s_per_px, 0.0, slips, slips, why, background.source)
 
-        found = self._least(camera, flows, (first, last), _HAND_ERROR_SHARE, against)
+        found = self._least(
+            camera, flows, (first, last), _HAND_ERROR_SHARE, against, (*points, np.full(len(points[0]), m_per_px * camera.fx_px))
+        )
         return found or Motion(None, None, None, None, 0.0, slips, slips, why)
 
     def _rows(self, item: ClipInput, thing: _Object, positions: range) -> list[dict[str, Any]]:
         """The rows of one unbroken stretch: an object's motion before a loss says nothing about its motion after it."""
         moments, motions = [thing.moments[p] for p in positions], [thing.motions[p] for p in positions]
-        states = self._states(motions)
-        moving = np.array([s == "moving" for s in states])
+        touched, times_s = np.array([any(m.touches.values()) for m in moments]), np.array([m.timestamp_s for m in moments])
+        states = resting(motions, self._states(motions), touched, times_s, self.settings.start_m_s)
+        moving = np.array([s == "moving" or m.walks for s, m in zip(states, motions, strict=True)])
         edges = {hand: np.array([m.bordered.get(hand, np.nan) for m in moments]) for hand in HANDS}
         evidence = {
             hand: Evidence(
@@ -262,9 +298,9 @@ class Backend(Operator):
         }
         verdicts = judge(
             evidence,
-            np.array([np.nan if s is None else m.fastest_m_s for m, s in zip(motions, states, strict=True)]),
+            np.array([m.likely_m_s if m.walks else np.nan if s is None else m.fastest_m_s for m, s in zip(motions, states, strict=True)]),
             moving,
-            np.array([m.timestamp_s for m in moments]),
+            times_s,
             self.settings.hold_window_s,
             self.settings.max_slip_m_s,
         )
@@ -280,12 +316,12 @@ class Backend(Operator):
                 "metric": item.camera.metric,
             }
             | motion.columns()
-            | (UNDECIDED.columns() if state is None and motion.speed_m_s is not None else {})
+            | (motion.undecided() if state is None else {})
             for moment, motion, state, verdict in zip(moments, motions, states, verdicts, strict=True)
         ]
 
     def _states(self, motions: list[Motion]) -> list[str | None]:
-        """Moving or still, with hysteresis; null where the motion is unknown, or is one only if the scale of the camera's path is right.
+        """Moving or still, with hysteresis; null where the motion is unknown, or is one only if the camera's way or its scale is as it is said to be.
 
         Points seen on the object decide if there are enough: they are more certain than the difference of two poses. The poses decide on motion along
         the line of sight, which points show least well.
@@ -299,11 +335,16 @@ class Backend(Operator):
                 moving = False
                 states.append(None)
                 continue
-            grows = motion.depth_m_s > s.start_depth_m_s and speed > SEEN_TO_GROW * motion.depth_m_s
+            grows = not motion.walks and motion.depth_m_s > s.start_depth_m_s and speed > SEEN_TO_GROW * motion.depth_m_s
             moving = speed > (s.stop_m_s if moving else s.start_m_s) or grows
             undecided = not moving and motion.likely_m_s is not None and motion.likely_m_s > s.start_m_s
             states.append("moving" if moving else None if undecided else "still")
         return states
+
+
+def _corners(camera: Camera, was: np.ndarray, now: np.ndarray, size_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The corners (8, 2) of an object's cuboid before and after, by its poses."""
+    return project(camera, transform(was, PROBES * size_m)), project(camera, transform(now, PROBES * size_m))
 
 
 def _diagonal_px(camera: Camera) -> float:
