@@ -91,8 +91,9 @@ def _check_stages(stages: dict[str, StageSettings]) -> dict[str, StageSettings]:
 
 def _pool_folder() -> Path:
     """A folder of this user's own: in XDG_RUNTIME_DIR where there is one, else in /tmp. The broker checks whose it is before it uses it."""
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(base, "egoworld-pool") if base else Path(f"/tmp/egoworld-pool-{os.getuid()}")  # noqa: S108
+    base = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
+    # a relative one is to be ignored, says the XDG Base Directory Specification
+    return base / "egoworld-pool" if base.is_absolute() else Path(f"/tmp/egoworld-pool-{os.getuid()}")  # noqa: S108
 
 
 def _check_pool(kind: str) -> str:

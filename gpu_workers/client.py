@@ -247,6 +247,10 @@ class _Session:
         return messages.parse(said, messages.TO_CLIENT), payload
 
 
+_NOBODY_THERE = (FileNotFoundError, ConnectionRefusedError, NotADirectoryError, PermissionError)
+"""What connecting ends in where no broker listens; where none ever can, starting one says why."""
+
+
 def _connect(settings: PoolSettings) -> socket.socket:
     """A connection to the broker; where there is none, and settings allow it, one is started.
 
@@ -264,7 +268,7 @@ def _connect(settings: PoolSettings) -> socket.socket:
             connection.connect(str(path))
         except OSError as error:
             connection.close()
-            gone = isinstance(error, (FileNotFoundError, ConnectionRefusedError))
+            gone = isinstance(error, _NOBODY_THERE)
             if gone and settings.start and time.monotonic() >= start_at:
                 _start(settings)
                 start_at = time.monotonic() + _START_EVERY_S

@@ -30,10 +30,13 @@ def own_folder(folder: Path) -> Path:
     """The folder, made where it is not there: this user's, readable by nobody else.
 
     Raises:
-        BadSettings: it belongs to someone else, others may enter it, or its path is too long for a socket.
+        BadSettings: it cannot be made, belongs to someone else, others may enter it, or its path is too long for a socket.
     """
     socket_path(folder)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise BadSettings(f"pool folder {folder}", f"cannot be made: {error.strerror}", "Set pool.folder to another place") from error
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
         reason = "is not a folder of this user alone (mode 0700)"

@@ -1,5 +1,6 @@
 """Profiles are complete and typed, and unknown names in them are refused."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,10 @@ def test_a_byte_order_mark_and_a_tilde_are_understood(monkeypatch: pytest.Monkey
     settings = load_settings("~/p.toml")
     assert (settings.raw, settings.lake, settings.pool.folder) == (tmp_path / "raw", tmp_path / "lake", tmp_path / "pool")
     assert settings.stages["masks"].python == str(tmp_path / "bin" / "python")
+
+
+@pytest.mark.parametrize(("base", "folder"), [("/run/user/7", "/run/user/7/egoworld-pool"), ("rel", f"/tmp/egoworld-pool-{os.getuid()}")])
+def test_the_pools_folder_is_in_the_runtime_folder_where_that_is_one(monkeypatch: pytest.MonkeyPatch, base: str, folder: str) -> None:
+    monkeypatch.delenv("EGOWORLD_POOL__FOLDER", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", base)
+    assert load_settings("laptop").pool.folder == Path(folder)

@@ -183,7 +183,7 @@ def test_there_is_one_broker_a_folder(folder: Path) -> None:
         assert brokers.run(on_demand(folder), [order("a")])["a"].result.outcome == "done", "the first is none the worse"
 
 
-@pytest.mark.parametrize("wrong", ["mode", "owner", "a link", "a long path"])
+@pytest.mark.parametrize("wrong", ["mode", "owner", "a link", "a long path", "a file", "below a file"])
 def test_a_folder_that_others_could_enter_is_refused(folder: Path, wrong: str) -> None:
     if wrong == "mode":
         folder.mkdir()
@@ -196,14 +196,22 @@ def test_a_folder_that_others_could_enter_is_refused(folder: Path, wrong: str) -
     elif wrong == "a link":
         (folder.parent / "mine").mkdir(mode=0o700)
         folder.symlink_to(folder.parent / "mine")
+    elif "file" in wrong:
+        folder.touch()
+        folder = folder / "p" if "below" in wrong else folder
     else:
         folder = folder / ("x" * 120)
     done = command("serve", "--folder", str(folder))
     assert done.returncode == 1
     assert done.stderr.startswith(f"gpu_workers: pool folder {folder}: ")
-    assert ("longer than 100 bytes" if wrong == "a long path" else "not a folder of this user alone (mode 0700)") in done.stderr
+    said = {
+        "a long path": "longer than 100 bytes",
+        "a file": "cannot be made: File exists",
+        "below a file": "cannot be made: Not a directory",
+    }
+    assert said.get(wrong, "not a folder of this user alone (mode 0700)") in done.stderr
     assert not list(folder.parent.glob("*/lock"))
-    with pytest.raises(BadSettings, match=r"longer than 100 bytes|of this user alone"):
+    with pytest.raises(BadSettings, match=r"longer than 100 bytes|of this user alone|cannot be made"):
         brokers.run(on_demand(folder), [order("a")])
 
 
