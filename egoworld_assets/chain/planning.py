@@ -25,10 +25,9 @@ from egoworld_ops.errors import (
     RawFileAway,
     StorageUnavailable,
     UnstableFile,
-    UnsupportedLens,
 )
 from egoworld_ops.execution import code
-from egoworld_ops.execution.identity import clip_identity, inputs_of, operator_identity, operator_of, sidecar_identity
+from egoworld_ops.execution.identity import check_lens, clip_identity, inputs_of, operator_identity, operator_of, sidecar_identity
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import make_provenance
 from egoworld_ops.hashing import sha256_of
@@ -38,7 +37,7 @@ from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.states import StageState
 from egoworld_ops.raw.intake import registered
 from egoworld_ops.settings import Settings
-from egoworld_ops.types import Camera, Clip
+from egoworld_ops.types import Clip
 from egoworld_ops.video.intrinsics import resolve
 from egoworld_ops.video.sidecar import Sidecar, sidecar_path
 from gpu_workers.pool import Done, Failed, made
@@ -229,8 +228,7 @@ class Planner:
         if "camera" not in self._stage.sidecar:
             chosen = chosen.model_copy(update={"require_known": False})
         intrinsics = resolve(clip.width, clip.height, sidecar, chosen, clip.video_path, clip.raster, clip.focal_35mm_mm, clip.lens)
-        if "camera" in self._stage.sidecar:
-            self._check_lens(clip, intrinsics)
+        check_lens(self._stage, self._operator["backend"], intrinsics, clip.video_path)
         said = sidecar_identity(self._stage, clip, sidecar) if said is None else said
         link = before.identity if before else None
         identity = clip_identity(self._stage, self._operator, clip, intrinsics, said, self._settings.sample_stride, input_digests, link)
@@ -251,16 +249,6 @@ class Planner:
             decode_on=self._settings.pool.decode_on,
         )
         return task, identity
-
-    def _check_lens(self, clip: Clip, camera: Camera) -> None:
-        """Raise UnsupportedLens where the backend would take a lens for a pinhole."""
-        backend = self._operator["backend"]
-        if not camera.is_pinhole and not operators.load(self._stage.name, backend).handles_lenses:
-            raise UnsupportedLens(
-                clip.video_path,
-                f"backend {backend} of {self._stage.name} takes pinhole cameras only; this one is {camera.model} {list(camera.distortion)}",
-                "Choose a backend that handles lenses; or rectify the video, and give the camera of the rectified one",
-            )
 
     def _settled(self, clip: Clip, key: str, own: StageState) -> StageResult | None:
         """The result if one exists, in this run or in an earlier one; or the failure on record."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from egoworld_ops import models, operators
 from egoworld_ops.contract.schema import SCHEMA_VERSION
+from egoworld_ops.errors import UnsupportedLens
 from egoworld_ops.execution import code
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.operators.base import NEVER, BackendSettings, Operator, Stage
@@ -66,6 +67,21 @@ def operator_identity(stage: str, settings: Settings) -> dict[str, Any]:
         "weights": {name: models.sha256(name) for name in operator.weights(options)},
         **({"brought": brought} if (brought := operator.brought(options)) else {}),
     }
+
+
+def check_lens(stage: Stage, backend: str, camera: Camera, culprit: object) -> None:
+    """Refuse a camera whose lens a backend would take for a pinhole, where its stage reads the camera.
+
+    Raises:
+        UnsupportedLens: it would.
+    """
+    if "camera" not in stage.sidecar or camera.is_pinhole or operators.load(stage.name, backend).handles_lenses:
+        return
+    raise UnsupportedLens(
+        culprit,
+        f"backend {backend} of {stage.name} takes pinhole cameras only; this one is {camera.model} {list(camera.distortion)}",
+        "Choose a backend that handles lenses; or rectify the video, and give the camera of the rectified one",
+    )
 
 
 def code_version(stage: str, settings: Settings) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from egoworld_ops import operators
-from egoworld_ops.errors import SetupError, UnsupportedLens
-from egoworld_ops.execution.identity import backend_of, operator_of, upstream_of
+from egoworld_ops.errors import SetupError
+from egoworld_ops.execution.identity import backend_of, check_lens, operator_of, upstream_of
 from egoworld_ops.operators.base import ClipInput, Operator
 from egoworld_ops.types import Clip
 from egoworld_ops.video.decoding import decode_clip
@@ -65,9 +65,7 @@ class Trial:
         if kind.runner or (chosen is not None and chosen.python):
             reason = f"backend {backend_of(stage, self.settings)} runs in an environment of its own, which a trial does not start"
             raise SetupError(f"stage {stage}", reason, "Look at the results of `egoworld process` instead")
-        if "camera" in operators.stages()[stage].sidecar and not item.camera.is_pinhole and not kind.handles_lenses:
-            reason = f"backend {backend_of(stage, self.settings)} of {stage} takes pinhole cameras only; this one is {item.camera.model}"
-            raise UnsupportedLens(item.clip.video_path, reason, "Choose a backend that handles lenses")
+        check_lens(operators.stages()[stage], backend_of(stage, self.settings), item.camera, item.clip.video_path)
         if stage not in self._operators:
             self._operators[stage] = kind(options, self.settings.pool.threads)
         return self._operators[stage]

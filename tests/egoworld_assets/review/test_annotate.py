@@ -24,12 +24,14 @@ from starlette.testclient import TestClient
 from egoworld_assets.cli.main import egoworld
 from egoworld_assets.review import annotate_pages, annotated, serving
 from egoworld_assets.review.annotated import Annotated, open_video
+from egoworld_ops import operators
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import BadSettings, BadSidecar, UnknownVideo
+from egoworld_ops.errors import BadSettings, BadSidecar, SetupError, UnknownVideo, UnsupportedLens
+from egoworld_ops.execution.trying import Trial
 from egoworld_ops.report.layers import ClipLayers
-from egoworld_ops.settings import load_settings
+from egoworld_ops.settings import StageSettings, load_settings
 from egoworld_ops.types import Clip
-from egoworld_ops.video.sidecar import read_sidecar
+from egoworld_ops.video.sidecar import Sidecar, SidecarCamera, read_sidecar
 from tests.egoworld_assets.review.annotating import N_FRAMES, client_of, send, thing, video_in
 from tests.egoworld_assets.review.served import asked, settings_of
 from tests.egoworld_ops import media
@@ -211,6 +213,17 @@ def test_things_are_proposed_by_their_masks_else_by_their_boxes_and_hands_are_no
     layers = ClipLayers({stage: schema.from_rows(stage, of_stage) for stage, of_stage in rows.items()})
     assert [(each["track_id"], each["box_px"]) for each in annotated._things(layers, 5)] == [(10, [9, 8, 7, 6]), (11, [1, 2, 3, 4])]
     assert annotated._things(layers, 6) == []
+
+
+def test_a_trial_says_what_it_cannot_run(video: Annotated, monkeypatch: pytest.MonkeyPatch) -> None:
+    stages = {"hand_pose": StageSettings(backend="mediapipe", python="/opt/other/bin/python")}
+    trial = Trial(video.settings.model_copy(update={"stages": stages}))
+    with pytest.raises(SetupError, match="runs in an environment of its own, which a trial does not start"):
+        trial.tables(video.clips[0], 0, 4, Sidecar(), "hand_pose")
+    fisheye = SidecarCamera(fx=60, fy=60, cx=79.5, cy=59.5, width=160, height=120, model="kannala_brandt", distortion=(0.1, 0, 0, 0))
+    monkeypatch.setattr(operators.load("hand_pose", "mediapipe"), "handles_lenses", False)
+    with pytest.raises(UnsupportedLens, match="takes pinhole cameras only"):
+        Trial(video.settings).tables(video.clips[0], 0, 4, Sidecar(camera=fisheye), "hand_pose")
 
 
 def test_a_trial_finds_the_pose_that_is_true(synthetic_example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
