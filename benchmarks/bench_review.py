@@ -2,8 +2,9 @@
 
     python -m benchmarks.bench_review
 
-33,334 videos of three clips, as 10 TB of short videos have, with states, failures and metrics of each; results of two stages are hard links. The
-server is the command `egoworld review` with a cold index: pages are measured at once, while it reads the lake, and after. Exits with 1 above a limit.
+33,334 videos of three clips, as 10 TB of short videos have, with states, failures and metrics of each, and verdicts on one clip in nine; results of
+two stages are hard links. The server is the command `egoworld review` with a cold index: pages are measured at once, while it reads the lake, and
+after. Exits with 1 above a limit.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from egoworld_assets.chain import pipeline
 from egoworld_ops import operators
 from egoworld_ops.contract import quality, schema
 from egoworld_ops.files.tables import PROVENANCE_KEY
-from egoworld_ops.lake import measured, pointer
+from egoworld_ops.lake import measured, pointer, verdicts
 from egoworld_ops.lake.lake import Run
+from egoworld_ops.said import VERDICT_WORDS
 from egoworld_ops.settings import Settings, load_settings
 from tests.chromium import Browser
 
@@ -70,6 +72,12 @@ def fill(run: Run) -> None:
             said = {"metrics": values, "odd": [], "values": "", "assumed": False}
             notes[stage] = {"of": measured.digest_of(stage, files), "measured": said}
         (folder / measured.FILE_NAME).write_text(json.dumps(notes))
+
+
+def judge(run: Run) -> None:
+    """Verdicts on one clip in nine."""
+    rng, videos = random.Random(1), [f"video-{i:012x}" for i in range(0, N_VIDEOS, 3)]
+    verdicts.add(run.lake, [verdicts.new(run, (video_id, "f0"), rng.choice(VERDICT_WORDS), "", "ann") for video_id in videos])
 
 
 def _shapes() -> tuple[pa.Table, pa.Table, pa.Table]:
@@ -132,6 +140,7 @@ def main() -> int:
         run = pipeline.open_run(settings)
         started = time.perf_counter()
         fill(run)
+        judge(run)
         pointer.write(run.lake.root, pointer.Pointer(run.run_id))
         shutil.rmtree(run.path / "_contract", ignore_errors=True)
         print(f"lake of {N_VIDEOS * CLIPS_A_VIDEO:,} clips made in {time.perf_counter() - started:.0f} s", flush=True)
@@ -160,10 +169,15 @@ def measure(settings: Settings, run: Run) -> int:
             ("by name", "?"),
             ("worst first", f"?metric={METRIC}&"),
             ("of one stage and state", "?stage=masks&state=done&"),
+            ("worst first of those that nobody judged", f"?metric={METRIC}&verdict=none&"),
         ):
-            turns = [fetch_s(f"{clips}{query}page={n}") for n in [*range(1, 31), *range(1900, 1931)]]
+            turns = [fetch_s(f"{clips}{query}page={n}") for n in [*range(1, 31), *range(1700, 1731)]]
             ok &= (p95_s := statistics.quantiles(turns, n=20)[-1]) <= TURN_S
             print(f"FIGURE review, turning a page, {what}: median {statistics.median(turns):.3f} s, p95 {p95_s:.3f} s (limit {TURN_S:g})")
+        turns = [fetch_s(f"{address}run/{run.run_id}/verdicts?page={n}") for n in range(1, 31)]
+        print(
+            f"FIGURE review, a page of verdicts: median {statistics.median(turns):.3f} s, p95 {statistics.quantiles(turns, n=20)[-1]:.3f} s"
+        )
         for _ in range(200):
             fetch_s(f"{clips}?metric={METRIC}&page={random.randrange(1, 2000)}")
         print(f"FIGURE review, server before and after 400 pages: {before_mb:.0f} MB, {rss_mb(server):.0f} MB")
