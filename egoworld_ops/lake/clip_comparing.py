@@ -82,13 +82,14 @@ def _stage(stage: str, video_id: str, clip_id: str, found: list[tuple[Run, dict[
     inputs = [one.name for one in runs.differences(of_a.inputs, of_b.inputs)]
     if of_a.digest and of_a.digest == of_b.digest:
         return StageDifference(stage, of_a, of_b, made, inputs, None, "")
+    trouble = "" if of_a.state == of_b.state == "done" else f"not compared: {of_a.state} in A, {of_b.state} in B"
+    if trouble:
+        return StageDifference(stage, of_a, of_b, made, inputs, None, trouble)
     try:
         tables = [read_table(run.clip_table(stage, video_id, clip_id), stage) for run in (a, b)]
         rows = [{tuple(row[name] for name in schema.table(stage).key): row for row in table.to_pylist()} for table in tables]
-    except (EgoworldError, FileNotFoundError) as error:
-        return StageDifference(
-            stage, of_a, of_b, made, inputs, None, str(error) if isinstance(error, EgoworldError) else "one of the runs has no table of it"
-        )
+    except EgoworldError as error:  # it was removed or damaged in this moment
+        return StageDifference(stage, of_a, of_b, made, inputs, None, str(error))
     return StageDifference(stage, of_a, of_b, made, inputs, row_difference(*rows), "")
 
 

@@ -10,6 +10,7 @@ const get = (id) => document.getElementById(id);
 const video = place.querySelector("video");
 const [hands, said] = [get("hands"), get("said")];
 let sides, player, plots, switches;
+let searching = false;
 
 const say = (text) => {
   said.textContent = text;
@@ -48,11 +49,12 @@ function drawPicture() {
   if (player.times && video.readyState >= 2) context.drawImage(video, 0, 0, canvas.width, canvas.height);
 }
 
-// The next frame in which the words of both differ, among those whose layers have come.
+// Go to the next frame in which the words of both differ; it goes on when layers come that were not there yet.
 function nextDifference() {
+  searching = false;
   for (let frame = player.frame + 1; frame <= player.last; frame++) {
     const [a, b] = sides.map((side) => side.layers.of(frame));
-    if (!a || !b) return say(`The layers of frame ${frame} are on their way: press d again.`);
+    if (!a || !b) return (searching = true), say(`Looking for a difference: frame ${frame} is on its way.`);
     if (inWords(a).join("\n") !== inWords(b).join("\n")) return say(""), player.seek(frame);
   }
   say("The words of both are the same to the end of the clip.");
@@ -74,7 +76,10 @@ function together(a, b) {
 }
 
 async function begin() {
-  const came = (first, end) => player.frame >= first && player.frame < end && show(player.frame);
+  const came = (first, end) => {
+    if (player.frame >= first && player.frame < end) show(player.frame);
+    if (searching) nextDifference();
+  };
   sides = await Promise.all(
     ["a", "b"].map(async (name) => {
       const base = place.dataset[name];

@@ -37,6 +37,20 @@ def test_what_was_made_to_differ_differs_and_nothing_else(two: tuple[Run, Run, s
     assert any(one.name.startswith("camera") for one in hands.made)
 
 
+def test_only_results_that_count_are_compared(two: tuple[Run, Run, str]) -> None:
+    a, b, place = two
+    _, video_id, _, clip_id = place.split("/")
+    path = b.clip_table("hand_pose", video_id, clip_id)
+    path.rename(path.with_suffix(".away"))
+    try:
+        found = {each.stage: each for each in clip_comparing.compare(a, b, video_id, clip_id)}
+    finally:
+        path.with_suffix(".away").rename(path)
+    assert (found["hand_pose"].trouble, found["hand_pose"].rows) == ("not compared: done in A, missing in B", None)
+    assert found["fusion"].trouble.startswith("not compared: done in A, ")
+    assert found["masks"].same
+
+
 def test_rows_are_matched_by_their_keys_and_lists_and_nan_are_compared() -> None:
     nan = float("nan")
     a = {(1,): {"frame_index": 1, "v": [1.0, nan], "w": None}, (2,): {"frame_index": 2, "v": [1.0, 2.0], "w": "x"}}
@@ -71,7 +85,9 @@ def test_both_pictures_and_both_lists_show_the_same_frame(two: tuple[Run, Run, s
     })"""
     browser.look(1200, 900)
     browser.open(f"{root}/run/{a.run_id}/{place}?with={b.run_id}#frame=4")
-    browser.until("document.getElementById('words-b').children.length > 0 && document.getElementById('clip').dataset.ready")
+    browser.until(
+        "['words-a', 'words-b'].every((id) => document.getElementById(id).children.length) && document.getElementById('clip').dataset.ready"
+    )
     for key, frame in ((".", 5), ("ArrowRight", 6), (",", 5), ("d", 7), ("Home", 0), ("d", 1)):
         browser.press(key)
         browser.until(f"document.getElementById('clip').dataset.frame === '{frame}'")
