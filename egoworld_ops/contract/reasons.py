@@ -25,6 +25,7 @@ CURES: Mapping[str, str] = {
     "rotation_only": "Nothing to do: the path needs a camera that moves; its rotation alone gives no distances",
     "no_texture": "Nothing to do where all is plain; more light or a sharper video helps",
     "camera_walks": "Name a trajectory of the camera in VIDEO.egoworld.json, or choose stages.camera.backend = colmap",
+    "cut": "Lower scenes.threshold, or choose another scenes.detector; or cut the video there",
     "not_registered": "A trajectory of the camera can be named in VIDEO.egoworld.json, with stages.camera.backend = given",
     "ambiguous_motion": "Mask what moves: name the objects in VIDEO.egoworld.json; or name a trajectory of the camera there",
     "no_scale": "Give the dimensions of an object that lies in the scene, or the `metres_per_unit` of a trajectory, in VIDEO.egoworld.json",

@@ -100,6 +100,13 @@ STAGE = Stage(
             cure="Column hold_reason says why; hands that are not found are the usual cause",
         ),
         Metric(
+            "over_cut_share",
+            "avg((reason_class IS NOT DISTINCT FROM 'cut')::INT)",
+            "share of rows at which a track goes on from one scene to another",
+            maximum=0.0,
+            cure="A cut was not found: lower scenes.threshold, or choose another scenes.detector. What the track was before it may be another thing",
+        ),
+        Metric(
             "moving_unheld_share",
             "avg((held_by = 'none')::INT) FILTER (state = 'moving')",
             "share of moving objects that no hand is said to hold",

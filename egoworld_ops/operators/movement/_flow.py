@@ -99,14 +99,21 @@ class Flow:
         self._apart_px = apart_px
         self._of_thing = of_thing
         self._middle_px: np.ndarray | None = None
+        self.followed = (0, 0)
+        """How many points were searched for in the last frame, and found."""
+
+    def __len__(self) -> int:
+        """Points known in the last frame."""
+        return len(self._ids)
 
     def see(self, position: int, grey: np.ndarray, free: np.ndarray) -> None:
         """Follow into a frame: its position, its small picture (h, w) uint8, and (h, w) uint8, 1 on the region."""
         if self._last != position - 1:
             self._ids, self._points, self._middle_px = self._ids[:0], self._points[:0], None
-        shift_px = self._shift_px(free) if self._of_thing else None
+        shift_px, searched = self._shift_px(free) if self._of_thing else None, len(self._ids)
         if self._grey is not None and len(self._ids):
             self._follow(grey, free, shift_px)
+        self.followed = (searched, len(self._ids))
         if len(self._ids) < 0.7 * self._max_points:
             self._add(grey, free.copy())
         self._grey = grey

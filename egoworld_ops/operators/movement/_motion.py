@@ -19,6 +19,7 @@ WAY_UNDECIDED = Reason(
     "camera_walks",
     "it moves, or rests nearer than the background while the camera walks: nobody gives the camera's path, and the picture shows both alike",
 )
+CUT = Reason("cut", "the frame before shows another scene: a cut was not found, and what the track was before may be another thing")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,12 @@ from egoworld_ops.operators.movement._background import (
     depths_on,
     shift_px,
 )
+from egoworld_ops.operators.movement._cuts import Cuts
 from egoworld_ops.operators.movement._flow import Flow, Scale, homography, shrunk
 from egoworld_ops.operators.movement._grip import CUES, left_to
 from egoworld_ops.operators.movement._holding import slip_in_picture_px, slip_m_s
 from egoworld_ops.operators.movement._moment import Moment, joints_of, moment
-from egoworld_ops.operators.movement._motion import Motion, judged_m_s, least, unless_it_rests
+from egoworld_ops.operators.movement._motion import CUT, Motion, judged_m_s, least, unless_it_rests
 from egoworld_ops.operators.movement._verdict import Evidence, judge
 from egoworld_ops.operators.movement._walking import Ways, resting, ways
 from egoworld_ops.operators.movement._window import Window
@@ -74,6 +75,12 @@ class _Object:
     label: str | None
     moments: dict[int, Moment] = field(default_factory=dict)
     motions: dict[int, Motion] = field(default_factory=dict)
+    cuts: list[int] = field(default_factory=list)
+    """Positions at which another scene begins."""
+
+    def goes_over_cut(self, position: int) -> bool:
+        """Whether it was seen in the frame before, of another scene."""
+        return position in self.cuts and position - 1 in self.moments
 
 
 class _Flows:
@@ -82,6 +89,7 @@ class _Flows:
     def __init__(self, path: CameraPath) -> None:
         self.path = path
         self.background = Flow(160, 9)
+        self.cuts = Cuts()
         self.hands = {hand: Flow(50, 5, of_thing=True) for hand in HANDS}
         self.objects: dict[int, Flow] = {}
         self._ways: tuple[tuple[int, int], Ways | None] = ((-1, -1), None)
@@ -112,7 +120,7 @@ class _Flows:
 class Backend(Operator):
     """The `classical` backend of movement."""
 
-    version = "13"
+    version = "14"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = MovementSettings
     seconds_per_frame: ClassVar[float] = 0.02
@@ -131,7 +139,7 @@ class Backend(Operator):
     def _moved(self, item: ClipInput) -> pa.Table:
         """The rows of a clip that a pinhole camera sees."""
         objects = self._watch(item)
-        rows = [row for thing in objects for stretch in _stretches(thing.moments) for row in self._rows(item, thing, stretch)]
+        rows = [row for thing in objects for stretch in _stretches(thing) for row in self._rows(item, thing, stretch)]
         return schema.from_rows("movement", rows) if rows else schema.empty("movement")
 
     def _watch(self, item: ClipInput) -> list[_Object]:
@@ -153,12 +161,13 @@ class Backend(Operator):
             hands = {hand: small[row["track_id"]] for row in rows for hand in HANDS if row["role"] == f"hand_{hand}"}
             objects = {row["track_id"]: small[row["track_id"]] for row in rows if row["role"] == "object"}
             flows.see(position, scale.grey(frame.rgb), hands, objects, unseen)
+            flows.cuts.see(position, frame.rgb, flows.background)
             if hands:
                 hand_px = max(float(np.count_nonzero(mask)) for mask in hands.values()) ** 0.5 or hand_px
             seen = {hand: joints_of(row, scale) for hand in hands if (row := joints.get((frame.index, hand))) is not None}
             for row in rows:
                 if row["role"] == "object":
-                    thing = found.setdefault(row["track_id"], _Object(row["track_id"], row["label"]))
+                    thing = found.setdefault(row["track_id"], _Object(row["track_id"], row["label"], cuts=flows.cuts.found))
                     at = (position, frame.index, frame.timestamp_s)
                     pose_row = poses.get((frame.index, thing.track_id))
                     thing.moments[position] = moment(
@@ -175,7 +184,7 @@ class Backend(Operator):
         """Work out the motion of all objects around one position, once the frames after it have been seen."""
         for thing in found.values():
             if position in thing.moments:
-                thing.motions[position] = self._motion(camera, thing, flows, position, reach)
+                thing.motions[position] = self._motion(camera, thing, flows, position, flows.cuts.within(position, reach))
 
     def _motion(self, camera: Camera, thing: _Object, flows: _Flows, position: int, reach: tuple[int, int]) -> Motion:
         span = self._poses_around(thing, position, reach)
@@ -317,6 +326,7 @@ class Backend(Operator):
             }
             | motion.columns()
             | (motion.undecided() if state is None else {})
+            | (CUT.columns() if thing.goes_over_cut(moment.position) else {})
             for moment, motion, state, verdict in zip(moments, motions, states, verdicts, strict=True)
         ]
 
@@ -358,11 +368,11 @@ def _seen_slips(camera: Camera, thing: _Object, flows: _Flows, span: tuple[int, 
     return {hand: slip_px * m_s_per_px for hand, slip_px in slips.items() if slip_px is not None}
 
 
-def _stretches(moments: dict[int, Moment]) -> list[range]:
-    """The runs of processed frames in which an object is masked without a gap."""
-    order = sorted(moments)
-    starts = [p for p in order if p - 1 not in moments]
-    ends = [p + 1 for p in order if p + 1 not in moments]
+def _stretches(thing: _Object) -> list[range]:
+    """The runs of processed frames of one scene in which an object is masked without a gap."""
+    order = sorted(thing.moments)
+    starts = [p for p in order if p - 1 not in thing.moments or p in thing.cuts]
+    ends = [p + 1 for p in order if p + 1 not in thing.moments or p + 1 in thing.cuts]
     return [range(start, end) for start, end in zip(starts, ends, strict=True)]
 
 

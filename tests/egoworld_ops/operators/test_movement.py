@@ -257,6 +257,19 @@ def test_no_velocity_spans_a_loss() -> None:
     assert rows[-1]["reason"] == "no other pose is near in time"
 
 
+def test_a_track_that_goes_on_over_a_cut_says_so_and_its_motion_does_not() -> None:
+    """In the second scene the wall is another, darker and turned; the box lies where it lay, a little aside."""
+    moved = STILL_BOX.copy()
+    moved[0, 3] += 0.02
+    item = posed_clip([*[STILL_BOX] * 10, *[moved] * 10], [STILL_WALL] * N)
+    frames = [f if f.index < 10 else replace(f, rgb=np.ascontiguousarray(f.rgb[::-1, ::-1] // 2)) for f in item.frames()]
+    rows = run(replace(item, open_frames=lambda: iter(frames)))
+    assert [row["frame_index"] for row in rows if row["reason_class"] == "cut"] == [10]
+    assert all(row["vx_m_s"] == pytest.approx(0) for row in rows), "no velocity is of two scenes"
+    light = [f if f.index < 10 else replace(f, rgb=f.rgb // 2) for f in item.frames()]
+    assert "cut" not in {row["reason_class"] for row in run(replace(item, open_frames=lambda: iter(light)))}, "a lamp goes out"
+
+
 def with_hand(item: ClipInput, boxes: Sequence[np.ndarray | None]) -> ClipInput:
     """The clip with a right hand drawn over a part of the box, in all frames that show the box, and its masks."""
     skin = np.random.default_rng(0).integers(60, 220, (60, 40, 3)).astype(np.uint8)
