@@ -71,6 +71,8 @@ class Index:
         self._judged: Mapping[str, Any] = {}
         self.stands: Mapping[ClipKey, Sequence[Verdict]] = {}
         """The verdicts on the run's clips that stand."""
+        self.given: Sequence[Verdict] = ()
+        """All verdicts on the run, in the order in which they were given."""
         self._counted: deque[tuple[float, int]] = deque()
         self.whole = threading.Event()
         """Set once all videos that the run had were gone through."""
@@ -177,11 +179,11 @@ class Index:
         """The verdicts on the run by video; read again where their file has changed."""
         state = memo.file_state(verdicts.path(self.run.lake))
         if state != self._history[0]:
-            given: dict[str, list[Verdict]] = {}
-            for said in verdicts.read(self.run.lake):
-                if said.run_id == self.run.run_id:
-                    given.setdefault(said.video_id, []).append(said)
-            self._history = state, given
+            self.given = [said for said in verdicts.read(self.run.lake) if said.run_id == self.run.run_id]
+            of_videos: dict[str, list[Verdict]] = {}
+            for said in self.given:
+                of_videos.setdefault(said.video_id, []).append(said)
+            self._history = state, of_videos
         return self._history[1]
 
     def _note_progress(self) -> None:

@@ -102,8 +102,8 @@ def verdicts_page(request: Request) -> Response:
     run, index = shown.run(request)
     asked = Asked(request.url.path, request.query_params)
     paging = Paging.of(asked)
-    given = [verdict for verdict in verdicts.read(run.lake) if verdict.run_id == run.run_id][::-1]
     index.read_verdicts()
+    given = index.given[::-1]
     stands = {verdict.verdict_id for of_clip in index.stands.values() for verdict in of_clip}
     counted = index.rows(
         "SELECT coalesce(word, 'none') AS word, count(*) AS n FROM clips LEFT JOIN verdicts USING (video_id, clip_id) GROUP BY ALL"

@@ -48,6 +48,7 @@ def test_it_follows_verdicts_and_what_they_are_on(run: Run, index: Index) -> Non
     judge(run, "one", "bad")
     assert said(index) == {"one": "bad", "two": "good"}
     assert {clip[0][:3]: len(of) for clip, of in index.stands.items()} == {"one": 1, "two": 1}
+    assert [verdict.verdict for verdict in index.given] == ["good", "good", "bad"]
     damage.made_again(run.clip_table("events", *one))
     counted.count(run, one[0])
     assert said(index) == {"two": "good"}, "others count by now than those that were judged"
