@@ -131,7 +131,7 @@ def _failures(settings: Settings, run: Run) -> Iterator[Alert]:
         states.update(of_stage)
     failed = states[State.FAILED] + states[State.DEAD_LETTER]
     share = failed / max(failed + states[State.DONE], 1)
-    if share > settings.alerts.failed_share:
+    if failed >= settings.alerts.failed_least and share > settings.alerts.failed_share:
         said = f"{share:.1%} of {failed + states[State.DONE]} results of run {run.run_id}, more than {settings.alerts.failed_share:.1%}"
         action = "`egoworld sql 'SELECT kind, stage, error_class, count(*) FROM problems GROUP BY ALL'`, then `egoworld dead-letters`"
         yield Alert(f"{_FAILURES}{run.run_id}", round(share, 2), "Many results fail", said, action)

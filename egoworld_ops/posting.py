@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any, cast
 from urllib.parse import urlsplit
 
+_ANSWER_BYTES = 65_536
 _HERE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -20,7 +21,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def post(address: str, body: Any, timeout_s: float) -> None:
-    """Post an object as JSON, and read the answer.
+    """Post an object as JSON. Whether it is taken, the status says; of the answer no more is read than its beginning, since it may have no end.
 
     Args:
         address: of http or https; a proxy that the environment names is used, but for this host: a proxy does not lead back to it.
@@ -30,7 +31,7 @@ def post(address: str, body: Any, timeout_s: float) -> None:
     """
     headers = {"Content-Type": "application/json", "User-Agent": f"egoworld/{version('egoworld')}"}
     with opened(urllib.request.Request(address, json.dumps(body).encode(), headers), timeout_s) as answer:  # noqa: S310 - callers check the scheme
-        answer.read()
+        answer.read1(_ANSWER_BYTES)
 
 
 def opened(request: urllib.request.Request, timeout_s: float) -> HTTPResponse:

@@ -97,7 +97,7 @@ OF_SETTINGS: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("quality.minimum", "quality.maximum"), NONE),
     **{f"alerts.{name}": NONE for name in ("slack", "webhook", "mail_to", "mail_from", "timeout_s", "quiet_s", "again_after_h")},
     **{f"alerts.{name}": NONE for name in ("smtp_host", "smtp_port", "smtp_user", "smtp_password", "smtp_starttls")},
-    **dict.fromkeys(("alerts.disk_free_share", "alerts.failed_share"), NONE),
+    **dict.fromkeys(("alerts.disk_free_share", "alerts.failed_share", "alerts.failed_least"), NONE),
     **{f"drift.{name}": NONE for name in ("p", "share", "psi", "minimum_videos", "last_videos")},
     "policy.licences": NONE,
     "logs.format": NONE,

@@ -43,7 +43,9 @@ class AlertSettings(Section):
     disk_free_share: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Less free disk in the lake than this is an alert."""
     failed_share: Annotated[float, Field(ge=0, le=1)] = 0.01
-    """More failed results of the latest run than this are an alert."""
+    """A larger share of failed results of the latest run than this is an alert, where there are `failed_least`."""
+    failed_least: Annotated[int, Field(ge=1)] = 10
+    """Fewer failed results than this are no alert of their share; dead letters have their own."""
 
     @model_validator(mode="after")
     def _without_line_ends(self) -> AlertSettings:

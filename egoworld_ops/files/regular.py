@@ -9,14 +9,21 @@ from io import BufferedReader
 from pathlib import Path
 
 
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY
+
+
 def descriptor(path: str | Path) -> int:
-    """A regular file, open for reading.
+    """A regular file, open for reading. Where another holds a lease for writing it (Samba, nfsd), this waits until it is given back.
 
     Raises:
         OSError: as `os.open`; where something else than a file is there, that it is a folder (EISDIR), as reading a folder does: it is no file.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        handle = os.open(path, _FLAGS | os.O_NONBLOCK)
+    except BlockingIOError:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise
+        handle = os.open(path, _FLAGS)
     except OSError as error:
         if error.errno == errno.ENXIO and stat.S_ISSOCK(os.stat(path).st_mode):
             raise _other(path) from error

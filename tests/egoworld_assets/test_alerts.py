@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -125,6 +126,31 @@ def hanging() -> Iterator[int]:
         connection.close()
 
 
+@pytest.fixture
+def endless() -> Iterator[tuple[int, list[int]]]:
+    """A server that takes what it gets (200), and whose answer has no end: its port, and the bytes of answers that ended."""
+    listening, sent_bytes = socket.create_server(("127.0.0.1", 0)), list[int]()
+
+    def stream() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listening.accept()
+                with connection, suppress(OSError):
+                    connection.recv(65_536)
+                    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+                    sent_bytes.append(0)
+                    while sent_bytes[-1] < 200_000_000:
+                        sent_bytes[-1] += connection.send(bytes(65_536))
+
+    streaming = threading.Thread(target=stream, daemon=True)
+    streaming.start()
+    yield listening.getsockname()[1], sent_bytes
+    listening.shutdown(socket.SHUT_RDWR)
+    listening.close()
+    streaming.join(5)
+    assert not streaming.is_alive(), "a sender still reads"
+
+
 def given(**named: Any) -> AlertSettings:
     return AlertSettings.model_validate({"timeout_s": 0.6, "quiet_s": 0.0, "failed_share": 1.0} | named)
 
@@ -233,6 +259,12 @@ def test_what_nobody_can_tell_for_a_while_is_not_over(settings: Settings, webhoo
     assert ([a.key for a in back.on], back.sent) == (["dead_letters/20260101_0000/events/CorruptVideo"], 0)
 
 
+def test_an_answer_without_an_end_is_an_answer(endless: tuple[int, list[int]]) -> None:
+    port, sent_bytes = endless
+    assert sent(given(slack=f"http://127.0.0.1:{port}/", webhook=f"http://127.0.0.1:{port}/")) == {"slack": "", "webhook": ""}
+    assert max(sent_bytes) < 50_000_000, "what a socket holds, and no more"
+
+
 def test_however_many_are_on_none_is_sent_twice() -> None:
     many, of = [Alert(f"k{n}", 1, "", "", "") for n in range(2000)], due.Sent()
     for alert in of.due(many, 0, 600, 43_200):
@@ -328,7 +360,9 @@ def test_those_that_were_down_are_told_later_and_nobody_twice(
         broken()
 
     breaks.execute_in_process(instance=instance, raise_on_error=False)
-    [many, *_] = alerting.found(settings, None)
+    [letter] = alerting.found(settings, None)
+    assert letter.key.startswith("dead_letters/"), "one failure is no share, however few results there are"
+    [many, *_] = alerting.found(settings.model_copy(update={"alerts": AlertSettings(failed_least=1)}), None)
     assert many.key == "failures/20260101_0000"
     assert f"results of run {run.run_id}, more than 1.0%" in many.said
     first = alerting.look(down, instance, None)

@@ -1,6 +1,8 @@
 """A pipe, a socket or a device in the place of a file of the lake is no file: it keeps no reader waiting, and none takes it for a faulty disk."""
 
+import fcntl
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -178,3 +180,25 @@ def test_sockets_and_devices_are_no_files_and_a_lost_disk_is_none_of_them(tmp_pa
     (tmp_path / "a").write_text("é")
     link_or_copy(tmp_path / "a", tmp_path / "b")
     assert regular.read_text(tmp_path / "b") == "é"
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="leases are Linux's")
+def test_a_file_that_another_holds_a_lease_of_is_waited_for(tmp_path: Path) -> None:
+    """As Samba and nfsd do: the kernel asks the holder to give the lease back, and lets nobody open the file until then."""
+    path = tmp_path / "latest.json"
+    path.write_text("{}")
+    held = os.open(path, os.O_RDWR)
+    asked: list[int] = []
+
+    def give_back(signal_number: int, _: object) -> None:
+        asked.append(signal_number)
+        threading.Timer(0.05, fcntl.fcntl, (held, fcntl.F_SETLEASE, fcntl.F_UNLCK)).start()
+
+    before = signal.signal(signal.SIGIO, give_back)
+    try:
+        fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        assert regular.read_text(path) == "{}"
+    finally:
+        signal.signal(signal.SIGIO, before)
+        os.close(held)
+    assert asked == [signal.SIGIO]
