@@ -8,22 +8,17 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
-
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY
 
 
 def descriptor(path: str | Path) -> int:
-    """A regular file, open for reading. Where another holds a lease for writing it (Samba, nfsd), this waits until it is given back.
+    """A regular file, open for reading; waits as `open_without_peer`.
 
     Raises:
         OSError: as `os.open`; where something else than a file is there, that it is a folder (EISDIR), as reading a folder does: it is no file.
     """
     try:
-        handle = os.open(path, _FLAGS | os.O_NONBLOCK)
-    except BlockingIOError:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise
-        handle = os.open(path, _FLAGS)
+        handle = open_without_peer(path)
     except OSError as error:
         if error.errno == errno.ENXIO and stat.S_ISSOCK(os.stat(path).st_mode):
             raise _other(path) from error
@@ -32,6 +27,18 @@ def descriptor(path: str | Path) -> int:
         return handle
     os.close(handle)
     raise _other(path)
+
+
+def open_without_peer(path: str | Path) -> int:
+    """Open for reading whatever is there. Waits for nobody at the other end of a pipe, but, as long as the kernel lets it, for who holds a lease
+    for writing a regular file (Samba, nfsd) to give it back; raises as `os.open`.
+    """
+    try:
+        return os.open(path, _FLAGS | os.O_NONBLOCK)
+    except BlockingIOError:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise
+        return os.open(path, _FLAGS)
 
 
 def opened(path: str | Path) -> BufferedReader:

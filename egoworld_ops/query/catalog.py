@@ -10,9 +10,11 @@ The file is for reading: it is written anew, in one rename, whenever a view woul
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +35,7 @@ STORAGE_VERSION = "v0.10.2"
 """The oldest that our DuckDB writes; 1.0 and all later ones open it."""
 _FOR_READING = 0o444
 _KEPT = "egoworld.kept-{}.duckdb"
+_LOG = logging.getLogger(__name__)
 
 
 def write_catalog(lake: Lake) -> Path:
@@ -40,7 +43,7 @@ def write_catalog(lake: Lake) -> Path:
 
     The views name patterns, not files: they see what later stages write. So the catalog is written only where its statements differ from those
     that the present file was made with, or where somebody wrote in it. In a lake in which this user may only read it is taken as it is:
-    its views find the lake by themselves, also that of a copy.
+    its views find the lake by themselves, also that of a copy. Where another version wrote it, a warning names the views that it lacks.
 
     Raises:
         StorageUnavailable: the storage refuses; the catalog is as it was. Or this user may only read, and no whole catalog is there.
@@ -48,7 +51,7 @@ def write_catalog(lake: Lake) -> Path:
     """
     target, stamp = lake.root / FILE_NAME, lake.root / f".{FILE_NAME}.sha256"
     if lake.root.is_dir() and not os.access(lake.root, os.W_OK):
-        return _for_reading_alone(target, stamp)
+        return _for_reading_alone(lake, target, stamp)
     intake.ensure(lake)
     verdicts.ensure(lake)
     hold_swept(lake.root)  # so that nobody takes the files being written here for orphans of a killed process
@@ -78,11 +81,26 @@ def write_catalog(lake: Lake) -> Path:
     return target
 
 
-def _for_reading_alone(target: Path, stamp: Path) -> Path:
+def _for_reading_alone(lake: Lake, target: Path, stamp: Path) -> Path:
     if not _is_as_written(target, stamp, None):
         reason = "is not there, or not as egoworld wrote it, and this user may not write in the lake"
         raise StorageUnavailable(target, reason, "Let somebody who may run `egoworld sql 'SELECT 1'` once, or work on a copy of the lake")
+    if lacks := _views_made_by(statements(lake)) - _views_in(target):
+        _LOG.warning(
+            f"{target}: another version of egoworld wrote it, without the views {', '.join(sorted(lacks))}, and this user may not write in the lake"
+        )
     return target
+
+
+def _views_made_by(said: Iterable[str]) -> set[str]:
+    return {found[1] for statement in said if (found := re.match(r"CREATE VIEW (\S+)", statement))}
+
+
+def _views_in(database: Path) -> set[str]:
+    """The names of a database's views, with their schema where it is another than the first."""
+    named = "if(schema_name = 'main', '', schema_name || '.') || view_name"
+    with duckdb.connect(str(database), read_only=True) as connection:
+        return {name for (name,) in connection.execute(f"SELECT {named} FROM duckdb_views() WHERE NOT internal").fetchall()}
 
 
 def _is_as_written(target: Path, stamp: Path, made_with: str | None) -> bool:

@@ -37,6 +37,7 @@ from egoworld_ops.errors import (
     UnstableFile,
     UnsupportedPicture,
 )
+from egoworld_ops.files import regular
 from egoworld_ops.video import boxes
 from egoworld_ops.video.transport import packet_size
 
@@ -154,7 +155,7 @@ def fingerprint(state: os.stat_result) -> tuple[int, int, int, int]:
 
 @contextmanager
 def open_regular(path: Path) -> Iterator[int]:
-    """A read-only descriptor of a regular file. Opening never blocks; leaving raises an error if the file changed or disappeared meanwhile.
+    """A read-only descriptor of a regular file. Opening waits for no peer of a pipe; leaving raises an error if the file changed or disappeared.
 
     Raises:
         NotAVideo: not a regular file that can be read.
@@ -162,7 +163,7 @@ def open_regular(path: Path) -> Iterator[int]:
     """
     file_state(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        descriptor = regular.open_without_peer(path)
     except OSError as error:
         _raise_file_error(path, error)
     try:

@@ -24,7 +24,7 @@ from egoworld_ops.release.make import make_release
 from egoworld_ops.release.plan import RunFiles
 from egoworld_ops.release.settings import ReleaseSettings
 from egoworld_ops.upkeep.verify import verify
-from egoworld_ops.video import beside, index_file
+from egoworld_ops.video import beside, containers, index_file
 from tests import lakes
 
 CLIP = "f0000000_0000030"
@@ -183,10 +183,12 @@ def test_sockets_and_devices_are_no_files_and_a_lost_disk_is_none_of_them(tmp_pa
 
 
 @pytest.mark.skipif(not hasattr(fcntl, "F_SETLEASE"), reason="leases are Linux's")
-def test_a_file_that_another_holds_a_lease_of_is_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [regular.read_bytes, containers.hash_file])
+def test_a_file_that_another_holds_a_lease_of_is_waited_for(tmp_path: Path, read: Callable[[Path], object]) -> None:
     """As Samba and nfsd do: the kernel asks the holder to give the lease back, and lets nobody open the file until then."""
     path = tmp_path / "latest.json"
     path.write_text("{}")
+    wanted = read(path)
     held = os.open(path, os.O_RDWR)
     asked: list[int] = []
 
@@ -197,7 +199,7 @@ def test_a_file_that_another_holds_a_lease_of_is_waited_for(tmp_path: Path) -> N
     before = signal.signal(signal.SIGIO, give_back)
     try:
         fcntl.fcntl(held, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        assert regular.read_text(path) == "{}"
+        assert read(path) == wanted
     finally:
         signal.signal(signal.SIGIO, before)
         os.close(held)

@@ -1,6 +1,7 @@
 """The latest run of a lake: changed by results that count, pinned by a person, and found without a symbolic link."""
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from egoworld_ops.errors import SetupError, StorageUnavailable
@@ -285,6 +287,13 @@ def test_a_copy_of_a_lake_answers_who_may_only_read_it() -> None:
         write_video(run, "a", n_frames=20)
         catalog.write_catalog(store)
         shutil.copytree(store.root, Path(place, "copy"), symlinks=True)
+        shutil.copytree(store.root, Path(place, "older"), symlinks=True)
+        older = Path(place, "older", catalog.FILE_NAME)
+        older.chmod(0o644)
+        with duckdb.connect(str(older)) as connection:
+            connection.execute("DROP VIEW good_clips; DROP VIEW release.camera")
+        stamp = older.with_name(f".{older.name}.sha256")
+        stamp.write_text(f"{stamp.read_text().split()[0]} {hashlib.sha256(older.read_bytes()).hexdigest()}")
         code = """
 import os, sys
 from pathlib import Path
@@ -297,6 +306,8 @@ os.setgroups([]); os.setgid(5003); os.setuid(5003); os.chdir("/")
 copy = Lake(Path(sys.argv[1]))
 with duckdb.connect(str(catalog.write_catalog(copy)), read_only=True) as connection:
     print(connection.execute("SELECT count(*) FROM masks").fetchall()[0][0])
+print("older", file=sys.stderr)
+catalog.write_catalog(Lake(Path(sys.argv[3])))
 try:
     catalog.write_catalog(Lake(Path(sys.argv[2])))
 except StorageUnavailable as error:
@@ -304,12 +315,19 @@ except StorageUnavailable as error:
 """
         (store.root / catalog.FILE_NAME).unlink()
         done = subprocess.run(
-            [sys.executable, "-c", code, f"{place}/copy", str(store.root)], cwd=ROOT, capture_output=True, text=True, timeout=120
+            [sys.executable, "-c", code, f"{place}/copy", str(store.root), f"{place}/older"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.returncode == 0, done.stderr
         rows, cure = done.stdout.splitlines()
         assert int(rows) == 60
         assert cure.startswith("Let somebody who may run `egoworld sql")
+        of_copy, of_older = done.stderr.split("older\n", 1)
+        assert of_copy == ""
+        assert "another version of egoworld wrote it, without the views good_clips, release.camera, and" in of_older
 
 
 def test_a_disk_without_space_is_not_taken_for_one_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
