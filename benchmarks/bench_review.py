@@ -34,8 +34,8 @@ from egoworld_ops.contract import quality, schema
 from egoworld_ops.files.tables import PROVENANCE_KEY
 from egoworld_ops.lake import measured, pointer, verdicts
 from egoworld_ops.lake.lake import Run
-from egoworld_ops.said import VERDICT_WORDS
 from egoworld_ops.settings import Settings, load_settings
+from egoworld_ops.verdict_words import VERDICT_WORDS
 from tests.chromium import Browser
 
 N_VIDEOS = int(os.environ.get("BENCH_REVIEW_VIDEOS", "33334"))

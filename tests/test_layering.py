@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 FLOORS = (
-    ("errors", "hashing", "home", "naming", "posting", "read_ahead", "said", "section", "sources", "types", "gpu_workers.wire"),
+    ("errors", "hashing", "home", "naming", "posting", "read_ahead", "section", "sources", "types", "verdict_words", "gpu_workers.wire"),
     ("alerts", "contract", "environment", "logs", "plugins", "vision", "gpu_workers.broker"),
     ("files", "robots", "synthetic", "video.calibrations"),
     ("models", "video"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from egoworld_assets.cli.group import Group
-from egoworld_ops.said import VERDICT_WORDS
+from egoworld_ops.verdict_words import VERDICT_WORDS
 
 if TYPE_CHECKING:
     from egoworld_ops.lake.lake import Run

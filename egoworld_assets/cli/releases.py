@@ -18,12 +18,15 @@ _SAY_EVERY_S = 10.0
 @click.argument("run_id", default="latest")
 @click.option("--anew", is_flag=True, help="Put all videos into new parts: few large ones instead of many small ones.")
 @of_verdict
+@click.option("--all-clips", is_flag=True, help="All clips, also where the settings or the release before choose some by verdict.")
 @click.pass_obj
-def release(profile: str | None, run_id: str, anew: bool, verdict: str | None, without: Sequence[str]) -> None:
+def release(profile: str | None, run_id: str, anew: bool, verdict: str | None, without: Sequence[str], all_clips: bool) -> None:
     """Compact RUN_ID, or the latest run, into few large files that are quick to query. What is up to date is not written again.
 
-    --verdict and --without stand in the place of `release.verdict` and `release.without` of the settings.
+    --verdict and --without stand in the place of `release.verdict` and `release.without` of the settings. Without any of these
+    a release goes on with the choice of clips that it was made by.
     """
+    from egoworld_ops.errors import BadSettings
     from egoworld_ops.lake import runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.query import catalog
@@ -32,12 +35,14 @@ def release(profile: str | None, run_id: str, anew: bool, verdict: str | None, w
     from egoworld_ops.release.make import make_release
     from egoworld_ops.settings import load_settings
 
+    if all_clips and (verdict or without):
+        raise BadSettings("--all-clips", "chooses no clips by verdict, --verdict and --without do", "Name one of them")
     settings = load_settings(profile)
     run = runs.find(Lake(settings.lake), run_id)
     asked = settings.release
     if verdict or without:
         asked = asked.model_copy(update={"verdict": verdict, "without": tuple(without)})
-    outcome = make_release(run, asked, anew, lambda line: click.echo(line, err=True), settings.policy)
+    outcome = make_release(run, asked, anew, lambda line: click.echo(line, err=True), settings.policy, all_clips)
     database = catalog.write_catalog(run.lake)
     manifest = outcome.manifest
     for table, n in sorted(manifest.rows.items()):
@@ -47,7 +52,7 @@ def release(profile: str | None, run_id: str, anew: bool, verdict: str | None, w
             f"{len(manifest.incomplete)} video(s) are incomplete: {', '.join(list(manifest.incomplete)[:5])}; release.json has counts"
         )
     if manifest.verdicts:
-        click.echo(f"{left_out(manifest.verdicts)}; {place.LEFT_OUT_NAME} says which and why")
+        click.echo(f"{left_out(manifest.verdicts)}; {place.LEFT_OUT_NAME} says which and why; --all-clips takes them too")
     click.echo(
         f"{sum(len(part.videos) for part in manifest.parts)} videos in {len(manifest.parts)} part(s), {manifest.total_bytes / 1e6:,.1f} MB: "
         f"{outcome.written} files written, {outcome.kept} kept, {outcome.seconds:.1f} s"

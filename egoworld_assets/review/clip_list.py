@@ -17,7 +17,7 @@ from egoworld_assets.review.shown import Shown
 from egoworld_ops import operators
 from egoworld_ops.contract import quality
 from egoworld_ops.lake.states import MANIFEST
-from egoworld_ops.said import VERDICT_WORDS
+from egoworld_ops.verdict_words import VERDICT_WORDS
 
 VERDICTS = ("none", *VERDICT_WORDS)
 STATES = ("done", "stale", "failed", "dead letter", "blocked", "missing", "pending", "damaged", "unreadable")

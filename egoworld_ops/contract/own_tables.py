@@ -6,6 +6,7 @@ import pyarrow as pa
 
 from egoworld_ops.contract.columns import Column, Table, clip_id, video_id
 from egoworld_ops.types import LENS_MODELS
+from egoworld_ops.verdict_words import VERDICT_WORDS
 
 
 def _error_columns(nullable: bool) -> tuple[Column, ...]:
@@ -262,7 +263,7 @@ VERDICTS = Table(
         Column("clip_id", pa.string(), "the clip"),
         Column("frame_start", pa.int64(), "first frame that is meant; null for the whole clip", "frames", "", True, minimum=0),
         Column("frame_end", pa.int64(), "one past the last frame that is meant; null for the whole clip", "frames", "", True, minimum=1),
-        Column("verdict", pa.string(), "what was said", allowed=("good", "bad", "unsure")),
+        Column("verdict", pa.string(), "what was said", allowed=VERDICT_WORDS),
         Column("why", pa.string(), "in the judge's words", nullable=True),
         Column("judge", pa.string(), "by whom"),
         Column("judged_at", pa.timestamp("ms", "UTC"), "when"),

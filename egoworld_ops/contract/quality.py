@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ class Bounds(Section):
 
 HOLD_GAP_S = 0.5
 """A hold ends where its object has no row for longer: in view `holds` as in what is plotted."""
+_SUBQUERY = re.compile(r"\bselect\b", re.IGNORECASE)
 
 
 class DriftSettings(Section):
@@ -183,7 +185,7 @@ def measure_groups(
     """
     wanted = [m for m in metrics(stage) if m.table == table]
     measured: dict[str, dict[str, float | None]] = {key: dict.fromkeys(m.name for m in wanted) for key in groups}
-    alone = [m for m in wanted if not m.beside and "SELECT" not in m.sql]
+    alone = [m for m in wanted if not m.beside and not _SUBQUERY.search(m.sql)]
     there = {key: _there(group.files) for key, group in groups.items()}
     if alone and any(there.values()):
         for key, values in grouped.aggregated(connection, [f"({m.sql})::DOUBLE" for m in alone], there).items():

@@ -13,7 +13,7 @@ from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import verdicts
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.verdicts import ClipKey, Verdict
-from egoworld_ops.said import VERDICT_WORDS, VerdictWord
+from egoworld_ops.verdict_words import VERDICT_WORDS, VerdictWord
 
 NOT_JUDGED = "not judged"
 
@@ -40,7 +40,7 @@ class Choice:
     @property
     def said(self) -> str:
         """It as the options that ask for it."""
-        return f"--verdict {self.verdict}" if self.verdict else " ".join(f"--without {word}" for word in self.without)
+        return options(self.verdict, self.without)
 
     def described(self, left_out: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """What a release or an export says of it, as JSON: what was asked, the SHA-256 over the verdicts that stood, and how many clips are left out.
@@ -73,6 +73,11 @@ class Choice:
     def _snapshot(self) -> str:
         said = {v.verdict_id: [*clip, v.verdict, *v.frames] for clip, of_clip in self.stands.items() for v in of_clip}
         return sha256_of(said)
+
+
+def options(verdict: str | None, without: Sequence[str]) -> str:
+    """Words that choose clips as options of a command; empty where they choose none."""
+    return f"--verdict {verdict}" if verdict else " ".join(f"--without {word}" for word in without)
 
 
 def choose(run: Run, verdict: str | None = None, without: Sequence[str] = ()) -> Choice | None:

@@ -23,8 +23,8 @@ from egoworld_ops.files.whole import make_folder, named_errors, sweep
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.lake import counted
 from egoworld_ops.lake.lake import Lake, Run
-from egoworld_ops.said import VERDICT_WORDS, VerdictWord
 from egoworld_ops.types import check_id
+from egoworld_ops.verdict_words import VERDICT_WORDS, VerdictWord
 
 TABLE = "verdicts"
 MOST_WHY, MOST_JUDGE = 2000, 80

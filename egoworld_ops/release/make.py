@@ -21,11 +21,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from egoworld_ops.contract import schema
-from egoworld_ops.errors import SetupError, StorageUnavailable
+from egoworld_ops.errors import BadSettings, SetupError, StorageUnavailable
 from egoworld_ops.files import exchange, locks, regular
 from egoworld_ops.files.tables import digest_at
 from egoworld_ops.files.whole import hard_link, make_folder, sync_folder, write_bytes
 from egoworld_ops.lake import chosen, licences
+from egoworld_ops.lake.chosen import Choice
 from egoworld_ops.lake.lake import Run
 from egoworld_ops.lake.runs import contract_of
 from egoworld_ops.models import policy
@@ -63,17 +64,25 @@ class ReleaseOutcome:
 
 
 def make_release(
-    run: Run, settings: ReleaseSettings, anew: bool = False, say: Say = lambda line: None, rules: PolicySettings = policy.ANY
+    run: Run,
+    settings: ReleaseSettings,
+    anew: bool = False,
+    say: Say = lambda line: None,
+    rules: PolicySettings = policy.ANY,
+    all_clips: bool = False,
 ) -> ReleaseOutcome:
     """Bring the release of a run up to date with the run. Where it is, nothing is written.
 
     Args:
+        settings: where they choose no clips by verdict, the release goes on with the choice that it was made by.
         anew: put all videos into new parts: many small parts, of many small additions, become few.
+        all_clips: choose no clips by verdict, whatever the settings and the release say.
         rules: which licences its rows may rest on.
         say: takes a line now and then while this takes long.
 
     Raises:
-        BadSettings: its rows rest on weights that the rules do not allow; or no clip is of the verdict that is asked for.
+        BadSettings: its rows rest on weights that the rules do not allow; no clip is of the verdict that is asked for; or by which its clips were
+            chosen is lost with its release.json.
         SetupError: the run is gone, or of another version of the data contract; or there are incomplete videos, and the settings refuse them.
         ContractError: a file of the run, or the release.json of its last release, is damaged.
         InputChanged: a file of the run changed meanwhile; what was released before is still there.
@@ -87,7 +96,7 @@ def make_release(
             place.recover(store)
             _check(run)
             policy.check(f"run {run.run_id}", licences.weights_of(run), rules)
-            manifest, assembly, left_out = _update(run, settings, anew, say)
+            manifest, assembly, left_out = _update(run, settings, anew, say, all_clips)
             shutil.rmtree(place.staging(run), ignore_errors=True)
             place.point_latest(run)
     except OSError as error:
@@ -140,10 +149,24 @@ def _memory_of_the_system() -> Iterator[None]:
         pa.set_memory_pool(before)
 
 
-def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say) -> tuple[ReleaseManifest, _Assembly, Sequence[str]]:
+def _choice(run: Run, settings: ReleaseSettings, previous: ReleaseManifest | None) -> Choice | None:
+    """The choice of clips that the settings make; where they make none, that of the release before."""
+    if settings.verdict or settings.without:
+        return chosen.choose(run, settings.verdict, settings.without)
+    if previous is None and (place.folder(run) / place.LEFT_OUT_NAME).exists():
+        raise BadSettings(
+            place.folder(run) / place.LEFT_OUT_NAME,
+            f"is of a release of chosen clips, and there is no {place.MANIFEST_NAME} to say by which verdicts",
+            f"Name them again: egoworld release {run.run_id} with --verdict or --without; or --all-clips",
+        )
+    before = (previous.verdicts if previous else None) or {"verdict": None, "without": ()}
+    return chosen.choose(run, before["verdict"], before["without"])
+
+
+def _update(run: Run, settings: ReleaseSettings, anew: bool, say: Say, all_clips: bool) -> tuple[ReleaseManifest, _Assembly, Sequence[str]]:
     """Bring the release up to date; returns its manifest, what was written, and whose truth cards are left out."""
     layout, previous, say = laid_out(settings), place.read(run), _now_and_then(say)
-    contents = RunFiles(run, chosen.choose(run, settings.verdict, settings.without))
+    contents = RunFiles(run, None if all_clips else _choice(run, settings, previous))
     selection = contents.select(settings.incomplete, say)
     planned = planned_parts(run, selection.videos, previous, settings.part_mb, anew)
     assembly = _Assembly(run, settings, contents, previous)

@@ -23,6 +23,7 @@ from egoworld_ops.files import locks, regular
 from egoworld_ops.files.tables import write_table
 from egoworld_ops.files.whole import NO_LINKS, is_there, make_folder, matching, named_errors, sweep, sync_folder, write_bytes
 from egoworld_ops.lake.lake import PLACEHOLDER_SUFFIX, RUN_TABLES, Lake, Run
+from egoworld_ops.verdict_words import VERDICT_WORDS
 
 MANIFEST_NAME = "release.json"
 LEFT_OUT_NAME = "left_out.jsonl"
@@ -175,13 +176,24 @@ def read(run: Run) -> ReleaseManifest | None:
             for p in said["parts"]
         ]
         whole = (said["run_id"], said["schema"], said["parquet"], said["incomplete"], parts)
-        return ReleaseManifest(*whole, said.get("truth_cards", {}), said.get("licences", {}), said.get("verdicts"))
+        return ReleaseManifest(*whole, said.get("truth_cards", {}), said.get("licences", {}), _verdicts(said.get("verdicts")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, OSError) and (away := unreadable(error, path)) is not None:
             raise away from error
         raise ContractError(path, f"cannot be read: {error!r}", "Delete it and release the run again") from error
+
+
+def _verdicts(said: Any) -> Mapping[str, Any] | None:
+    """What `release.json` says of the choice of clips, where it is of the shape that `Choice.described` gives."""
+    if said is None:
+        return None
+    words = [*said["without"], *([said["verdict"]] if said["verdict"] is not None else [])]
+    counts = [said["judged"], *said["left_out"].values()]
+    if not words or {*words} - {*VERDICT_WORDS} or {type(count) for count in counts} != {int} or not isinstance(said["snapshot"], str):
+        raise ValueError(f"verdicts: {said}")
+    return dict(said)
 
 
 def sha256_of_file(path: Path) -> str:

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from egoworld_ops.said import VerdictWord
 from egoworld_ops.section import Section
+from egoworld_ops.verdict_words import VerdictWord
 
 
 class ReleaseSettings(Section):
@@ -31,7 +31,7 @@ class ReleaseSettings(Section):
     incomplete: Literal["include", "leave_out", "refuse"] = "include"
     """What becomes of videos of which some clips have no table. Included, they are named in release.json with counts."""
     verdict: VerdictWord | None = None
-    """Only clips of which people said this on the review page."""
+    """Only clips of which people said this on the review page. Without it and `without`, a release goes on with the choice that it was made by."""
     without: tuple[VerdictWord, ...] = ()
     """Leave out clips of which people said one of these; those nobody judged stay. Not together with `verdict`."""
 

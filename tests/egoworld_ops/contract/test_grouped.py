@@ -1,12 +1,14 @@
 """Aggregates over groups of files that overlap: each group's are those of its rows, also where it has none."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from egoworld_ops.contract import grouped
+from egoworld_ops.contract import gathered, grouped, quality
 
 
 def test_groups_that_share_files_and_such_without_rows_each_have_their_own_values(tmp_path: Path) -> None:
@@ -24,3 +26,12 @@ def test_groups_that_share_files_and_such_without_rows_each_have_their_own_value
         "2": (1, 3.0, 3.0),
         "pair": (1, 3.0, 3.0),
     }
+
+
+def test_a_metric_of_a_plugin_may_read_what_was_processed_in_lower_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"x": [1.0, 2.0]}), tmp_path / "own.parquet")
+    metric = quality.Metric("rows_a_frame", "count(*) / (select sum(frames) from processed)", "rows a frame")
+    monkeypatch.setitem(gathered.stages(), "own", replace(gathered.stages()["masks"], metrics=(metric,)))  # type: ignore[arg-type]
+    group = quality.Group([tmp_path / "own.parquet"], [quality.Span("c", 0, 4, 1)])
+    with duckdb.connect() as connection:
+        assert quality.measure_groups(connection, "own", {"v": group}) == {"v": {"rows_a_frame": 0.5}}
