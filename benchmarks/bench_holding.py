@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.chain.tables import tables_of
 from egoworld_ops.hashing import sha256_of
 from egoworld_ops.operators.movement.classical import Backend
@@ -195,7 +195,7 @@ def blocks() -> int:
         copy.with_suffix(".egoworld.json").write_text(json.dumps(sidecar))
         settings = load_settings("laptop").model_copy(update={"lake": Path(folder) / "lake"})
         video_ids = register.register(settings.lake, [copy]).video_ids
-        run = pipeline.open_run(settings)
+        run = configuration.open_run(settings)
         results = pipeline.process(run, video_ids, settings, InlinePool(threads=1), pipeline.Part(last="movement"))
         failed = [result for _, result in results if result.state != "computed"]
         assert not failed, failed

@@ -38,14 +38,14 @@ def make_video(target: Path, seconds: int) -> None:
 def process(video: Path, lake: Path) -> None:
     """Run every stage over the video in this process and print its peak memory in MB."""
     os.environ.update(EGOWORLD_LAKE=str(lake), EGOWORLD_SAMPLE_STRIDE=str(STRIDE), EGOWORLD_SCENES__MAX_CLIP_S="15")
-    from egoworld_assets.chain import pipeline
+    from egoworld_assets.chain import configuration, pipeline
     from egoworld_ops.raw import register
     from egoworld_ops.settings import load_settings
     from gpu_workers.inline import InlinePool
 
     settings = load_settings("laptop")
     [video_id] = register.register(settings.lake, [video]).video_ids
-    run, pool = pipeline.open_run(settings), InlinePool(settings.pool.threads)
+    run, pool = configuration.open_run(settings), InlinePool(settings.pool.threads)
     for _, result in pipeline.process(run, [video_id], settings, pool):
         assert result.state == "computed", result
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.cli.demo import EXAMPLE
 from egoworld_ops import operators
 from egoworld_ops.contract import schema
@@ -112,7 +112,7 @@ def _process(name: str, folder: Path) -> list[Known]:
         path.with_suffix(".egoworld.json").write_text(json.dumps({"camera": _intrinsics(STEREO / "c1.dat")}))
     settings = load_settings("laptop").model_copy(update={"lake": folder / "lake"})
     [video_id] = register.register(settings.lake, [path]).video_ids
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     for stage, result in pipeline.process(run, [video_id], settings, InlinePool(threads=2)):
         assert result.state == "computed", (stage, result)
     found = []

@@ -16,7 +16,7 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from egoworld_assets.chain import pipeline, planning
+from egoworld_assets.chain import configuration, pipeline, planning
 from egoworld_assets.chain.stage_result import StageResult
 from egoworld_ops.contract import schema
 from egoworld_ops.files.tables import make_provenance, provenance_at, write_table
@@ -118,9 +118,9 @@ def linking(folder: Path) -> float:
     )
     pool = InlinePool(first.pool.threads)
     computed: dict[str, float] = defaultdict(float)
-    for stage, result in pipeline.process(pipeline.open_run(first), [video_id], first, pool):
+    for stage, result in pipeline.process(configuration.open_run(first), [video_id], first, pool):
         computed[stage] += result.seconds
-    run, linked_s, n = pipeline.open_run(other), 0.0, 0
+    run, linked_s, n = configuration.open_run(other), 0.0, 0
     for stage in (s for s in computed if s not in (pipeline.MANIFEST, "mapping")):
         if stage == "detections":
             for result in pipeline.results(run, pipeline.MANIFEST, [video_id], other, pool):
@@ -140,7 +140,7 @@ def linking(folder: Path) -> float:
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="egoworld-bench-") as name:
         settings = settings_for(Path(name))
-        run = pipeline.open_run(settings)
+        run = configuration.open_run(settings)
         ids = fill(settings, run)
         seconds = min(scan_seconds(run, settings, ids) for _ in range(2))
         footers = footer_seconds(run, ids)

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.bench_resume import _Template
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration
 from egoworld_ops import operators
 from egoworld_ops.contract import quality, schema
 from egoworld_ops.files.tables import PROVENANCE_KEY
@@ -137,7 +137,7 @@ def whole(address: str) -> bool:
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="egoworld-bench-") as name:
         settings = settings_for(Path(name))
-        run = pipeline.open_run(settings)
+        run = configuration.open_run(settings)
         started = time.perf_counter()
         fill(run)
         judge(run)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_ops import operators
 from egoworld_ops.files.tables import read_table
 from egoworld_ops.raw import register
@@ -38,7 +38,7 @@ def measure(video: Path, folder: Path) -> None:
             shutil.copyfile(path, copy.with_name(path.name))
     settings = load_settings("laptop").model_copy(update={"lake": folder / "lake"})
     [video_id] = register.register(settings.lake, [copy]).video_ids
-    run, pool = pipeline.open_run(settings), InlinePool(threads=1)
+    run, pool = configuration.open_run(settings), InlinePool(threads=1)
     taken: dict[str, float] = {}
     for stage in (pipeline.MANIFEST, *operators.stages()):
         for _ in range(2):  # the first loads models and modules

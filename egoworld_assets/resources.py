@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration
 from egoworld_ops import logs
 from egoworld_ops.errors import BadSettings
 from egoworld_ops.lake.lake import Run
@@ -79,7 +79,7 @@ class Egoworld(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     def run(self) -> Run:
         """The run these settings write to; made where there is none."""
-        return pipeline.open_run(self.settings)
+        return configuration.open_run(self.settings)
 
     def pool(self, name: str = "", priority: int = 0) -> Pool:
         """The pool that the settings choose.

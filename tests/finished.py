@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.chain.stage_result import StageResult
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.lake.lake import Run
@@ -54,7 +54,7 @@ def registered_video(settings: Settings, name: str = "v", n_frames: int = 60, cl
     path.write_bytes(name.encode())  # so the SHA-256 of its content is the one that `write_video` takes
     aged(path)
     [video_id] = register.register(settings.lake, [path]).video_ids
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     assert lakes.write_manifest(run, name, n_frames, clip_s, path=str(path)) == video_id
     return run, video_id
 

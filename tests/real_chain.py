@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.chain.tables import tables_of
 from egoworld_ops import operators
 from egoworld_ops.files.tables import read_table
@@ -41,7 +41,7 @@ def process(mp4: Path, lake: Path) -> Kitchen:
     """Run the chain, from pixels to robot joints, in this process."""
     settings = load_settings("laptop").model_copy(update={"lake": lake})
     [video_id] = register.register(settings.lake, [mp4]).video_ids
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     for _, result in pipeline.process(run, [video_id], settings, InlinePool(threads=2)):
         assert result.state == "computed", result
     clips = read_table(run.video_table("clips", video_id), "clips").to_pylist()

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_ops.query import catalog
 from egoworld_ops.raw import register
 from egoworld_ops.settings import Settings, load_settings
@@ -54,7 +54,7 @@ def database(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[du
     base = load_settings("laptop")
     settings = Settings(**(base.model_dump() | {"lake": tmp_path_factory.mktemp("lake"), "raw": raw}))
     found = register.register(settings.lake, [raw])
-    run, pool = pipeline.open_run(settings), InlinePool(threads=2)
+    run, pool = configuration.open_run(settings), InlinePool(threads=2)
     for stage, result in pipeline.process(run, found.video_ids, settings, pool):
         assert stage == pipeline.MANIFEST or result.state == "computed", result.error
     assert not list(settings.lake.rglob(".tmp-*"))

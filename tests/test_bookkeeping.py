@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from egoworld_assets.chain import bookkeeping, pipeline
+from egoworld_assets.chain import bookkeeping, configuration, pipeline
 from egoworld_assets.chain.planning import Planner
 from egoworld_ops import ledger, models, operators
 from egoworld_ops.errors import OperatorCrash, OutOfMemory, StorageUnavailable
@@ -45,11 +45,11 @@ def video_id(settings: Settings, tmp_path: Path) -> str:
 
 
 def run_part(settings: Settings, video_id: str, pool: InlinePool, part: pipeline.Part) -> Counter[str]:
-    return Counter(r.state for _, r in pipeline.process(pipeline.open_run(settings), [video_id], settings, pool, part))
+    return Counter(r.state for _, r in pipeline.process(configuration.open_run(settings), [video_id], settings, pool, part))
 
 
 def states(settings: Settings, video_id: str) -> list[State]:
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     clips = ("f0000000_0000024", "f0000024_0000048")
     rows = bookkeeping.ledger_of(settings.lake, settings.ledger).rows([ClipKey(run.run_id, video_id, clip, "detections") for clip in clips])
     return [row.state for _, row in sorted(rows.items())]
@@ -59,7 +59,7 @@ def test_the_ledger_says_what_became_of_each_clip_and_agrees_with_the_files(sett
     pool = FaultyPool(lambda task, tried: None if task.clip.frame_start else OutOfMemory("clip", "no memory", "Try again"))
     run_part(settings, video_id, pool, ONLY_DETECTIONS)
     assert states(settings, video_id) == [State.DEAD_LETTER, State.DONE]
-    book, run = bookkeeping.ledger_of(settings.lake, settings.ledger), pipeline.open_run(settings)
+    book, run = bookkeeping.ledger_of(settings.lake, settings.ledger), configuration.open_run(settings)
     [[letter]] = book.all_rows(run.run_id, State.DEAD_LETTER)
     assert (letter.attempts, letter.error_class) == (2, "OutOfMemory")
     counts = book.counts(run.run_id)
@@ -76,7 +76,7 @@ def test_a_stand_in_is_done_also_in_a_ledger_that_is_made_again(settings: Settin
     stages["masks"] = {"backend": "sam2", "fallback": "classical", "sam2": {"random_weights_seed": 1, "device": "cpu"}}
     chosen = Settings(**(settings.model_dump() | {"stages": stages}))
     run_part(chosen, video_id, FaultyPool(lambda task, tried: CRASH if task.backend == "sam2" else None), pipeline.Part(last="masks"))
-    book, run = bookkeeping.ledger_of(chosen.lake, chosen.ledger), pipeline.open_run(chosen)
+    book, run = bookkeeping.ledger_of(chosen.lake, chosen.ledger), configuration.open_run(chosen)
     counts = book.counts(run.run_id)
     assert counts["masks"] == {State.DONE: 2}
     assert ledger.rebuild(book, Lake(settings.lake)).changed == 0
@@ -85,14 +85,14 @@ def test_a_stand_in_is_done_also_in_a_ledger_that_is_made_again(settings: Settin
 
 def test_a_file_deleted_by_hand_is_made_again_whatever_the_ledger_says(settings: Settings, video_id: str) -> None:
     run_part(settings, video_id, InlinePool(2), ONLY_DETECTIONS)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     run.clip_table("detections", video_id, "f0000000_0000024").unlink()
     assert run_part(settings, video_id, InlinePool(2), ONLY_DETECTIONS) == {"computed": 1, "done": 1}
     assert states(settings, video_id) == [State.DONE, State.DONE]
 
 
 def test_a_stage_that_is_broken_off_gives_back_what_it_had_taken(settings: Settings, video_id: str) -> None:
-    results = pipeline.process(pipeline.open_run(settings), [video_id], settings, InlinePool(2), ONLY_DETECTIONS)
+    results = pipeline.process(configuration.open_run(settings), [video_id], settings, InlinePool(2), ONLY_DETECTIONS)
     next(results)
     results.close()
     assert states(settings, video_id) == [State.PENDING], (
@@ -120,7 +120,7 @@ def test_two_writers_share_the_clips_and_neither_computes_what_the_other_has(set
 
 
 def test_a_clip_that_another_writer_ends_between_plan_and_start_is_not_computed_again(settings: Settings, video_id: str) -> None:
-    run, book = pipeline.open_run(settings), bookkeeping.ledger_of(settings.lake, settings.ledger)
+    run, book = configuration.open_run(settings), bookkeeping.ledger_of(settings.lake, settings.ledger)
     planner, others = Planner(run, "detections", settings), Planner(run, "detections", settings)
 
     def planned(by: Planner) -> list[ClipTask]:
@@ -142,7 +142,7 @@ def test_a_clip_that_another_writer_ends_between_plan_and_start_is_not_computed_
 def test_what_breaks_a_stage_off_is_not_hidden_by_a_ledger_that_cannot_take_the_rest(
     settings: Settings, video_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, book = pipeline.open_run(settings), bookkeeping.ledger_of(settings.lake, settings.ledger)
+    run, book = configuration.open_run(settings), bookkeeping.ledger_of(settings.lake, settings.ledger)
     planner = Planner(run, "detections", settings)
     monkeypatch.setattr(bookkeeping, "_TOGETHER_S", 3600.0)
 
@@ -171,7 +171,7 @@ def test_a_bad_clip_found_at_planning_is_entered_too(settings: Settings, video_i
 
 def test_results_that_are_found_are_entered_together(settings: Settings, video_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run_part(settings, video_id, InlinePool(2), ONLY_DETECTIONS)
-    memo.forget(pipeline.open_run(settings).video_folder(video_id))
+    memo.forget(configuration.open_run(settings).video_folder(video_id))
     settled: list[int] = []
     book = bookkeeping.ledger_of(settings.lake, settings.ledger)
     monkeypatch.setattr(book, "settle", lambda changes: settled.append(len(changes)))
@@ -181,7 +181,7 @@ def test_results_that_are_found_are_entered_together(settings: Settings, video_i
 
 def test_the_url_of_the_ledger_is_never_written_down(settings: Settings, video_id: str) -> None:
     secret = Settings(**(settings.model_dump() | {"ledger": f"sqlite:////{settings.lake}/secret-name.sqlite", "sample_stride": 2}))
-    run = pipeline.open_run(secret)
+    run = configuration.open_run(secret)
     assert "secret-name" not in (run.path / "run.json").read_text()
     assert "secret-name" not in repr(secret)
 
@@ -189,7 +189,7 @@ def test_the_url_of_the_ledger_is_never_written_down(settings: Settings, video_i
 def all_states(settings: Settings, video_id: str) -> dict[str, str]:
     """The state of each stage's clips, for the stages in which all have the same."""
     found: dict[str, set[str]] = {}
-    for stage, result in pipeline.process(pipeline.open_run(settings), [video_id], settings, InlinePool(2)):
+    for stage, result in pipeline.process(configuration.open_run(settings), [video_id], settings, InlinePool(2)):
         found.setdefault(stage, set()).add(result.state)
     return {stage: states.pop() for stage, states in found.items() if len(states) == 1}
 
@@ -201,7 +201,7 @@ def test_a_change_computes_exactly_what_reads_it_and_all_below(
     assert all_states(settings, video_id) == dict.fromkeys(every, "computed") | {pipeline.MANIFEST: "done"}
 
     threshold = Settings(**(settings.model_dump() | {"quality": {"masks": {"score_mean": {"minimum": 0.9}}}}))
-    assert pipeline.open_run(threshold) == pipeline.open_run(settings), "what is thought of results is not what they depend on"
+    assert configuration.open_run(threshold) == configuration.open_run(settings), "what is thought of results is not what they depend on"
     assert all_states(threshold, video_id) == dict.fromkeys(every, "done")
 
     stages = settings.model_dump()["stages"]
@@ -223,7 +223,7 @@ def test_a_change_computes_exactly_what_reads_it_and_all_below(
 
 def test_an_output_that_is_damaged_or_foreign_is_made_again_and_nothing_good_is_lost(settings: Settings, video_id: str) -> None:
     run_part(settings, video_id, InlinePool(2), ONLY_DETECTIONS)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     good, path = (run.clip_table("detections", video_id, clip) for clip in ("f0000000_0000024", "f0000024_0000048"))
     before, whole = good.read_bytes(), path.read_bytes()
     older = pq.read_table(path, partitioning=None).drop_columns(["score"]).replace_schema_metadata()

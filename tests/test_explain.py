@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.chain.explaining import explain
 from egoworld_ops.errors import BadSettings, SetupError, UnknownVideo
 from egoworld_ops.settings import Settings
@@ -33,7 +33,7 @@ def test_a_clip_is_done_or_to_be_computed_or_waits_for_what_is_further_up(settin
 
 def test_a_changed_threshold_is_named_and_no_run_is_made_to_find_it(settings: Settings, video_id: str) -> None:
     process(settings, [video_id], InlinePool(2), UP_TO_MASKS)
-    run, before = pipeline.open_run(settings), every_file(settings.lake)
+    run, before = configuration.open_run(settings), every_file(settings.lake)
     changed = with_stage(settings, "detections", mediapipe={"min_palm_score": 0.7})
 
     said = explain(changed, video_id, CLIP, "detections")

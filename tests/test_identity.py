@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.chain.planning import Planner
 from egoworld_ops import models, operators, sources
 from egoworld_ops.contract import schema
@@ -334,7 +334,7 @@ def test_of_the_settings(described: World, bare: World, path: str) -> None:
     world = bare if path.startswith("camera.") else described
     for settings in others(world.settings, path, GIVEN.get(path, ())):
         assert changed(world, replace(world, settings=settings)) == OF_SETTINGS[path] - OF_MANIFEST, path
-        is_other_run = pipeline.frozen_configuration(settings) != pipeline.frozen_configuration(world.settings)
+        is_other_run = configuration.frozen_configuration(settings) != configuration.frozen_configuration(world.settings)
         assert is_other_run == (bool(OF_SETTINGS[path]) or path in ("recordings", "stages.fallback")), path
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from egoworld_assets import checks
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration
 from egoworld_assets.io import LakeIOManager
 from egoworld_assets.partitions import VIDEO_IDS
 from egoworld_assets.resources import Egoworld
@@ -111,7 +111,7 @@ def test_loaded_inputs_are_the_rows_that_count_each_owned_frame_once(
             )
             return manager.load_input(context)
 
-    assert pipeline.open_run(settings) == run
+    assert configuration.open_run(settings) == run
     [part] = place.read(run).parts  # type: ignore[union-attr]
     for stage in ("movement", "masks", "hand_pose"):
         rows = loaded(stage)
@@ -127,7 +127,7 @@ def test_all_agree_about_videos_that_were_rejected(settings: Settings) -> None:
     for n in range(4):
         (settings.raw / f"{n}.mp4").write_bytes(b"no video %d" % n)
     video_ids = register.register(settings.lake, [settings.raw]).video_ids
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     for video_id in video_ids:
         assert [result.state for result in finished.go(run, video_id, settings, first="manifest", last="manifest")[1]] == ["failed"]
     assert runs.counts(run)["manifest"] == {"dead letters": 4}

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from egoworld_assets.assets import _of_stage, _settings
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.chain.explaining import explain
 from egoworld_ops import operators
 from egoworld_ops.contract import references, schema
@@ -65,7 +65,7 @@ def test_it_waits_for_the_table_and_is_stale_where_that_changes(settings: Settin
     media.make(settings.raw / "v.mp4", 6)
     on, off = with_masks(settings, "missing"), with_masks(settings, "never")
     [video_id] = register.register(settings.lake, [settings.raw / "v.mp4"]).video_ids
-    run = pipeline.open_run(on)
+    run = configuration.open_run(on)
     for stage in (pipeline.MANIFEST, "detections"):
         states_in(run, on, video_id, stage)
     [clip] = read_table(run.video_table("clips", video_id), "clips")["clip_id"].to_pylist()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.chain.clips import clips_of
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.files.tables import digest_at
@@ -38,7 +38,7 @@ def video_id(settings: Settings) -> str:
 
 
 def make_manifest(settings: Settings, video_id: str, anew: bool = False) -> Run:
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     for result in pipeline.manifest_results(run, [video_id], settings, pipeline.Part(anew=anew)):
         pipeline.store(run, pipeline.MANIFEST, result)
     return run

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import pytest
 
-from egoworld_assets.chain import pipeline, planning
+from egoworld_assets.chain import configuration, pipeline, planning
 from egoworld_ops import operators
 from egoworld_ops.contract import validation
 from egoworld_ops.errors import BadSidecar, CorruptVideo, EgoworldError, OperatorCrash, OutOfMemory, StorageUnavailable, UnstableFile
@@ -62,7 +62,7 @@ def register(settings: Settings, *paths: Path) -> list[str]:
 
 def run_all(settings: Settings, video_ids: list[str], pool: InlinePool) -> dict[str, Counter[str]]:
     """States of every stage's results, after storing them."""
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     states = {stage: Counter[str]() for stage in (pipeline.MANIFEST, *operators.stages())}
     for stage, result in pipeline.process(run, video_ids, settings, pool):
         states[stage][result.state] += 1
@@ -97,7 +97,7 @@ def test_a_second_run_computes_nothing_and_changes_no_file(settings: Settings, v
 def test_every_file_keeps_the_contract_and_says_what_it_depends_on(settings: Settings, video: Path, pool: InlinePool) -> None:
     [video_id] = register(settings, video)
     run_all(settings, [video_id], pool)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     for stage, description in operators.stages().items():
         for path in run.video_folder(video_id).glob(f"clip_id=*/{stage}.parquet"):
             validation.validate(stage, read_table(path, stage))
@@ -114,7 +114,7 @@ def test_a_changed_setting_makes_anew_what_reads_it_and_all_below_and_links_the_
 ) -> None:
     video_ids = register(settings, video)
     run_all(settings, video_ids, pool)
-    first = pipeline.open_run(settings)
+    first = configuration.open_run(settings)
     stages = json.loads(settings.model_dump_json())["stages"]
     stages["mapping"]["dex"] = {"scaling": 1.5}
     changed = Settings(**(settings.model_dump() | {"stages": stages}))
@@ -122,7 +122,7 @@ def test_a_changed_setting_makes_anew_what_reads_it_and_all_below_and_links_the_
     assert states.pop("mapping") == {"computed": 2}
     assert set(states) == {pipeline.MANIFEST, *operators.stages()} - {"mapping"}
     assert all(set(found) == {"linked"} for found in states.values())
-    assert pipeline.open_run(changed).run_id != first.run_id
+    assert configuration.open_run(changed).run_id != first.run_id
     assert run_all(settings, video_ids, pool) == everywhere("done", clips=2)
 
 
@@ -139,7 +139,7 @@ def test_a_changed_sidecar_makes_anew_only_the_stages_that_read_it_and_all_below
 def test_a_file_that_is_cut_off_after_registration_is_not_worked_on(settings: Settings, video: Path, pool: InlinePool) -> None:
     """The manifest is of the whole file; the file on the disk now is another."""
     video_ids = register(settings, video)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
     whole = video.read_bytes()
     video.write_bytes(whole[: len(whole) // 2])
@@ -158,7 +158,7 @@ def test_a_file_that_is_cut_off_after_registration_is_not_worked_on(settings: Se
 def test_results_outlive_a_raw_file_that_is_gone_for_a_while(settings: Settings, video: Path, pool: InlinePool) -> None:
     video_ids = register(settings, video)
     run_all(settings, video_ids, pool)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     tables = sorted(run.video_folder(video_ids[0]).rglob("*.parquet"))
     hidden = video.with_name("hidden")
     video.rename(hidden)
@@ -191,7 +191,7 @@ def test_a_raw_file_that_is_away_is_no_dead_letter_and_costs_no_result(
 ) -> None:
     video_ids = register(settings, video)
     run_all(settings, video_ids, pool)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     for path in run.path.glob("video_id=*/*/detections.parquet"):
         path.unlink()
     below = sorted(run.path.glob("video_id=*/*/*.parquet"))
@@ -216,7 +216,7 @@ def test_a_raw_folder_that_is_away_with_its_sidecars_costs_no_result(settings: S
     sidecar_path(video).write_text(json.dumps({"camera": CAMERA}))
     video_ids = register(settings, video)
     run_all(settings, video_ids, pool)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     hidden = video.parent.rename(video.parent.with_name("unmounted"))
     ended = run_all(settings, video_ids, pool)
     assert ended["hand_pose"] == ended["object_pose"] == {"failed": 2}
@@ -234,7 +234,7 @@ def test_a_raw_file_that_was_replaced_by_a_broken_one_meanwhile_is_no_dead_lette
     settings: Settings, video: Path, pool: InlinePool
 ) -> None:
     video_ids = register(settings, video)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
     planned = planning.Planner(run, "detections", settings)
     task = next(t for t in planned.plan(video_ids[0]) if isinstance(t, ClipTask))
@@ -247,7 +247,7 @@ def test_a_raw_file_that_the_disk_does_not_give_is_no_dead_letter(
     settings: Settings, video: Path, pool: InlinePool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     video_ids = register(settings, video)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
     os.utime(video, ns=(1, 1))  # so that its content is read
     with monkeypatch.context() as patch:
@@ -276,7 +276,7 @@ def test_a_table_beside_a_later_failure_feeds_nothing_below_and_stays(settings: 
     settings = settings.model_copy(update={"retry_after_s": ()})
     video_ids = register(settings, video)
     run_all(settings, video_ids, pool)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     tables = sorted(run.path.glob("video_id=*/*/*.parquet"))
     sidecar_path(video).write_text(json.dumps({"camera": CAMERA}))
     states = run_all(settings, video_ids, FailingPool("hand_pose", OutOfMemory("clip", "no memory", "Try again")))
@@ -295,7 +295,7 @@ def test_a_failure_that_cannot_be_read_counts_as_none(settings: Settings, video:
     video_ids = register(settings, video)
     crash = OperatorCrash("clip", "bad", "Report it")
     run_all(settings, video_ids, FailingPool("masks", crash))
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     first, second = failures_of(run)
     damage.flip(first, 200)
     assert digest_at(first), "what it says of its origin is whole"
@@ -318,7 +318,7 @@ def test_a_video_that_cannot_be_read_at_the_moment_is_not_rejected_for_good(sett
     video_ids = register(settings, video)
     hidden = video.with_name("hidden")
     video.rename(hidden)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     [result] = pipeline.manifest_results(run, video_ids, settings)
     assert result.state == "failed"
     assert str(video.name.split(";")[0]) in str(result.error)
@@ -331,7 +331,7 @@ def test_a_file_swapped_between_two_clips_gives_no_rows_of_the_other_content(set
     other = video.with_name("other.mkv")
     media.make(other, FRAMES, size=(160, 120), picture=media.scenes([10]))
     video_ids = register(settings, video)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
     results = pipeline.results(run, "detections", video_ids, settings, pool)
     first = next(results)
@@ -345,7 +345,7 @@ def test_a_late_failure_never_takes_the_place_of_a_result_that_another_writer_fi
     settings: Settings, video: Path, pool: InlinePool
 ) -> None:
     video_ids = register(settings, video)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
     planner = planning.Planner(run, "detections", settings)
     task = next(t for t in planner.plan(video_ids[0]) if isinstance(t, ClipTask))
@@ -364,7 +364,7 @@ def test_a_failure_goes_when_its_result_is_linked_from_an_earlier_run(settings: 
     assert run_all(changed, video_ids, pool)["detections"] == {"failed": 2}
     sidecar_path(video).unlink()
     assert run_all(changed, video_ids, pool)["detections"] == {"linked": 2}
-    run = pipeline.open_run(changed)
+    run = configuration.open_run(changed)
     assert not failures_of(run)
     metas = [json.loads(p.read_text()) for p in run.video_folder(video_ids[0]).glob("clip_id=*/meta.json")]
     assert len(metas) == 2
@@ -379,7 +379,7 @@ def test_a_bad_sidecar_fails_the_clips_of_its_video_alone_with_the_file_at_fault
     states = run_all(settings, video_ids, pool)
     assert states["detections"] == {"failed": 2, "computed": 1}
     assert states["mapping"] == {"blocked": 2, "computed": 1}
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     [path, _] = sorted(run.video_folder(video_ids[0]).glob("clip_id=*/detections.failure.parquet"))
     [row] = read_table(path, "failures").to_pylist()
     assert row["error_class"] == "BadSidecar"
@@ -393,7 +393,7 @@ def test_a_rejected_video_is_a_row_with_a_reason_and_its_neighbours_finish(setti
     video_ids = register(settings, text, video)
     states = run_all(settings, video_ids, pool)
     assert states["mapping"] == {"computed": 2}
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     [row] = read_table(run.video_table("videos", video_ids[0]), "videos").to_pylist()
     assert (row["status"], row["error_class"]) == ("rejected", "NotAVideo")
     assert row["reason"]
@@ -403,7 +403,7 @@ def test_a_rejected_video_is_a_row_with_a_reason_and_its_neighbours_finish(setti
 def test_a_damaged_output_is_made_again(settings: Settings, video: Path, pool: InlinePool) -> None:
     video_ids = register(settings, video)
     run_all(settings, video_ids, pool)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     damaged = next(run.video_folder(video_ids[0]).glob("clip_id=*/masks.parquet"))
     damaged.write_bytes(damaged.read_bytes()[:-20])
     states = run_all(settings, video_ids, pool)
@@ -415,7 +415,7 @@ def test_a_video_that_is_not_registered_or_has_no_manifest_fails_alone_and_says_
     settings: Settings, video: Path, pool: InlinePool
 ) -> None:
     video_ids = register(settings, video)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     unknown, known = pipeline.manifest_results(run, ["nobody-0123456789ab", *video_ids], settings)
     assert "egoworld register" in str(unknown.error)
     pipeline.store(run, pipeline.MANIFEST, known)
@@ -427,7 +427,7 @@ def test_a_video_that_is_not_registered_or_has_no_manifest_fails_alone_and_says_
 def test_a_damaged_manifest_fails_its_own_video_alone(settings: Settings, video: Path, pool: InlinePool) -> None:
     neighbour = media.make(video.with_name("neighbour.mp4"), 20, size=(160, 120))
     video_ids = register(settings, video, neighbour)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
     run.video_table("clips", video_ids[0]).write_bytes(b"PAR1")
     damaged, clip = pipeline.results(run, "detections", video_ids, settings, pool)
@@ -458,7 +458,7 @@ def test_a_moved_video_keeps_its_results(settings: Settings, video: Path, pool: 
 
 
 def manifest_rows(settings: Settings, video_ids: list[str], pool: InlinePool) -> list[dict[str, object]]:
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     store_all(run, pipeline.MANIFEST, video_ids, settings, pool)
     return [read_table(run.video_table("videos", v), "videos").to_pylist()[0] for v in video_ids]
 
@@ -482,14 +482,14 @@ def test_stereo_is_rejected_until_its_sidecar_says_how_to_take_it(settings: Sett
     [row] = manifest_rows(settings, video_ids, pool)
     assert (row["status"], row["error_class"]) == ("rejected", "UnsupportedPicture")
     sidecar_path(path).write_text("{ broken")
-    [result] = pipeline.manifest_results(pipeline.open_run(settings), video_ids, settings)
+    [result] = pipeline.manifest_results(configuration.open_run(settings), video_ids, settings)
     assert isinstance(result.error, BadSidecar)
     sidecar_path(path).write_text(json.dumps({"picture": {"use_as_pinhole": True}}))
     [row] = manifest_rows(settings, video_ids, pool)
     assert (row["status"], row["stereo_mode"]) == ("ok", "side_by_side")
     away = path.rename(path.with_name("a.away"))
     sidecar_path(path).unlink()
-    [result] = pipeline.manifest_results(pipeline.open_run(settings), video_ids, settings)
+    [result] = pipeline.manifest_results(configuration.open_run(settings), video_ids, settings)
     assert result.state == "done"
     away.rename(path)
     [row] = manifest_rows(settings, video_ids, pool)
@@ -501,7 +501,7 @@ def test_clips_of_anamorphic_video_are_planned_with_the_camera_of_the_picture_sh
     path = media.make(settings.raw / "a.mp4", 3, (120, 120), sample_aspect_ratio=Fraction(4, 3))
     [video_id] = register(settings, path)
     manifest_rows(settings, [video_id], pool)
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     [task] = planning.Planner(run, "detections", settings).plan(video_id)
     assert isinstance(task, ClipTask)
     assert (task.camera.width, task.camera.height) == (160, 120)

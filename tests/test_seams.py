@@ -15,7 +15,7 @@ FRAMES = 24
 CHAIN = """
 import json, sys
 from pathlib import Path
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_ops.raw import register
 from egoworld_ops.settings import PoolSettings, SceneSettings, StageSettings, load_settings
 from gpu_workers.pool import make
@@ -26,7 +26,7 @@ stages = settings.stages | {"detections": StageSettings(backend="still")}
 settings = settings.model_copy(update={"lake": root / "lake", "raw": root, "stages": stages, "pool": PoolSettings(**pool)})
 settings = settings.model_copy(update={"scenes": SceneSettings(max_clip_s=0.5, overlap_s=0.1)})
 [video_id] = register.register(settings.lake, [root / "a.mp4"]).video_ids
-run = pipeline.open_run(settings)
+run = configuration.open_run(settings)
 results = list(pipeline.process(run, [video_id], settings, make(settings.pool, "test"), pipeline.Part(last=last)))
 said = [(stage, r.clip_id, r.state, str(r.error or "")) for stage, r in results]
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from egoworld_assets.chain import bookkeeping, pipeline
+from egoworld_assets.chain import bookkeeping, configuration, pipeline
 from egoworld_assets.cli.main import egoworld
 from egoworld_ops import operators
 from egoworld_ops.errors import (
@@ -80,7 +80,7 @@ def video_id(settings: Settings, tmp_path: Path) -> str:
 
 def process(settings: Settings, video_ids: list[str], pool: InlinePool, part: pipeline.Part = pipeline.ALL) -> Counter[tuple[str, str]]:
     return Counter(
-        (stage, result.state) for stage, result in pipeline.process(pipeline.open_run(settings), video_ids, settings, pool, part)
+        (stage, result.state) for stage, result in pipeline.process(configuration.open_run(settings), video_ids, settings, pool, part)
     )
 
 
@@ -112,7 +112,7 @@ def test_a_clip_whose_attempts_are_used_up_waits_for_a_person(settings: Settings
     def first_clip(task: ClipTask, tried: int) -> EgoworldError | None:
         return NO_MEMORY if task.clip.frame_start == 0 else None
 
-    run, pool = pipeline.open_run(settings), FaultyPool(first_clip)
+    run, pool = configuration.open_run(settings), FaultyPool(first_clip)
     assert process(settings, [video_id], pool, ONLY_DETECTIONS) == {("detections", "computed"): 1, ("detections", "failed"): 1}
     row = failure(run)
     assert (row["attempts"], row["dead_letter"], row["retryable"], row["frame_index"]) == (3, True, True, 3)
@@ -135,8 +135,8 @@ def test_bad_input_and_bugs_are_dead_letters_at_once_but_not_what_may_be_mended(
     ):
         pool = FaultyPool(lambda task, tried, error=error: error if task.clip.frame_start else None)
         process(settings, [video_id], pool, ONLY_DETECTIONS)
-        assert failure(pipeline.open_run(settings))["dead_letter"] == dead
-        failures.redrive(pipeline.open_run(settings), failures.Which())
+        assert failure(configuration.open_run(settings))["dead_letter"] == dead
+        failures.redrive(configuration.open_run(settings), failures.Which())
 
 
 def test_a_wrong_set_up_stops_the_stage_at_once(settings: Settings, video_id: str) -> None:
@@ -163,7 +163,7 @@ def test_a_fallback_takes_a_failed_clip_and_both_stay_on_record(settings: Settin
     def no_sam(task: ClipTask, tried: int) -> EgoworldError | None:
         return CRASH if task.backend == "sam2" else None
 
-    run = pipeline.open_run(with_fallback)
+    run = configuration.open_run(with_fallback)
     pool = FaultyPool(no_sam)
     found = [r for stage, r in pipeline.process(run, [video_id], with_fallback, pool, upto_masks) if stage == "masks"]
     assert [(r.state, r.beside.error if r.beside else None) for r in found] == [("computed", CRASH)] * 2
@@ -297,7 +297,7 @@ def test_dead_letters_are_listed_reproduced_and_redriven_from_the_command_line(
     deployed: CliRunner, settings: Settings, video_id: str
 ) -> None:
     frozen = load_settings("laptop")  # as the command line will see it
-    run = pipeline.open_run(frozen)
+    run = configuration.open_run(frozen)
     process(frozen, [video_id], InlinePool(2), pipeline.Part(last=pipeline.MANIFEST))
     process(frozen, [video_id], FaultyPool(lambda task, tried: CRASH if task.clip.frame_start == 0 else None), ONLY_DETECTIONS)
     listed = said(deployed, "dead-letters", "--traceback")
@@ -342,7 +342,7 @@ def test_only_what_is_redriven_moves_in_the_ledger(deployed: CliRunner, settings
     said(deployed, "run", "--video", video_id, "--to", "manifest", "--inline")
     frozen = load_settings("laptop")
     process(frozen, [video_id], FaultyPool(lambda task, tried: CRASH), ONLY_DETECTIONS)
-    run, book = pipeline.open_run(frozen), bookkeeping.ledger_of(frozen.lake, frozen.ledger)
+    run, book = configuration.open_run(frozen), bookkeeping.ledger_of(frozen.lake, frozen.ledger)
     [gone, _] = sorted(run.path.glob("video_id=*/*/detections.failure.parquet"))
     gone.unlink()
     assert "egoworld run" in said(deployed, "redrive", "--stage", "manifest", code=2)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration
 from egoworld_ops import errors, ledger, operators
 from egoworld_ops.errors import StorageUnavailable
 from egoworld_ops.lake import failures, pointer, runs
@@ -89,11 +89,11 @@ def test_a_run_json_that_cannot_be_read_opens_no_run_and_moves_nothing(there: Pl
     before = sorted(p.name for p in settings.lake.glob("run_id=*")), pointer.read(run.lake.root)
     with unreadable(run.path / "run.json", number, calls):
         with pytest.raises(StorageUnavailable, match=r"run\.json|lake"):
-            pipeline.open_run(settings)
+            configuration.open_run(settings)
         with pytest.raises(StorageUnavailable):
             runs.described(run)
     assert (sorted(p.name for p in settings.lake.glob("run_id=*")), pointer.read(run.lake.root)) == before
-    assert pipeline.open_run(settings) == run
+    assert configuration.open_run(settings) == run
 
 
 @pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO], ids=lambda n: errno.errorcode[n])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.chain.explaining import explain
 from egoworld_ops.errors import OperatorCrash
 from egoworld_ops.execution.task import ClipTask
@@ -82,7 +82,7 @@ def _settings(lake: Path, warm: bool) -> Settings:
 def _process(settings: Settings, video: Path, pool: InlinePool, part: pipeline.Part = UP_TO_MASKS) -> tuple[Run, str, list[str]]:
     """The run, the video and the state of each clip in `masks`, in order of the clips."""
     [video_id] = register.register(settings.lake, [video]).video_ids
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     found = {r.clip_id or "": r.state for stage, r in pipeline.process(run, [video_id], settings, pool, part) if stage == "masks"}
     return run, video_id, [found[clip] for clip in sorted(found)]
 

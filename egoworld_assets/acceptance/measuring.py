@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from egoworld_assets.acceptance import comparing, resources
 from egoworld_assets.acceptance.accuracy import is_random
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.chain.clips import clips_of
 from egoworld_assets.chain.tables import tables_of
 from egoworld_ops import operators
@@ -168,7 +168,7 @@ def _variant(
     said = Variant(usual.stage, option, value, usual_value)
     other = _with_option(settings, usual, option, value)
     try:
-        beside = pipeline.open_run(other)
+        beside = configuration.open_run(other)
         for stage in (pipeline.MANIFEST, *operators.stages()):
             if stage == usual.stage:
                 break

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from egoworld_assets.acceptance import accuracy, decoding, measuring
 from egoworld_assets.acceptance.report import Acceptance
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.chain.tables import tables_of
 from egoworld_ops.errors import EgoworldError, InputError, printable
 from egoworld_ops.lake import judging, runs
@@ -40,10 +40,10 @@ def accepted(settings: Settings, out: Path, media: Sequence[Path], say: Callable
     """
     without = {name: chosen.model_copy(update={"fallback": ""}) for name, chosen in settings.stages.items()}
     settings = settings.model_copy(update={"lake": out / "lake", "run_id": None, "stages": without, "retry_after_s": ()})
-    pipeline.frozen_configuration(settings)  # raises where weights were never fetched, before there is a folder
+    configuration.frozen_configuration(settings)  # raises where weights were never fetched, before there is a folder
     [scene] = register.register(settings.lake, [SCENE]).video_ids
     given = [video_id for path in media for video_id in _registered(settings, path, say) if video_id != scene]
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     found, video_ids = Acceptance(runs.described(run)), [scene, *dict.fromkeys(given)]
     for _, result in pipeline.process(run, video_ids, settings, InlinePool(1), pipeline.Part(last=pipeline.MANIFEST)):
         if result.error is not None:

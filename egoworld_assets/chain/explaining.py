@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration
 from egoworld_assets.chain.clips import clips_of
 from egoworld_assets.chain.configuration import with_backend
 from egoworld_assets.chain.planning import Planner
@@ -51,7 +51,7 @@ def explain(settings: Settings, video_id: str, clip_id: str, stage: str) -> Expl
     """
     if stage not in operators.stages():
         raise BadSettings(f"stage {stage}", "no stage of that name works on clips", did_you_mean(stage, operators.stages()))
-    run = pipeline.peek_run(settings, video_id)
+    run = configuration.peek_run(settings, video_id)
     clips = {clip.clip_id: clip for clip in clips_of(run, video_id)}
     if (clip := clips.get(clip_id)) is None:
         raise SetupError(f"clip {clip_id}", f"is not in video {video_id} of run {run.run_id}", did_you_mean(clip_id, clips))
@@ -64,7 +64,7 @@ def explain(settings: Settings, video_id: str, clip_id: str, stage: str) -> Expl
 def _recut(run: Run, settings: Settings) -> list[runs.Difference]:
     """How the manifest of these settings differs from that of a run."""
     made_with = (runs.described(run).get("frozen") or {}).get("manifest") or {}
-    return runs.differences(made_with, pipeline.frozen_configuration(settings)["manifest"])
+    return runs.differences(made_with, configuration.frozen_configuration(settings)["manifest"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class _Explainer:
 
     def __init__(self, run: Run, settings: Settings, clip: Clip, clips: Mapping[str, Clip]) -> None:
         self._run, self._settings, self._store, self._clips = run, settings, Lake(settings.lake), clips
-        self._target = pipeline.find_run(settings)
+        self._target = configuration.find_run(settings)
         self._known: dict[tuple[str, str], _Wanted] = {}
         self._entry = registered(self._store).get(clip.video_id)
         self._clip = replace(clip, video_path=self._entry.path) if self._entry else clip

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from egoworld_assets.chain import bookkeeping
-from egoworld_assets.chain.configuration import find_run, frozen_configuration, open_run, peek_run, with_backend
+from egoworld_assets.chain.configuration import with_backend
 from egoworld_assets.chain.manifests import manifest_results
 from egoworld_assets.chain.part import ALL, Part
 from egoworld_assets.chain.planning import Planner
@@ -34,17 +34,13 @@ __all__ = [
     "MANIFEST",
     "Part",
     "advance",
-    "find_run",
-    "frozen_configuration",
     "manifest_results",
-    "open_run",
-    "peek_run",
     "process",
     "results",
     "stage_results",
     "store",
 ]
-"""All that who drives the chain needs, in one place."""
+"""With what callers pass to these functions and get of them; runs come from `configuration`."""
 _LOG = logging.getLogger(__name__)
 
 

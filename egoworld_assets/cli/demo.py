@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration
 from egoworld_assets.chain.tables import tables_of
 from egoworld_assets.cli import processing
 from egoworld_assets.cli.videos import described
@@ -37,7 +37,7 @@ def run(profile: str | None, video: Path | None, say: Say) -> bool:
     say(f"Video     {path.absolute()}")
     video_id = _register(settings, path)
     ok = not processing.process(settings, [video_id], say, profile)
-    done = pipeline.find_run(settings)
+    done = configuration.find_run(settings)
     if done is None:
         return False
     folder = done.video_folder(video_id)

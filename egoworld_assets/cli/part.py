@@ -108,15 +108,15 @@ def _pool(settings: Settings, video_id: str, inline: bool) -> Pool:
 @contextmanager
 def _place(settings: Settings, video_id: str, part: Part) -> Iterator[Run]:
     """The run that results are written to: that of these settings; for a dry run one in a temporary folder, with all upstream results."""
-    from egoworld_assets.chain import pipeline
+    from egoworld_assets.chain import configuration, pipeline
     from egoworld_ops.lake.lake import Lake
 
     if not part.dry:
-        yield pipeline.open_run(settings)
+        yield configuration.open_run(settings)
         return
-    source = pipeline.peek_run(settings, video_id)
+    source = configuration.peek_run(settings, video_id)
     with tempfile.TemporaryDirectory(prefix="egoworld-dry-") as folder:
-        scratch = Lake(Path(folder)).open_run(pipeline.frozen_configuration(settings), source.run_id, dict)
+        scratch = Lake(Path(folder)).open_run(configuration.frozen_configuration(settings), source.run_id, dict)
         made = set(part.stages(settings))
         for path in source.video_folder(video_id).glob("**/*.parquet"):
             stage = pipeline.MANIFEST if path.stem in ("videos", "clips") else path.stem.partition(".")[0]

@@ -15,7 +15,7 @@ import click
 import dagster as dg
 from dagster._core.instance import InstanceRef
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration
 from egoworld_assets.cli import outcome
 from egoworld_assets.cli.group import INTERRUPTED
 from egoworld_assets.partitions import VIDEO_IDS, add_videos
@@ -147,7 +147,7 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 
 def _say_latest(settings: Settings, say: Say) -> None:
     """Says which run queries use, if it is not the run just written to."""
-    run, latest = pipeline.find_run(settings), Lake(settings.lake).latest_run()
+    run, latest = configuration.find_run(settings), Lake(settings.lake).latest_run()
     if run is not None and latest is not None and run != latest:
         reason = "it is pinned, or holds more"
         say(f"latest run: still {latest.run_id} ({reason}); results are in run {run.run_id}: `egoworld runs use {run.run_id}`")

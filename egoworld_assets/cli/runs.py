@@ -17,14 +17,14 @@ from egoworld_assets.cli.group import Group
 @click.pass_obj
 def explain(profile: str | None, video_id: str, clip_id: str, stage: str) -> None:
     """Print whether the next materialization would compute a clip, and which part of its digest differs."""
-    from egoworld_assets.chain import pipeline
+    from egoworld_assets.chain import configuration
     from egoworld_assets.chain.clips import has_manifest
     from egoworld_assets.chain.explaining import explain as explained
     from egoworld_assets.cli import videos
     from egoworld_ops.settings import load_settings
 
     settings = load_settings(profile)
-    if not has_manifest(pipeline.peek_run(settings, video_id), video_id):
+    if not has_manifest(configuration.peek_run(settings, video_id), video_id):
         [video_id] = videos.chosen(settings, [video_id])  # names the nearest video if this one is not registered
     said = explained(settings, video_id, clip_id, stage)
     click.echo(said.verdict)

@@ -44,10 +44,10 @@ def chosen(settings: Settings, patterns: Sequence[str]) -> list[str]:
 
 def lacks(settings: Settings, video_id: str) -> bool:
     """Whether a video has work left in the run that the settings write to; a rejected video and a dead letter count as done."""
-    from egoworld_assets.chain import pipeline
+    from egoworld_assets.chain import configuration
     from egoworld_ops.lake import states
 
-    run = pipeline.find_run(settings)
+    run = configuration.find_run(settings)
     video = states.video_state(run, video_id) if run else None
     if video is None:
         return True
@@ -59,7 +59,7 @@ def lacks(settings: Settings, video_id: str) -> bool:
 @click.pass_obj
 def list_videos(profile: str | None, patterns: Sequence[str]) -> None:
     """List the registered videos with their status in the run of these settings, or else in the latest one."""
-    from egoworld_assets.chain import pipeline
+    from egoworld_assets.chain import configuration
     from egoworld_ops.lake import runs
     from egoworld_ops.lake.lake import Lake
     from egoworld_ops.raw.intake import registered
@@ -67,7 +67,7 @@ def list_videos(profile: str | None, patterns: Sequence[str]) -> None:
 
     settings = load_settings(profile)
     store = Lake(settings.lake)
-    run = pipeline.find_run(settings) or (runs.latest(store) if store.runs() else None)
+    run = configuration.find_run(settings) or (runs.latest(store) if store.runs() else None)
     known = registered(store)
     names = chosen(settings, patterns)
     for video_id in names:

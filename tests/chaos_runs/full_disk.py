@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration
 from egoworld_ops.errors import EgoworldError, StorageUnavailable
 from egoworld_ops.files.tables import read_table
 from egoworld_ops.lake.lake import Lake
@@ -70,7 +70,7 @@ def _undisturbed(disk: Path, chain: list[Settings]) -> tuple[int, int, list[worl
     """How many files and bytes a chain needs, and its results."""
     world.go(chain)
     state = os.statvfs(disk)
-    wanted = [world.snapshot(pipeline.open_run(settings)) for settings in chain]
+    wanted = [world.snapshot(configuration.open_run(settings)) for settings in chain]
     return state.f_files - state.f_ffree, (state.f_blocks - state.f_bfree) * state.f_bsize, wanted
 
 
@@ -112,7 +112,7 @@ def _is_as_undisturbed(disk: Path, chain: list[Settings], wanted: list[world.Sna
     _resize(disk, "size", 64 << 20)
     world.go(chain)
     for settings, rows in zip(chain, wanted, strict=True):
-        found = pipeline.open_run(settings)
+        found = configuration.open_run(settings)
         world.same(rows, world.snapshot(found), found.run_id)
         world.metas_say_what_files_say(found)
         world.ledger_agrees(settings, found)

@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from random import Random
 
-from egoworld_assets.chain import bookkeeping, pipeline
+from egoworld_assets.chain import bookkeeping, configuration
 from egoworld_ops import ledger
 from egoworld_ops.errors import EgoworldError
 from egoworld_ops.files import locks
@@ -29,7 +29,7 @@ def run(size: int, seed: int) -> str:
         with recorder.at_work():
             world.go(chain)
         operations = recorder.operations
-        wanted = [world.snapshot(pipeline.open_run(settings)) for settings in chain]
+        wanted = [world.snapshot(configuration.open_run(settings)) for settings in chain]
         _close(root)
         ahead = (root / "ledger").absolute()
         shutil.copy(chain[0].lake / ledger.FILE_NAME, ahead)
@@ -91,7 +91,7 @@ def _resumes(root: Path, chain: list[Settings], wanted: list[world.Snapshot], wh
         _nothing_wrong_is_valid(chain[0].lake, wanted)
         world.go(chain)
         for settings, rows in zip(chain, wanted, strict=True):
-            run = pipeline.open_run(settings)
+            run = configuration.open_run(settings)
             world.same(rows, world.snapshot(run), run.run_id)
             world.no_temporaries(run.path)
             ledger.rebuild(bookkeeping.ledger_of(settings.lake, settings.ledger), Lake(settings.lake))

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from egoworld_assets.chain import bookkeeping, pipeline
+from egoworld_assets.chain import bookkeeping, configuration, pipeline
 from egoworld_ops import ledger, operators
 from egoworld_ops.errors import OperatorCrash
 from egoworld_ops.execution.task import ClipTask
@@ -78,7 +78,7 @@ def go(settings: list[Settings]) -> None:
     for chosen in settings:
         video_ids = register.register(chosen.lake, [chosen.raw]).video_ids
         video_ids = video_ids or list(registered(Lake(chosen.lake)))
-        run = pipeline.open_run(chosen)
+        run = configuration.open_run(chosen)
         for _ in pipeline.process(run, video_ids, chosen, QuickPool()):
             pass
         catalog.write_catalog(run.lake)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_ops import operators
 from egoworld_ops.errors import PoolLost
 from egoworld_ops.files.tables import provenance_at
@@ -148,7 +148,7 @@ def make_videos(folder: Path, synthetic: Path, copies: int, scenes: int, objects
 def undisturbed(settings: Settings, raw: Path, pool: Pool) -> dict[str, Path]:
     """Process all videos of a folder into a lake of its own, without Dagster and in peace; the folder of each video."""
     video_ids = register.register(settings.lake, [raw]).video_ids
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     for _ in pipeline.process(run, video_ids, settings, pool):
         pass
     return {video_id: run.video_folder(video_id) for video_id in video_ids}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration
 from egoworld_assets.resources import PROFILE_TAG
 from egoworld_ops.files.tables import provenance_at
 from egoworld_ops.lake.lake import Lake
@@ -75,7 +75,7 @@ def test_a_cancelled_backfill_goes_on_with_its_profile(running: Stack, tmp_path:
     assert running.wait_for_backfill(again["backfillId"], 420) == "COMPLETED_SUCCESS", running.tails()
 
     settings = load_settings(profile).model_copy(update={"lake": where.lake})
-    meant = Lake(where.lake).find_run(json.loads(json.dumps(pipeline.frozen_configuration(settings))), None)
+    meant = Lake(where.lake).find_run(json.loads(json.dumps(configuration.frozen_configuration(settings))), None)
     assert meant is not None
     tables = _done(where.lake, videos)
     assert len(tables) == 12

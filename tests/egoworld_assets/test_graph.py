@@ -11,7 +11,7 @@ from duckdb import InvalidInputException
 
 from egoworld_assets import console
 from egoworld_assets.assets import ASSETS
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.checks import _broken
 from egoworld_assets.cli import outcome
 from egoworld_assets.dead_letters_asset import dead_letters
@@ -123,7 +123,7 @@ def test_a_table_from_before_a_failure_is_not_complete_nor_is_what_was_made_of_i
     assert metadata(result, "mapping")[one]["clips"] == "1 blocked"
     assert judged["hand_pose_complete", two].passed
     assert judged["mapping_complete", two].passed
-    run = pipeline.open_run(place.settings)
+    run = configuration.open_run(place.settings)
     [failure] = run.video_folder(one).glob("clip_id=*/hand_pose.failure.parquet")
     damage.flip(failure, 200)
     sidecar_path(paths[0]).unlink()
@@ -167,7 +167,7 @@ def written(place: Place, tmp_path: Path) -> tuple[str, Path]:
     media.make(tmp_path / "raw" / "one.mp4", 20, picture=media.scenes([]))
     [video_id] = place.register(tmp_path / "raw")
     assert place.run([video_id], "manifest", "detections").success
-    [path] = pipeline.open_run(place.settings).video_folder(video_id).glob("clip_id=*/detections.parquet")
+    [path] = configuration.open_run(place.settings).video_folder(video_id).glob("clip_id=*/detections.parquet")
     return video_id, path
 
 
@@ -306,7 +306,7 @@ def test_a_preview_shows_the_video_and_never_fails_a_run(place: Place, written: 
 
 def test_dead_letters_are_an_asset_with_a_table_in_the_ui(place: Place, written: tuple[str, Path]) -> None:
     _, path = written
-    run = pipeline.open_run(place.settings)
+    run = configuration.open_run(place.settings)
     of_clip = {"video_id": path.parents[1].name.partition("=")[2], "clip_id": path.parent.name.partition("=")[2]}
     row = {
         "stage": "masks",

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from dagster import AssetSelection
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.cli.main import egoworld
 from egoworld_assets.jobs import process_videos
 from egoworld_ops import operators
@@ -38,7 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (raw / "bad.mp4").write_bytes(b"not a video" * 100)
     settings = load_settings().model_copy(update={"lake": lake, "raw": raw})
     video_ids = register.register(settings.lake, [raw]).video_ids
-    for stage, result in pipeline.process(pipeline.open_run(settings), video_ids, settings, InlinePool(1)):
+    for stage, result in pipeline.process(configuration.open_run(settings), video_ids, settings, InlinePool(1)):
         assert stage == pipeline.MANIFEST or result.state == "computed", result.error
     return lake
 
@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(place: Place, made: Path) -> Run:
     """The run in it, as links."""
     subprocess.run(["cp", "-al", str(made), str(place.settings.lake)], check=True)
-    return pipeline.open_run(place.settings)
+    return configuration.open_run(place.settings)
 
 
 def command(*arguments: str) -> Result:

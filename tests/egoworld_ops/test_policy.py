@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration
 from egoworld_assets.cli.main import egoworld
 from egoworld_ops import models
 from egoworld_ops.errors import BadSettings, WeightsMissing
@@ -35,13 +35,13 @@ def forbid(monkeypatch: pytest.MonkeyPatch, name: str, commercial: str = "no") -
 
 
 def test_only_what_is_plainly_allowed_is_run(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline.open_run(settings)
+    configuration.open_run(settings)
     for commercial in ("no", "ask"):
         forbid(monkeypatch, "hand_landmark_full", commercial)
         said = rf"backend mediapipe of stage detections: policy.licences is commercial.*hand_landmark_full \(CC-BY-NC-4.0.*: {commercial}"
         with pytest.raises(BadSettings, match=said):
-            pipeline.open_run(settings)
-    pipeline.open_run(settings.model_copy(update={"policy": PolicySettings()}))
+            configuration.open_run(settings)
+    configuration.open_run(settings.model_copy(update={"policy": PolicySettings()}))
 
 
 def test_weights_that_are_ruled_out_are_not_asked_to_be_fetched(
@@ -52,11 +52,11 @@ def test_weights_that_are_ruled_out_are_not_asked_to_be_fetched(
     for name, licence in (("hamer", "MIT, commercial use: ask"), ("wilor", "CC-BY-NC-ND-4.0, commercial use: no")):
         hands = settings.model_copy(update={"stages": {"hand_pose": StageSettings(backend=name)}})
         with pytest.raises(BadSettings, match=f"backend {name} of stage hand_pose: ") as ruled_out:
-            pipeline.open_run(hands)
+            configuration.open_run(hands)
         assert all(said in str(ruled_out.value) for said in (f"{name} ({licence}", "mano_right (MANO, commercial use: no"))
         if models.weight(name).sha256 is None:
             with pytest.raises(WeightsMissing, match=f"egoworld models fetch {name}"):
-                pipeline.open_run(hands.model_copy(update={"policy": PolicySettings()}))
+                configuration.open_run(hands.model_copy(update={"policy": PolicySettings()}))
 
 
 def test_a_fallback_counts_too(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,13 +64,13 @@ def test_a_fallback_counts_too(settings: Settings, monkeypatch: pytest.MonkeyPat
         forbid(monkeypatch, name)
     masks = settings.stages["masks"].model_copy(update={"fallback": "sam2"})
     with pytest.raises(BadSettings, match="backend sam2 of stage masks"):
-        pipeline.open_run(settings.model_copy(update={"stages": {**settings.stages, "masks": masks}}))
+        configuration.open_run(settings.model_copy(update={"stages": {**settings.stages, "masks": masks}}))
 
 
 @pytest.fixture
 def run(settings: Settings) -> Run:
     """A run of the laptop's backends with rows."""
-    made = pipeline.open_run(settings)
+    made = configuration.open_run(settings)
     write_video(made, "a", n_frames=30)
     return made
 
@@ -110,5 +110,5 @@ def test_an_export_says_the_licences_and_refuses_too(run: Run, tmp_path: Path, m
 
 
 def test_another_policy_is_no_other_run(settings: Settings) -> None:
-    assert pipeline.open_run(settings) == pipeline.open_run(settings.model_copy(update={"policy": PolicySettings()}))
+    assert configuration.open_run(settings) == configuration.open_run(settings.model_copy(update={"policy": PolicySettings()}))
     assert len(Lake(settings.lake).runs()) == 1

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.cli.main import egoworld
 from egoworld_ops.contract.schema import from_rows
 from egoworld_ops.errors import EgoworldError
@@ -198,7 +198,8 @@ def test_each_frame_has_its_own_picture(settings: Settings, name: str, how: dict
     path = media.make(settings.raw / name, 20, picture=upright, **how)
     [video_id] = register.register(settings.lake, [path]).video_ids
     assert all(
-        result for result in pipeline.process(pipeline.open_run(settings), [video_id], settings, RowsPool(), pipeline.Part(last="manifest"))
+        result
+        for result in pipeline.process(configuration.open_run(settings), [video_id], settings, RowsPool(), pipeline.Part(last="manifest"))
     )
     done = CliRunner().invoke(egoworld, ("rerun", "--out", "a.rrd"))
     assert done.exit_code == 0, done.output
@@ -217,7 +218,8 @@ def test_it_says_what_is_in_the_way_and_leaves_it_there(settings: Settings, monk
     path = media.make(settings.raw / "cup.mp4", 10)
     [video_id] = register.register(settings.lake, [path]).video_ids
     assert all(
-        result for result in pipeline.process(pipeline.open_run(settings), [video_id], settings, RowsPool(), pipeline.Part(last="manifest"))
+        result
+        for result in pipeline.process(configuration.open_run(settings), [video_id], settings, RowsPool(), pipeline.Part(last="manifest"))
     )
 
     def refused(*arguments: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from egoworld_assets.chain.pipeline import frozen_configuration
+from egoworld_assets.chain.configuration import frozen_configuration
 from egoworld_ops import operators
 from egoworld_ops.errors import BadSettings, UnknownBackend
 from egoworld_ops.execution.identity import operator_of

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.chain.planning import Planner
 from egoworld_assets.chain.stage_result import StageResult
 from egoworld_ops import operators
@@ -88,7 +88,7 @@ def place(tmp_path: Path, broker: PoolSettings) -> Place:
     short = SceneSettings(max_clip_s=10 / 30, overlap_s=0)
     settings = load_settings("laptop").model_copy(update={"lake": tmp_path / "lake", "raw": tmp_path, "scenes": short, "pool": broker})
     made = Place(
-        settings, pipeline.open_run(settings), register.register(settings.lake, [tmp_path / "raw.mp4"]).video_ids, BrokerPool(broker)
+        settings, configuration.open_run(settings), register.register(settings.lake, [tmp_path / "raw.mp4"]).video_ids, BrokerPool(broker)
     )
     [manifest] = made.results(pipeline.MANIFEST)
     assert manifest.rows == CLIPS

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.chain.planning import Planner
 from egoworld_ops.errors import WeightsMissing
 from egoworld_ops.execution.task import ClipTask
@@ -49,7 +49,7 @@ def test_a_worker_builds_each_operator_once(tmp_path: Path) -> None:
     short = SceneSettings(max_clip_s=0.4, overlap_s=0)
     settings = load_settings("laptop").model_copy(update={"lake": tmp_path / "lake", "raw": tmp_path, "scenes": short})
     video_ids = register.register(settings.lake, [tmp_path / "scenes.mp4"]).video_ids
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     for result in pipeline.results(run, pipeline.MANIFEST, video_ids, settings, BrokerPool(settings.pool)):
         pipeline.store(run, pipeline.MANIFEST, result)
     tasks = [t for v in video_ids for t in Planner(run, "detections", settings).plan(v) if isinstance(t, ClipTask)]
@@ -73,7 +73,7 @@ def test_a_run_finds_its_own_weights_whoever_started_the_pool(tmp_path: Path, mo
     with brokers.broker("--workers", "1", environment={"EGOWORLD_WEIGHTS": str(tmp_path / "of someone else")}) as pool:
 
         def states(settings: Settings) -> list[str]:
-            run, found = pipeline.open_run(settings), []
+            run, found = configuration.open_run(settings), []
             for stage in (pipeline.MANIFEST, "detections"):
                 for result in pipeline.results(run, stage, [video_id], settings, BrokerPool(pool)):
                     pipeline.store(run, stage, result)

@@ -9,7 +9,7 @@ import av
 import pytest
 from click.testing import CliRunner, Result
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_assets.chain.clips import clips_of
 from egoworld_assets.cli.main import egoworld
 from egoworld_assets.cli.rendering import _rendering
@@ -41,7 +41,7 @@ def processed(settings: Settings, name: str, last: str = "events") -> tuple[Run,
     """A real video of ten frames with a manifest, and rows up to a stage."""
     path = media.make(settings.raw / f"{name}.mp4", 10, (64, 48), options={"crf": str(10 + len(name))})
     [video_id] = register.register(settings.lake, [path]).video_ids
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     for stage in (pipeline.Part(last="manifest"), pipeline.Part(first="detections", last=last)):
         assert all(result for result in pipeline.process(run, [video_id], settings, RowsPool(), stage))
     return run, video_id
@@ -92,6 +92,6 @@ def test_a_video_that_was_rejected_has_nothing_to_render(settings: Settings) -> 
     path.write_bytes(b"\0\0\0\x18ftypmp42")
     media.aged(path)
     [video_id] = register.register(settings.lake, [path]).video_ids
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     list(pipeline.process(run, [video_id], settings, RowsPool(), pipeline.Part(last="manifest")))
     assert "has no clips: it was rejected" in refused(video_id)

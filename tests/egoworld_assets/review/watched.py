@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
-from egoworld_assets.chain import pipeline
+from egoworld_assets.chain import configuration, pipeline
 from egoworld_ops.contract import schema
 from egoworld_ops.execution.task import ClipTask
 from egoworld_ops.lake.lake import Run
@@ -50,7 +50,7 @@ class UnsurePool(SamplePool):
 def another_run(settings: Settings, video_id: str) -> Run:
     """A run of another assumed field of view, with the results of `UnsurePool`; what does not depend on the camera is linked."""
     other = settings.model_copy(update={"camera": settings.camera.model_copy(update={"assumed_hfov_deg": 60.0})})
-    run = pipeline.open_run(other)
+    run = configuration.open_run(other)
     results = [result for _, result in pipeline.process(run, [video_id], other, UnsurePool(), pipeline.Part())]
     assert all(result.error is None for result in results), results
     return run
@@ -64,7 +64,7 @@ def lake_in(folder: Path) -> tuple[Settings, Run, dict[str, str]]:
     media.make(settings.raw / "copied.avi", N_FRAMES, SIZE, codec="mpeg4")
     paths = [settings.raw / "played.mp4", settings.raw / "copied.avi"]
     played, copied = register.register(settings.lake, paths).video_ids
-    run = pipeline.open_run(settings)
+    run = configuration.open_run(settings)
     for video_id, last in ((played, None), (copied, "manifest")):
         results = [result for _, result in pipeline.process(run, [video_id], settings, SamplePool(), pipeline.Part(last=last))]
         assert all(result.error is None for result in results), results
