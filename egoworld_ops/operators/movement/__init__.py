@@ -18,12 +18,19 @@ TABLE = schema.Table(
         schema.Column("vy_m_s", pa.float64(), "velocity relative to the camera, y", "m/s", "camera", True),
         schema.Column("vz_m_s", pa.float64(), "velocity relative to the camera, z", "m/s", "camera", True),
         schema.Column(
-            "speed_background_m_s", pa.float64(), "speed relative to the background, camera motion taken out", "m/s", "", True, minimum=0
+            "speed_background_m_s",
+            pa.float64(),
+            "speed relative to the background, camera motion taken out; where the camera's path is uncertain, or it walks and nobody gives its "
+            "path, the object moves at least so fast",
+            "m/s",
+            "",
+            True,
+            minimum=0,
         ),
         schema.Column(
             "turning_background_rad_s",
             pa.float64(),
-            "turning rate relative to the background, camera motion taken out",
+            "turning rate relative to the background, camera motion taken out; of the same path of the camera as the speed",
             "rad/s",
             "",
             True,
@@ -60,10 +67,10 @@ TABLE = schema.Table(
         schema.Column(
             "hold_reason",
             pa.string(),
-            "why held_by is unknown: the object moves, no hand is seen at it, and not both hands are seen; a hand is at it for a short time, and "
-            "whether it moves is not known; the hand at it has no points to follow; a hand is not seen that was, or will be, at it within a second; "
-            "nothing moves, and the hand at it has neither joints nor points; or it looks neither like a hold nor like none. Null where held_by is "
-            "known",
+            "why held_by is unknown: the object moves, or may while the camera walks, no hand is seen at it, and not both hands are seen; a hand is "
+            "at it for a short time, and whether it moves is not known; the hand at it has no points to follow; a hand is not seen that was, or "
+            "will be, at it within a second; nothing moves, and the hand at it has neither joints nor points; or it looks neither like a hold nor "
+            "like none. Null where held_by is known",
             "",
             "",
             True,

@@ -20,6 +20,8 @@ WAY_UNDECIDED = Reason(
     "it moves, or rests nearer than the background while the camera walks: nobody gives the camera's path, and the picture shows both alike",
 )
 CUT = Reason("cut", "the frame before shows another scene: a cut was not found, and what the track was before may be another thing")
+_MOVES = ("vx_m_s", "vy_m_s", "vz_m_s", "speed_background_m_s", "turning_background_rad_s", "background_source", "state")
+"""Columns of which `reason` says why they are null."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Motion:
         seen_slips_m_s: the same by the picture alone, which errors of poses do not change.
         source: of the background's motion, `Background.source`.
         likely_m_s: the speed by which the state is judged, at the scale that the camera's path is said to have or, if less, by the picture. The other
-            speeds are the least that a scale within its errors gives.
+            speeds are the least that a scale within its errors, or a way of the camera that the picture allows, gives.
         doubt: why it is not known whether the object moves, where the other speeds say that it rests and `likely_m_s` that it moves.
         nearer, way_m_s: what lets it rest, see `_walking.Explained`; NaN where it rests anyway, or nothing lets it.
     """
@@ -80,7 +82,16 @@ class Motion:
         """Why there is no state, and no velocity, where the camera's motion does not tell whether the object moves."""
         if self.doubt is None:
             return {}
-        return Reason(self.doubt.kind, f"{self.doubt}; {self.why}" if self.why else self.doubt).columns()
+        return _both(self.doubt, self.why)
+
+
+def over_cut(row: dict[str, Any]) -> dict[str, Any]:
+    """The first row of an object in another scene: without velocity and state, for that reason and its own."""
+    return row | dict.fromkeys(_MOVES) | _both(CUT, row.get("reason"))
+
+
+def _both(why: Reason, other: str | None) -> dict[str, str]:
+    return Reason(why.kind, f"{why}; {other}" if other else why).columns()
 
 
 def judged_m_s(motion: Motion) -> float:

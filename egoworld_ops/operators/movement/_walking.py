@@ -74,7 +74,7 @@ class Ways:
         around = np.median(self.shares[:, beside], axis=1)
         turned = was @ self.turns.transpose(0, 2, 1)
         turned /= turned[:, :, 2:]
-        around_m = around * float(np.median(depths_m))
+        around_m = np.maximum(around, 0) * float(np.median(depths_m))
         went_m = np.clip(np.median(_shares(turned, now, self.along) * depths_m, axis=1), NEARER[0] * around_m, NEARER[1] * around_m)
         there = turned + went_m[:, None, None] * self.along[:, None] / depths_m[:, None]
         off = np.median(np.linalg.norm(there[:, :, :2] / there[:, :, 2:] - now[:, :2], axis=2), axis=1)

@@ -31,7 +31,7 @@ from egoworld_ops.operators.movement._flow import Flow, Scale, homography, shrun
 from egoworld_ops.operators.movement._grip import CUES, left_to
 from egoworld_ops.operators.movement._holding import slip_in_picture_px, slip_m_s
 from egoworld_ops.operators.movement._moment import Moment, joints_of, moment
-from egoworld_ops.operators.movement._motion import CUT, Motion, judged_m_s, least, unless_it_rests
+from egoworld_ops.operators.movement._motion import Motion, judged_m_s, least, over_cut, unless_it_rests
 from egoworld_ops.operators.movement._verdict import Evidence, judge
 from egoworld_ops.operators.movement._walking import Ways, resting, ways
 from egoworld_ops.operators.movement._window import Window
@@ -120,7 +120,7 @@ class _Flows:
 class Backend(Operator):
     """The `classical` backend of movement."""
 
-    version = "14"
+    version = "15"
     packages = ("opencv-python-headless", "pycocotools")
     Settings: ClassVar[type[BackendSettings]] = MovementSettings
     seconds_per_frame: ClassVar[float] = 0.02
@@ -292,7 +292,7 @@ class Backend(Operator):
         moments, motions = [thing.moments[p] for p in positions], [thing.motions[p] for p in positions]
         touched, times_s = np.array([any(m.touches.values()) for m in moments]), np.array([m.timestamp_s for m in moments])
         states = resting(motions, self._states(motions), touched, times_s, self.settings.start_m_s)
-        moving = np.array([s == "moving" or m.walks for s, m in zip(states, motions, strict=True)])
+        moving = np.array([s == "moving" or (s is None and m.walks) for s, m in zip(states, motions, strict=True)])
         edges = {hand: np.array([m.bordered.get(hand, np.nan) for m in moments]) for hand in HANDS}
         evidence = {
             hand: Evidence(
@@ -313,7 +313,7 @@ class Backend(Operator):
             self.settings.hold_window_s,
             self.settings.max_slip_m_s,
         )
-        return [
+        rows = [
             {
                 **common(item, moment.frame_index, moment.timestamp_s, NAME),
                 "track_id": thing.track_id,
@@ -326,9 +326,9 @@ class Backend(Operator):
             }
             | motion.columns()
             | (motion.undecided() if state is None else {})
-            | (CUT.columns() if thing.goes_over_cut(moment.position) else {})
             for moment, motion, state, verdict in zip(moments, motions, states, verdicts, strict=True)
         ]
+        return [over_cut(row) if thing.goes_over_cut(position) else row for position, row in zip(positions, rows, strict=True)]
 
     def _states(self, motions: list[Motion]) -> list[str | None]:
         """Moving or still, with hysteresis; null where the motion is unknown, or is one only if the camera's way or its scale is as it is said to be.

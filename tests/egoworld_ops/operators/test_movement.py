@@ -17,7 +17,7 @@ from egoworld_ops.operators.movement._grip import CUES
 from egoworld_ops.operators.movement._holding import held, touch
 from egoworld_ops.operators.movement._motion import Motion
 from egoworld_ops.operators.movement._verdict import Evidence, Verdict, judge
-from egoworld_ops.operators.movement._walking import resting
+from egoworld_ops.operators.movement._walking import Ways, resting
 from egoworld_ops.operators.movement._window import Window
 from egoworld_ops.operators.movement.classical import Backend
 from egoworld_ops.operators.rows import pose_columns
@@ -166,13 +166,26 @@ def test_what_rests_is_still_while_the_camera_walks_past_it_where_its_poses_are_
 def test_what_rests_is_not_said_to_move_while_the_camera_walks_past_it_and_nobody_gives_its_path() -> None:
     """The box is at less than half of the distance of the wall: by the wall alone it moves at 0.15 m/s and more."""
     at_rest = run(passed([STILL_BOX] * N))
-    assert {(row["state"], row["background_source"]) for row in at_rest} == {("still", "picture")}, "one depth explains all frames"
+    assert {(row["state"], row["background_source"], row["held_by"]) for row in at_rest} == {("still", "picture", "none")}, (
+        "one depth explains all frames"
+    )
     short = run(passed([STILL_BOX] * 6))
-    assert {(row["state"], row["reason_class"]) for row in short} == {(None, "camera_walks")}, (
+    assert {(row["state"], row["reason_class"], row["held_by"]) for row in short} == {(None, "camera_walks", "unknown")}, (
         "a depth for each moment explains it, or a motion"
     )
     moved = run(passed(along(STILL_BOX, (0.0, 0.25, 0.0))))
     assert np.mean([row["state"] == "moving" for row in moved]) >= 0.8, "no depth moves it across the camera's way"
+    speeds_m_s = [row["speed_background_m_s"] for row in moved]
+    assert 0.25 / 2 < min(speeds_m_s) <= max(speeds_m_s) < 0.25, "the way that explains most of it leaves the least"
+
+
+def test_a_camera_that_went_backwards_explains_no_more_than_one_that_stayed() -> None:
+    around_px = np.linspace((60.0, 60.0), (260.0, 180.0), 15)
+    back = Ways(CAMERA, np.eye(3)[None], np.array([[1.0, 0.0, 0.0]]), around_px, np.full((1, 15), -0.1))
+    was_px = around_px[4:9]
+    found = back.explaining(was_px, was_px - (9.0, 0.0), np.full(5, 0.6))
+    assert (found.nearer, found.way_m) == (0, 0)
+    assert found.T_after_before == pytest.approx(np.eye(4))
 
 
 def test_what_rests_for_a_second_and_a_half_while_the_camera_walks_is_still() -> None:
@@ -257,15 +270,32 @@ def test_no_velocity_spans_a_loss() -> None:
     assert rows[-1]["reason"] == "no other pose is near in time"
 
 
-def test_a_track_that_goes_on_over_a_cut_says_so_and_its_motion_does_not() -> None:
-    """In the second scene the wall is another, darker and turned; the box lies where it lay, a little aside."""
+def two_scenes(n: int, unposed: Sequence[int] = ()) -> ClipInput:
+    """The box in as many frames of each scene; it lies a little aside in the second."""
     moved = STILL_BOX.copy()
     moved[0, 3] += 0.02
-    item = posed_clip([*[STILL_BOX] * 10, *[moved] * 10], [STILL_WALL] * N)
+    return posed_clip([*[STILL_BOX] * n, *[moved] * n], [STILL_WALL] * (2 * n), unposed)
+
+
+def test_a_track_without_a_pose_that_goes_on_over_a_cut_gives_both_reasons() -> None:
+    item = two_scenes(3, unposed=[3])
+    frames = [f if f.index < 3 else replace(f, rgb=np.ascontiguousarray(f.rgb[::-1, ::-1] // 2)) for f in item.frames()]
+    row = run(replace(item, open_frames=lambda: iter(frames)))[3]
+    assert row["reason_class"] == "cut"
+    assert "a cut was not found" in row["reason"]
+    assert row["reason"].endswith("; the object has no pose: lost on purpose")
+
+
+def test_a_track_that_goes_on_over_a_cut_says_so_and_its_motion_does_not() -> None:
+    """In the second scene the wall is another, darker and turned; the box lies where it lay, a little aside."""
+    item = two_scenes(10)
     frames = [f if f.index < 10 else replace(f, rgb=np.ascontiguousarray(f.rgb[::-1, ::-1] // 2)) for f in item.frames()]
     rows = run(replace(item, open_frames=lambda: iter(frames)))
     assert [row["frame_index"] for row in rows if row["reason_class"] == "cut"] == [10]
-    assert all(row["vx_m_s"] == pytest.approx(0) for row in rows), "no velocity is of two scenes"
+    values = ("vx_m_s", "vy_m_s", "vz_m_s", "speed_background_m_s", "turning_background_rad_s", "background_source", "state")
+    assert {rows[10][name] for name in values} == {None}, "a reason stands for values that are null"
+    others = [row for row in rows if row["frame_index"] != 10]
+    assert all(row["vx_m_s"] == pytest.approx(0) and row["reason"] is None for row in others), "no velocity is of two scenes"
     light = [f if f.index < 10 else replace(f, rgb=f.rgb // 2) for f in item.frames()]
     assert "cut" not in {row["reason_class"] for row in run(replace(item, open_frames=lambda: iter(light)))}, "a lamp goes out"
 
