@@ -104,6 +104,24 @@ class Browser:
         self.open(address)
         return float(self.until(_PAINTED)) / 1000
 
+    def hold(self, part: str) -> None:
+        """From now on keep from the page what servers answer at addresses that have a part, until `release`; also of pages that are opened later."""
+        source = f"""(() => {{
+            const real = window.fetch;
+            window.held = [];
+            const kept = (answer) => new Promise((go) => held.push(() => go(answer)));
+            window.fetch = (...sent) => String(sent[0]).includes('{part}') ? real(...sent).then(kept) : real(...sent);
+            window.release = () => (window.fetch = real, held.forEach((go) => go()));
+        }})()"""
+        self._holding = self.call("Page.addScriptToEvaluateOnNewDocument", source=source)["identifier"]
+        self.js(source)
+
+    def release(self, n: int = 1) -> None:
+        """Wait until so many answers are kept, give them to the page, and keep none any more."""
+        self.until(f"held.length >= {n}")
+        self.call("Page.removeScriptToEvaluateOnNewDocument", identifier=self._holding)
+        self.js("release()")
+
     def press(self, key: str, code: str = "") -> None:
         """Press a key and let it go."""
         text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}

@@ -61,7 +61,8 @@ def frame_json(request: Request) -> Response:
 
 
 def _look(video: Annotated, said: Mapping[str, Any]) -> dict[str, Any]:
-    return {"proposals": video.look(_whole(said, video))}
+    frame, found = video.look(_whole(said, video))
+    return {"frame": frame, "proposals": found}
 
 
 def _preview(video: Annotated, said: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from egoworld_ops.raw.intake import Registered
 from egoworld_ops.report import rendering
 from egoworld_ops.report.layers import ClipLayers, read_layers
 from egoworld_ops.settings import Settings
-from egoworld_ops.types import Clip
+from egoworld_ops.types import Clip, sampled_frames
 from egoworld_ops.video import sidecar_writing
 from egoworld_ops.video.annotating import MESHES, camera_section, check_drawn
 from egoworld_ops.video.decoding import decode
@@ -33,9 +33,9 @@ from egoworld_ops.video.intrinsics import resolve
 from egoworld_ops.video.sidecar import Sidecar, mesh_path, read_sidecar, sidecar_path
 
 POSED_FRAMES = 24
-"""Frames that a preview solves poses in: enough for a pose to be judged by frames it was not solved by."""
+"""Processed frames that a preview solves poses in: enough for a pose to be judged by frames it was not solved by."""
 LOOKED_AT_FRAMES = 48
-"""Frames in which things are looked for where no run has looked: what moves with a hand is found by its motion."""
+"""Processed frames in which things are looked for where no run has looked: what moves with a hand is found by its motion."""
 _PICTURES, _DECODED_TOGETHER, _QUALITY = 48, 8, 88
 _MOST_SIDE_PX = 1920
 _CURE = "Mend it in the form"
@@ -106,26 +106,38 @@ class Annotated:
             return self._pictures[frame]
 
     def proposals(self, frame: int) -> list[dict[str, Any]] | None:
-        """Things in a frame that no person named, as `layer_values.Box` has them: by the run, else by `look`; None where neither has looked there."""
+        """Things in a frame that no person named, as `layer_values.Box` has them: by the run, else by `look`.
+
+        None where neither has looked there, as in frames between those that are processed.
+        """
         if frame in self._found or self.run is None:
             return self._found.get(frame)
         clip = self.clip_of(frame)
         if clip.clip_id not in self._layers:
             self._layers = {clip.clip_id: read_layers(self.run, self.video_id, clip.clip_id)}
-        return _things(self._layers[clip.clip_id], frame)
+        layers = self._layers[clip.clip_id]
+        return None if frame % layers.sample_stride else _things(layers, frame)
 
-    def look(self, frame: int) -> list[dict[str, Any]]:
-        """Look for things in the frames around one, as the first stages of the chain do; kept.
+    def look(self, frame: int) -> tuple[int, list[dict[str, Any]]]:
+        """Look for things in a frame and those around it, as the first stages of the chain do; kept.
+
+        Returns:
+            The frame if it is one that is processed, else the next one of its clip, or the last; and the things in it.
 
         Raises:
             EgoworldError: as `Trial.tables`.
         """
         self.check()
-        clip = self.clip_of(frame)
-        first = max(clip.frame_start, frame - LOOKED_AT_FRAMES // 2)
+        clip, stride = self.clip_of(frame), self.settings.sample_stride
+        processed = sampled_frames(clip.frame_start, clip.frame_end, stride)
+        at = next((n for n in processed if n >= frame), processed[-1] if processed else frame)
+        if (known := self.proposals(at)) is not None:
+            return at, known
+        first = max(clip.frame_start, at - LOOKED_AT_FRAMES // 2 * stride)
         layers = ClipLayers(self._trial.tables(clip, first, LOOKED_AT_FRAMES, Sidecar(), "masks"))
-        self._found |= {n: _things(layers, n) for n in range(first, min(first + LOOKED_AT_FRAMES, clip.frame_end))}
-        return self._found[frame]
+        looked_at = sampled_frames(first, min(first + LOOKED_AT_FRAMES * stride, clip.frame_end), stride)
+        self._found |= {n: _things(layers, n) for n in (*looked_at, at)}
+        return at, self._found[at]
 
     def sidecar(self, said: Mapping[str, Any]) -> tuple[dict[str, Any], Sidecar]:
         """The content of the sidecar with objects and camera as a browser sent them, and what it says; checked as far as can be. Writes nothing.

@@ -26,7 +26,7 @@ MOST_RUNS = 30
 
 def other_runs(run: Run, video_id: str) -> list[str]:
     """The runs beside one that know a video, the newest first."""
-    known = [other.run_id for other in reversed(run.lake.runs()) if other.run_id != run.run_id and has_manifest(other, video_id)]
+    known = [other.run_id for other in run.lake.runs() if other.run_id != run.run_id and has_manifest(other, video_id)]
     return known[:MOST_RUNS]
 
 

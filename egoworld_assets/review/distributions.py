@@ -80,7 +80,7 @@ def metrics_page(request: Request) -> Response:
     stage = asked.one_of("stage", tuple(stages), "hand_pose")
     other = _other(shown, run, asked)
     indexes = [index, *([shown.index(request, other)] if other else [])]
-    others = [each.run_id for each in reversed(shown.lake.runs()) if each != run]
+    others = [each.run_id for each in shown.lake.runs() if each != run]
     values: dict[str, Any] = {"plots": of_stage(stage, indexes), "stages": stages, "stage": stage, "other": other, "others": others}
     return page("metrics", asked=asked, **values, **shown.common(request, run, index))
 

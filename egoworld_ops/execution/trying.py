@@ -36,15 +36,16 @@ class Trial:
 
         Args:
             clip: the one that has the frames; they end where it ends.
+            n_frames: how many are processed, of which `sample_stride` has each next one.
             sidecar: what a person would say of the video.
 
         Raises:
             SetupError: a backend cannot run in this process, or something of it is missing.
             EgoworldError: the frames cannot be processed.
         """
-        end = min(first_frame + n_frames, clip.frame_end)
-        part = replace(clip, frame_start=first_frame, own_start=first_frame, frame_end=end, own_end=end)
         stride = self.settings.sample_stride
+        end = min(first_frame + n_frames * stride, clip.frame_end)
+        part = replace(clip, frame_start=first_frame, own_start=first_frame, frame_end=end, own_end=end)
         opened = partial(decode_clip, part, stride, self.settings.pool.threads)
         chosen = self.settings.camera
         if "camera" not in operators.stages()[last_stage].sidecar:

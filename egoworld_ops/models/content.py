@@ -21,8 +21,7 @@ _FIXED_BYTES = {1: 8, 5: 4}
 
 def check(wanted: Weight, file: Path, arrays: Mapping[str, tuple[int, ...]] | None = None) -> None:
     """Compare a file with what its entry says that it holds: arrays of safetensors or of a checkpoint, by name and shape; names in an ONNX file, and
-    how many results its network has; how large it is; keys of a JSON file, and its
-    `model_type`; the first word of another text.
+    how many results its network has; how large it is; keys of a JSON file, and its `model_type`; the first word of another text.
 
     Args:
         wanted: the entry; nothing is checked where it says nothing.

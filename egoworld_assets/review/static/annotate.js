@@ -10,7 +10,7 @@ const SIDES = ["x", "y", "z"];
 const BOX = ["left", "top", "width", "height"];
 const things = [];
 let about, drawing;
-let [at, frame, wanted, loading, proposals, changed] = [-1, 0, 0, false, null, false];
+let [at, frame, wanted, loading, proposals, changed, edits] = [-1, 0, 0, false, null, false, 0];
 
 const say = (text, where = "said") => {
   get(where).textContent = text;
@@ -43,6 +43,7 @@ function promptHere() {
 
 function touched() {
   changed = true;
+  edits += 1;
   drawing.preview = null;
   get("poses").replaceChildren();
   get("next").hidden = true;
@@ -159,9 +160,13 @@ async function lookHere() {
   const of = frame;
   say("Looking for things in the frames around this one.");
   try {
-    const found = (await ask("look.json", { frame: of })).proposals;
-    if (frame === of) proposals = found;
+    const found = await ask("look.json", { frame: of });
     say("");
+    if (frame === of && found.frame !== of) {
+      await go(found.frame);
+      return say(`Frame ${of} is not processed: frame ${found.frame} is.`);
+    }
+    if (frame === of) proposals = found.proposals;
   } catch (error) {
     say(error.message);
   }
@@ -220,15 +225,15 @@ function showCamera() {
   get("camera-now").textContent = `Now: ${model}, focal length ${fx_px.toFixed(0)} pixels, give or take ${(100 * error_share).toFixed(0)} %, ${words[source]}.`;
 }
 
-// Without parts that were left empty.
+// All that a person said, and the sidecar's state that it was said of.
 const sent = () => ({ before: about.before, camera: camera(), objects: things.map((thing) => ({ ...thing, prompts: thing.prompts ?? [] })) });
 
 async function preview() {
-  const of = frame;
-  say(`Trying the pose in frame ${of}: some seconds.`, "result");
+  const [of, then, trying] = [frame, edits, `Trying the pose in frame ${frame}: some seconds.`];
+  say(trying, "result");
   try {
     const found = await ask("preview.json", { ...sent(), frame: of });
-    if (frame !== of) return;
+    if (frame !== of || edits !== then) return get("result").textContent === trying && say("", "result");
     drawing.preview = found.layers;
     say(found.poses.length ? "" : "No thing has a box or points in this frame.", "result");
     get("poses").replaceChildren(...found.poses.map((pose) => made("li", "", inWords(pose))));
@@ -246,18 +251,20 @@ function inWords(pose) {
 }
 
 async function save() {
+  const then = edits;
   say("Saving.", "result");
   try {
     const said = await ask("save.json", sent());
-    changed = false;
-    say(`Saved ${said.path}.`, "result");
+    changed = edits !== then;
+    let trouble = "";
+    about = await ask("about.json").catch((error) => ((trouble = ` But now: ${error.message}`), about));
+    say(`Saved ${said.path}${edits === then ? "" : ", without what was changed since"}.${trouble}`, "result");
     get("next").replaceChildren(made("p", "", "Now run:"), ...said.commands.map((command) => made("pre", "", command)));
     get("next").hidden = false;
   } catch (error) {
     return say(`Not saved. ${error.message}`, "result");
   }
-  about = await ask("about.json").catch((error) => (say(`Saved; but now: ${error.message}`, "result"), about));
-  get("camera").querySelector("[name=kind]").value = "";
+  if (edits === then) get("camera").querySelector("[name=kind]").value = "";
   showCamera();
 }
 

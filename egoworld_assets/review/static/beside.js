@@ -60,6 +60,12 @@ function nextDifference() {
   say("The words of both are the same to the end of the clip.");
 }
 
+// Whoever does something else is not taken to another frame when layers come.
+function endSearch() {
+  if (searching) say("");
+  searching = false;
+}
+
 // Plots and stretches of both runs in one: each line says whose it is.
 function together(a, b) {
   const frames = [...new Set([...a.about.frames, ...b.about.frames])].sort((x, y) => x - y);
@@ -93,6 +99,7 @@ async function begin() {
   plots = new Plots(get("plots"), together(...sides), a.base, (frame) => player.seek(frame));
   player = new Player(video, a.about, show, say);
   say("");
+  for (const what of ["keydown", "click", "input"]) addEventListener(what, endSearch, true);
   bindPlayer(player, place, (key) => switches.press(key) || (key === "d" ? (nextDifference(), true) : false));
   for (const ready of ["loadeddata", "seeked", "canplay"]) video.addEventListener(ready, drawPicture);
   hands.addEventListener("change", () => show(player.frame));

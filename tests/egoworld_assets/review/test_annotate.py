@@ -28,6 +28,7 @@ from egoworld_ops import operators
 from egoworld_ops.contract import schema
 from egoworld_ops.errors import BadSettings, BadSidecar, SetupError, UnknownVideo, UnsupportedLens
 from egoworld_ops.execution.trying import Trial
+from egoworld_ops.lake.lake import Lake
 from egoworld_ops.report.layers import ClipLayers
 from egoworld_ops.settings import StageSettings, load_settings
 from egoworld_ops.types import Clip
@@ -213,6 +214,24 @@ def test_things_are_proposed_by_their_masks_else_by_their_boxes_and_hands_are_no
     layers = ClipLayers({stage: schema.from_rows(stage, of_stage) for stage, of_stage in rows.items()})
     assert [(each["track_id"], each["box_px"]) for each in annotated._things(layers, 5)] == [(10, [9, 8, 7, 6]), (11, [1, 2, 3, 4])]
     assert annotated._things(layers, 6) == []
+
+
+def test_a_frame_that_is_skipped_leads_to_the_next_one_that_is_processed(
+    video: Annotated, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotated, "LOOKED_AT_FRAMES", 2)
+    [clip], sparse = video.clips, video.settings.model_copy(update={"sample_stride": 5})
+    alone = Annotated(video.path, [clip], None, None, sparse)
+    assert (alone.look(7), sorted(alone._found)) == ((10, []), [5, 10])
+    assert [alone.proposals(frame) for frame in (7, 10)] == [None, []]
+    rows = [sample_row("masks", frame) | {"role": "object", "track_id": 10} for frame in (5, 10)]
+    layers = ClipLayers({"masks": schema.from_rows("masks", rows)}, sample_stride=5)
+    run = Lake(tmp_path).open_run({}, None, dict)
+    known = Annotated(video.path, [clip], None, run, sparse, _layers={clip.clip_id: layers})
+    assert [known.proposals(frame) is None for frame in range(4, 11)] == [True, False, True, True, True, True, False]
+    assert [known.look(frame) for frame in (7, N_FRAMES - 1)] == [(10, known.proposals(10)), (15, [])]
+    with client_of(known, tmp_path) as client:
+        assert send(client, "look", {"frame": 7}).json()["frame"] == 10
 
 
 def test_a_trial_says_what_it_cannot_run(video: Annotated, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -67,6 +68,40 @@ def test_a_box_and_a_point_are_drawn_named_and_saved(page: tuple[Browser, str], 
     assert drawn.box_px == pytest.approx((20, 30, 60, 60), abs=0.5)
     assert drawn.points_px[0] == pytest.approx((39.5, 59.5), abs=0.5)
     assert [each for each in browser.complaints if "422" not in each] == []
+
+
+def test_what_was_drawn_while_the_server_was_busy_is_neither_shown_as_tried_nor_taken_for_saved(page: tuple[Browser, str]) -> None:
+    browser, address = page
+    said = {
+        "layers": {},
+        "poses": [{"label": "cup", "frame_index": 2, "converged": True, "reason": None, "z_m": 0.5, "metric": True, "verified": [1, 1]}],
+    }
+    tried = f"""((real) => {{
+        window.fetch = (to, sent) => to.includes("preview") ? Promise.resolve(Response.json({json.dumps(said)})) : real(to, sent);
+    }})(window.fetch)"""
+    browser.open(address)
+    browser.until(SHOWS.format(2))
+    browser.js(tried)
+    browser.hold("preview.json")
+    browser.js("document.querySelector('[data-do=preview]').click()")
+    fill(browser, x=0.09)
+    browser.release()
+    assert browser.js("document.getElementById('poses').children.length") == 0
+    browser.hold("preview.json")
+    browser.js("document.querySelector('[data-do=preview]').click()")
+    browser.press(".")
+    browser.until(SHOWS.format(3))
+    browser.release()
+    assert browser.js(SAID) == ""
+    browser.hold("save.json")
+    browser.js("document.querySelector('[data-do=save]').click()")
+    fill(browser, x=0.08)
+    browser.release()
+    assert browser.until(f"{SAID}.startsWith('Saved') && {SAID}.endsWith('without what was changed since.')")
+    leave = "(() => { const left = new Event('beforeunload', { cancelable: true }); dispatchEvent(left); return left.defaultPrevented; })()"
+    assert browser.js(leave)
+    browser.js("document.querySelector('[data-do=save]').click()")
+    browser.until(f"{SAID}.startsWith('Saved') && !{leave}")
 
 
 def test_it_is_readable_on_a_phone_and_shows_what_was_saved(page: tuple[Browser, str]) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from starlette.testclient import TestClient
 
+from egoworld_assets.review import beside
 from egoworld_ops.lake import clip_comparing, states
-from egoworld_ops.lake.lake import Run
+from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.settings import Settings
 from tests.chromium import Browser
 from tests.egoworld_assets.review import watched
+from tests.egoworld_assets.review.served import asked
+from tests.lakes import write_manifest
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +65,19 @@ def test_rows_are_matched_by_their_keys_and_lists_and_nan_are_compared() -> None
     assert (found.same, found.differ, found.columns, found.frames) == (1, 1, {"v": (1, 0.5), "w": (1, None)}, (2,))
 
 
+def test_the_newest_runs_are_offered_first_and_the_oldest_fall_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "MOST_RUNS", 2)
+    made = [Lake(tmp_path / "lake").open_run({"n": n}, f"202601{n:02d}_0000", dict) for n in range(1, beside.MOST_RUNS + 3)]
+    for run in made:
+        video_id = write_manifest(run, "v")
+    newest = [run.run_id for run in made[::-1]]
+    assert beside.other_runs(made[0], video_id) == newest[: beside.MOST_RUNS]
+    with asked(tmp_path / "lake", tmp_path / "scratch") as client:
+        for place in ("drift", "metrics"):
+            shown = client.get(f"/run/{newest[0]}/{place}").text
+            assert re.findall(r'<option value="(2026\d+_0000)"', shown) == newest[1:]
+
+
 def test_the_page_says_what_differs_and_refuses_what_is_not_there(client: TestClient, two: tuple[Run, Run, str]) -> None:
     a, b, place = two
     plain = client.get(f"/run/{a.run_id}/{place}").text
@@ -98,6 +117,18 @@ def test_both_pictures_and_both_lists_show_the_same_frame(two: tuple[Run, Run, s
     assert browser.js("[...document.querySelectorAll('.numbers li')].some((item) => item.textContent.includes('B'))")
     browser.js("document.querySelector('td[data-label=Frames] a').click()")
     browser.until("document.getElementById('clip').dataset.frame === '1'")
+    browser.hold("frames.json")
+    browser.open(f"{root}/run/{b.run_id}/{place}?with={a.run_id}#frame=4")
+    browser.until("document.getElementById('clip').dataset.ready && held.length >= 2")
+    browser.press("d")
+    assert "on its way" in browser.until("document.getElementById('said').textContent")
+    for key, frame in ((",", 3), ("ArrowLeft", 2)):
+        browser.press(key)
+        browser.until(f"document.getElementById('clip').dataset.frame === '{frame}'")
+    browser.release(2)
+    browser.until("['words-a', 'words-b'].every((id) => document.getElementById(id).children.length)")
+    browser.press(".")
+    browser.until("document.getElementById('clip').dataset.frame === '3'")
     browser.look(360, 800, dark=True)
     assert browser.until("document.documentElement.scrollWidth <= 360")
     assert browser.js("[...document.querySelectorAll('input, select')].every((field) => field.labels.length)")

@@ -3,6 +3,8 @@
 import html
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from egoworld_assets.cli.main import egoworld
-from egoworld_assets.review import distributions
+from egoworld_assets.review import distributions, drift_page
 from egoworld_ops.contract import schema
 from egoworld_ops.contract.quality import DriftSettings
 from egoworld_ops.errors import SetupError
@@ -20,6 +22,7 @@ from egoworld_ops.lake import counted, reference
 from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.lake.reference import Reference
 from egoworld_ops.query.drift import Report, Values, compare
+from egoworld_ops.query.views import FILE_NAME
 from egoworld_ops.upkeep import gc
 from tests.egoworld_assets.review.served import asked
 from tests.lakes import write_video
@@ -95,10 +98,14 @@ def test_of_too_few_videos_nothing_is_said() -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of 20 videos, made one after the other, of which the last 8 have empty masks."""
-    made = Lake(tmp_path_factory.mktemp("drift") / "lake").open_run({}, "20260101_0000", dict)
-    for n in range(20):
+    return _made(Lake(tmp_path_factory.mktemp("drift") / "lake"), 20, 12)
+
+
+def _made(lake: Lake, n_videos: int, n_good: int) -> Run:
+    made = lake.open_run({}, "20260101_0000", dict)
+    for n in range(n_videos):
         video_id = write_video(made, f"v{n:02d}", n_frames=6, seed=n)
-        for path in made.path.glob(f"video_id={video_id}/clip_id=*/masks.parquet") if n >= 12 else ():
+        for path in made.path.glob(f"video_id={video_id}/clip_id=*/masks.parquet") if n >= n_good else ():
             write_table(path, "masks", schema.empty("masks"), (provenance_at(path) or {}) | {"rows": 0})
         counted.count(made, video_id)
     return made
@@ -138,14 +145,46 @@ def test_the_page_says_what_the_command_says_and_shows_how_values_are_spread(
         few = client.get("/run/latest/drift?last=3").text
         assert "8 are wanted on each side" in few
         assert "Nothing could be compared" in few
-        [plot] = [plot for plot in distributions.of_stage("masks", [index, index]) if plot.name == "masked_share"]
+        few = _made(Lake(tmp_path / "few"), 5, 2)
+        drift(few, "--last", "2")
+        with asked(few.lake.root, tmp_path / "of few") as other_client:
+            index_of_few = other_client.shown.indexes.of(few)  # type: ignore[attr-defined]
+            [plot] = [plot for plot in distributions.of_stage("masks", [index, index_of_few]) if plot.name == "masked_share"]
         [own, other] = plot.of
         assert own is not None
-        assert own == other
+        assert other is not None
         assert (sum(own.counts), own.n, own.counts[0], plot.over) == (20, 20, 8, "clips")
+        assert (sum(other.counts), other.n, other.counts[0]) == (5, 5, 3)
+        assert (own.median > 0, other.median) == (True, 0)
         for query in ("stage=masks", "stage=movement&against=none", "stage=masks&against=20260101_0000"):
             assert client.get(f"/run/latest/metrics?{query}").status_code == 200
         assert [client.get(f"/run/latest/metrics?{query}").status_code for query in ("stage=intake", "against=x")] == [400, 404]
+
+
+def test_comparing_again_compares_with_the_same_and_what_cannot_be_read_is_named(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drift(run, "--last", "10")
+    monkeypatch.setenv("EGOWORLD_DRIFT__MINIMUM_VIDEOS", "8")
+    reference.write(run.lake.root, Reference(run.run_id, released=True))
+    with asked(run.lake.root, tmp_path / "scratch") as client:
+        first = client.get("/run/latest/drift?last=10").text
+        [chosen] = re.findall(r'<option value="([^"]*)" selected', first)
+        again = client.get("/run/latest/drift", params={"last": "10", "against": chosen}).text
+        assert again.partition("<h1>")[2] == first.partition("<h1>")[2]
+        assert "against the release of run" in first
+        itself = client.get("/run/latest/drift", params={"last": "10", "against": drift_page.ITSELF}).text
+        assert re.findall(r'<option value="([^"]*)" selected', itself) == [drift_page.ITSELF]
+        assert "against the other videos of this run (10 videos)" in itself
+        (run.lake.root / reference.FILE_NAME).unlink()
+        hold = "import fcntl, sys; file = open(sys.argv[1], 'r+b'); fcntl.lockf(file, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
+        command = [sys.executable, "-c", hold, str(run.lake.root / FILE_NAME)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            assert other.stdout
+            assert other.stdout.readline() == b"held\n"
+            answer = client.get("/run/latest/drift")
+            other.communicate()
+        assert (answer.status_code, "cannot be read: IO Error" in answer.text) == (503, True)
 
 
 def test_a_lake_without_a_catalog_says_how_to_get_one(tmp_path: Path) -> None:
