@@ -73,7 +73,7 @@ def record_of(path: Path, wanted: str, sources: int) -> FileRecord | None:
 def _write(sink: _HashedFile, table: str, files: Sequence[Source], settings: ReleaseSettings, provenance: Mapping[str, Any]) -> int:
     written = 0
     rows = released_rows(files, settings.assumed_metric)
-    # the writer hands over some hundred bytes at a time: each would wait for the thread that reads
+    # the writer hands over page by page: each would wait for the interpreter, which the thread that reads needs too
     stream = pa.BufferedOutputStream(pa.PythonFile(sink, mode="w"), _BUFFER_BYTES)
     with stream, pq.ParquetWriter(stream, schema.table(table).arrow_schema(), **_options(table, files, settings)) as writer:
         for group in _groups(ReadAhead(rows, _READ_AHEAD_BYTES, _size), settings.row_group_mb * 1e6):

@@ -134,9 +134,9 @@ class RunFiles:
 
     def _state(self, video_id: str) -> VideoState | None:
         state = self._read(video_id)
-        if state is None or not self._left_out(state):
+        left_out = self._left_out(state) if state else []
+        if state is None or not left_out:
             return state
-        left_out = self._left_out(state)
         return replace(state, clips=[clip for clip in state.clips if clip.clip_id not in left_out])
 
     def _left_out(self, state: VideoState) -> list[str]:

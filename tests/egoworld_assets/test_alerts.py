@@ -37,7 +37,7 @@ from egoworld_ops.alerts import due, sending
 from egoworld_ops.alerts.due import Alert
 from egoworld_ops.alerts.settings import AlertSettings
 from egoworld_ops.lake import latest
-from egoworld_ops.lake.lake import Lake
+from egoworld_ops.lake.lake import Lake, Run
 from egoworld_ops.settings import Settings, load_settings
 from tests.lakes import fail, write_video
 from tests.opens import unreadable
@@ -237,14 +237,20 @@ def test_an_alert_is_due_once_and_again_where_it_grew_or_is_still_on() -> None:
     assert due.remembered("[1]") == due.remembered("{") == due.remembered(None) == {}
 
 
-def test_what_nobody_can_tell_for_a_while_is_not_over(settings: Settings, webhook: Webhook) -> None:
-    """The lake is away for one look, unmounted or unreadable: the dead letters that were told are not news when it is back."""
+def with_dead_letter(settings: Settings) -> tuple[Run, str]:
+    """A lake of one video whose clip has failed in `events` for good: its run, and the video."""
     run = Lake(settings.lake).open_run({}, "20260101_0000", dict)
     video_id = write_video(run, "one", n_frames=30)
     latest.use(run)
     [clip] = [p.name.removeprefix("clip_id=") for p in run.video_folder(video_id).glob("clip_id=*")]
     fail(run, video_id, clip, "events")
     ledger.rebuild(bookkeeping.ledger_of(settings.lake, None), run.lake)
+    return run, video_id
+
+
+def test_what_nobody_can_tell_for_a_while_is_not_over(settings: Settings, webhook: Webhook) -> None:
+    """The lake is away for one look, unmounted or unreadable: the dead letters that were told are not news when it is back."""
+    with_dead_letter(settings)
     told = settings.model_copy(update={"alerts": given(webhook=webhook.url)})
     memory = alerting.look(told, None, None).memory
     elsewhere = settings.lake.with_name("elsewhere")
@@ -339,12 +345,7 @@ def test_those_that_were_down_are_told_later_and_nobody_twice(
     settings: Settings, instance: dg.DagsterInstance, webhook: Webhook, mails: tuple[int, list[Message]]
 ) -> None:
     """Dead letters and a failed run; mail is down at first, and the run's second failure is told."""
-    run = Lake(settings.lake).open_run({}, "20260101_0000", dict)
-    video_id = write_video(run, "one", n_frames=30)
-    latest.use(run)
-    [clip] = [p.name.removeprefix("clip_id=") for p in run.video_folder(video_id).glob("clip_id=*")]
-    fail(run, video_id, clip, "events")
-    ledger.rebuild(bookkeeping.ledger_of(settings.lake, None), run.lake)
+    run, video_id = with_dead_letter(settings)
     port, took = mails
     down = settings.model_copy(
         update={"alerts": given(webhook=webhook.url, mail_to=("a@example.org",), smtp_host="127.0.0.1", smtp_port=1)}
